@@ -1,0 +1,1 @@
+"""Text in, batches out. Nothing in this room imports jax."""

@@ -1,0 +1,1 @@
+"""The network. This room imports neither `data` nor `train`."""
