@@ -1,0 +1,21 @@
+"""What every test shares: eight CPU devices and the real data, if present.
+
+The environment is set before any test module can import jax.
+"""
+
+import os
+import pathlib
+
+os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
+os.environ['JAX_PLATFORMS'] = 'cpu'
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope='session')
+def shared_data() -> pathlib.Path:
+  """The folder of real books and tasks beside the repository, or a skip."""
+  path = pathlib.Path(__file__).resolve().parents[2] / 'shared' / 'data'
+  if not path.is_dir():
+    pytest.skip('no real data: ../shared/data is not beside the repository')
+  return path
