@@ -9,7 +9,7 @@ import pathlib
 os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
 os.environ['JAX_PLATFORMS'] = 'cpu'
 
-import pytest  # noqa: E402
+import pytest
 
 
 @pytest.fixture(scope='session')
