@@ -1,0 +1,60 @@
+# The front doors of a checkout. `make help` lists them.
+#
+# .venv is made once with $(PYTHON) and made anew when setup.py changes; the
+# stamp files in it say which extras are installed.
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+SHELL_SCRIPTS := .ci/run $(wildcard launch/*.sh)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean
+
+help:
+	@echo 'make demo   the whole road in under 6 minutes: corpus, tokenizer,'
+	@echo '            pretraining, fine-tuning, scores, runs/demo/report.html'
+	@echo 'make test   the test suite (ARGS="-k shards" runs a part of it)'
+	@echo 'make lint   ruff format --check, ruff check, shellcheck'
+	@echo 'make clean  remove $(VENV); runs/ stays'
+	@echo
+	@echo 'Each makes $(VENV) first where needed, with $(PYTHON);'
+	@echo 'another interpreter (3.11 or later): make demo PYTHON=python3.12'
+
+demo: $(VENV)/installed
+	$(BIN)/python launch/demo.py $(ARGS)
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/shellcheck $(SHELL_SCRIPTS)
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/installed: setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'error: $(PYTHON) is missing or older than Python 3.11;' \
+	    'name another: make PYTHON=python3.12 ...' >&2; exit 1; }
+	@echo 'Making $(VENV) and installing gpt1_jax with what it needs'
+	@echo '(once; about 500 MB from the package index, a few minutes) ...'
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	@echo 'Installing what the tests need ...'
+	@$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed-test
+	@echo 'Installing the linters ...'
+	@$(PIP) --editable '.[dev]'
+	@touch $@
