@@ -1,0 +1,106 @@
+"""Pretraining: the recipe of GPT-1, and smaller ones on the same path.
+
+  python -m gpt1_jax.pretrain --config=configs/pretrain.py:PRESET \
+    --workdir=runs/PRESET --config.data.path=DIR   # DIR from `prepare`
+
+PRESET is one of
+  paper   the paper's words (the default). 116.5M parameters with the 40,478
+          entries of the released vocabulary; perplexity 18.4 on BooksCorpus
+          after a month on 8 P600 GPUs (P §4.1, blog). Here: not run in full.
+  openai  the released code's departures from them (REFERENCE §3).
+  mini    10M parameters, context 256: about an hour and a half on two CPU
+          cores for one epoch of 7M words; the README has its figures.
+  tiny    half a million parameters: seconds, to see that all is in place.
+
+A line cites its source: P the paper, C the released code.
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def get_config(preset: str = 'paper') -> ml_collections.ConfigDict:
+  """The config of a preset; every key may be changed on the command line."""
+  config = ml_collections.ConfigDict()
+
+  config.model = ml_collections.ConfigDict()
+  config.model.n_layer = 12  # P §4.1
+  config.model.n_head = 12  # P §4.1
+  config.model.n_embd = 768  # P §4.1
+  config.model.n_ctx = 512  # P §4.1
+  config.model.embd_pdrop = 0.1  # P §4.1
+  config.model.attn_pdrop = 0.1  # P §4.1
+  config.model.resid_pdrop = 0.1  # P §4.1
+  config.model.embedding_dropout = 'sum'  # P §4.1; C: 'matrix'
+  config.model.softmax_rows = 'tokens'  # P §3.1; C: 'all'
+  config.model.dtype = 'float32'  # of the computation; or 'bfloat16'
+  config.model.remat = 'none'  # what backward recomputes: none, dots, full
+
+  config.optim = ml_collections.ConfigDict()
+  config.optim.variant = 'paper'
+  config.optim.schedule = 'cosine'  # P §4.1
+  config.optim.peak_lr = 2.5e-4  # P §4.1
+  config.optim.warmup = 2000.0  # P §4.1, updates
+  config.optim.b1 = 0.9  # C: opt.py
+  config.optim.b2 = 0.999  # C: opt.py
+  config.optim.eps = 1e-8  # C: opt.py
+  config.optim.weight_decay = 0.01  # P §4.1, decoupled
+  config.optim.clip_norm = 1.0  # C: train.py
+
+  config.train = ml_collections.ConfigDict()
+  config.train.num_epochs = 100.0  # P §4.1; 0 is unset
+  config.train.num_steps = 0  # 0 is unset: exactly one of the two is set
+  config.train.log_every = 100
+  config.train.eval_every = 10_000
+  config.train.checkpoint_every = 2_000
+  config.train.keep = 3
+  config.train.microbatches = 1
+  config.train.seed = 0  # of the initialisation and of dropout
+
+  config.data = ml_collections.ConfigDict()
+  config.data.path = config_dict.placeholder(str)  # written by `prepare`
+  config.data.batch_size = 64  # P §4.1
+  config.data.seed = 0  # of the order
+  config.data.cross_documents = True  # windows may span documents
+
+  config.mesh = ml_collections.ConfigDict()
+  config.mesh.data = -1  # all devices that the other axes leave
+  config.mesh.fsdp = 1
+  config.mesh.tensor = 1
+
+  if preset == 'openai':
+    config.model.embedding_dropout = 'matrix'  # C: train.py
+    config.model.softmax_rows = 'all'  # C: train.py
+    config.optim.variant = 'openai'  # C: opt.py
+  elif preset == 'mini':
+    config.model.n_layer = 4
+    config.model.n_head = 6
+    config.model.n_embd = 384
+    config.model.n_ctx = 256
+    config.model.dtype = 'bfloat16'
+    config.optim.peak_lr = 1e-3
+    config.optim.warmup = 100.0
+    config.train.num_epochs = 1.0
+    config.train.log_every = 10
+    config.train.eval_every = 400
+    config.train.checkpoint_every = 100
+    config.data.batch_size = 32
+  elif preset == 'tiny':
+    config.model.n_layer = 2
+    config.model.n_head = 4
+    config.model.n_embd = 128
+    config.model.n_ctx = 64
+    config.optim.peak_lr = 2e-3
+    config.optim.warmup = 20.0
+    config.train.num_epochs = 0.0
+    config.train.num_steps = 200
+    config.train.log_every = 10
+    config.train.eval_every = 100
+    config.train.checkpoint_every = 100
+    config.data.batch_size = 16
+  elif preset != 'paper':
+    raise ValueError(
+      f'{preset!r} is no preset of configs/pretrain.py: paper, openai, mini, '
+      'tiny'
+    )
+  return config

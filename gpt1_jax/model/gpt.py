@@ -1,0 +1,256 @@
+"""GPT-1: tokens to hidden states to logits (P §3.1, §4.1).
+
+Dimension letters, here and wherever a shape rides in a name: B batch, C
+choices, T time, D n_embd, H heads, K head width, F feed-forward, V vocabulary
+rows, Y classes, N tokens of a batch laid flat. The 12 blocks are one scanned
+block with parameters stacked on a leading layer axis.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.model import dropout
+from gpt1_jax.model.attention import Attention
+from gpt1_jax.model.linear import Linear, einsum, normal_init
+
+REMAT = ('none', 'dots', 'full')
+DTYPES = ('float32', 'bfloat16')
+EMBEDDING_DROPOUT = ('sum', 'matrix')
+SOFTMAX_ROWS = ('tokens', 'all')
+
+
+@dataclasses.dataclass(frozen=True)
+class GPTConfig:
+  """The shape and the numerics of the model; nothing has a default here.
+
+  Attributes:
+    n_layer, n_head, n_embd, n_ctx: 12, 12, 768, 512 in the paper (P §4.1).
+    vocab_size: rows of text in the embedding, from the tokenizer.
+    n_special: rows after them for start, delimiter and extract: 0 when
+      pretraining, 3 when fine-tuning (P §3.3).
+    embd_pdrop, attn_pdrop, resid_pdrop: dropout rates (P §4.1: 0.1 each).
+    embedding_dropout: 'sum' drops the summed embeddings (the paper's words),
+      'matrix' the matrix itself, for look-up and logits (C: train.py).
+    softmax_rows: 'tokens', or 'all' rows of the matrix, positions included
+      (C: train.py).
+    dtype: 'float32' or 'bfloat16', of the computation; parameters are float32.
+    remat: what the backward pass recomputes: 'none', 'dots' (all but the
+      products), 'full' (each block).
+
+  """
+
+  n_layer: int
+  n_head: int
+  n_embd: int
+  n_ctx: int
+  vocab_size: int
+  n_special: int
+  embd_pdrop: float
+  attn_pdrop: float
+  resid_pdrop: float
+  embedding_dropout: str
+  softmax_rows: str
+  dtype: str
+  remat: str
+
+  def __post_init__(self):
+    for name in ('n_layer', 'n_head', 'n_embd', 'n_ctx', 'vocab_size'):
+      if getattr(self, name) < 1:
+        raise UserError(f'model.{name} is {getattr(self, name)}: at least 1')
+    if self.n_embd % self.n_head:
+      raise UserError(
+        f'model.n_embd {self.n_embd} does not divide into n_head '
+        f'{self.n_head} heads'
+      )
+    for name in ('embd_pdrop', 'attn_pdrop', 'resid_pdrop'):
+      if not 0 <= getattr(self, name) < 1:
+        raise UserError(f'model.{name} is {getattr(self, name)}: not in [0, 1)')
+    for name, allowed in (
+      ('embedding_dropout', EMBEDDING_DROPOUT),
+      ('softmax_rows', SOFTMAX_ROWS),
+      ('dtype', DTYPES),
+      ('remat', REMAT),
+    ):
+      if getattr(self, name) not in allowed:
+        raise UserError(
+          f'model.{name} is {getattr(self, name)!r}: one of '
+          + ', '.join(allowed)
+        )
+
+  @property
+  def token_rows(self) -> int:
+    """Rows of the token embedding: the text's and the specials'."""
+    return self.vocab_size + self.n_special
+
+
+class MLP(nn.Module):
+  """c_fc, GELU in its tanh form, c_proj (C: train.py)."""
+
+  n_embd: int
+
+  @nn.compact
+  def __call__(self, h_BTD: jax.Array) -> jax.Array:
+    D, F = self.n_embd, 4 * self.n_embd
+    a_BTF = Linear('BTD,DF->BTF', (D, F), ('embed', 'mlp'), name='c_fc')(h_BTD)
+    a_BTF = nn.with_logical_constraint(a_BTF, ('batch', None, 'mlp'))
+    a_BTF = nn.gelu(a_BTF, approximate=True)
+    return Linear('BTF,FD->BTD', (F, D), ('mlp', 'embed'), name='c_proj')(a_BTF)
+
+
+class Block(nn.Module):
+  """Post-LN: n = LN(x + attn(x)), h = LN(n + mlp(n)) (C: train.py)."""
+
+  config: GPTConfig
+
+  @nn.compact
+  def __call__(
+    self,
+    h_BTD: jax.Array,
+    layer: jax.Array,
+    seed_2: jax.Array | None,
+    rows_B: jax.Array,
+  ) -> tuple[jax.Array, None]:
+    c = self.config
+
+    def drop(x_BTD, site):
+      site = dropout.site_id(layer, site)
+      return dropout.dropout(x_BTD, c.resid_pdrop, seed_2, site, rows_B)
+
+    a_BTD = Attention(c.n_embd, c.n_head, c.attn_pdrop, name='attn')(
+      h_BTD, layer, seed_2, rows_B
+    )
+    h_BTD = _layer_norm('ln_1', h_BTD + drop(a_BTD, dropout.RESIDUAL_ATTENTION))
+    m_BTD = MLP(c.n_embd, name='mlp')(h_BTD)
+    h_BTD = _layer_norm('ln_2', h_BTD + drop(m_BTD, dropout.RESIDUAL_MLP))
+    return nn.with_logical_constraint(h_BTD, ('batch', None, None)), None
+
+
+class GPT(nn.Module):
+  """The decoder. Call it for states and the output matrix; see `logits`."""
+
+  config: GPTConfig
+
+  @nn.compact
+  def __call__(
+    self,
+    tokens_BT: jax.Array,
+    *,
+    seed_2: jax.Array | None,
+    rows_B: jax.Array | None = None,
+  ) -> tuple[jax.Array, jax.Array]:
+    """Hidden states of the last block, and the matrix that makes logits.
+
+    Args:
+      tokens_BT: int32, T at most n_ctx.
+      seed_2: uint32 [2], dropout's seed of this update; None: no dropout.
+      rows_B: uint32, the row of the global batch of each sequence (default
+        0..B-1); dropout's masks depend on it.
+
+    Returns:
+      h_BTD in config.dtype and embed_VD in float32, V = config.token_rows
+      (and n_ctx more if softmax_rows is 'all').
+
+    """
+    c = self.config
+    B, T = tokens_BT.shape
+    if rows_B is None:
+      rows_B = jnp.arange(B, dtype=jnp.uint32)
+    tokens_embed_VD = self.param(
+      'tokens_embed',
+      nn.with_logical_partitioning(normal_init(), ('vocab', 'embed')),
+      (c.token_rows, c.n_embd),
+      jnp.float32,
+    )
+    positions_embed_TD = self.param(
+      'positions_embed',
+      nn.with_logical_partitioning(normal_init(), (None, 'embed')),
+      (c.n_ctx, c.n_embd),
+      jnp.float32,
+    )
+    embedding_site = dropout.site_id(c.n_layer, dropout.EMBEDDING)
+    if c.embedding_dropout == 'matrix':
+      # One matrix [tokens, specials, positions], as in C: train.py.
+      matrix = jnp.concatenate([tokens_embed_VD, positions_embed_TD])
+      matrix = dropout.dropout(
+        matrix,
+        c.embd_pdrop,
+        seed_2,
+        embedding_site,
+        jnp.arange(matrix.shape[0], dtype=jnp.uint32),
+      )
+      tokens_embed_VD = matrix[: c.token_rows]
+      positions_embed_TD = matrix[c.token_rows :]
+    dtype = jnp.dtype(c.dtype)
+    h_BTD = tokens_embed_VD[tokens_BT] + positions_embed_TD[:T]
+    if c.embedding_dropout == 'sum':
+      h_BTD = dropout.dropout(
+        h_BTD, c.embd_pdrop, seed_2, embedding_site, rows_B
+      )
+    h_BTD = nn.with_logical_constraint(
+      h_BTD.astype(dtype), ('batch', None, None)
+    )
+    h_BTD, _ = _stack(c)(c, name='h')(
+      h_BTD, jnp.arange(c.n_layer, dtype=jnp.uint32), seed_2, rows_B
+    )
+    if c.softmax_rows == 'all':
+      return h_BTD, jnp.concatenate([tokens_embed_VD, positions_embed_TD])
+    return h_BTD, tokens_embed_VD
+
+
+def logits(h_BTD: jax.Array, embed_VD: jax.Array) -> jax.Array:
+  """float32 [B, T, V]: the softmax is tied to the embedding, without bias."""
+  return einsum('BTD,VD->BTV', h_BTD, embed_VD)
+
+
+def num_parameters(config: GPTConfig) -> int:
+  """Parameters of the model: 116,534,784 at the released shapes."""
+  D = config.n_embd
+  block = 12 * D * D + 13 * D
+  return config.n_layer * block + (config.token_rows + config.n_ctx) * D
+
+
+def flops_per_token(config: GPTConfig) -> float:
+  """Model FLOPs a token of an update: forward and backward.
+
+  6 * (12 L D^2 + V D) + 12 L n_ctx D, attention counted in full, embeddings
+  looked up for free (REFERENCE §5): 753 MFLOP for GPT-1.
+  """
+  c = config
+  products = 12 * c.n_layer * c.n_embd**2 + c.token_rows * c.n_embd
+  return 6.0 * products + 12.0 * c.n_layer * c.n_ctx * c.n_embd
+
+
+def _layer_norm(name: str, x_BTD: jax.Array) -> jax.Array:
+  """Eps 1e-5, statistics in float32 (C: train.py)."""
+  axes = ('norm',)
+  norm = nn.LayerNorm(
+    epsilon=1e-5,
+    use_fast_variance=False,
+    dtype=jnp.float32,
+    scale_init=nn.with_logical_partitioning(nn.initializers.ones, axes),
+    bias_init=nn.with_logical_partitioning(nn.initializers.zeros, axes),
+    name=name,
+  )
+  return norm(x_BTD).astype(x_BTD.dtype)
+
+
+def _stack(config: GPTConfig) -> type[nn.Module]:
+  """Block, scanned over the layers, recomputing what config.remat says."""
+  block = Block
+  if config.remat != 'none':
+    policy = None
+    if config.remat == 'dots':
+      policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    block = nn.remat(Block, policy=policy, prevent_cse=False)
+  return nn.scan(
+    block,
+    variable_axes={'params': 0},
+    split_rngs={'params': True},
+    in_axes=(0, nn.broadcast, nn.broadcast),
+    length=config.n_layer,
+    metadata_params={nn.PARTITION_NAME: 'layers'},
+  )

@@ -1,0 +1,259 @@
+r"""Pretrains GPT-1 on prepared token shards (P §3.1, §4.1).
+
+  python -m gpt1_jax.pretrain --config=configs/pretrain.py:mini \
+      --workdir=runs/mini --config.data.path=data/books
+
+The configuration is a file; what follows the colon is a preset (paper, openai,
+mini, tiny), and any setting of it can be changed on the command line
+(--config.optim.peak_lr=1e-4). Started again with the same --workdir, it goes
+on from the last checkpoint. Results: WORKDIR/metrics.jsonl, tensorboard/,
+checkpoints/, scores.json.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import flags
+from ml_collections import config_flags
+
+from gpt1_jax import command
+from gpt1_jax.data import shards, tokenizer as tokenizer_lib, windows
+from gpt1_jax.model import gpt
+from gpt1_jax.train import (
+  checkpoint,
+  loop,
+  optim,
+  run,
+  sharding,
+  step as step_lib,
+  telemetry,
+)
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config',
+  'configs/pretrain.py',
+  'Configuration file, with a preset: configs/pretrain.py:mini.',
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir',
+  None,
+  'Folder of the run: made if absent, gone on from if it holds this run.',
+  required=True,
+)
+
+
+def main(argv: list[str]) -> None:
+  del argv
+  pretrain(_CONFIG.value.to_dict(), _WORKDIR.value)
+
+
+def pretrain(config: dict[str, Any], workdir: str) -> dict[str, Any]:
+  """Runs the whole of pretraining; returns what scores.json holds."""
+  parts = command.sections(config, 'model', 'optim', 'train', 'data', 'mesh')
+  settings = command.fill('train', TrainSettings, parts['train'])
+  data = command.fill('data', DataSettings, parts['data'])
+  every = ('log_every', 'eval_every', 'checkpoint_every', 'keep')
+  command.positive('train', parts['train'], *every, 'microbatches')
+  command.positive('data', parts['data'], 'batch_size')
+  # 1. What there is to read.
+  meta = shards.read_meta(data.path)
+  tokenizer = tokenizer_lib.load(data.path)
+  model_config = command.fill(
+    'model',
+    gpt.GPTConfig,
+    parts['model'],
+    vocab_size=tokenizer.vocab_size,
+    n_special=0,
+  )
+  hosts = {
+    'host_index': jax.process_index(),
+    'host_count': jax.process_count(),
+  }
+  shared = {
+    'n_ctx': model_config.n_ctx,
+    'batch_size': data.batch_size,
+    'cross_documents': data.cross_documents,
+    **hosts,
+  }
+  train = windows.Windows(data.path, 'train', seed=data.seed, **shared)
+  validation = windows.Windows(data.path, 'validation', seed=None, **shared)
+  num_steps = command.num_steps(
+    settings.num_steps, settings.num_epochs, train.num_windows / data.batch_size
+  )
+  # 2. Everything that can be refused is refused before any computation.
+  mesh = command.fill('mesh', sharding.make_mesh, parts['mesh'])
+  optimizer, rate = command.fill(
+    'optim', optim.make_optimizer, parts['optim'], num_steps=num_steps
+  )
+  sharding.check_divides(
+    mesh,
+    data.batch_size,
+    settings.microbatches,
+    n_embd=model_config.n_embd,
+    n_head=model_config.n_head,
+  )
+  checkpoint_meta = {
+    'model': vars(model_config),
+    'tokenizer_fingerprint': tokenizer.fingerprint,
+  }
+  run.start(
+    workdir,
+    'pretrain',
+    config,
+    {
+      'model': vars(model_config),
+      'parameters': gpt.num_parameters(model_config),
+      'num_steps': num_steps,
+      'tokenizer_fingerprint': tokenizer.fingerprint,
+    },
+  )
+  tokenizer.save(f'{workdir}/tokenizer')
+  checkpoints = checkpoint.Checkpoints(
+    workdir, keep=settings.keep, keep_best=False
+  )
+  with jax.set_mesh(mesh):
+    # 3. State: born sharded, or restored into the same shardings.
+    model = gpt.GPT(model_config)
+    state, shardings = sharding.init_state(
+      functools.partial(
+        new_state, model, optimizer, settings.seed, model_config.n_ctx
+      ),
+      mesh,
+    )
+    if checkpoints.latest_step is not None:
+      state = checkpoints.restore(checkpoints.latest_step, state)
+    train_step = jax.jit(
+      functools.partial(
+        step_lib.train_step,
+        loss_fn=step_lib.pretrain_loss(model),
+        optimizer=optimizer,
+        rate=rate,
+        microbatches=settings.microbatches,
+        seed=settings.seed,
+      ),
+      donate_argnums=0,
+      in_shardings=(shardings, sharding.batch_sharding(mesh)),
+      out_shardings=(shardings, None),
+    )
+    words = meta['splits']['validation']['words']
+    evaluate = perplexity_fn(model, mesh, validation, words)
+    start_step = int(state.step)
+    log = telemetry.Telemetry(
+      workdir,
+      start_step=start_step,
+      num_steps=num_steps,
+      flops_per_token=gpt.flops_per_token(model_config),
+      label='pretrain',
+    )
+    state = loop.fit(
+      state,
+      train_step,
+      mesh=mesh,
+      batch_fn=train.batch,
+      num_steps=num_steps,
+      log_every=settings.log_every,
+      eval_every=settings.eval_every,
+      checkpoint_every=settings.checkpoint_every,
+      evaluate=evaluate,
+      best_metric=None,
+      checkpoints=checkpoints,
+      meta=checkpoint_meta,
+      log=log,
+    )
+    log.close()
+    checkpoints.close()
+    scores = {
+      'split': 'validation',
+      'tokens': meta['splits']['validation']['tokens'],
+      'words': words,
+      **evaluate(state.params),
+      'step': num_steps,
+      'parameters': gpt.num_parameters(model_config),
+      'tokens_seen': num_steps * data.batch_size * model_config.n_ctx,
+    }
+  if jax.process_index() == 0:
+    run.write_json(f'{workdir}/scores.json', scores)
+    print(
+      f'{workdir}: {num_steps} updates, validation perplexity '
+      f'{scores["eval_perplexity"]:.2f} a token, '
+      f'{scores["eval_word_perplexity"]:.2f} a word'
+    )
+  return scores
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+  """config.train of pretraining."""
+
+  num_steps: int
+  num_epochs: float
+  log_every: int
+  eval_every: int
+  checkpoint_every: int
+  keep: int
+  microbatches: int
+  seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+  """config.data of pretraining."""
+
+  path: str
+  batch_size: int
+  seed: int
+  cross_documents: bool
+
+
+def new_state(
+  model: gpt.GPT, optimizer: Any, seed: int, n_ctx: int
+) -> step_lib.TrainState:
+  """Fresh parameters (boxed with their logical axes) and optimiser state."""
+  tokens_BT = jnp.zeros((1, n_ctx), jnp.int32)
+  variables = model.init(jax.random.key(seed), tokens_BT, seed_2=None)
+  params = {'gpt': variables['params']}
+  return step_lib.TrainState(
+    jnp.zeros([], jnp.int32), params, optimizer.init(params)
+  )
+
+
+def perplexity_fn(
+  model: gpt.GPT,
+  mesh: jax.sharding.Mesh,
+  split: windows.Windows,
+  words: int,
+) -> Callable[[Any], dict[str, float]]:
+  """Parameters → loss and perplexities of a split.
+
+  Every token but the first (of the split, or of each document where windows
+  stay within one) is a target exactly once. The perplexity per word divides
+  the same sum by the number of words, so that vocabularies compare.
+  """
+  loss_fn = step_lib.pretrain_loss(model)
+
+  @jax.jit
+  def sums(params, batch):
+    return loss_fn(params, batch, None, None)[:2]
+
+  def evaluate(params: Any) -> dict[str, float]:
+    nats, tokens = 0.0, 0.0
+    for step in range(split.steps_per_epoch):
+      batch = sharding.put_batch(split.batch(step), mesh)
+      loss, weight = jax.device_get(sums(params, batch))
+      nats, tokens = nats + float(loss), tokens + float(weight)
+    return {
+      'eval_loss': nats / tokens,
+      'eval_perplexity': math.exp(min(nats / tokens, 700.0)),
+      'eval_word_perplexity': math.exp(min(nats / max(words, 1), 700.0)),
+    }
+
+  return evaluate
+
+
+if __name__ == '__main__':
+  command.run(main)

@@ -1,0 +1,180 @@
+"""The one place that knows Orbax.
+
+"Checkpoint N" means that N updates were applied. A checkpoint holds the state
+and a JSON part: the model's configuration and the tokenizer's fingerprint,
+so that it can be read without the configuration that made it.
+"""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from gpt1_jax.errors import UserError
+
+
+class Checkpoints:
+  """The checkpoints of one run: asynchronous saves, atomic on disk."""
+
+  def __init__(self, workdir: str, *, keep: int, keep_best: bool):
+    """Opens WORKDIR/checkpoints.
+
+    Args:
+      workdir: the run.
+      keep: how many of the latest checkpoints stay.
+      keep_best: whether the checkpoint saved with the highest metric 'best'
+        stays as well.
+    """
+    logging.set_verbosity(logging.ERROR)
+    policy = preservation_policy.LatestN(keep)
+    if keep_best:
+      policy = preservation_policy.AnyPreservationPolicy(
+        [
+          policy,
+          preservation_policy.BestN(
+            get_metric_fn=lambda metrics: metrics['best'],
+            n=1,
+            keep_checkpoints_without_metrics=False,
+          ),
+        ]
+      )
+    self._directory = _directory(workdir)
+    self._manager = ocp.CheckpointManager(
+      self._directory,
+      options=ocp.CheckpointManagerOptions(
+        preservation_policy=policy,
+        cleanup_tmp_directories=True,
+      ),
+      item_names=('state', 'meta'),
+    )
+
+  @property
+  def latest_step(self) -> int | None:
+    """The last finished checkpoint, None if there is none."""
+    return self._manager.latest_step()
+
+  def save(
+    self,
+    step: int,
+    state: Any,
+    meta: dict[str, Any],
+    metrics: dict[str, float] | None = None,
+  ) -> None:
+    """Starts saving; the copy off the device is done when this returns."""
+    if step in self._manager.all_steps():
+      return
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
+      ),
+      metrics=metrics,
+      force=True,
+    )
+
+  def restore(self, step: int, state: Any) -> Any:
+    """The saved state, in the shapes, types and shardings of `state`.
+
+    Args:
+      step: a checkpoint that exists.
+      state: arrays, or ShapeDtypeStructs with shardings.
+
+    Raises:
+      UserError: the checkpoint is of another shape or cannot be read.
+    """
+    try:
+      restored = self._manager.restore(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardRestore(
+            jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+          )
+        ),
+      )
+    except (ValueError, KeyError, FileNotFoundError) as error:
+      raise UserError(
+        f'{self._directory}/{step}: does not fit this configuration or is '
+        f'damaged ({str(error).splitlines()[0]})'
+      ) from error
+    return restored['state']
+
+  def wait(self) -> None:
+    """Returns when every save is on disk."""
+    self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    """Waits, then lets go of the directory."""
+    self._manager.close()
+
+
+def read(
+  workdir: str, step: int | None = None, best: bool = True
+) -> tuple[Any, dict[str, Any], int]:
+  """Parameters of a run, as numpy arrays, whatever mesh wrote them.
+
+  Args:
+    workdir: a run.
+    step: which checkpoint; None: the best if the run kept one and `best`,
+      else the latest.
+
+  Returns:
+    The parameters, the JSON part and the step.
+
+  Raises:
+    UserError: no run, no checkpoint, or not that one.
+  """
+  directory = _directory(workdir)
+  if not directory.is_dir():
+    raise UserError(
+      f'{workdir}: not a run (it has no checkpoints folder); give the '
+      '--workdir of a pretrain or finetune command'
+    )
+  with ocp.CheckpointManager(
+    directory, item_names=('state', 'meta')
+  ) as manager:
+    steps = manager.all_steps()
+    if not steps:
+      raise UserError(f'{workdir}: the run has no finished checkpoint yet')
+    if step is None:
+      step = _best_step(manager, steps) if best else max(steps)
+    if step not in steps:
+      have = ', '.join(str(s) for s in sorted(steps))
+      raise UserError(f'{workdir}: no checkpoint {step}; there are {have}')
+    tree = manager.item_metadata(step)['state']
+    skeleton = jax.tree.map(
+      lambda a: np.empty((), a.dtype), {'params': tree['params']}
+    )
+    restored = manager.restore(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.PyTreeRestore(
+          skeleton,
+          restore_args=jax.tree.map(
+            lambda _: ocp.RestoreArgs(restore_type=np.ndarray), skeleton
+          ),
+          partial_restore=True,
+        ),
+        meta=ocp.args.JsonRestore(),
+      ),
+    )
+  return restored['state']['params'], restored['meta'], step
+
+
+def _best_step(manager: ocp.CheckpointManager, steps: list[int]) -> int:
+  """The step with the highest saved 'best' metric, else the latest."""
+  scores = {}
+  for step in steps:
+    metrics = manager.metrics(step)
+    if metrics and 'best' in metrics:
+      scores[step] = metrics['best']
+  if not scores:
+    return max(steps)
+  return min(scores, key=lambda s: (-scores[s], s))
+
+
+def _directory(workdir: str) -> pathlib.Path:
+  return pathlib.Path(workdir).absolute() / 'checkpoints'

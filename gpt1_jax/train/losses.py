@@ -1,0 +1,132 @@
+"""The LM loss, the task losses, and their sum (P §3.1, §3.2).
+
+Every loss here is a sum over examples; the step divides by their number, so
+that microbatches, padding and hosts change nothing.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from gpt1_jax.model.linear import einsum
+
+# Tokens whose logits are alive at a time; a whole batch of them in float32
+# would be the largest array of the program.
+CHUNK_TOKENS = 2048
+
+
+def lm_loss(
+  h_BTD: jax.Array,
+  embed_VD: jax.Array,
+  tokens_BT: jax.Array,
+  weights_BT: jax.Array,
+) -> jax.Array:
+  """Weighted sum of -log p(token t | tokens before t), in nats.
+
+  The shift happens here: the state at t - 1 predicts the token at t.
+
+  Args:
+    h_BTD: states of the last block.
+    embed_VD: float32, the matrix that makes logits.
+    tokens_BT: int32.
+    weights_BT: float32, of each token as a target; the first column is never
+      a target and is ignored.
+
+  Returns:
+    float32 scalar.
+  """
+  B, T, _ = h_BTD.shape
+  targets_BT = jnp.roll(tokens_BT, -1, axis=1)
+  weights_BT = jnp.roll(weights_BT.at[:, 0].set(0.0), -1, axis=1)
+  # Whole columns make a chunk, so that the batch axis stays sharded.
+  columns = max(1, min(T, CHUNK_TOKENS // B))
+  pad = -T % columns
+
+  def chunks(x):
+    x = jnp.pad(x, ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 2))
+    x = x.reshape(B, -1, columns, *x.shape[2:])
+    return jnp.moveaxis(x, 1, 0)
+
+  return _chunked_nll(
+    chunks(h_BTD), embed_VD, chunks(targets_BT), chunks(weights_BT)
+  )
+
+
+@jax.custom_vjp
+def _chunked_nll(h_NBCD, embed_VD, targets_NBC, weights_NBC):
+  """Sum of weights * nll over N chunks, logits of one chunk at a time."""
+
+  def one(total, chunk):
+    h_BCD, targets_BC, weights_BC = chunk
+    nll_BC, _, _ = _nll(h_BCD, embed_VD, targets_BC)
+    return total + jnp.sum(nll_BC * weights_BC), None
+
+  total, _ = jax.lax.scan(
+    one, jnp.float32(0), (h_NBCD, targets_NBC, weights_NBC)
+  )
+  return total
+
+
+def _chunked_nll_fwd(h_NBCD, embed_VD, targets_NBC, weights_NBC):
+  """The sum and, while the logits are at hand, its gradients."""
+
+  def one(carry, chunk):
+    total, d_embed_VD = carry
+    h_BCD, targets_BC, weights_BC = chunk
+    nll_BC, logits_BCV, lse_BC = _nll(h_BCD, embed_VD, targets_BC)
+    probs_BCV = jnp.exp(logits_BCV - lse_BC[..., None])
+    hit_BCV = targets_BC[..., None] == jnp.arange(embed_VD.shape[0])
+    d_logits_BCV = (probs_BCV - hit_BCV) * weights_BC[..., None]
+    d_logits_BCV = d_logits_BCV.astype(h_BCD.dtype)
+    d_h_BCD = einsum('BCV,VD->BCD', d_logits_BCV, embed_VD)
+    d_embed_VD += einsum('BCV,BCD->VD', d_logits_BCV, h_BCD)
+    total += jnp.sum(nll_BC * weights_BC)
+    return (total, d_embed_VD), (d_h_BCD.astype(h_BCD.dtype), nll_BC)
+
+  (total, d_embed_VD), (d_h_NBCD, nll_NBC) = jax.lax.scan(
+    one,
+    (jnp.float32(0), jnp.zeros_like(embed_VD)),
+    (h_NBCD, targets_NBC, weights_NBC),
+  )
+  return total, (d_h_NBCD, d_embed_VD, nll_NBC)
+
+
+def _chunked_nll_bwd(residuals, g):
+  d_h_NBCD, d_embed_VD, nll_NBC = residuals
+  return (
+    (g * d_h_NBCD).astype(d_h_NBCD.dtype),
+    g * d_embed_VD,
+    None,
+    g * nll_NBC,
+  )
+
+
+_chunked_nll.defvjp(_chunked_nll_fwd, _chunked_nll_bwd)
+
+
+def _nll(h_BCD, embed_VD, targets_BC):
+  logits_BCV = einsum('BCD,VD->BCV', h_BCD, embed_VD)
+  lse_BC = jax.nn.logsumexp(logits_BCV, axis=-1)
+  picked_BC = jnp.take_along_axis(logits_BCV, targets_BC[..., None], axis=-1)[
+    ..., 0
+  ]
+  return lse_BC - picked_BC, logits_BCV, lse_BC
+
+
+def task_loss(outputs_BY: jax.Array, label_B: jax.Array) -> jax.Array:
+  """float32 [B]: cross-entropy, or squared error where labels are floats.
+
+  Args:
+    outputs_BY: float32, a logit for each class (or each choice); one column
+      for regression.
+    label_B: int32 classes, or float32 values.
+  """
+  if jnp.issubdtype(label_B.dtype, jnp.floating):
+    return jnp.square(outputs_BY[:, 0] - label_B)
+  log_probs_BY = jax.nn.log_softmax(outputs_BY)
+  return -jnp.take_along_axis(log_probs_BY, label_B[:, None], axis=1)[:, 0]
+
+
+def per_sequence(weights_BT: jax.Array) -> jax.Array:
+  """Weights that sum to 1 in each sequence that has any (C: train.py)."""
+  weights_BT = weights_BT.at[:, 0].set(0.0)
+  return weights_BT / jnp.maximum(weights_BT.sum(axis=1, keepdims=True), 1.0)

@@ -1,0 +1,113 @@
+"""A run on disk: WORKDIR/config.json, its tokenizer, what it reads back.
+
+Layout: config.json, tokenizer/, checkpoints/<step>/, metrics.jsonl,
+tensorboard/, scores.json, predictions/*.tsv.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+from typing import Any
+
+from gpt1_jax.errors import UserError
+
+# What may differ between a run and its resumption: where things lie, how much
+# is printed and kept, and the shape of the machine.
+_MAY_DIFFER = (
+  'mesh',
+  'train.log_every',
+  'train.keep',
+  'train.microbatches',
+  'data.path',
+)
+
+
+def write_json(path: pathlib.Path | str, value: Any) -> None:
+  """Writes JSON atomically."""
+  path = pathlib.Path(path)
+  temporary = path.with_name(path.name + '.tmp')
+  temporary.write_text(json.dumps(value, indent=1) + '\n', encoding='utf-8')
+  os.replace(temporary, path)
+
+
+def start(workdir: str, command: str, config: dict[str, Any], facts: dict):
+  """Makes the run's folder, or checks that the one there is the same run.
+
+  Args:
+    workdir: the run.
+    command: 'pretrain' or 'finetune'.
+    config: the whole configuration, as plain values.
+    facts: more to record (parameters, tokenizer, ...).
+
+  Raises:
+    UserError: the folder holds another run; the message names what differs.
+  """
+  directory = pathlib.Path(workdir)
+  directory.mkdir(parents=True, exist_ok=True)
+  config = json.loads(json.dumps(config))
+  path = directory / 'config.json'
+  if path.exists():
+    there = load(workdir)
+    if there['command'] != command:
+      raise UserError(
+        f'{workdir}: holds a {there["command"]} run; give another --workdir'
+      )
+    different = _differences(there['config'], config)
+    if different:
+      raise UserError(
+        f'{workdir}: holds a run with another {", ".join(different)}; '
+        'give another --workdir or the same configuration'
+      )
+    return
+  write_json(
+    path, {'command': command, 'config': config, 'commit': commit(), **facts}
+  )
+
+
+def load(workdir: str) -> dict[str, Any]:
+  """config.json of a run.
+
+  Raises:
+    UserError: there is none, or it is damaged.
+  """
+  path = pathlib.Path(workdir) / 'config.json'
+  try:
+    return json.loads(path.read_text(encoding='utf-8'))
+  except FileNotFoundError:
+    raise UserError(
+      f'{workdir}: not a run (no config.json); give the --workdir of a '
+      'pretrain or finetune command'
+    ) from None
+  except ValueError as error:
+    raise UserError(f'{path}: damaged ({error})') from None
+
+
+def commit() -> str | None:
+  """The project's commit, with '+' if the tree has changes; None if unknown."""
+  here = pathlib.Path(__file__).resolve().parents[2]
+  if not (here / '.git').exists():
+    return None
+  try:
+    described = subprocess.run(
+      ['git', 'describe', '--always', '--abbrev=12', '--dirty=+'],
+      cwd=here,
+      capture_output=True,
+      text=True,
+      check=True,
+    )
+  except (OSError, subprocess.CalledProcessError):
+    return None
+  return described.stdout.strip()
+
+
+def _differences(a: Any, b: Any, prefix: str = '') -> list[str]:
+  """Dotted names of the settings that differ and may not."""
+  if prefix.rstrip('.') in _MAY_DIFFER:
+    return []
+  if isinstance(a, dict) and isinstance(b, dict):
+    out = []
+    for key in sorted(set(a) | set(b)):
+      out += _differences(a.get(key), b.get(key), f'{prefix}{key}.')
+    return out
+  return [] if a == b else [prefix.rstrip('.')]

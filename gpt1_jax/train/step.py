@@ -1,0 +1,143 @@
+"""TrainState, and one update as a pure function of (state, batch)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from gpt1_jax.model import gpt, heads
+from gpt1_jax.train import losses
+
+# (params, batch, seed_2 or None, rows_B) → (loss, weight, sums): all of them
+# sums over the examples of the batch; `weight` is what the loss is divided by.
+LossFn = Callable[..., tuple[jax.Array, jax.Array, dict[str, jax.Array]]]
+
+
+class TrainState(struct.PyTreeNode):
+  """What training carries from update to update.
+
+  Attributes:
+    step: int32, updates applied.
+    params, opt_state: trees of float32 arrays.
+  """
+
+  step: jax.Array
+  params: Any
+  opt_state: Any
+
+
+def train_step(
+  state: TrainState,
+  batch: dict[str, jax.Array],
+  *,
+  loss_fn: LossFn,
+  optimizer: optax.GradientTransformation,
+  rate: Callable[[jax.Array], jax.Array],
+  microbatches: int,
+  seed: int,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  """One update from one global batch.
+
+  Args:
+    state: before the update.
+    batch: arrays with B rows each.
+    loss_fn: see LossFn.
+    optimizer, rate: from `optim.make_optimizer`.
+    microbatches: parts that the batch is cut into, one after another; the
+      gradient is that of the whole batch, dropout masks included.
+    seed: of the dropout stream.
+
+  Returns:
+    The new state, and scalars: loss, grad_norm, learning_rate.
+  """
+  key = jax.random.fold_in(jax.random.key(seed), state.step)
+  seed_2 = jax.random.key_data(key)
+  B = next(iter(batch.values())).shape[0]
+  batch = {**batch, 'rows': jnp.arange(B, dtype=jnp.uint32)}
+
+  def loss_sum(params, part):
+    rows_B = part.pop('rows')
+    loss, weight, _ = loss_fn(params, part, seed_2, rows_B)
+    return loss, weight
+
+  value_and_grad = jax.value_and_grad(loss_sum, has_aux=True)
+  if microbatches == 1:
+    (loss, weight), grads = value_and_grad(state.params, batch)
+  else:
+
+    def accumulate(carry, part):
+      new = value_and_grad(state.params, part)
+      return jax.tree.map(jnp.add, carry, new), None
+
+    # Strided, so that each part has rows of every device.
+    parts = {
+      name: jnp.moveaxis(x.reshape(-1, microbatches, *x.shape[1:]), 1, 0)
+      for name, x in batch.items()
+    }
+    zero = jax.tree.map(jnp.zeros_like, state.params)
+    start = ((jnp.float32(0), jnp.float32(0)), zero)
+    ((loss, weight), grads), _ = jax.lax.scan(accumulate, start, parts)
+  weight = jnp.maximum(weight, 1e-9)
+  grads = jax.tree.map(lambda g: g / weight, grads)
+  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  metrics = {
+    'loss': loss / weight,
+    'grad_norm': optax.global_norm(grads),
+    'learning_rate': rate(state.step),
+  }
+  return TrainState(state.step + 1, params, opt_state), metrics
+
+
+def pretrain_loss(model: gpt.GPT) -> LossFn:
+  """The LM objective L1 of P §3.1: sum over tokens, weight their number."""
+
+  def loss_fn(params, batch, seed_2, rows_B):
+    h_BTD, embed_VD = model.apply(
+      {'params': params['gpt']}, batch['tokens'], seed_2=seed_2, rows_B=rows_B
+    )
+    loss = losses.lm_loss(h_BTD, embed_VD, batch['tokens'], batch['weights'])
+    return loss, batch['weights'][:, 1:].sum(), {}
+
+  return loss_fn
+
+
+def finetune_loss(model: gpt.GPT, head: heads.Head, lm_coef: float) -> LossFn:
+  """L3 = L2 + lm_coef * L1 of P §3.2: sums over examples.
+
+  L1 of an example is the mean over its sequences of the mean over their
+  tokens, specials included (C: train.py). `sums` holds 'outputs', float32
+  [B, Y], and the two parts of the loss.
+  """
+
+  def loss_fn(params, batch, seed_2, rows_B):
+    B, C, T = batch['tokens'].shape
+    tokens_BT = batch['tokens'].reshape(B * C, T)
+    rows_BC = rows_B[:, None] * C + jnp.arange(C, dtype=jnp.uint32)
+    h_BTD, embed_VD = model.apply(
+      {'params': params['gpt']},
+      tokens_BT,
+      seed_2=seed_2,
+      rows_B=rows_BC.reshape(-1),
+    )
+    h_BCD = heads.at_extract(h_BTD, batch['extract'].reshape(-1))
+    outputs_BY = head.apply(
+      {'params': params['head']},
+      h_BCD.reshape(B, C, -1),
+      seed_2=seed_2,
+      rows_B=rows_B,
+    )
+    task_B = losses.task_loss(outputs_BY, batch['label'])
+    task = jnp.sum(task_B * batch['weight'])
+    lm = jnp.float32(0)
+    if lm_coef:
+      weights_BT = losses.per_sequence(batch['weights'].reshape(B * C, T))
+      weights_BT *= jnp.repeat(batch['weight'], C)[:, None] / C
+      lm = losses.lm_loss(h_BTD, embed_VD, tokens_BT, weights_BT)
+    sums = {'outputs': outputs_BY, 'task_loss': task, 'lm_loss': lm}
+    return task + lm_coef * lm, batch['weight'].sum(), sums
+
+  return loss_fn
