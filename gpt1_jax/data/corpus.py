@@ -1,0 +1,237 @@
+"""Documents from wherever they lie, in a stable order, with their source.
+
+An input is a folder or a glob of .txt(.gz) files (one file, one document), a
+.jsonl(.gz) or .parquet file (one row, one document), `tfds:NAME:SPLIT`, or
+`builtin:python-reference`. Rows are read one at a time.
+"""
+
+import dataclasses
+import glob
+import gzip
+import json
+import os
+import pathlib
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from gpt1_jax.errors import UserError
+
+_TEXT = ('.txt', '.txt.gz')
+_JSONL = ('.jsonl', '.jsonl.gz')
+_PARQUET = ('.parquet',)
+_FORMS = (
+  'a folder or glob of .txt, .txt.gz, .jsonl, .jsonl.gz or .parquet files, '
+  'tfds:NAME[/CONFIG]:SPLIT[:FIELD], or builtin:python-reference'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+  """A document, or the file that is one.
+
+  Attributes:
+    source: where it came from, such as `books/emma.txt` or `a.jsonl:12`.
+    content: its text; None: it is the whole file at `path`, and is read where
+      it is wanted (`text`).
+    path: of the file.
+    size: bytes, for progress.
+  """
+
+  source: str
+  content: str | None
+  path: str
+  size: int
+
+  def text(self) -> str:
+    """The text of the document.
+
+    Raises:
+      UserError: the file is not UTF-8, is damaged or empty.
+    """
+    if self.content is not None:
+      return self.content
+    return _decode(_read_bytes(self.path), self.path)
+
+
+def inputs(specs: list[str]) -> list[tuple[str, str]]:
+  """(kind, where) of each input, files expanded and sorted.
+
+  Kind is 'text', 'jsonl', 'parquet', 'tfds' or 'builtin'.
+
+  Raises:
+    UserError: an input is of no known form, or matches no file.
+  """
+  out: list[tuple[str, str]] = []
+  for spec in specs:
+    scheme, _, rest = spec.partition(':')
+    if scheme == 'builtin':
+      if rest != 'python-reference':
+        raise UserError(f'--input={spec}: builtin:python-reference is all')
+      out.append(('builtin', rest))
+    elif scheme == 'tfds':
+      if not 2 <= len(rest.split(':')) <= 3:
+        raise UserError(f'--input={spec}: tfds:NAME[/CONFIG]:SPLIT[:FIELD]')
+      out.append(('tfds', rest))
+    else:
+      out += _files(spec)
+  repeated = {where for where in out if out.count(where) > 1}
+  return [w for i, w in enumerate(out) if w not in repeated or w not in out[:i]]
+
+
+def documents(specs: list[str], text_field: str) -> Iterator[Document]:
+  """Documents of all inputs, in order; see the module for their forms."""
+  for kind, where in inputs(specs):
+    if kind == 'text':
+      yield Document(where, None, where, os.path.getsize(where))
+    elif kind == 'jsonl':
+      yield from _jsonl(where, text_field)
+    elif kind == 'parquet':
+      yield from _parquet(where, text_field)
+    elif kind == 'tfds':
+      yield from _tfds(where, text_field)
+    else:
+      yield from _python_reference()
+
+
+def total_bytes(specs: list[str]) -> int | None:
+  """Bytes of all inputs as they lie on disk; None where unknown."""
+  total = 0
+  for kind, where in inputs(specs):
+    if kind in ('tfds', 'builtin') or where.endswith(('.gz', '.parquet')):
+      return None
+    total += os.path.getsize(where)
+  return total
+
+
+def _files(spec: str) -> list[tuple[str, str]]:
+  path = pathlib.Path(spec)
+  if path.is_dir():
+    names = sorted(str(p) for p in path.rglob('*') if _kind(str(p)))
+  elif path.exists():
+    if not _kind(spec):
+      raise UserError(f'--input={spec}: unknown kind of file; give {_FORMS}')
+    names = [spec]
+  else:
+    names = sorted(n for n in glob.glob(spec, recursive=True) if _kind(n))
+  if not names:
+    raise UserError(f'--input={spec}: no such file or folder; give {_FORMS}')
+  return [(_kind(name), name) for name in names]
+
+
+def _kind(name: str) -> str:
+  for kind, endings in (
+    ('text', _TEXT),
+    ('jsonl', _JSONL),
+    ('parquet', _PARQUET),
+  ):
+    if name.endswith(endings):
+      return kind
+  return ''
+
+
+def _read_bytes(path: str) -> bytes:
+  try:
+    with gzip.open(path) if path.endswith('.gz') else open(path, 'rb') as file:
+      return file.read()
+  except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    raise UserError(f'{path}: damaged gzip file ({error})') from None
+
+
+def _decode(data: bytes, name: str, offset: int = 0) -> str:
+  try:
+    text = data.decode('utf-8-sig')
+  except UnicodeDecodeError as error:
+    raise UserError(
+      f'{name}: not UTF-8 at byte {offset + error.start} '
+      f'(0x{data[error.start]:02x}); convert the file to UTF-8 first'
+    ) from None
+  if not text.strip():
+    raise UserError(f'{name}: empty; remove it from the input')
+  return text
+
+
+def _jsonl(path: str, field: str) -> Iterator[Document]:
+  number, offset = 0, 0
+  with gzip.open(path) if path.endswith('.gz') else open(path, 'rb') as file:
+    while True:
+      try:
+        line = file.readline()
+      except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f'{path}: damaged gzip file ({error})') from None
+      if not line:
+        break
+      number += 1
+      source = f'{path}:{number}'
+      if line.strip():
+        text = _decode(line, source, offset)
+        yield _row(_json(text, source), field, source, len(line))
+      offset += len(line)
+  if not offset:
+    raise UserError(f'{path}: empty; remove it from the input')
+
+
+def _json(text: str, source: str) -> Any:
+  try:
+    return json.loads(text)
+  except ValueError as error:
+    raise UserError(f'{source}: not a JSON line ({error})') from None
+
+
+def _row(row: Any, field: str, source: str, size: int) -> Document:
+  if not isinstance(row, dict) or not isinstance(row.get(field), str):
+    have = ', '.join(row) if isinstance(row, dict) else type(row).__name__
+    raise UserError(
+      f'{source}: no text in field {field!r} (it has {have}); see --text_field'
+    )
+  return Document(source, row[field], '', size)
+
+
+def _parquet(path: str, field: str) -> Iterator[Document]:
+  import pyarrow  # as heavy as the rest together, and seldom needed
+  from pyarrow import parquet
+
+  try:
+    with parquet.ParquetFile(path) as file:
+      names = file.schema_arrow.names
+      if field not in names:
+        raise UserError(
+          f'{path}: no column {field!r} (it has {", ".join(names)}); see '
+          '--text_field'
+        )
+      number = 0
+      for batch in file.iter_batches(batch_size=64, columns=[field]):
+        for text in batch.column(0).to_pylist():
+          number += 1
+          source = f'{path}:{number}'
+          size = len(text or '')
+          yield _row({field: text}, field, source, size)
+  except pyarrow.ArrowException as error:
+    raise UserError(f'{path}: not a readable Parquet file ({error})') from None
+
+
+def _tfds(where: str, field: str) -> Iterator[Document]:
+  import tensorflow_datasets as tfds  # slow to import
+
+  name, split, *rest = where.split(':')
+  field = rest[0] if rest else field
+  try:
+    builder = tfds.builder(name, file_format='array_record')
+    builder.download_and_prepare(file_format='array_record')
+    source = builder.as_data_source(split=split)
+  except Exception as error:  # TFDS raises its own and everybody's
+    first = str(error).strip().splitlines()[0]
+    raise UserError(f'tfds:{where}: cannot be read ({first})') from None
+  for number, row in enumerate(source):
+    text = row.get(field)
+    if isinstance(text, bytes):
+      text = _decode(text, f'tfds:{where}#{number}')
+    yield _row({**row, field: text}, field, f'tfds:{where}#{number}', len(text))
+
+
+def _python_reference() -> Iterator[Document]:
+  from pydoc_data import topics  # prose that every CPython carries
+
+  for name, text in sorted(topics.topics.items()):
+    source = f'builtin:python-reference#{name}'
+    yield Document(source, text, '', len(text))

