@@ -140,6 +140,7 @@ def decayed(params: optax.Params) -> optax.Params:
   """
 
   def weight(path, _):
-    return path[-1].key not in ('bias', 'scale')
+    names = [k.key for k in path if isinstance(k, jax.tree_util.DictKey)]
+    return names[-1] not in ('bias', 'scale')
 
   return jax.tree_util.tree_map_with_path(weight, params)
