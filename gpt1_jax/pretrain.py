@@ -127,18 +127,14 @@ def pretrain(config: dict[str, Any], workdir: str) -> dict[str, Any]:
     )
     if checkpoints.latest_step is not None:
       state = checkpoints.restore(checkpoints.latest_step, state)
-    train_step = jax.jit(
-      functools.partial(
-        step_lib.train_step,
-        loss_fn=step_lib.pretrain_loss(model),
-        optimizer=optimizer,
-        rate=rate,
-        microbatches=settings.microbatches,
-        seed=settings.seed,
-      ),
-      donate_argnums=0,
-      in_shardings=(shardings, sharding.batch_sharding(mesh)),
-      out_shardings=(shardings, None),
+    train_step = step_lib.jit_train_step(
+      step_lib.pretrain_loss(model),
+      optimizer,
+      rate,
+      shardings,
+      sharding.batch_sharding(mesh),
+      microbatches=settings.microbatches,
+      seed=settings.seed,
     )
     words = meta['splits']['validation']['words']
     evaluate = perplexity_fn(model, mesh, validation, words)

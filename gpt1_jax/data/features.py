@@ -15,6 +15,8 @@ import numpy as np
 from gpt1_jax import errors
 from gpt1_jax.data import examples as examples_lib, tasks
 
+NUM_SPECIALS = 3  # start, delimiter, extract, after the vocabulary (P §3.3)
+
 
 class Encoder(Protocol):
   """What `build` needs of a tokenizer."""

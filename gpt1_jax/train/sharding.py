@@ -116,3 +116,8 @@ def put_batch(
     name: jax.make_array_from_process_local_data(sharding, rows)
     for name, rows in batch.items()
   }
+
+
+def like(tree: Any, placed: Any) -> Any:
+  """Numpy arrays → arrays with the shardings of `placed`, a tree alike."""
+  return jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), tree, placed)
