@@ -5,6 +5,7 @@ and a JSON part: the model's configuration and the tokenizer's fingerprint,
 so that it can be read without the configuration that made it.
 """
 
+import json
 import pathlib
 from typing import Any
 
@@ -144,24 +145,22 @@ def read(
     if step not in steps:
       have = ', '.join(str(s) for s in sorted(steps))
       raise UserError(f'{workdir}: no checkpoint {step}; there are {have}')
-    tree = manager.item_metadata(step)['state']
-    skeleton = jax.tree.map(
-      lambda a: np.empty((), a.dtype), {'params': tree['params']}
+  state, meta = directory / str(step) / 'state', directory / str(step) / 'meta'
+  with ocp.PyTreeCheckpointer() as reader:
+    # Only the leaves named here are read: not the optimiser's state.
+    tree = reader.metadata(state).item_metadata.tree
+    wanted = jax.tree.map(lambda _: 0, {'params': tree['params']})
+    as_numpy = jax.tree.map(
+      lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted
     )
-    restored = manager.restore(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.PyTreeRestore(
-          skeleton,
-          restore_args=jax.tree.map(
-            lambda _: ocp.RestoreArgs(restore_type=np.ndarray), skeleton
-          ),
-          partial_restore=True,
-        ),
-        meta=ocp.args.JsonRestore(),
+    restored = reader.restore(
+      state,
+      args=ocp.args.PyTreeRestore(
+        wanted, restore_args=as_numpy, partial_restore=True
       ),
     )
-  return restored['state']['params'], restored['meta'], step
+  facts = json.loads((meta / 'metadata').read_text(encoding='utf-8'))
+  return restored['params'], facts, step
 
 
 def _best_step(manager: ocp.CheckpointManager, steps: list[int]) -> int:
