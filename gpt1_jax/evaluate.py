@@ -1,0 +1,73 @@
+r"""Perplexity of a run on prepared shards.
+
+  python -m gpt1_jax.evaluate --workdir=runs/mini --data=data/books
+  python -m gpt1_jax.evaluate --workdir=runs/mini --data=data/other --split=train
+
+Without --data, the shards the run was trained on. Every token but the first
+is a target exactly once; the perplexity per word divides the same sum by the
+number of words, so that vocabularies compare.
+"""
+
+import json
+
+import jax
+import jax.numpy as jnp
+from absl import flags
+
+from gpt1_jax import command
+from gpt1_jax.data import shards, tokenizer as tokenizer_lib, windows
+from gpt1_jax.errors import UserError
+from gpt1_jax.model import gpt
+from gpt1_jax.pretrain import perplexity_fn
+from gpt1_jax.train import checkpoint, run, sharding
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'A run.', required=True)
+_DATA = flags.DEFINE_string(
+  'data', None, 'Prepared shards; default: those of the run.'
+)
+_SPLIT = flags.DEFINE_enum(
+  'split', 'validation', shards.SPLITS, 'Which part of them.'
+)
+_BATCH = flags.DEFINE_integer('batch_size', 32, 'Windows at a time.')
+_STEP = flags.DEFINE_integer(
+  'checkpoint', None, 'Which checkpoint; default: the best or the latest.'
+)
+
+
+def main(argv: list[str]) -> None:
+  del argv
+  if _BATCH.value < 1:
+    raise UserError(f'--batch_size is {_BATCH.value}: at least 1')
+  data = _DATA.value or run.load(_WORKDIR.value)['config']['data']['path']
+  params, meta, step = checkpoint.read(_WORKDIR.value, _STEP.value)
+  facts = shards.read_meta(data)['splits'][_SPLIT.value]
+  if tokenizer_lib.load(data).fingerprint != meta['tokenizer_fingerprint']:
+    raise UserError(
+      f'{data}: made with another tokenizer than {_WORKDIR.value} was trained '
+      f'with; prepare it with --tokenizer={_WORKDIR.value}'
+    )
+  config = gpt.GPTConfig(**meta['model'])
+  mesh = sharding.make_mesh(data=-1, fsdp=1, tensor=1)
+  split = windows.Windows(
+    data,
+    _SPLIT.value,
+    n_ctx=config.n_ctx,
+    batch_size=_BATCH.value * jax.device_count(),
+    cross_documents=True,
+    seed=None,
+    host_index=jax.process_index(),
+    host_count=jax.process_count(),
+  )
+  with jax.set_mesh(mesh):
+    evaluate = perplexity_fn(gpt.GPT(config), mesh, split, facts['words'])
+    scores = evaluate({'gpt': jax.tree.map(jnp.asarray, params['gpt'])})
+  print(
+    json.dumps(
+      {'data': data, 'split': _SPLIT.value, 'step': step, **facts, **scores}
+      | {'shards': len(facts['shards'])}
+    )
+  )
+
+
+if __name__ == '__main__':
+  command.run(main)
