@@ -1,7 +1,7 @@
 r"""Perplexity of a run on prepared shards.
 
   python -m gpt1_jax.evaluate --workdir=runs/mini --data=data/books
-  python -m gpt1_jax.evaluate --workdir=runs/mini --data=data/other --split=train
+  python -m gpt1_jax.evaluate --workdir=runs/mini --data=data/new --split=train
 
 Without --data, the shards the run was trained on. Every token but the first
 is a target exactly once; the perplexity per word divides the same sum by the
@@ -18,8 +18,7 @@ from gpt1_jax import command
 from gpt1_jax.data import shards, tokenizer as tokenizer_lib, windows
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt
-from gpt1_jax.pretrain import perplexity_fn
-from gpt1_jax.train import checkpoint, run, sharding
+from gpt1_jax.train import checkpoint, perplexity, run, sharding
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'A run.', required=True)
 _DATA = flags.DEFINE_string(
@@ -59,7 +58,9 @@ def main(argv: list[str]) -> None:
     host_count=jax.process_count(),
   )
   with jax.set_mesh(mesh):
-    evaluate = perplexity_fn(gpt.GPT(config), mesh, split, facts['words'])
+    evaluate = perplexity.perplexity_fn(
+      gpt.GPT(config), mesh, split, facts['words']
+    )
     scores = evaluate({'gpt': jax.tree.map(jnp.asarray, params['gpt'])})
   print(
     json.dumps(

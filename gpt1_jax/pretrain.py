@@ -12,8 +12,6 @@ checkpoints/, scores.json.
 
 import dataclasses
 import functools
-import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,6 +26,7 @@ from gpt1_jax.train import (
   checkpoint,
   loop,
   optim,
+  perplexity,
   run,
   sharding,
   step as step_lib,
@@ -137,7 +136,7 @@ def pretrain(config: dict[str, Any], workdir: str) -> dict[str, Any]:
       seed=settings.seed,
     )
     words = meta['splits']['validation']['words']
-    evaluate = perplexity_fn(model, mesh, validation, words)
+    evaluate = perplexity.perplexity_fn(model, mesh, validation, words)
     start_step = int(state.step)
     log = telemetry.Telemetry(
       workdir,
@@ -216,39 +215,6 @@ def new_state(
   return step_lib.TrainState(
     jnp.zeros([], jnp.int32), params, optimizer.init(params)
   )
-
-
-def perplexity_fn(
-  model: gpt.GPT,
-  mesh: jax.sharding.Mesh,
-  split: windows.Windows,
-  words: int,
-) -> Callable[[Any], dict[str, float]]:
-  """Parameters → loss and perplexities of a split.
-
-  Every token but the first (of the split, or of each document where windows
-  stay within one) is a target exactly once. The perplexity per word divides
-  the same sum by the number of words, so that vocabularies compare.
-  """
-  loss_fn = step_lib.pretrain_loss(model)
-
-  @jax.jit
-  def sums(params, batch):
-    return loss_fn(params, batch, None, None)[:2]
-
-  def evaluate(params: Any) -> dict[str, float]:
-    nats, tokens = 0.0, 0.0
-    for step in range(split.steps_per_epoch):
-      batch = sharding.put_batch(split.batch(step), mesh)
-      loss, weight = jax.device_get(sums(params, batch))
-      nats, tokens = nats + float(loss), tokens + float(weight)
-    return {
-      'eval_loss': nats / tokens,
-      'eval_perplexity': math.exp(min(nats / tokens, 700.0)),
-      'eval_word_perplexity': math.exp(min(nats / max(words, 1), 700.0)),
-    }
-
-  return evaluate
 
 
 if __name__ == '__main__':
