@@ -129,6 +129,7 @@ def read(
     UserError: no run, no checkpoint, or not that one.
   """
   directory = _directory(workdir)
+  logging.set_verbosity(logging.ERROR)
   if not directory.is_dir():
     raise UserError(
       f'{workdir}: not a run (it has no checkpoints folder); give the '

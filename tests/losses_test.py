@@ -1,0 +1,57 @@
+"""Losses against the plain formula."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gpt1_jax.train import losses
+
+
+def plain(h_BTD, embed_VD, tokens_BT, weights_BT):
+  logits = jnp.einsum('btd,vd->btv', h_BTD[:, :-1], embed_VD)
+  log_probs = jax.nn.log_softmax(logits)
+  picked = jnp.take_along_axis(log_probs, tokens_BT[:, 1:, None], 2)[..., 0]
+  return -(picked * weights_BT[:, 1:]).sum()
+
+
+@pytest.mark.parametrize('chunk', [8, 64, 10_000])
+def test_chunked_equals_plain(chunk, monkeypatch):
+  monkeypatch.setattr(losses, 'CHUNK_TOKENS', chunk)
+  keys = jax.random.split(jax.random.key(0), 4)
+  h = jax.random.normal(keys[0], (4, 13, 8))
+  table = jax.random.normal(keys[1], (29, 8))
+  tokens = jax.random.randint(keys[2], (4, 13), 0, 29)
+  weights = jax.random.uniform(keys[3], (4, 13))
+  both = [
+    jax.value_and_grad(
+      lambda h, e, w, f=f: 3.0 * f(h, e, tokens, w), argnums=(0, 1, 2)
+    )(h, table, weights)
+    for f in (losses.lm_loss, plain)
+  ]
+  np.testing.assert_allclose(both[0][0], both[1][0], rtol=1e-6)
+  for a, b in zip(both[0][1], both[1][1], strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+  assert losses.lm_loss(h, table, tokens, weights) == pytest.approx(
+    float(both[0][0]) / 3, rel=1e-6
+  )
+
+
+def test_per_sequence_weights():
+  weights = jnp.array([[1.0, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]])
+  np.testing.assert_array_equal(
+    losses.per_sequence(weights),
+    [[0, 0.5, 0.5, 0], [0, 1, 0, 0], [0, 0, 0, 0]],
+  )
+
+
+def test_task_loss():
+  outputs = jnp.array([[0.0, np.log(3.0)], [1.0, 1.0]])
+  np.testing.assert_allclose(
+    losses.task_loss(outputs, jnp.array([1, 0])),
+    [-np.log(0.75), np.log(2)],
+    rtol=1e-6,
+  )
+  np.testing.assert_allclose(
+    losses.task_loss(outputs[:, :1], jnp.array([2.0, 1.5])), [4.0, 0.25]
+  )
