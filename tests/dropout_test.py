@@ -1,4 +1,4 @@
-"""Masks: the right rate, independent wherever they should be, never otherwise."""
+"""Masks: the right rate, and independent wherever they should be."""
 
 import jax
 import jax.numpy as jnp

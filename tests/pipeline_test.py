@@ -1,0 +1,321 @@
+"""The road as a user walks it: real commands, real files, a real kill."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from gpt1_jax.data import shards, tokenizer as tokenizer_lib, windows
+from gpt1_jax.train import checkpoint, telemetry
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+TINY = (
+  '--config=configs/pretrain.py:tiny',
+  '--config.train.num_steps=12',
+  '--config.train.eval_every=6',
+  '--config.train.checkpoint_every=3',
+  '--config.train.log_every=1',
+  '--config.data.batch_size=8',
+)
+
+
+def command(verb, *args, start=False):
+  environment = {**os.environ, 'XLA_FLAGS': ''}
+  words = [sys.executable, '-m', f'gpt1_jax.{verb}', *map(str, args)]
+  options = {
+    'cwd': ROOT,
+    'env': environment,
+    'text': True,
+    'stdout': subprocess.PIPE,
+    'stderr': subprocess.PIPE,
+  }
+  if start:
+    return subprocess.Popen(words, **options)
+  return subprocess.run(words, check=False, **options)
+
+
+def good(verb, *args):
+  done = command(verb, *args)
+  assert done.returncode == 0, done.stderr
+  return done.stdout
+
+
+def refused(verb, *args):
+  """The one line of an error."""
+  done = command(verb, *args)
+  assert done.returncode == 1
+  assert 'Traceback' not in done.stderr
+  lines = [x for x in done.stderr.splitlines() if x.startswith('error:')]
+  assert len(lines) == 1, done.stderr
+  return lines[0]
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+  output = tmp_path_factory.mktemp('data') / 'reference'
+  good(
+    'prepare',
+    '--input=builtin:python-reference',
+    f'--output={output}',
+    '--merges=500',
+    '--validation_fraction=0.2',
+    '--shard_tokens=50000',
+  )
+  return output
+
+
+@pytest.fixture(scope='module')
+def run(data, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('runs') / 'straight'
+  good('pretrain', *TINY, f'--workdir={workdir}', f'--config.data.path={data}')
+  return workdir
+
+
+def test_shards_are_what_the_tokenizer_makes(data):
+  meta = shards.read_meta(data)
+  tokenizer = tokenizer_lib.load(data)
+  assert meta['tokenizer']['merges'] == tokenizer.merges == 500
+  assert len(meta['splits']['train']['shards']) > 1
+  from pydoc_data import topics
+
+  start = {'train': 0, 'validation': 0}
+  for row in shards.read_documents(data):
+    if row['split'] == 'duplicate':
+      assert row['tokens'] == 0
+      continue
+    name = row['source'].partition('#')[2]
+    expected = tokenizer.encode(_joined(topics.topics[name]))
+    tokens = shards.Tokens(data, row['split'])
+    got = tokens.read(start[row['split']], row['tokens'])
+    np.testing.assert_array_equal(got, [*expected, tokenizer.document_id])
+    start[row['split']] += row['tokens']
+  for split, end in start.items():
+    assert end == meta['splits'][split]['tokens']
+
+
+def _joined(text):
+  from gpt1_jax.data import text as text_lib
+
+  return text_lib.paragraphs(text)
+
+
+def test_prepare_again_verify_and_damage(data, tmp_path):
+  again = good(
+    'prepare',
+    '--input=builtin:python-reference',
+    f'--output={data}',
+    '--merges=500',
+    '--validation_fraction=0.2',
+    '--shard_tokens=50000',
+  )
+  assert 'finished before' in again
+  assert 'as they were written' in good(
+    'prepare', f'--output={data}', '--verify'
+  )
+  assert 'another merges' in refused(
+    'prepare',
+    '--input=builtin:python-reference',
+    f'--output={data}',
+    '--merges=400',
+    '--validation_fraction=0.2',
+    '--shard_tokens=50000',
+  )
+  bad = tmp_path / 'bad'
+  subprocess.run(['cp', '-r', data, bad], check=True)
+  shard = bad / 'validation-00000-of-00001.bin'
+  content = bytearray(shard.read_bytes())
+  content[100] ^= 1
+  shard.write_bytes(content)
+  assert 'sha256' in refused('prepare', f'--output={bad}', '--verify')
+  shard.write_bytes(content[:-2])
+  assert 'bytes' in refused('prepare', f'--output={bad}', '--verify')
+  assert 'expected' in refused(
+    'pretrain', *TINY, f'--workdir={bad}/run', f'--config.data.path={bad}'
+  )
+
+
+def test_prepare_refuses_bad_input(tmp_path):
+  latin = tmp_path / 'latin.txt'
+  latin.write_bytes(b'caf\xe9 au lait')
+  empty = tmp_path / 'empty.txt'
+  empty.write_bytes(b'')
+  lines = tmp_path / 'rows.jsonl'
+  lines.write_text('{"text": "good"}\n{"text": "cut\n')
+  out = f'--output={tmp_path}/out'
+  for source, words in (
+    (latin, f'{latin}: not UTF-8 at byte 3'),
+    (empty, f'{empty}: empty'),
+    (lines, f'{lines}:2: not a JSON line'),
+    (tmp_path / 'none', 'no such file'),
+    ('builtin:java', 'builtin'),
+  ):
+    assert words in refused('prepare', f'--input={source}', out)
+    assert not (tmp_path / 'out').exists()
+    assert not (tmp_path / 'out.incomplete').exists()
+  line = refused(
+    'prepare',
+    '--input=builtin:python-reference',
+    out,
+    '--merges=50000',
+    '--validation_fraction=0.2',
+  )
+  assert 'this text allows only' in line
+
+
+def test_windows_are_a_function_of_the_step(data):
+  options = {'n_ctx': 32, 'cross_documents': True}
+  whole = windows.Windows(data, 'train', batch_size=8, seed=1, **options)
+  halves = [
+    windows.Windows(
+      data, 'train', batch_size=8, seed=1, host_index=i, host_count=2, **options
+    )
+    for i in (0, 1)
+  ]
+  seen = []
+  for step in range(whole.num_windows // 8):
+    batch = whole.batch(step)
+    parts = [h.batch(step)['tokens'] for h in halves]
+    np.testing.assert_array_equal(batch['tokens'], np.concatenate(parts))
+    seen += [row.tobytes() for row in batch['tokens']]
+  stream = shards.Tokens(data, 'train').read(0, whole.num_windows * 32)
+  rows = {row.tobytes() for row in stream.astype(np.int32).reshape(-1, 32)}
+  assert set(seen) <= rows
+  assert len(seen) == whole.num_windows // 8 * 8
+
+
+@pytest.mark.parametrize('cross', [True, False])
+def test_evaluation_counts_every_token_once(data, cross):
+  split = windows.Windows(
+    data, 'validation', n_ctx=32, batch_size=8, cross_documents=cross, seed=None
+  )
+  tokens = shards.Tokens(data, 'validation')
+  targets = []
+  for step in range(split.steps_per_epoch):
+    batch = split.batch(step)
+    targets += list(batch['tokens'][batch['weights'] > 0])
+  stream = tokens.read(0, tokens.num_tokens)
+  starts = [0]
+  if not cross:
+    starts = [0, *tokens.document_ends[:-1]]
+  np.testing.assert_array_equal(targets, np.delete(stream, starts))
+
+
+def test_killed_and_restarted_is_the_same_run(data, run, tmp_path):
+  workdir = tmp_path / 'killed'
+  args = (*TINY, f'--workdir={workdir}', f'--config.data.path={data}')
+  process = command('pretrain', *args, start=True)
+  deadline = time.monotonic() + 120
+  while not (workdir / 'checkpoints' / '3').is_dir():
+    assert process.poll() is None, process.communicate()[1]
+    assert time.monotonic() < deadline
+    time.sleep(0.02)
+  process.send_signal(signal.SIGKILL)
+  process.communicate()
+  good('pretrain', *args)
+  for name in ('eval_loss', 'eval_perplexity', 'step'):
+    assert (
+      _json(run / 'scores.json')[name] == _json(workdir / 'scores.json')[name]
+    )
+  timed = {'tokens_per_second', 'seconds', 'utilisation'}
+  rows = [
+    [
+      {k: v for k, v in row.items() if k not in timed}
+      for row in telemetry.read_rows(w / 'metrics.jsonl')
+    ]
+    for w in (run, workdir)
+  ]
+  assert rows[0] == rows[1]
+  assert len(rows[0]) == 12 + 2
+  import jax
+
+  a, _, step = checkpoint.read(str(run))
+  b, _, _ = checkpoint.read(str(workdir))
+  assert step == 12
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    np.testing.assert_array_equal(x, y)
+
+
+def test_pretrain_refuses_what_cannot_be(data, run, tmp_path):
+  args = (*TINY, f'--config.data.path={data}', f'--workdir={tmp_path}/x')
+  assert 'exactly one' in refused(
+    'pretrain', *args, '--config.train.num_epochs=1'
+  )
+  assert 'n_head' in refused('pretrain', *args, '--config.model.n_head=7')
+  assert 'devices' in refused('pretrain', *args, '--config.mesh.data=5')
+  assert 'another' in refused(
+    'pretrain',
+    *args[:-1],
+    f'--workdir={run}',
+    '--config.optim.peak_lr=0.5',
+  )
+  done = command('pretrain', *args, '--config.model.typo=1')
+  assert done.returncode != 0
+  assert 'typo' in done.stderr
+
+
+def test_generate_and_evaluate(data, run, tmp_path):
+  prompt = ('--prompt=The object', f'--workdir={run}', '--num_tokens=8')
+  once = good('generate', *prompt, '--num_samples=2', '--top_k=5')
+  assert once == good('generate', *prompt, '--num_samples=2', '--top_k=5')
+  assert once.count('the object') == 2
+  assert good('generate', *prompt, '--greedy').startswith('the object')
+  row = json.loads(good('evaluate', f'--workdir={run}'))
+  assert row['eval_loss'] == pytest.approx(
+    _json(run / 'scores.json')['eval_loss'], rel=1e-6
+  )
+  assert 'not a run' in refused('evaluate', f'--workdir={tmp_path}')
+  assert 'no checkpoint 5' in refused('generate', *prompt, '--checkpoint=5')
+
+
+def test_finetune_pretrained_and_scratch(data, run, tmp_path):
+  rng = np.random.default_rng(0)
+  task = tmp_path / 'task'
+  task.mkdir()
+  for split, count in (('train', 64), ('dev', 24)):
+    with (task / f'{split}.jsonl').open('w') as file:
+      for _ in range(count):
+        label = int(rng.integers(2))
+        word = ('class', 'module')[label]
+        text = f'the {word} object is {rng.integers(100)} times called'
+        row = {'text': text, 'label': ('bad', 'good')[label]}
+        file.write(json.dumps(row) + '\n')
+  options = (
+    '--config=configs/own_task.py',
+    f'--config.data.path={task}',
+    '--config.train.num_epochs=8',
+    '--config.data.batch_size=8',
+    '--config.optim.peak_lr=2e-3',
+  )
+  for name, start in (
+    ('pretrained', (f'--config.init_from={run}',)),
+    ('scratch', ('--config.init_from=none', f'--config.like={run}')),
+  ):
+    workdir = tmp_path / name
+    good('finetune', *options, *start, f'--workdir={workdir}')
+    scores = _json(workdir / 'scores.json')
+    table = (workdir / 'predictions' / 'dev.tsv').read_text().splitlines()
+    rows = [line.split('\t') for line in table[1:]]
+    assert len(rows) == 24
+    right = np.mean([int(r[1]) == int(r[2]) for r in rows])
+    assert scores['score'] == pytest.approx(right)
+    assert right > 0.9
+  bad = task / 'dev.jsonl'
+  bad.write_text('{"text": "x", "label": "so-so"}\n')
+  line = refused(
+    'finetune',
+    *options,
+    f'--config.init_from={run}',
+    f'--workdir={tmp_path}/bad',
+  )
+  assert 'dev.jsonl' in line
+  assert 'so-so' in line
+
+
+def _json(path):
+  return json.loads(path.read_text())

@@ -1,0 +1,175 @@
+"""One update: the same on every mesh and however the batch is cut."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.model import gpt, heads
+from gpt1_jax.train import optim, sharding, step as step_lib
+from tests import gpt_test
+
+OPTIM = {
+  'variant': 'paper',
+  'schedule': 'cosine',
+  'peak_lr': 1e-3,
+  'warmup': 0.0,
+  'b1': 0.9,
+  'b2': 0.999,
+  'eps': 1e-8,
+  'weight_decay': 0.01,
+  'clip_norm': 1.0,
+  'num_steps': 10,
+}
+BATCH = {
+  'tokens': np.random.default_rng(0).integers(0, 101, (16, 16), np.int32),
+  'weights': np.ones((16, 16), np.float32),
+}
+BATCH['weights'][3, 5:] = 0  # parts of unequal weight
+
+
+def new_state(model, optimizer):
+  tokens = jnp.zeros((1, 8), jnp.int32)
+  params = {'gpt': model.init(jax.random.key(0), tokens, seed_2=None)['params']}
+  return step_lib.TrainState(
+    jnp.zeros([], jnp.int32), params, optimizer.init(params)
+  )
+
+
+@functools.cache
+def gradient(microbatches=1, shape=(1, 1, 1)):
+  """Loss, and the gradient of one update (an optimiser that hands it on)."""
+  model = gpt.GPT(gpt_test.SMALL)
+  devices = np.array(jax.devices()[: int(np.prod(shape))]).reshape(shape)
+  mesh = jax.sharding.Mesh(
+    devices,
+    sharding.MESH_AXES,
+    axis_types=(jax.sharding.AxisType.Auto,) * 3,
+  )
+  optimizer, rate = optim.make_optimizer(**OPTIM)
+  with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.LOGICAL_AXIS_RULES):
+    state, shardings = sharding.init_state(
+      functools.partial(new_state, model, optimizer), mesh
+    )
+    step = step_lib.jit_train_step(
+      step_lib.pretrain_loss(model),
+      optimizer,
+      rate,
+      shardings,
+      sharding.batch_sharding(mesh),
+      microbatches=microbatches,
+      seed=7,
+    )
+    state, metrics = step(state, sharding.put_batch(BATCH, mesh))
+    mu = state.opt_state[1][0].mu  # 0.1 x the clipped gradient
+    return jax.device_get((metrics, mu, state.params))
+
+
+def assert_same(a, b):
+  for key in ('loss', 'grad_norm'):
+    np.testing.assert_allclose(a[0][key], b[0][key], rtol=2e-6)
+  for x, y in zip(jax.tree.leaves(a[1]), jax.tree.leaves(b[1]), strict=True):
+    np.testing.assert_allclose(x, y, rtol=0, atol=2e-6 * np.abs(y).max())
+
+
+@pytest.mark.parametrize('microbatches', [2, 4])
+def test_microbatches_equal_the_whole_batch_dropout_on(microbatches):
+  assert_same(gradient(microbatches), gradient())
+
+
+@pytest.mark.parametrize(
+  'shape', [(8, 1, 1), (1, 8, 1), (1, 1, 4), (2, 2, 2), (4, 2, 1)]
+)
+def test_every_mesh_gives_the_same_update_dropout_on(shape):
+  assert_same(gradient(1, shape), gradient())
+
+
+def test_the_same_seed_gives_the_same_bits():
+  first = gradient()
+  gradient.cache_clear()
+  for x, y in zip(
+    jax.tree.leaves(first), jax.tree.leaves(gradient()), strict=True
+  ):
+    np.testing.assert_array_equal(x, y)
+
+
+def test_a_repeated_batch_is_learned():
+  model = gpt.GPT(gpt_test.SMALL)
+  optimizer, rate = optim.make_optimizer(
+    **{**OPTIM, 'peak_lr': 1e-2, 'num_steps': 200}
+  )
+  state = nn.unbox(new_state(model, optimizer))
+  step = jax.jit(
+    functools.partial(
+      step_lib.train_step,
+      loss_fn=step_lib.pretrain_loss(model),
+      optimizer=optimizer,
+      rate=rate,
+      microbatches=1,
+      seed=0,
+    )
+  )
+  batch = jax.tree.map(lambda x: jnp.asarray(x[:2]), BATCH)
+  for _ in range(200):
+    state, metrics = step(state, batch)
+  assert float(metrics['loss']) < 0.1
+
+
+def test_impossible_meshes_are_refused():
+  with pytest.raises(UserError, match='8 devices'):
+    sharding.make_mesh(data=3, fsdp=1, tensor=1)
+  with pytest.raises(UserError, match='one may be -1'):
+    sharding.make_mesh(data=-1, fsdp=-1, tensor=1)
+  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=-1)
+  assert dict(mesh.shape) == {'data': 2, 'fsdp': 2, 'tensor': 2}
+  with pytest.raises(UserError, match=r'batch_size 6'):
+    sharding.check_divides(mesh, 6, 1, n_embd=64, n_head=4)
+  with pytest.raises(UserError, match='n_head'):
+    sharding.check_divides(mesh, 8, 1, n_embd=64, n_head=3)
+
+
+def test_finetuning_loss_by_hand():
+  model = gpt.GPT(gpt_test.SMALL)
+  head = heads.Head('choice', 1, 0.0)
+  params = {'gpt': nn.unbox(new_state(model, optim.optax.sgd(0.1))).params}
+  params = {'gpt': params['gpt']['gpt']}
+  params['head'] = nn.unbox(
+    head.init(
+      jax.random.key(3),
+      jnp.zeros((1, 2, 64)),
+      seed_2=None,
+      rows_B=jnp.zeros(1, jnp.uint32),
+    )
+  )['params']
+  rng = np.random.default_rng(1)
+  batch = {
+    'tokens': rng.integers(0, 101, (3, 2, 8), np.int32),
+    'weights': np.ones((3, 2, 8), np.float32),
+    'extract': np.array([[7, 4], [6, 7], [5, 5]], np.int32),
+    'label': np.array([1, 0, 0], np.int32),
+    'weight': np.array([1, 1, 0], np.float32),
+  }
+  rows = jnp.arange(3, dtype=jnp.uint32)
+  loss, weight, sums = step_lib.finetune_loss(model, head, 0.5)(
+    params, batch, None, rows
+  )
+  assert float(weight) == 2
+  total = 0.0
+  for b in range(2):
+    outputs, lm = [], []
+    for c in range(2):
+      tokens = batch['tokens'][b, c][None]
+      h, table = model.apply({'params': params['gpt']}, tokens, seed_2=None)
+      clf = params['head']['clf']
+      outputs.append(h[0, batch['extract'][b, c]] @ clf['kernel'] + clf['bias'])
+      log_probs = jax.nn.log_softmax(h[0, :-1] @ table.T)
+      lm.append(-np.mean([log_probs[t, tokens[0, t + 1]] for t in range(7)]))
+    outputs = np.concatenate(outputs)
+    np.testing.assert_allclose(sums['outputs'][b], outputs, atol=1e-5)
+    total += -jax.nn.log_softmax(outputs)[batch['label'][b]]
+    total += 0.5 * np.mean(lm)
+  assert float(loss) == pytest.approx(float(total), rel=1e-6)
