@@ -155,7 +155,7 @@ def test_finetuning_loss_by_hand():
   }
   rows = jnp.arange(3, dtype=jnp.uint32)
   loss, weight, sums = step_lib.finetune_loss(model, head, 0.5)(
-    params, batch, None, rows
+    params, jax.tree.map(jnp.asarray, batch), None, rows
   )
   assert float(weight) == 2
   total = 0.0

@@ -87,7 +87,7 @@ def train_step(
   params = optax.apply_updates(state.params, updates)
   metrics = {
     'loss': loss / weight,
-    'grad_norm': optax.global_norm(grads),
+    'grad_norm': optax.tree.norm(grads),
     'learning_rate': rate(state.step),
   }
   return TrainState(state.step + 1, params, opt_state), metrics
