@@ -1,136 +1,80 @@
-"""From raw text to clean text: ftfy, paragraphs, standardisation.
+"""Cleaning: what every text goes through before it is counted or encoded.
 
-`clean` is what every text passes before it is tokenised, in pretraining and in
-fine-tuning alike; `paragraphs` is for books, whose lines may be hard-wrapped.
-Letters keep their case here: the tokenizer lower-cases.
+ftfy mends encoding damage; `standardize` is the released code's treatment of
+punctuation and white space (REFERENCE §3, C: text_utils.py); `paragraphs`
+undoes hard line wraps first, so that a line is a paragraph.
 """
 
 import re
 
 import ftfy
 
-VERSION = 1  # in meta.json as `cleaning`: raise it when the output changes
+# Goes into meta.json; raise it when cleaning changes what comes out.
+CLEANING_VERSION = 1
 
-_CONFIG = ftfy.TextFixerConfig(explain=False)
-_CONFIG_NO_HTML = _CONFIG._replace(unescape_html=False)
+_FTFY = ftfy.TextFixerConfig(unescape_html=False, explain=False)
+_DASHES = re.compile('[—–―]')
+_PUNCTUATION = re.compile(r'([-~!";?+,)(\\/*\[\]}{|_])\1*')
+_NEWLINE = re.compile(r'\s*\n\s*')
+_SPACE = re.compile(r'[^\S\n]+')
 
-# ftfy leaves a line of these alone: printable ASCII but `&` (HTML), and tab.
-_TOUCHED = re.compile(r'[^\t\x20-\x25\x27-\x7e]')
-
-# REFERENCE §3: one kind of dash, dots and apostrophe ...
-_MARKS = str.maketrans(
-  {'\u2014': '-', '\u2013': '-', '\u2015': '-', '\u2026': '...', '\u00b4': "'"}
-)
-# ... and a space on both sides of any run of one of these characters.
-_RUNS = re.compile(r'([-~!";?+,)(\\/*\[\]}{|_])\1*')
-
-# Widths of a hard-wrapped text, in characters; wider lines are paragraphs.
-_NARROWEST, _WIDEST = 40, 110
-_BULLET = re.compile(r'\s*(?:[*+•·-]|\(?\d{1,3}[.)])\s')
+# A file whose longest lines (but for one in twenty) are at most this long is
+# taken to be hard-wrapped.
+_WRAPPED_WIDTH = 100
 
 
 def clean(text: str) -> str:
-  r"""Returns `text` mended by ftfy and standardised, in its own case.
+  """ftfy, then `standardize`; the case is kept. Cleaning twice is once."""
+  text = ftfy.fix_text(text, config=_FTFY)
+  return standardize(text.replace('\r\n', '\n').replace('\r', '\n'))
 
-  Paragraphs are joined by ' \n '; inside one, words are joined by one space.
-  The result has no other white space. `clean(clean(x)) == clean(x)` but for
-  what ftfy reads anew in its own output (`&amp;lt;`).
 
-  Source: P §4.1, REFERENCE §3.
+def standardize(text: str) -> str:
+  r"""Punctuation and white space as the released text_utils.py has them.
+
+  Dashes become `-`, an ellipsis `...`, an acute accent `'`; runs of most
+  punctuation marks stand between spaces; a newline is ` \n `; other white
+  space is one space; none at the ends.
   """
-  return standardise(fix(text))
-
-
-def fix(text: str) -> str:
-  """Returns `ftfy.fix_text(text)`, without the work where it changes nothing."""
-  if not _TOUCHED.search(text.replace('\n', ' ')):
-    return text
-  # ftfy stops reading HTML entities at the first line that has a `<`.
-  tag = text.find('<')
-  lines, position = text.split('\n'), 0
-  for i, line in enumerate(lines):
-    end = position + len(line)
-    if _TOUCHED.search(line):
-      config = _CONFIG if tag < 0 or end <= tag else _CONFIG_NO_HTML
-      lines[i] = ftfy.fix_text(line, config)
-    position = end + 1
-  return '\n'.join(lines)
-
-
-def standardise(text: str) -> str:
-  r"""Sets punctuation apart, white space to ' ' or ' \n ' (REFERENCE §3)."""
-  text = _RUNS.sub(r' \g<0> ', text.translate(_MARKS))
-  lines = (' '.join(line.split()) for line in text.split('\n'))
-  return ' \n '.join(line for line in lines if line)
+  text = _DASHES.sub('-', text).replace('…', '...').replace('´', "'")
+  text = _PUNCTUATION.sub(r' \g<0> ', text)
+  text = _NEWLINE.sub(' \n ', text)
+  return _SPACE.sub(' ', text).strip()
 
 
 def paragraphs(text: str) -> str:
-  """Joins hard-wrapped lines, so that a paragraph is a line.
+  """Joins hard-wrapped lines, so that each paragraph is one line.
 
-  The rule looks at line lengths only. A break between two lines is *forced*
-  when the first word of the second would not have fitted on the first. A text
-  is hard-wrapped when its lines are at most about 110 characters wide and most
-  breaks between neighbouring lines are forced; any other text (one paragraph a
-  line, verse, lists, code) is returned as it is. In a hard-wrapped text a break
-  goes when it is forced, or when the line is more than half full and either
-  the next goes on in lower case or most breaks of its block (the lines between
-  two blank ones) are forced. It stays before an indented line or a list item.
-  So verse, headings and tables of contents, whose lines are short of the
-  width, keep their lines, and texts without blank lines come right as well.
+  A blank line ends a paragraph. Where the file is hard-wrapped (95% of its
+  lines are at most 100 characters long), a line break within a block is a
+  wrap, and goes, only if the line is nearly full: if the next word would have
+  taken it past three quarters of the usual width. So verse, headings and
+  contents keep their lines. Files of one paragraph a line stay as they are.
   """
   text = text.replace('\r\n', '\n').replace('\r', '\n')
-  lines = [line.rstrip() for line in text.split('\n')]
-  width = _width(lines)
-  if not width:
-    return '\n'.join(lines)
-  blank = sum(not line for line in lines[1:-1])
-  blocks = blank > 0.02 * len(lines)
-  out, block = [], []
-  for line in lines:
-    if line:
-      block.append(line)
-      continue
-    out += _join(block, width, blocks)
-    out.append('')
-    block = []
-  return '\n'.join(out + _join(block, width, blocks))
-
-
-def _forced(line: str, following: str, width: int) -> bool:
-  word = following.split(None, 1)[0]
-  return len(line) + 1 + len(word) > width
-
-
-def _width(lines: list[str]) -> int:
-  """The width a text was wrapped at, or 0 where it was not."""
+  lines = [line.strip() for line in text.split('\n')]
   lengths = sorted(len(line) for line in lines if line)
-  pairs = [(a, b) for a, b in zip(lines, lines[1:], strict=False) if a and b]
-  if len(pairs) < 2:
-    return 0
-  # A few lines stick out of the best wrapped text: 9 in 10 set the width.
-  width = lengths[int(0.9 * (len(lengths) - 1))]
-  long = lengths[int(0.99 * (len(lengths) - 1))]
-  if not _NARROWEST <= width <= _WIDEST or long > 2 * width:
-    return 0
-  forced = sum(_forced(a, b, width - width // 10) for a, b in pairs)
-  return width - width // 10 if forced > 0.5 * len(pairs) else 0
-
-
-def _join(block: list[str], width: int, blocks: bool) -> list[str]:
-  """Joins the wrapped lines of one block (lines without a blank between)."""
-  if len(block) < 2:
-    return block
-  breaks = [
-    _forced(a, b, width) for a, b in zip(block, block[1:], strict=False)
-  ]
-  prose = blocks and sum(breaks) > 0.5 * len(breaks)
-  out = [block[0]]
-  for i, line in enumerate(block[1:]):
-    before, start = block[i], line.lstrip()
-    indented = len(line) - len(start) > len(before) - len(before.lstrip())
-    runs_on = len(before) > width // 2 and (prose or start[0].islower())
-    if (breaks[i] or runs_on) and not indented and not _BULLET.match(line):
-      out[-1] += ' ' + start
-    else:
+  if not lengths:
+    return ''
+  width = lengths[int(0.95 * (len(lengths) - 1))]
+  if width > _WRAPPED_WIDTH:
+    return '\n'.join(line for line in lines if line)
+  out: list[str] = []
+  last = ''  # the line before this one, '' after a blank line
+  for line in lines:
+    if line and last and _is_wrap(last, line, width):
+      out[-1] += ' ' + line
+    elif line:
       out.append(line)
-  return out
+    last = line
+  return '\n'.join(out)
+
+
+def _is_wrap(line: str, following: str, width: int) -> bool:
+  next_word = following.split(' ', 1)[0]
+  return len(line) + 1 + len(next_word) > 0.75 * width
+
+
+def num_words(text: str) -> int:
+  """White-space separated words of a cleaned text."""
+  return len(text.split())
