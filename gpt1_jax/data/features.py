@@ -171,7 +171,7 @@ class Batches:
     self._plan: tuple[int, np.ndarray] = (-1, np.empty(0))
 
   def batch(self, step: int) -> dict[str, np.ndarray]:
-    """This host's rows of the batch at `step`, counted over all epochs.
+    """Rows of this host in the batch at `step`, counted over all epochs.
 
     Returns:
       tokens int32[B, C, T]; weights float32[B, C, T], 1 where the token is a

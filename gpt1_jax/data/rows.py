@@ -7,6 +7,7 @@ Rows come out as dicts, whether the file is a table or JSON lines.
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import pathlib
 import re
@@ -154,15 +155,21 @@ def read(
     raise errors.UserError(f'{source}: no rows in it')
 
 
-def _places(path: pathlib.Path, wanted: set[str]) -> Iterator[pathlib.Path]:
-  """`path`, then its folders of a wanted name, then those one level down."""
+def _places(
+  path: pathlib.Path, wanted: set[str], depth: int = 1
+) -> Iterator[pathlib.Path]:
+  """`path`, then its folders of a wanted name and theirs, then one level on."""
   yield path
   children = sorted(child for child in path.iterdir() if child.is_dir())
-  yield from (child for child in children if same_name(child.name) in wanted)
+  others = []
   for child in children:
-    for grandchild in sorted(child.iterdir()):
-      if same_name(grandchild.name) in wanted and grandchild.is_dir():
-        yield grandchild
+    if same_name(child.name) in wanted:
+      yield from _places(child, wanted, depth=0)
+    else:
+      others.append(child)
+  if depth:
+    for other in others:
+      yield from itertools.islice(_places(other, wanted, depth=0), 1, None)
 
 
 def _find_in_zip(

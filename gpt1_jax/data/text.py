@@ -13,10 +13,10 @@ import ftfy
 CLEANING_VERSION = 1
 
 _FTFY = ftfy.TextFixerConfig(unescape_html=False, explain=False)
-_DASHES = re.compile('[—–―]')
-_PUNCTUATION = re.compile(r'([-~!";?+,)(\\/*\[\]}{|_])\1*')
-_NEWLINE = re.compile(r'\s*\n\s*')
-_SPACE = re.compile(r'[^\S\n]+')
+# ftfy leaves printable ASCII alone.
+_MENDED = re.compile(r'[^\t\n\x20-\x7e]')
+_REPLACED = (('—', '-'), ('–', '-'), ('―', '-'), ('…', '...'), ('´', "'"))
+_SET_APART = '-~!";?+,)(\\/*[]}{|_'
 
 # A file whose longest lines (but for one in twenty) are at most this long is
 # taken to be hard-wrapped.
@@ -25,8 +25,17 @@ _WRAPPED_WIDTH = 100
 
 def clean(text: str) -> str:
   """ftfy, then `standardize`; the case is kept. Cleaning twice is once."""
-  text = ftfy.fix_text(text, config=_FTFY)
-  return standardize(text.replace('\r\n', '\n').replace('\r', '\n'))
+  return standardize(mend(text))
+
+
+def mend(text: str) -> str:
+  """`ftfy.fix_text` (HTML entities kept), only over the lines that need it."""
+  if not _MENDED.search(text):
+    return text
+  return '\n'.join(
+    ftfy.fix_text(line, config=_FTFY) if _MENDED.search(line) else line
+    for line in text.split('\n')
+  )
 
 
 def standardize(text: str) -> str:
@@ -36,10 +45,19 @@ def standardize(text: str) -> str:
   punctuation marks stand between spaces; a newline is ` \n `; other white
   space is one space; none at the ends.
   """
-  text = _DASHES.sub('-', text).replace('…', '...').replace('´', "'")
-  text = _PUNCTUATION.sub(r' \g<0> ', text)
-  text = _NEWLINE.sub(' \n ', text)
-  return _SPACE.sub(' ', text).strip()
+  if not text.isascii():
+    for mark, plain in _REPLACED:
+      text = text.replace(mark, plain)
+  # Plain replacement is several times as fast as one regular expression.
+  for mark in _SET_APART:
+    if mark in text:
+      runs = mark + mark in text
+      text = text.replace(mark, f' {mark} ')
+      while runs:  # neighbours, and only they, now stand two spaces apart
+        text = text.replace(f'{mark}  {mark}', mark + mark)
+        runs = f'{mark}  {mark}' in text
+  lines = (' '.join(line.split()) for line in text.split('\n'))
+  return ' \n '.join(line for line in lines if line)
 
 
 def paragraphs(text: str) -> str:

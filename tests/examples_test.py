@@ -1,0 +1,268 @@
+"""Rows become examples: every archive, every mistake in a user's file."""
+
+import json
+import zipfile
+
+import pytest
+from absl import logging
+
+from gpt1_jax import errors
+from gpt1_jax.data import examples, tasks
+
+
+def write(folder, name, lines):
+  folder.mkdir(parents=True, exist_ok=True)
+  (folder / name).write_text(''.join(f'{line}\n' for line in lines))
+
+
+def jsonl(folder, name, *objects):
+  write(folder, name, [json.dumps(o) for o in objects])
+
+
+@pytest.fixture
+def warned(monkeypatch):
+  said = []
+  monkeypatch.setattr(
+    logging, 'warning', lambda text, *values: said.append(text % values)
+  )
+  return said
+
+
+@pytest.mark.parametrize(
+  ('name', 'rows', 'first'),
+  [
+    ('CoLA', (8551, 1043), 1),
+    ('SST-2', (67349, 872), 1),
+    ('RTE', (2490, 277), 1),
+    ('STS-B', (5749, 1500), 5.0),
+  ],
+)
+def test_real_glue_tasks_whole(shared_data, name, rows, first):
+  task = tasks.TASKS[name.lower().replace('-', '')]
+  glue = shared_data / 'tasks' / 'glue'
+  for split, count in zip(('train', 'dev'), rows, strict=True):
+    found = examples.read(task, glue / name, split)
+    assert len(found) == count
+    assert [example.row for example in found] == list(range(count))
+    if split == 'train':
+      assert found[0].label == first
+  assert examples.read(task, glue, 'dev') == found
+  assert not examples.has(task, glue, 'test')
+
+
+# Task, archive, splits and rows; the last training example.
+ARCHIVES = [
+  ('cola', 'glue-cola', {'train': 3, 'dev': 2, 'test': 1}, 'One more', 1),
+  ('sst2', 'glue-sst2', {'train': 3, 'dev': 2, 'test': 1}, 'that loves', 1),
+  ('rte', 'glue-rte', {'train': 3, 'dev': 2, 'test': 1}, 'Herceptin', 0),
+  ('wnli', 'glue-wnli', {'train': 3, 'dev': 2, 'test': 1}, 'The police', 1),
+  ('qnli', 'glue-qnli', {'train': 3, 'dev': 2, 'test': 1}, 'What two', 0),
+  ('qqp', 'glue-qqp', {'train': 3, 'dev': 2, 'test': 1}, 'What causes', 0),
+  ('stsb', 'glue-stsb', {'train': 3, 'dev': 2, 'test': 1}, 'A man is', 3.8),
+  ('mrpc', 'glue-mrpc', {'train': 10, 'dev': 8, 'test': 15}, 'As well', 0),
+  (
+    'mnli',
+    'glue-mnli',
+    {'train': 3, 'dev': 2, 'dev_mismatched': 2, 'test_mismatched': 1},
+    'One of our',
+    0,
+  ),
+  (
+    'mnli',
+    'multi_nli-0.0.0',
+    {'train': 4, 'dev': 4, 'dev_mismatched': 4},
+    'How do you',
+    0,
+  ),
+  ('snli', 'snli-plain_text', {'train': 3, 'dev': 2, 'test': 1}, 'A person', 0),
+  ('scitail', 'scitail-tsv_format', {'train': 6, 'dev': 6}, 'kinetic', 0),
+  ('scitail', 'scitail-dgem_format', {'train': 2, 'test': 2}, 'Wavelength', 0),
+  ('scitail', 'scitail-predictor_format', {'train': 2}, 'Wavelength', 0),
+  ('scitail', 'scitail-snli_format', {'train': 4}, 'Photosynthesis', 1),
+]
+
+
+@pytest.mark.parametrize(
+  ('name', 'archive', 'counts', 'text', 'label'),
+  ARCHIVES,
+  ids=[row[1] for row in ARCHIVES],
+)
+def test_original_archives(
+  shared_data, tmp_path, name, archive, counts, text, label
+):
+  task = tasks.TASKS[name]
+  path = shared_data / 'tasks' / 'archives' / f'{archive}.zip'
+  zipfile.ZipFile(path).extractall(tmp_path)
+  for split, count in counts.items():
+    found = examples.read(task, path, split)
+    assert len(found) == count
+    if archive != 'glue-stsb':  # its folder is misspelled SST-B
+      unpacked = examples.read(task, tmp_path / 'dummy_data', split)
+      assert unpacked == found
+  last = examples.read(task, path, 'train')[-1]
+  assert last.texts[0].startswith(text)
+  assert last.label == label
+  assert len(last.texts) == len(task.texts)
+
+
+def test_hidden_test_labels_keep_their_rows(shared_data):
+  path = shared_data / 'tasks' / 'archives' / 'glue-rte.zip'
+  found = examples.read(tasks.TASKS['rte'], path, 'test')
+  assert [example.label for example in found] == [None]
+
+
+def test_mrpc_dev_rows_leave_the_training_rows(shared_data):
+  path = shared_data / 'tasks' / 'archives' / 'glue-mrpc.zip'
+  task = tasks.TASKS['mrpc']
+  train = {example.row for example in examples.read(task, path, 'train')}
+  dev = {example.row for example in examples.read(task, path, 'dev')}
+  assert train | dev == set(range(18))
+  assert not train & dev
+
+
+def test_mrpc_as_glue_ships_it(tmp_path):
+  head = 'Quality\t#1 ID\t#2 ID\t#1 String\t#2 String'
+  write(tmp_path / 'MRPC', 'train.tsv', [head, '1\t1\t2\ta "b\tc'])
+  write(tmp_path / 'MRPC', 'dev.tsv', ['\ufeff' + head, '0\t1\t2\td\te'])
+  write(tmp_path / 'MRPC', 'dev_ids.tsv', ['1\t2'])
+  task = tasks.TASKS['mrpc']
+  assert examples.read(task, tmp_path, 'train') == [
+    examples.Example(('a "b', 'c'), (), 1, 0)
+  ]
+  assert examples.read(task, tmp_path, 'dev')[0].texts == ('d', 'e')
+
+
+def test_qqp_rows_broken_in_two_are_dropped_and_counted(tmp_path, warned):
+  head = 'id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate'
+  lines = [head, '1\t1\t2\ta\tb\t1', '2\t3\t4\tbroken', 'off\t0', *['3\t5\t6']]
+  write(tmp_path, 'train.tsv', [*lines, '4\t7\t8\tc\td\t0'])
+  found = examples.read(tasks.TASKS['qqp'], tmp_path, 'train')
+  assert [(e.texts, e.label, e.row) for e in found] == [
+    (('a', 'b'), 1, 0),
+    (('c', 'd'), 0, 4),
+  ]
+  assert len(warned) == 1
+  assert '3 rows cut short' in warned[0]
+
+
+def test_snli_rows_without_gold_label_are_dropped_and_counted(tmp_path, warned):
+  lines = ['gold_label\tsentence1\tsentence2', '-\ta\tb', 'neutral\tc\td']
+  for split in ('train', 'dev'):
+    write(tmp_path, f'snli_1.0_{split}.txt', lines)
+    found = examples.read(tasks.TASKS['snli'], tmp_path, split)
+    assert [(e.label, e.row) for e in found] == [(1, 1)]
+  assert ['1 rows without a label' in text for text in warned] == [True] * 2
+
+
+def test_own_tasks_of_every_kind(tmp_path):
+  own = tasks.resolve({'kind': 'classification', 'labels': ('no', 'yes')})
+  jsonl(tmp_path, 'train.jsonl', {'text': 'a', 'label': 'yes', 'more': 1})
+  assert examples.read(own, tmp_path, 'train') == [
+    examples.Example(('a',), (), 1, 0)
+  ]
+  numbers = tasks.resolve({'kind': 'entailment', 'labels': (0, 1)})
+  pair = {'text': 'a', 'text_pair': 'b'}
+  jsonl(tmp_path, 'dev.jsonl', *[{**pair, 'label': v} for v in (1, 0.0, '1')])
+  found = examples.read(numbers, tmp_path, 'dev')
+  assert [example.label for example in found] == [1, 0, 1]
+  value = tasks.resolve({'kind': 'similarity'})
+  jsonl(tmp_path, 'dev.jsonl', {**pair, 'label': 2}, {**pair, 'label': -0.5})
+  found = examples.read(value, tmp_path, 'dev')
+  assert [example.label for example in found] == [2.0, -0.5]
+  choice = tasks.resolve({'kind': 'choice', 'name': 'ends'})
+  row = {'text': 'a', 'choices': ['b', 'c', 'd'], 'label': 2}
+  jsonl(tmp_path / 'ends', 'test.jsonl', row)
+  assert examples.read(choice, str(tmp_path), 'test') == [
+    examples.Example(('a',), ('b', 'c', 'd'), 2, 0)
+  ]
+  letters = tasks.resolve({'kind': 'choice', 'labels': ('A', 'B', 'C', 'D')})
+  jsonl(tmp_path, 'test.jsonl', {**row, 'label': 'B'})
+  assert examples.read(letters, tmp_path, 'test')[0].label == 1
+
+
+OWN = {'kind': 'entailment', 'labels': ('no', 'yes')}
+VALUE = {'kind': 'classification', 'bounds': (0.0, 5.0)}
+CHOICE = {'kind': 'choice'}
+GOOD = {'text': 'a', 'text_pair': 'b', 'choices': ['c', 'd'], 'label': 'no'}
+
+
+@pytest.mark.parametrize(
+  ('fields', 'change', 'what'),
+  [
+    (OWN, {'label': 'maybe'}, "label 'maybe' in column 'label'; allowed: no,"),
+    (OWN, {'label': 1}, 'label 1 in column'),
+    (OWN, {'label': True}, "label 'true' in column"),
+    (OWN, {'label': None}, "no 'label' in this row; allowed: no, yes"),
+    (OWN, {'label': ['no']}, "label ['no']"),
+    (OWN, {'text': 5}, "'text' is 5 where a text is wanted"),
+    (OWN, {'text_pair': None}, "'text_pair' is None"),
+    (VALUE, {'label': 5.5}, 'label 5.5'),
+    (VALUE, {'label': 'x'}, 'allowed: a number from 0 to 5'),
+    (VALUE, {'label': float('nan')}, 'label nan'),
+    (VALUE, {'label': True}, "label 'true'"),
+    (CHOICE, {'label': 2}, 'label 2 in column'),
+    (CHOICE, {'label': -1}, 'allowed: 0, 1'),
+    (CHOICE, {'label': 0, 'choices': ['c']}, 'a list of two or more'),
+    (CHOICE, {'label': 0, 'choices': ['c', 1]}, 'a list of two or more'),
+    (CHOICE, {'label': 0, 'choices': 'cd'}, 'a list of two or more'),
+  ],
+)
+def test_bad_rows_name_file_and_line(tmp_path, fields, change, what):
+  good = {**GOOD, 'label': 0} if fields is not OWN else GOOD
+  jsonl(tmp_path, 'train.jsonl', good, {**good, **change})
+  with pytest.raises(errors.UserError) as caught:
+    examples.read(tasks.resolve(fields), tmp_path, 'train')
+  assert str(caught.value).startswith(f'{tmp_path}/train.jsonl:2: ')
+  assert what in str(caught.value)
+  assert '\n' not in str(caught.value)
+
+
+def test_column_missing_in_a_row_or_in_a_header(tmp_path):
+  jsonl(tmp_path, 'train.jsonl', {'text': 'a', 'label': 'no'})
+  with pytest.raises(errors.UserError, match=r"jsonl:1: no 'text_pair' in"):
+    examples.read(tasks.resolve(OWN), tmp_path, 'train')
+  write(tmp_path, 'dev.tsv', ['index\tsentence1\tsentence2', '0\ta\tb'])
+  with pytest.raises(errors.UserError, match=r"tsv:1: no column 'label'"):
+    examples.read(tasks.TASKS['rte'], tmp_path, 'dev')
+  write(tmp_path, 'dev.tsv', ['index\tsentence1\tsentence2\tlabel', '0\ta'])
+  with pytest.raises(errors.UserError, match=r"tsv:2: no 'sentence2' in this"):
+    examples.read(tasks.TASKS['rte'], tmp_path, 'dev')
+
+
+def test_choices_of_different_number(tmp_path):
+  good = {**GOOD, 'label': 0}
+  jsonl(tmp_path, 'dev.jsonl', good, {**good, 'choices': ['a', 'b', 'c']})
+  with pytest.raises(errors.UserError, match='row 2 has 3 choices'):
+    examples.read(tasks.resolve(CHOICE), tmp_path, 'dev')
+
+
+def test_dev_rows_without_label_are_dropped(tmp_path, warned):
+  hidden = [{**GOOD, 'label': value} for value in (None, -1, '', '-')]
+  jsonl(tmp_path, 'dev.jsonl', *hidden, GOOD)
+  found = examples.read(tasks.resolve(OWN), tmp_path, 'dev')
+  assert [(e.label, e.row) for e in found] == [(0, 4)]
+  assert '4 rows without a label' in warned[0]
+  jsonl(tmp_path, 'dev.jsonl', *hidden)
+  with pytest.raises(errors.UserError, match='no row with a label'):
+    examples.read(tasks.resolve(OWN), tmp_path, 'dev')
+  jsonl(tmp_path, 'test.jsonl', *hidden)
+  assert len(examples.read(tasks.resolve(OWN), tmp_path, 'test')) == 4
+
+
+def test_files_not_found_say_what_was_looked_for(tmp_path):
+  with pytest.raises(errors.UserError) as caught:
+    examples.read(tasks.TASKS['mrpc'], tmp_path, 'dev')
+  for word in ('no dev file of task mrpc', 'dev.tsv', 'dev_ids.tsv', 'MRPC/'):
+    assert word in str(caught.value)
+  with pytest.raises(errors.UserError, match=r'config\.data\.path is not set'):
+    examples.read(tasks.TASKS['rte'], None, 'dev')
+  with pytest.raises(errors.UserError, match="no split 'validation'"):
+    examples.read(tasks.TASKS['rte'], tmp_path, 'validation')
+
+
+def test_folder_of_another_task_is_refused(tmp_path):
+  write(tmp_path / 'SST-2', 'dev.tsv', ['sentence\tlabel', 'a\t1'])
+  with pytest.raises(
+    errors.UserError, match='folder of task sst2, not of cola'
+  ):
+    examples.read(tasks.TASKS['cola'], tmp_path / 'SST-2', 'dev')

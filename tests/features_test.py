@@ -1,0 +1,354 @@
+"""Layouts by hand, and batches that hold every example exactly once."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from gpt1_jax import errors
+from gpt1_jax.data import examples, features, tasks, tokenizer
+
+
+class Numbers:
+  """A tokenizer of ten tokens: '3 1 4' is [3, 1, 4]."""
+
+  vocab_size = 10
+
+  def encode(self, text):
+    return [int(word) for word in text.split()]
+
+
+START, DELIMITER, EXTRACT = 10, 11, 12
+LABELLED = {'labels': ('a', 'b'), 'metrics': ('accuracy',)}
+CLASSIFICATION = tasks.resolve({'kind': 'classification', **LABELLED})
+ENTAILMENT = tasks.resolve({'kind': 'entailment', **LABELLED})
+SIMILARITY = tasks.resolve({'kind': 'similarity', **LABELLED})
+REGRESSION = tasks.resolve({'kind': 'similarity'})
+CHOICE = tasks.resolve({'kind': 'choice'})
+QUESTION = tasks.resolve({'kind': 'choice', 'texts': ('text', 'text_pair')})
+
+
+def lay_out(task, n_ctx, *rows):
+  return features.build(task, rows, Numbers(), n_ctx)
+
+
+def sequences(built):
+  return [
+    [built.sequence(n, c).tolist() for c in range(built.num_choices)]
+    for n in range(built.num_examples)
+  ]
+
+
+def digits(count, first=0):
+  return ' '.join(str((first + i) % 10) for i in range(count))
+
+
+def test_classification():
+  built = lay_out(CLASSIFICATION, 16, examples.Example(('1 2 3',), (), 1))
+  assert sequences(built) == [[[START, 1, 2, 3, EXTRACT]]]
+  assert built.labels.tolist() == [1]
+  assert built.labels.dtype == np.int32
+
+
+def test_entailment():
+  built = lay_out(ENTAILMENT, 16, examples.Example(('1 2', '3'), (), 0))
+  assert sequences(built) == [[[START, 1, 2, DELIMITER, 3, EXTRACT]]]
+
+
+def test_similarity_takes_both_orders():
+  built = lay_out(SIMILARITY, 16, examples.Example(('1 2', '3'), (), 0))
+  assert sequences(built) == [
+    [
+      [START, 1, 2, DELIMITER, 3, EXTRACT],
+      [START, 3, DELIMITER, 1, 2, EXTRACT],
+    ]
+  ]
+
+
+def test_choice_with_and_without_question():
+  row = examples.Example(('1 2',), ('3', '4 5'), 1)
+  assert sequences(lay_out(CHOICE, 16, row)) == [
+    [
+      [START, 1, 2, DELIMITER, 3, EXTRACT],
+      [START, 1, 2, DELIMITER, 4, 5, EXTRACT],
+    ]
+  ]
+  row = examples.Example(('1 2', '9'), ('3', '4 5'), 1)
+  assert sequences(lay_out(QUESTION, 16, row)) == [
+    [
+      [START, 1, 2, 9, DELIMITER, 3, EXTRACT],
+      [START, 1, 2, 9, DELIMITER, 4, 5, EXTRACT],
+    ]
+  ]
+
+
+def test_regression_labels_are_floats():
+  row = examples.Example(('1', '2'), (), 2.5)
+  built = lay_out(REGRESSION, 16, row)
+  assert built.labels.dtype == np.float32
+  batch = features.Batches(built, 2).batch(0)
+  assert batch['label'].dtype == np.float32
+  assert batch['label'].tolist() == [2.5, 0]
+
+
+def test_hidden_labels_are_zeros():
+  built = lay_out(CLASSIFICATION, 16, examples.Example(('1',)))
+  assert not built.labelled
+  assert built.labels.tolist() == [0]
+
+
+def test_single_text_fills_the_context():
+  fits, longer = (
+    lay_out(CLASSIFICATION, 8, examples.Example((digits(n),), (), 0))
+    for n in (6, 7)
+  )
+  assert sequences(fits) == sequences(longer)
+  assert sequences(fits)[0][0] == [START, 0, 1, 2, 3, 4, 5, EXTRACT]
+  assert (fits.num_cut, longer.num_cut) == (0, 1)
+
+
+@pytest.mark.parametrize(
+  ('first', 'second', 'kept'),
+  [  # n_ctx 16: room for 13, each is sure of 6
+    (10, 3, (10, 3)),
+    (3, 10, (3, 10)),
+    (20, 3, (10, 3)),
+    (3, 20, (3, 10)),
+    (20, 20, (7, 6)),
+    (6, 20, (6, 7)),
+    (20, 6, (7, 6)),
+    (20, 0, (13, 0)),
+  ],
+)
+def test_pairs_share_the_room(first, second, kept):
+  row = examples.Example((digits(first), digits(second, 5)), (), 0)
+  expected_a = [n % 10 for n in range(kept[0])]
+  expected_b = [(5 + n) % 10 for n in range(kept[1])]
+  entailment = lay_out(ENTAILMENT, 16, row)
+  assert sequences(entailment)[0][0] == [
+    START,
+    *expected_a,
+    DELIMITER,
+    *expected_b,
+    EXTRACT,
+  ]
+  assert entailment.num_cut == (kept != (first, second))
+  similarity = sequences(lay_out(SIMILARITY, 16, row))[0]
+  assert similarity[1] == [
+    START,
+    *expected_b,
+    DELIMITER,
+    *expected_a,
+    EXTRACT,
+  ]
+
+
+def test_long_context_spares_question_and_answers():
+  row = examples.Example((digits(40), '7 8'), ('1 2 3', '4'), 0)
+  built = lay_out(QUESTION, 16, row)
+  context = list(range(8))  # 13 - 2 of the question - 3 of the longest answer
+  assert sequences(built) == [
+    [
+      [START, *context, 7, 8, DELIMITER, 1, 2, 3, EXTRACT],
+      [START, *context, 7, 8, DELIMITER, 4, EXTRACT],
+    ]
+  ]
+
+
+def test_question_longer_than_its_half():
+  row = examples.Example(('1', digits(40)), (digits(40), '4'), 0)
+  for sequence in sequences(lay_out(QUESTION, 16, row))[0]:
+    assert sequence[: sequence.index(DELIMITER)] == [START, *range(7)]
+
+
+TEXT = st.lists(st.integers(0, 9), max_size=30).map(
+  lambda ids: ' '.join(map(str, ids))
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.integers(8, 24), st.sampled_from(tasks.KINDS))
+def test_no_sequence_exceeds_the_context(data, n_ctx, kind):
+  task = {
+    'classification': CLASSIFICATION,
+    'entailment': ENTAILMENT,
+    'similarity': SIMILARITY,
+    'choice': QUESTION,
+  }[kind]
+  texts = tuple(data.draw(TEXT) for _ in task.texts)
+  answers = tuple(data.draw(TEXT) for _ in range(3)) if kind == 'choice' else ()
+  built = lay_out(task, n_ctx, examples.Example(texts, answers, 0))
+  for sequence in sequences(built)[0]:
+    assert 2 <= len(sequence) <= n_ctx
+    assert (sequence[0], sequence[-1]) == (START, EXTRACT)
+    assert sequence.count(DELIMITER) == (kind != 'classification')
+  whole = sum(len(Numbers().encode(text)) for text in texts)
+  whole += max((len(Numbers().encode(a)) for a in answers), default=0)
+  room = n_ctx - (2 if kind == 'classification' else 3)
+  assert built.num_cut == (whole > room)
+
+
+def test_what_cannot_be_built():
+  with pytest.raises(errors.UserError, match='n_ctx is 7'):
+    lay_out(CLASSIFICATION, 7, examples.Example(('1',), (), 0))
+  with pytest.raises(errors.UserError, match='no examples'):
+    lay_out(CLASSIFICATION, 16)
+
+
+def test_a_batch_by_hand():
+  rows = [
+    examples.Example(('1', '2 3'), (), 1),
+    examples.Example(('4 5 6', ''), (), 0),
+  ]
+  batch = features.Batches(
+    lay_out(ENTAILMENT, 16, *rows), 3, lengths=(4, 8)
+  ).batch(0)
+  expected = {
+    'tokens': [
+      [[START, 1, DELIMITER, 2, 3, EXTRACT, 0, 0]],
+      [[START, 4, 5, 6, DELIMITER, EXTRACT, 0, 0]],
+      [[0] * 8],
+    ],
+    'weights': [[[0, 1, 1, 1, 1, 1, 0, 0]]] * 2 + [[[0] * 8]],
+    'extract': [[5], [5], [0]],
+    'label': [1, 0, 0],
+    'weight': [1, 1, 0],
+    'index': [0, 1, -1],
+  }
+  assert {key: value.tolist() for key, value in batch.items()} == expected
+  for key in ('tokens', 'extract', 'label', 'index'):
+    assert batch[key].dtype == np.int32
+  for key in ('weights', 'weight'):
+    assert batch[key].dtype == np.float32
+
+
+def numbered(lengths, n_ctx=64):
+  """Classification examples of the given text lengths, labels 0 and 1."""
+  rows = [
+    examples.Example((digits(length, n),), (), n % 2)
+    for n, length in enumerate(lengths)
+  ]
+  return lay_out(CLASSIFICATION, n_ctx, *rows)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+  lengths=st.lists(st.integers(0, 70), min_size=1, max_size=40),
+  per_host=st.integers(1, 4),
+  hosts=st.sampled_from([1, 2, 4]),
+  epoch=st.integers(0, 3),
+  seed=st.integers(0, 5),
+  train=st.booleans(),
+)
+def test_every_example_once_whatever_the_hosts(
+  lengths, per_host, hosts, epoch, seed, train
+):
+  built = numbered(lengths)
+  size = per_host * hosts
+  widths = (16, 32, 512)
+  whole = features.Batches(built, size, seed, widths, train)
+  parts = [
+    features.Batches(built, size, seed, widths, train, host, hosts)
+    for host in range(hosts)
+  ]
+  assert whole.steps_per_epoch == -(-len(lengths) // size)
+  assert {part.steps_per_epoch for part in parts} == {whole.steps_per_epoch}
+  seen, shapes = [], set()
+  first = epoch * whole.steps_per_epoch
+  for step in range(first, first + whole.steps_per_epoch):
+    batch = whole.batch(step)
+    shares = [part.batch(step) for part in parts]
+    for key, value in batch.items():
+      joined = np.concatenate([share[key] for share in shares])
+      np.testing.assert_array_equal(joined, value)
+    real = batch['index'][batch['weight'] > 0]
+    assert (batch['index'][batch['weight'] == 0] == -1).all()
+    seen += real.tolist()
+    width = batch['tokens'].shape[-1]
+    shapes.add(batch['tokens'].shape)
+    longest = built.lengths()[real].max()
+    assert width == min(w for w in (16, 32, 64) if w >= longest)
+    np.testing.assert_array_equal(batch['label'][: len(real)], real % 2)
+  assert sorted(seen) == list(range(len(lengths)))
+  assert whole.shapes(epoch) == sorted(shapes)
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+  built = numbered([n % 50 for n in range(100)])
+
+  def epoch(number, seed):
+    batches = features.Batches(built, 8, seed, (32,), train=True)
+    return [
+      batches.batch(number * batches.steps_per_epoch + step)['index'].tolist()
+      for step in reversed(range(batches.steps_per_epoch))
+    ]
+
+  assert epoch(0, 1) == epoch(0, 1)
+  assert epoch(0, 1) != epoch(1, 1)
+  assert epoch(0, 1) != epoch(0, 2)
+
+
+def test_going_back_and_forth_changes_nothing():
+  built = numbered([n % 50 for n in range(40)])
+  batches = features.Batches(built, 8, 3, (32,), train=True)
+  straight = [batches.batch(step) for step in range(15)]
+  for step in (12, 3, 14, 0, 7):
+    again = batches.batch(step)
+    for key, value in straight[step].items():
+      np.testing.assert_array_equal(again[key], value)
+
+
+def test_evaluation_keeps_one_order():
+  built = numbered([n % 50 for n in range(40)])
+  batches = features.Batches(built, 8, 3, (32,))
+  steps = batches.steps_per_epoch
+  for step in range(steps):
+    index = batches.batch(step)['index']
+    assert (index == batches.batch(step + 7 * steps)['index']).all()
+  short = batches.batch(0)['index']
+  assert (np.diff(short) > 0).all()
+
+
+def test_short_examples_do_not_pay_for_long_ones():
+  built = numbered([5] * 90 + [60] * 10)
+  batches = features.Batches(built, 10, 0, (8, 16, 64), train=True)
+  widths = sorted(
+    batches.batch(step)['tokens'].shape[-1]
+    for step in range(batches.steps_per_epoch)
+  )
+  assert widths == [8] * 9 + [64]
+  # Widths come in no fixed order: the batches, too, are shuffled.
+  places = {
+    next(
+      step
+      for step in range(10)
+      if batches.batch(epoch * 10 + step)['tokens'].shape[-1] == 64
+    )
+    for epoch in range(6)
+  }
+  assert len(places) > 2
+
+
+def test_batch_size_must_suit_the_hosts():
+  with pytest.raises(errors.UserError, match='multiple of the 4 hosts'):
+    features.Batches(numbered([1]), 6, host_count=4)
+  with pytest.raises(errors.UserError, match=r'config\.data\.lengths'):
+    features.Batches(numbered([1]), 6, lengths=(0,))
+
+
+def test_a_real_tokenizer_and_a_real_task(shared_data):
+  task = tasks.TASKS['rte']
+  rows = examples.read(task, shared_data / 'tasks' / 'glue', 'dev')
+  bpe = tokenizer.train([row.texts[0].lower() for row in rows], merges=300)
+  built = features.build(task, rows, bpe, 128)
+  start = bpe.vocab_size
+  for n, row in enumerate(rows):
+    sequence = built.sequence(n, 0).tolist()
+    premise, hypothesis = (bpe.encode(text) for text in row.texts)
+    if len(premise) + len(hypothesis) + 3 <= 128:
+      expected = [*premise, start + 1, *hypothesis]
+      assert sequence == [start, *expected, start + 2]
+    assert len(sequence) <= 128
+  assert built.num_cut == sum(
+    sum(len(bpe.encode(text)) for text in row.texts) > 125 for row in rows
+  )
+  np.testing.assert_array_equal(built.labels, [row.label for row in rows])
