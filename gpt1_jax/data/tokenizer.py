@@ -4,13 +4,15 @@ Text is cleaned and lower-cased by us and nothing else is done to it: the
 model's own normalisation is `identity`. Its rows are, in order: unknown (0),
 the document boundary (1), newline (2), then the merges and the base
 characters. The boundary and the newline are control pieces: no text can
-produce them; a newline is put between the encoded lines of a text. A maximal
-run of characters outside the training text's alphabet is one unknown.
+produce them; a newline is put between the encoded lines of a text. Within a
+word, a maximal run of characters outside the alphabet is one unknown. No piece
+crosses a word, so words are trained on and encoded one by one.
 """
 
 import collections
 import hashlib
 import io
+import itertools
 import os
 import pathlib
 import re
@@ -28,6 +30,11 @@ _UNKNOWN, _DOCUMENT, _NEWLINE = '<unk>', '<document>', '<newline>'
 _MODEL_FILE = 'tokenizer.model'
 # A character rarer than this in the training text is left to unknown.
 _RARE_CHARACTER = 1e-7
+# SentencePiece writes word beginnings with the one (in text it becomes `_`),
+# and keeps the other for itself when training.
+_WORD_MARK, _RESERVED = '\u2581', '\u2585'
+_LONGEST_WORD = 128  # characters; longer ones are cut for training
+_CACHED_WORDS, _CACHED_LENGTH = 1 << 18, 32  # below 100 MB
 
 
 class SentencePieceTokenizer:
@@ -73,12 +80,19 @@ class SentencePieceTokenizer:
           f'{name}: has no control piece {piece}; use a tokenizer that '
           '`prepare` trained'
         )
-    self.merges = sum(
-      len(p.IdToPiece(i)) > 1
+    pieces = [
+      p.IdToPiece(i)
       for i in range(self.vocab_size)
       if not p.IsControl(i) and not p.IsUnknown(i)
-    )
+    ]
+    if any(_WORD_MARK in piece[1:] for piece in pieces):
+      raise UserError(
+        f'{name}: has pieces that cross words; use a tokenizer that `prepare` '
+        'trained'
+      )
+    self.merges = sum(len(piece) > 1 for piece in pieces)
     self.fingerprint = hashlib.sha256(model).hexdigest()
+    self._words = _Words(p)
 
   def encode(self, text: str) -> list[int]:
     """Ids of any text: cleaned, lower-cased, encoded."""
@@ -86,11 +100,14 @@ class SentencePieceTokenizer:
 
   def encode_clean(self, text: str) -> list[int]:
     """Ids of a text that `text.clean` has been over."""
-    lines = [line.strip() for line in text.lower().split('\n')]
-    out = self._processor.EncodeAsIds(lines[0])
-    for line in lines[1:]:
+    words = self._words
+    if len(words) > _CACHED_WORDS:
+      words.clear()
+    out: list[int] = []
+    for line in _lower(text).split('\n'):
+      out += itertools.chain.from_iterable(map(words.__getitem__, line.split()))
       out.append(self.newline_id)
-      out += self._processor.EncodeAsIds(line)
+    out.pop()
     return out
 
   def decode(self, ids: Sequence[int]) -> str:
@@ -145,6 +162,20 @@ class SentencePieceTokenizer:
     }
 
 
+class _Words(dict[str, tuple[int, ...]]):
+  """The ids of words; looking a word up costs a fraction of encoding it."""
+
+  def __init__(self, processor: sentencepiece.SentencePieceProcessor):
+    super().__init__()
+    self._processor = processor
+
+  def __missing__(self, word: str) -> tuple[int, ...]:
+    ids = tuple(self._processor.EncodeAsIds(word))
+    if len(word) <= _CACHED_LENGTH:
+      self[word] = ids
+    return ids
+
+
 def load(path: str | os.PathLike) -> SentencePieceTokenizer:
   """The tokenizer of prepared shards, of a run, or of a .model file.
 
@@ -162,36 +193,35 @@ def load(path: str | os.PathLike) -> SentencePieceTokenizer:
 
 
 def train(lines: Iterable[str], merges: int) -> SentencePieceTokenizer:
-  """Trains BPE with exactly `merges` merges on cleaned, lower-cased lines.
+  """Trains BPE with exactly `merges` merges on cleaned text.
+
+  The result depends on how often each word occurs and on nothing else.
 
   Args:
-    lines: the training text; held as word counts and, once, as text.
+    lines: the training text, read once; its distinct words are held.
     merges: on top of the base characters and the symbols.
 
   Raises:
     UserError: the text allows fewer merges (the message says how many), or
       the vocabulary would not fit 16 bits.
   """
-  lines = [line for line in lines if line]
-  counts: collections.Counter[str] = collections.Counter()
+  words: collections.Counter[str] = collections.Counter()
   for line in lines:
-    counts.update(line)
-  counts.pop(' ', None)
-  least = _RARE_CHARACTER * counts.total()
-  rare = ''.join(c for c, n in counts.items() if n < least)
-  if rare:
-    drop = str.maketrans(dict.fromkeys(rare, ' '))
-    lines = [line.translate(drop) for line in lines]
-  base = len(counts) - len(rare) + 1  # and the mark of a word's beginning
+    words.update(_lower(line).split())
+  words, base = _alphabet(words)
+  base += 1  # the mark of a word's beginning
   symbols = 3
   vocab_size = base + symbols + merges
   if vocab_size + NUM_SPECIALS > 2**16:
     raise UserError(
       f'--merges={merges}: with {base} base characters the vocabulary does '
-      'not fit 16 bits; ask for fewer'
+      f'not fit 16 bits; ask for {2**16 - NUM_SPECIALS - symbols - base} or '
+      'fewer'
     )
+  if not words:
+    raise UserError('there is no text to train a tokenizer on')
   try:
-    model = _train(lines, vocab_size)
+    model = _train(words, vocab_size)
   except RuntimeError as error:
     possible = re.search(r'value <= (\d+)', str(error))
     if not possible:
@@ -210,10 +240,43 @@ def train(lines: Iterable[str], merges: int) -> SentencePieceTokenizer:
   return tokenizer
 
 
-def _train(lines: list[str], vocab_size: int) -> bytes:
+def _lower(text: str) -> str:
+  return text.lower().replace(_WORD_MARK, '_')
+
+
+def _alphabet(
+  words: collections.Counter[str],
+) -> tuple[collections.Counter[str], int]:
+  """Words as SentencePiece can take them, and how many characters they have.
+
+  Without rare characters, cut where too long, and cut inside the spelling of a
+  symbol, which the trainer would leave out with the characters in it.
+  """
+  characters: collections.Counter[str] = collections.Counter()
+  for word, count in words.items():
+    for character in word:
+      characters[character] += count
+  least = _RARE_CHARACTER * characters.total()
+  rare = {c for c, count in characters.items() if count < least}
+  rare |= {_RESERVED} & characters.keys()
+  drop = str.maketrans(dict.fromkeys(rare, ' '))
+  out: collections.Counter[str] = collections.Counter()
+  for word, count in words.items():
+    if rare:
+      word = word.translate(drop)
+    for symbol in (_UNKNOWN, _DOCUMENT, _NEWLINE):
+      word = word.replace(symbol, f'{symbol[0]} {symbol[1:]}')
+    for part in word.split():
+      for i in range(0, len(part), _LONGEST_WORD):
+        out[part[i : i + _LONGEST_WORD]] += count
+  return out, len(characters) - len(rare)
+
+
+def _train(words: collections.Counter[str], vocab_size: int) -> bytes:
   model = io.BytesIO()
   sentencepiece.SentencePieceTrainer.Train(
-    sentence_iterator=iter(lines),
+    sentence_iterator=(f'{word}\t{n}' for word, n in sorted(words.items())),
+    input_format='tsv',
     model_writer=model,
     model_type='bpe',
     vocab_size=vocab_size,

@@ -1,0 +1,231 @@
+"""The tokenizer: exact merges, round trips, and ids that no text can make."""
+
+import random
+
+import pytest
+import sentencepiece
+
+from gpt1_jax.data import text, tokenizer
+from gpt1_jax.errors import UserError
+
+_LINES = (
+  'the quick brown fox jumps over the lazy dog',
+  'the then there these them',
+  'a dog and a fox , and the river ; it ran "below" the house .',
+  'in 1864 she said : well - what ? <document> <newline> <unk>',
+) * 5
+
+
+@pytest.fixture(scope='module')
+def bpe() -> tokenizer.SentencePieceTokenizer:
+  return tokenizer.train(_LINES, 40)
+
+
+def _pieces(bpe: tokenizer.SentencePieceTokenizer, tmp_path) -> list[str]:
+  """The rows of the model as SentencePiece itself reads them."""
+  bpe.save(tmp_path)
+  model = sentencepiece.SentencePieceProcessor()
+  model.Load(str(tmp_path / 'tokenizer.model'))
+  return [model.IdToPiece(i) for i in range(model.GetPieceSize())]
+
+
+def test_rows_are_symbols_then_merges_then_base_characters(bpe, tmp_path):
+  pieces = _pieces(bpe, tmp_path)
+  assert pieces[:3] == ['<unk>', '<document>', '<newline>']
+  assert (bpe.unknown_id, bpe.document_id, bpe.newline_id) == (0, 1, 2)
+  assert all(len(piece) > 1 for piece in pieces[3:43])
+  assert bpe.merges == 40
+  characters = set(''.join(_LINES)) - {' '} | {'\u2581'}
+  assert set(pieces[43:]) == characters
+  assert bpe.vocab_size == len(pieces) == 3 + 40 + len(characters)
+
+
+def test_every_count_of_merges_is_met_exactly():
+  for merges in (1, 2, 7, 25, 60):
+    assert tokenizer.train(_LINES, merges).merges == merges
+
+
+def test_too_many_merges_names_the_number_that_works():
+  with pytest.raises(UserError, match=r'allows only \d+') as caught:
+    tokenizer.train(_LINES, 10_000)
+  possible = int(str(caught.value).split('allows only ')[1].split(';')[0])
+  assert tokenizer.train(_LINES, possible).merges == possible
+  with pytest.raises(UserError, match=f'allows only {possible};'):
+    tokenizer.train(_LINES, possible + 1)
+
+
+def test_vocabulary_has_to_fit_16_bits():
+  with pytest.raises(UserError, match=r'16 bits; ask for \d+ or fewer'):
+    tokenizer.train(_LINES, 65_500)
+
+
+def test_nothing_to_train_on():
+  with pytest.raises(UserError, match='no text'):
+    tokenizer.train(['', ' '], 5)
+
+
+def test_training_depends_on_the_counts_of_words_only(bpe):
+  lines = list(_LINES)
+  random.Random(0).shuffle(lines)
+  again = tokenizer.train(' '.join(lines).split(' '), 40)
+  assert again.fingerprint == bpe.fingerprint
+  assert tokenizer.train(_LINES[:3], 40).fingerprint != bpe.fingerprint
+
+
+@pytest.mark.parametrize(
+  'raw',
+  [
+    'The quick—brown FOX',
+    '"Well," she said.\n\nThe dog ran…\n  the river  ',
+    'a\nb\n\n\nc',
+    'fox',
+    '',
+    '\n',
+  ],
+)
+def test_decoding_gives_the_cleaned_lower_cased_text(bpe, raw):
+  assert bpe.decode(bpe.encode(raw)) == text.clean(raw).lower()
+
+
+def test_newlines_are_symbols(bpe):
+  ids = bpe.encode('the fox\nthe dog\nthe river')
+  assert ids.count(bpe.newline_id) == 2
+  assert ids == [
+    *bpe.encode('the fox'),
+    bpe.newline_id,
+    *bpe.encode('the dog'),
+    bpe.newline_id,
+    *bpe.encode('the river'),
+  ]
+
+
+@pytest.mark.parametrize(
+  'spelling',
+  ['<document>', '<newline>', '<unk>', '<s>', '</s>', '<start>', '<extract>'],
+)
+def test_spelling_a_symbol_does_not_make_it(bpe, spelling):
+  ids = bpe.encode(f'a{spelling} {spelling} dog')
+  assert bpe.document_id not in ids
+  assert bpe.newline_id not in ids
+  assert max(ids) < bpe.vocab_size
+  if '/' not in spelling:
+    assert bpe.unknown_id not in ids
+    assert bpe.decode(ids) == f'a{spelling} {spelling} dog'
+
+
+def test_text_with_symbols_spelled_in_training_keeps_them_out(bpe, tmp_path):
+  assert '<document>' not in _pieces(bpe, tmp_path)[3:]
+
+
+def test_a_run_of_unseen_characters_in_a_word_is_one_unknown(bpe):
+  assert bpe.encode('fox 😀😀漢字 dog') == [
+    *bpe.encode('fox'),
+    *bpe.encode('😀'),
+    *bpe.encode('dog'),
+  ]
+  assert bpe.encode('😀漢').count(bpe.unknown_id) == 1
+  assert bpe.encode('😀 漢').count(bpe.unknown_id) == 2
+  assert bpe.encode('😀a漢').count(bpe.unknown_id) == 2
+
+
+def test_sentencepiece_marks_in_text_make_no_word_break(bpe):
+  ids = bpe.encode('the\u2581dog')
+  assert ids.count(bpe.unknown_id) == 1  # `_`, which the text has not
+  tokenizer.train([*_LINES, 'a\u2581b \u2585 \u2585c'], 40)
+
+
+def test_rare_characters_are_left_to_unknown():
+  lines = ['the cat sat'] * 1_500_000 + ['漢the cat']
+  bpe = tokenizer.train(lines, 4)
+  assert bpe.vocab_size == 3 + 4 + len(set('thecatsat')) + 1
+  assert bpe.encode('漢')[-1] == bpe.unknown_id
+
+
+def test_a_word_without_end_can_be_trained_on_and_encoded():
+  word = 'abcd' * 50_000
+  bpe = tokenizer.train([word, *_LINES], 30)
+  assert bpe.merges == 30
+  assert bpe.decode(bpe.encode(word)) == word
+
+
+def test_encoding_words_equals_encoding_lines(shared_data):
+  """The cache of words changes no id."""
+  path = sorted((shared_data / 'books').glob('*.txt'))[0]
+  lines = text.clean(path.read_text('utf-8-sig')[:300_000]).split(' \n ')
+  bpe = tokenizer.train(lines, 1000)
+  lines += ['漢字 fox😀', "can't stop", '<document>']
+  model = sentencepiece.SentencePieceProcessor()
+  model.LoadFromSerializedProto(bpe._model)
+  whole = [model.EncodeAsIds(line.lower()) for line in lines]
+  assert [bpe.encode_clean(line) for line in lines] == whole
+
+
+def test_cache_is_bounded(bpe, monkeypatch):
+  monkeypatch.setattr(tokenizer, '_CACHED_WORDS', 10)
+  before = bpe.encode('fox dog')
+  for i in range(100):
+    bpe.encode_clean(f'word{i} {"x" * 100}{i}')
+    assert len(bpe._words) <= 12
+  assert bpe.encode('fox dog') == before
+
+
+def test_save_and_load(bpe, tmp_path):
+  bpe.save(tmp_path / 'run' / 'tokenizer')
+  for path in (
+    tmp_path / 'run',
+    tmp_path / 'run' / 'tokenizer',
+    tmp_path / 'run' / 'tokenizer' / 'tokenizer.model',
+  ):
+    loaded = tokenizer.load(path)
+    assert loaded.description() == bpe.description()
+    assert loaded.encode('The fox.') == bpe.encode('The fox.')
+  names = [p.name for p in (tmp_path / 'run' / 'tokenizer').iterdir()]
+  assert names == ['tokenizer.model']
+
+
+def test_description_states_what_happens_to_text(bpe):
+  described = bpe.description()
+  assert described['merges'] == 40
+  assert 'lower-case' in described['normalization']
+  assert 'identity' in described['normalization']
+  assert 'unknown' in described['unknown']
+
+
+def test_no_tokenizer_there(tmp_path):
+  with pytest.raises(UserError, match='no tokenizer here'):
+    tokenizer.load(tmp_path)
+
+
+def test_a_file_that_is_no_model(tmp_path):
+  (tmp_path / 'x.model').write_bytes(b'no model')
+  with pytest.raises(UserError, match='not a SentencePiece model'):
+    tokenizer.load(tmp_path / 'x.model')
+
+
+def test_a_truncated_model(bpe, tmp_path):
+  bpe.save(tmp_path)
+  file = tmp_path / 'tokenizer.model'
+  file.write_bytes(file.read_bytes()[:-700])
+  with pytest.raises(UserError, match=r'tokenizer\.model'):
+    tokenizer.load(tmp_path)
+
+
+def test_a_foreign_model_is_refused(tmp_path):
+  prefix = tmp_path / 'foreign'
+  sentencepiece.SentencePieceTrainer.Train(
+    sentence_iterator=iter(_LINES),
+    model_prefix=str(prefix),
+    model_type='bpe',
+    vocab_size=60,
+    minloglevel=2,
+  )
+  with pytest.raises(UserError, match='no control piece <document>'):
+    tokenizer.load(f'{prefix}.model')
+
+
+def test_decoding_an_id_outside_the_vocabulary(bpe):
+  assert bpe.decode([bpe.vocab_size]) == '<start>'
+  with pytest.raises(UserError, match='outside'):
+    bpe.decode([bpe.vocab_size + 3])
+  with pytest.raises(UserError, match='outside'):
+    bpe.decode([-1])
