@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
     host_index=jax.process_index(),
     host_count=jax.process_count(),
   )
-  with jax.set_mesh(mesh):
+  with sharding.use(mesh):
     evaluate = perplexity.perplexity_fn(
       gpt.GPT(config), mesh, split, facts['words']
     )

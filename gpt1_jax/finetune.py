@@ -159,7 +159,7 @@ def finetune(config: dict[str, Any], workdir: str) -> dict[str, Any]:
   checkpoints = checkpoint.Checkpoints(
     workdir, keep=settings.keep, keep_best=True
   )
-  with jax.set_mesh(mesh):
+  with sharding.use(mesh):
     # 3. State: fresh, then the pretrained weights, then this run's own.
     model = gpt.GPT(model_config)
     state, shardings = sharding.init_state(
@@ -179,7 +179,7 @@ def finetune(config: dict[str, Any], workdir: str) -> dict[str, Any]:
       label=f'finetune {task.name}',
     )
     metric = task.metrics[0]
-    state = loop.fit(
+    state, _ = loop.fit(
       state,
       step_lib.jit_train_step(
         loss_fn,

@@ -115,7 +115,7 @@ def pretrain(config: dict[str, Any], workdir: str) -> dict[str, Any]:
   checkpoints = checkpoint.Checkpoints(
     workdir, keep=settings.keep, keep_best=False
   )
-  with jax.set_mesh(mesh):
+  with sharding.use(mesh):
     # 3. State: born sharded, or restored into the same shardings.
     model = gpt.GPT(model_config)
     state, shardings = sharding.init_state(
@@ -145,7 +145,7 @@ def pretrain(config: dict[str, Any], workdir: str) -> dict[str, Any]:
       flops_per_token=gpt.flops_per_token(model_config),
       label='pretrain',
     )
-    state = loop.fit(
+    state, scores = loop.fit(
       state,
       train_step,
       mesh=mesh,
@@ -166,7 +166,7 @@ def pretrain(config: dict[str, Any], workdir: str) -> dict[str, Any]:
       'split': 'validation',
       'tokens': meta['splits']['validation']['tokens'],
       'words': words,
-      **evaluate(state.params),
+      **(scores or evaluate(state.params)),
       'step': num_steps,
       'parameters': gpt.num_parameters(model_config),
       'tokens_seen': num_steps * data.batch_size * model_config.n_ctx,

@@ -51,7 +51,7 @@ def gradient(microbatches=1, shape=(1, 1, 1)):
     axis_types=(jax.sharding.AxisType.Auto,) * 3,
   )
   optimizer, rate = optim.make_optimizer(**OPTIM)
-  with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.LOGICAL_AXIS_RULES):
+  with sharding.use(mesh):
     state, shardings = sharding.init_state(
       functools.partial(new_state, model, optimizer), mesh
     )
@@ -117,6 +117,50 @@ def test_a_repeated_batch_is_learned():
   for _ in range(200):
     state, metrics = step(state, batch)
   assert float(metrics['loss']) < 0.1
+
+
+def test_constraints_reach_the_compiler():
+  model = gpt.GPT(gpt_test.SMALL)
+  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  optimizer, _ = optim.make_optimizer(**OPTIM)
+  state = jax.eval_shape(lambda: nn.unbox(new_state(model, optimizer)))
+
+  def forward(params):
+    tokens = jnp.zeros((8, 16), jnp.int32)
+    return model.apply({'params': params}, tokens, seed_2=None)[0]
+
+  with sharding.use(mesh):
+    text = jax.jit(forward).lower(state.params['gpt']).as_text()
+  constraints = text.count('sdy.sharding_constraint')
+  with jax.set_mesh(mesh):  # the table is not in force: silently nothing
+    text = jax.jit(lambda p: forward(p)).lower(state.params['gpt']).as_text()
+  assert constraints > text.count('sdy.sharding_constraint') == 0
+
+
+def test_every_parameter_is_placed_by_the_table():
+  model = gpt.GPT(gpt_test.SMALL)
+  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  optimizer, _ = optim.make_optimizer(**OPTIM)
+  abstract = jax.eval_shape(lambda: new_state(model, optimizer))
+  shardings = sharding.state_shardings(abstract, mesh).params['gpt']
+  flat = jax.tree_util.tree_leaves_with_path(shardings)
+  specs = {'/'.join(k.key for k in path): tuple(s.spec) for path, s in flat}
+  assert specs == {
+    'tokens_embed': (None, 'fsdp'),
+    'positions_embed': (None, 'fsdp'),
+    'h/attn/c_attn/kernel': (None, 'fsdp', None, 'tensor', None),
+    'h/attn/c_attn/bias': (None, None, 'tensor', None),
+    'h/attn/c_proj/kernel': (None, 'tensor', None, 'fsdp'),
+    'h/attn/c_proj/bias': (None, 'fsdp'),
+    'h/ln_1/scale': (None, None),
+    'h/ln_1/bias': (None, None),
+    'h/ln_2/scale': (None, None),
+    'h/ln_2/bias': (None, None),
+    'h/mlp/c_fc/kernel': (None, 'fsdp', 'tensor'),
+    'h/mlp/c_fc/bias': (None, 'tensor'),
+    'h/mlp/c_proj/kernel': (None, 'tensor', 'fsdp'),
+    'h/mlp/c_proj/bias': (None, 'fsdp'),
+  }
 
 
 def test_impossible_meshes_are_refused():

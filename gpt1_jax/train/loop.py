@@ -29,7 +29,7 @@ def fit(
   checkpoints: checkpoint.Checkpoints,
   meta: dict[str, Any],
   log: telemetry.Telemetry,
-) -> step_lib.TrainState:
+) -> tuple[step_lib.TrainState, dict[str, float] | None]:
   """Applies updates until `num_steps` are done.
 
   Args:
@@ -47,12 +47,14 @@ def fit(
     log: telemetry.
 
   Returns:
-    The state after the last update.
+    The state after the last update, and its evaluation (None if no update
+    was left to do).
 
   Raises:
     UserError: the loss or the gradient is not finite.
   """
   first = int(state.step)
+  scores = None
   waiting = None  # metrics of the update before, read one step late
   for step, batch in _prefetch(batch_fn, first, num_steps):
     tokens = int(batch['tokens'].size) * jax.process_count()
@@ -76,7 +78,7 @@ def fit(
       kept = {'best': scores[best_metric]} if scores and best_metric else None
       checkpoints.save(done, state, meta, kept)
   checkpoints.wait()
-  return state
+  return state, scores
 
 
 def _read(

@@ -5,7 +5,8 @@ and feed-forward). `jax.set_mesh` puts the mesh in force; Linen's constraints
 and partition specs read the table below.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -49,6 +50,16 @@ def make_mesh(*, data: int, fsdp: int, tensor: int) -> jax.sharding.Mesh:
       'set config.mesh.data=-1 to take what is left'
     )
   return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+@contextlib.contextmanager
+def use(mesh: jax.sharding.Mesh) -> Iterator[None]:
+  """Puts the mesh and the table of logical axes in force.
+
+  Without both, Linen's constraints are silently nothing.
+  """
+  with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES):
+    yield
 
 
 def check_divides(
