@@ -9,25 +9,27 @@ Inputs, which may be repeated and mixed: a folder or glob of .txt, .txt.gz (one
 file is one document), .jsonl, .jsonl.gz or .parquet files (one row is one
 document), tfds:NAME[/CONFIG]:SPLIT[:FIELD], builtin:python-reference.
 
-Memory stays bounded whatever the size of the corpus: at most four documents a
-worker are in flight, the tokenizer sees at most --tokenizer_sample_mb of text,
-and of each document its sha256 is kept (about 100 bytes).
+Documents are decoded (UTF-8), mended (ftfy), standardised and deduplicated, and
+split into training and validation by their hash. Then a BPE tokenizer is
+trained on the training split, and the tokens are written in shards.
+
+Memory stays bounded whatever the size of the corpus: a worker holds a few
+chunks of a megabyte (or its largest document), the tokenizer's trainer the
+distinct words of --tokenizer_sample_mb of text, and of each document a digest
+is kept, about 100 bytes. On disk, next to the output, the cleaned text waits in
+a temporary folder, which takes as much room as the input unpacked.
 """
 
-import collections
-import concurrent.futures
-import hashlib
-import itertools
-import json
-import multiprocessing
+import contextlib
+import errno
+import fcntl
 import os
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from absl import flags
 from rich import console, progress
 
@@ -35,6 +37,7 @@ from gpt1_jax import command
 from gpt1_jax.data import (
   corpus,
   shards,
+  stages,
   text as text_lib,
   tokenizer as tokenizer_lib,
 )
@@ -56,7 +59,10 @@ _TOKENIZER = flags.DEFINE_string(
   'tokenizer', None, 'Take this tokenizer (a file or folder); train none.'
 )
 _SAMPLE_MB = flags.DEFINE_integer(
-  'tokenizer_sample_mb', 1000, 'Text the tokenizer is trained on, at most.'
+  'tokenizer_sample_mb',
+  1000,
+  'The tokenizer is trained on this much text, paragraphs chosen by their '
+  'hash; on all of the training split if it is smaller.',
 )
 _VALIDATION = flags.DEFINE_float(
   'validation_fraction', 0.05, 'Share of documents held out, by their hash.'
@@ -69,81 +75,70 @@ _VERIFY = flags.DEFINE_bool(
   'verify', False, 'Only check the sha256 of every file of --output.'
 )
 
-_IN_FLIGHT = 4  # documents a worker
-
 
 def main(argv: list[str]) -> None:
   del argv
-  output = pathlib.Path(_OUTPUT.value)
+  output = pathlib.Path(_OUTPUT.value).resolve()
   if _VERIFY.value:
     count = shards.verify(output)
     print(f'{output}: {count} files are as they were written')
     return
-  settings = {
-    'inputs': _INPUT.value,
-    'text_field': _TEXT_FIELD.value,
-    'merges': _MERGES.value,
-    'tokenizer': _TOKENIZER.value,
-    'tokenizer_sample_mb': _SAMPLE_MB.value,
-    'validation_fraction': _VALIDATION.value,
-    'shard_tokens': _SHARD_TOKENS.value,
-  }
-  _check(settings)
+  settings = _settings()
   if (output / shards.META).exists():
-    there = shards.read_meta(output)['settings']
-    different = [k for k in settings if settings[k] != there.get(k)]
-    if different:
-      raise UserError(
-        f'{output}: finished before with another {", ".join(different)}; give '
-        'another --output or remove it'
-      )
+    _check_finished(output, settings)
     print(f'{output}: finished before, nothing to do')
     return
   if output.exists() and (not output.is_dir() or any(output.iterdir())):
     raise UserError(f'{output}: exists and is no prepared data; not touched')
-  temporary = output.with_name(output.name + '.incomplete')
-  shutil.rmtree(temporary, ignore_errors=True)  # of a killed run
-  temporary.mkdir(parents=True)
-  try:
+  with _temporary(output) as temporary:
     prepare(temporary, settings, _WORKERS.value)
     if output.exists():
       output.rmdir()
     os.replace(temporary, output)
-  except BaseException:
-    shutil.rmtree(temporary, ignore_errors=True)
-    raise
   print(f'{output}: done')
 
 
 def prepare(
-  directory: pathlib.Path, settings: dict[str, Any], workers: int
+  directory: pathlib.Path, settings: dict[str, Any], workers_count: int
 ) -> None:
   """Fills an empty directory; see the module for the steps."""
-  context = multiprocessing.get_context('spawn')
   spool = directory / 'spool'
-  with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
-    _clean_all(pool, workers, spool, settings)
+  measured = _measure(settings['inputs'])
+  total = corpus.total_bytes(settings['inputs'])
+  with stages.Workers(workers_count) as workers:
+    documents = corpus.documents(settings['inputs'], settings['text_field'])
+    fraction = settings['validation_fraction']
+    with _Progress('clean', total, 'MB/s') as bar:
+      size = stages.clean(workers, documents, spool, fraction, bar.add)
+    cleaned = sum(file.stat().st_size for file in spool.glob('*.txt'))
     if settings['tokenizer']:
       tokenizer = tokenizer_lib.load(settings['tokenizer'])
     else:
+      share = settings['tokenizer_sample_mb'] * 1_000_000 / size
+      with _Progress('count words', cleaned, 'MB/s') as bar:
+        words = stages.count_words(workers, spool, share, bar.add)
       started = time.perf_counter()
-      lines = _sample(spool, settings['tokenizer_sample_mb'] * 1_000_000)
-      tokenizer = tokenizer_lib.train(lines, settings['merges'])
+      tokenizer = tokenizer_lib.train_words(words, settings['merges'])
+      del words
       print(
         f'tokenizer: {tokenizer.merges} merges, {tokenizer.vocab_size} rows, '
         f'{time.perf_counter() - started:.0f} s'
       )
     tokenizer.save(directory)
-    splits = _encode_all(pool, workers, directory, spool, settings)
-  spool.unlink()
+    with _Progress('encode', cleaned, 'tokens/s') as bar:
+      splits = stages.encode(
+        workers, spool, directory, settings['shard_tokens'], bar.add
+      )
+  shutil.rmtree(spool)
   shards.write_meta(
     directory,
     {
       'splits': splits,
       'tokenizer': tokenizer.description(),
       'cleaning': text_lib.CLEANING_VERSION,
-      'validation_fraction': settings['validation_fraction'],
+      'validation_fraction': fraction,
       'settings': settings,
+      'input': measured,
     },
   )
   for split, facts in splits.items():
@@ -153,10 +148,95 @@ def prepare(
     )
 
 
-def split_of(sha256: str, validation_fraction: float) -> str:
-  """A document's split: a function of its own hash and nothing else."""
-  share = int(sha256[:13], 16) / 16**13
-  return 'validation' if share < validation_fraction else 'train'
+def _settings() -> dict[str, Any]:
+  """What the output depends on; goes into meta.json."""
+  if _TOKENIZER.value and flags.FLAGS['merges'].present:
+    raise UserError(
+      '--merges trains a tokenizer and --tokenizer takes one: give one of them'
+    )
+  settings = {
+    'inputs': _INPUT.value,
+    'text_field': _TEXT_FIELD.value,
+    'merges': None if _TOKENIZER.value else _MERGES.value,
+    'tokenizer': _TOKENIZER.value,
+    'tokenizer_sample_mb': _SAMPLE_MB.value,
+    'validation_fraction': _VALIDATION.value,
+    'shard_tokens': _SHARD_TOKENS.value,
+  }
+  _check(settings)
+  return settings
+
+
+def _check_finished(output: pathlib.Path, settings: dict[str, Any]) -> None:
+  meta = shards.read_meta(output)
+  there = meta['settings']
+  different = [k for k in settings if settings[k] != there.get(k)]
+  if different:
+    raise UserError(
+      f'{output}: finished before with another {", ".join(different)}; give '
+      'another --output or remove it'
+    )
+  with contextlib.suppress(UserError):  # it may be gone by now
+    measured = _measure(settings['inputs'])
+    if meta.get('input', measured) != measured:
+      raise UserError(
+        f'{output}: finished before, but its input has changed since (it had '
+        f'{meta["input"]["files"]} files, {meta["input"]["bytes"]} bytes; now '
+        f'{measured["files"]}, {measured["bytes"]}); give another --output or '
+        'remove it'
+      )
+
+
+def _measure(inputs: list[str]) -> dict[str, int]:
+  """Files and their bytes, to see that an input has changed."""
+  files = [
+    where
+    for kind, where in corpus.inputs(inputs)
+    if kind not in ('tfds', 'builtin')
+  ]
+  return {'files': len(files), 'bytes': sum(map(os.path.getsize, files))}
+
+
+@contextlib.contextmanager
+def _temporary(output: pathlib.Path) -> Iterator[pathlib.Path]:
+  """An empty directory next to the output; one left by a killed run goes.
+
+  It is removed on any error, and may be renamed when all is well.
+  """
+  path = output.with_name(output.name + '.incomplete')
+  if path.exists():
+    held = _hold(path)
+    shutil.rmtree(path)
+    os.close(held)
+  path.mkdir(parents=True)
+  held = _hold(path)
+  try:
+    yield path
+  except BaseException as error:
+    shutil.rmtree(path, ignore_errors=True)
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if isinstance(error, OSError) and error.errno in full:
+      raise UserError(
+        f'{output}: {error.strerror}; nothing was kept, make room and run it '
+        'again'
+      ) from None
+    raise
+  finally:
+    os.close(held)
+
+
+def _hold(path: pathlib.Path) -> int:
+  """Locks a directory until the returned descriptor is closed."""
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    os.close(descriptor)
+    raise UserError(
+      f'{path}: another prepare is at work here; wait for it, or give another '
+      '--output'
+    ) from None
+  return descriptor
 
 
 def _check(settings: dict[str, Any]) -> None:
@@ -174,140 +254,10 @@ def _check(settings: dict[str, Any]) -> None:
       raise UserError(f'--{name} is {value}: at least 1')
 
 
-def _clean_all(pool, workers: int, spool: pathlib.Path, settings) -> None:
-  """Documents → cleaned, deduplicated rows of the spool file, in order."""
-  documents = corpus.documents(settings['inputs'], settings['text_field'])
-  seen: set[bytes] = set()
-  counts: collections.Counter[str] = collections.Counter()
-  total = corpus.total_bytes(settings['inputs'])
-  with (
-    spool.open('w', encoding='utf-8') as file,
-    _Progress('clean', total) as bar,
-  ):
-    for row in _in_order(pool, workers, _clean_one, documents):
-      size = row.pop('size')
-      digest = bytes.fromhex(row['sha256'])
-      row['split'] = split_of(row['sha256'], settings['validation_fraction'])
-      if digest in seen:
-        row.update(split='duplicate', text='', words=0)
-      seen.add(digest)
-      counts[row['split']] += 1
-      file.write(json.dumps(row) + '\n')
-      bar.add(size, size / 1e6, 'MB/s')
-  if not counts:
-    raise UserError('the input holds no document')
-  for split in shards.SPLITS:
-    if not counts[split]:
-      found = counts['train'] + counts['validation']
-      raise UserError(
-        f'the {split} split is empty: {found} documents fell to the other; '
-        'give more documents or another --validation_fraction'
-      )
-
-
-def _clean_one(document: corpus.Document) -> dict[str, Any]:
-  """In a worker: a document → its row."""
-  text = text_lib.clean(text_lib.paragraphs(document.text()))
-  if not text:
-    raise UserError(f'{document.source}: no text is left after cleaning')
-  return {
-    'source': document.source,
-    'sha256': hashlib.sha256(text.encode()).hexdigest(),
-    'text': text,
-    'words': text_lib.num_words(text),
-    'size': document.size,
-  }
-
-
-def _sample(spool: pathlib.Path, limit: int) -> Iterator[str]:
-  """Lower-cased training paragraphs, `limit` bytes at most, by their hash."""
-  total = sum(
-    len(row['text']) for row in _rows(spool) if row['split'] == 'train'
-  )
-  share = min(1.0, limit / max(total, 1))
-  for row in _rows(spool):
-    if row['split'] == 'train':
-      for line in row['text'].lower().split('\n'):
-        if share == 1.0 or _uniform(line) < share:
-          yield line.strip()
-
-
-def _uniform(line: str) -> float:
-  digest = hashlib.blake2b(line.encode(), digest_size=8).digest()
-  return int.from_bytes(digest) / 2**64
-
-
-def _rows(spool: pathlib.Path) -> Iterator[dict[str, Any]]:
-  with spool.open(encoding='utf-8') as file:
-    for line in file:
-      yield json.loads(line)
-
-
-def _encode_all(
-  pool, workers: int, directory: pathlib.Path, spool: pathlib.Path, settings
-) -> dict[str, Any]:
-  """Spool → shards and documents.jsonl; returns the facts of each split."""
-  writers = {
-    split: shards.ShardWriter(directory, split, settings['shard_tokens'])
-    for split in shards.SPLITS
-  }
-  facts = {s: {'tokens': 0, 'words': 0, 'documents': 0} for s in shards.SPLITS}
-  work = ((str(directory), line) for line in spool.open(encoding='utf-8'))
-  with (
-    (directory / shards.DOCUMENTS).open('w', encoding='utf-8') as file,
-    _Progress('encode', spool.stat().st_size) as bar,
-  ):
-    for row, tokens, size in _in_order(pool, workers, _encode_one, work):
-      file.write(json.dumps(row) + '\n')
-      bar.add(size, len(tokens), 'tokens/s')
-      if row['split'] in facts:
-        writers[row['split']].write(tokens)
-        facts[row['split']]['tokens'] += len(tokens)
-        facts[row['split']]['words'] += row['words']
-        facts[row['split']]['documents'] += 1
-  for split, writer in writers.items():
-    facts[split]['shards'] = writer.close()
-  return facts
-
-
-_tokenizers: dict[str, tokenizer_lib.SentencePieceTokenizer] = {}
-
-
-def _encode_one(job: tuple[str, str]) -> tuple[dict[str, Any], np.ndarray, int]:
-  """In a worker: a spool line → its row of documents.jsonl and its tokens."""
-  directory, line = job
-  if directory not in _tokenizers:
-    _tokenizers[directory] = tokenizer_lib.load(directory)
-  tokenizer = _tokenizers[directory]
-  row = json.loads(line)
-  text = row.pop('text')
-  ids: list[int] = []
-  if row['split'] != 'duplicate':
-    ids = [*tokenizer.encode_clean(text), tokenizer.document_id]
-  row['tokens'] = len(ids)
-  return row, np.array(ids, np.uint16), len(line)
-
-
-def _in_order(
-  pool, workers: int, function: Callable[[Any], Any], items: Iterable[Any]
-) -> Iterator[Any]:
-  """`map(function, items)` on all workers, few items in flight."""
-  items = iter(items)
-  pending = collections.deque(
-    pool.submit(function, item)
-    for item in itertools.islice(items, _IN_FLIGHT * workers)
-  )
-  while pending:
-    result = pending.popleft().result()
-    for item in itertools.islice(items, 1):
-      pending.append(pool.submit(function, item))
-    yield result
-
-
 class _Progress:
   """Documents, a rate and the time left: a bar, or a line every 10 s."""
 
-  def __init__(self, label: str, total: int | None):
+  def __init__(self, label: str, total: int | None, unit: str):
     self._console = console.Console(stderr=True)
     self._bar = progress.Progress(
       progress.TextColumn('{task.description}'),
@@ -318,7 +268,8 @@ class _Progress:
       disable=not self._console.is_terminal,
     )
     self._task = self._bar.add_task(label, total=total, note='')
-    self._label, self._documents, self._units = label, 0, 0.0
+    self._label, self._total, self._unit = label, total, unit
+    self._documents, self._done, self._units = 0, 0, 0.0
     self._started = self._said = time.perf_counter()
 
   def __enter__(self) -> '_Progress':
@@ -327,23 +278,30 @@ class _Progress:
 
   def __exit__(self, *_) -> None:
     self._bar.stop()
-    self._console.print(self._note, highlight=False)
+    self._say('')
 
-  def add(self, advance: int, units: float, unit: str) -> None:
-    """One document more: `advance` of the total, `units` for the rate."""
-    self._documents += 1
+  def add(self, documents: int, done: int, units: float) -> None:
+    """More documents: `done` of the total, `units` for the rate."""
+    self._documents += documents
+    self._done += done
     self._units += units
     now = time.perf_counter()
-    rate = self._units / max(now - self._started, 1e-9)
-    self._note = (
-      f'{self._label}: {self._documents} documents, {rate:,.1f} {unit}'
-    )
-    self._bar.update(self._task, advance=advance, note=self._note)
+    self._bar.update(self._task, advance=done, note=self._note(now))
     if not self._console.is_terminal and now - self._said > 10:
       self._said = now
-      self._console.print(self._note, highlight=False)
+      left = ''
+      if self._total and self._done:
+        rest = max(self._total - self._done, 0) / self._done
+        left = f', {(now - self._started) * rest:.0f} s left'
+      self._say(left)
 
-  _note = 'no documents'
+  def _note(self, now: float) -> str:
+    rate = self._units / max(now - self._started, 1e-9)
+    return f'{self._documents:,} documents, {rate:,.1f} {self._unit}'
+
+  def _say(self, left: str) -> None:
+    note = self._note(time.perf_counter())
+    self._console.print(f'{self._label}: {note}{left}', highlight=False)
 
 
 if __name__ == '__main__':

@@ -2,7 +2,7 @@
 
 An input is a folder or a glob of .txt(.gz) files (one file, one document), a
 .jsonl(.gz) or .parquet file (one row, one document), `tfds:NAME:SPLIT`, or
-`builtin:python-reference`. Rows are read one at a time.
+`builtin:python-reference`. Rows are read one at a time, Parquet by row group.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ import gzip
 import json
 import os
 import pathlib
+import re
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -20,6 +21,7 @@ from gpt1_jax.errors import UserError
 _TEXT = ('.txt', '.txt.gz')
 _JSONL = ('.jsonl', '.jsonl.gz')
 _PARQUET = ('.parquet',)
+_TFDS = re.compile(r'([^:]+):((?:[^:\[]|\[[^\]]*\])+)(?::([^:]+))?')
 _FORMS = (
   'a folder or glob of .txt, .txt.gz, .jsonl, .jsonl.gz or .parquet files, '
   'tfds:NAME[/CONFIG]:SPLIT[:FIELD], or builtin:python-reference'
@@ -35,13 +37,14 @@ class Document:
     content: its text; None: it is the whole file at `path`, and is read where
       it is wanted (`text`).
     path: of the file.
-    size: bytes, for progress.
+    disk: bytes of the input it takes up, for progress; those of all documents
+      are `total_bytes`.
   """
 
   source: str
   content: str | None
   path: str
-  size: int
+  disk: int
 
   def text(self) -> str:
     """The text of the document.
@@ -64,19 +67,22 @@ def inputs(specs: list[str]) -> list[tuple[str, str]]:
   """
   out: list[tuple[str, str]] = []
   for spec in specs:
-    scheme, _, rest = spec.partition(':')
+    scheme, colon, rest = spec.partition(':')
     if scheme == 'builtin':
       if rest != 'python-reference':
         raise UserError(f'--input={spec}: builtin:python-reference is all')
-      out.append(('builtin', rest))
+      out.append((scheme, rest))
     elif scheme == 'tfds':
-      if not 2 <= len(rest.split(':')) <= 3:
+      if not _TFDS.fullmatch(rest):
         raise UserError(f'--input={spec}: tfds:NAME[/CONFIG]:SPLIT[:FIELD]')
-      out.append(('tfds', rest))
+      out.append((scheme, rest))
+    elif colon and scheme.isalnum() and not os.path.exists(spec):
+      raise UserError(
+        f'--input={spec}: unknown scheme {scheme}:; give {_FORMS}'
+      )
     else:
       out += _files(spec)
-  repeated = {where for where in out if out.count(where) > 1}
-  return [w for i, w in enumerate(out) if w not in repeated or w not in out[:i]]
+  return list(dict.fromkeys(out))
 
 
 def documents(specs: list[str], text_field: str) -> Iterator[Document]:
@@ -95,25 +101,32 @@ def documents(specs: list[str], text_field: str) -> Iterator[Document]:
 
 
 def total_bytes(specs: list[str]) -> int | None:
-  """Bytes of all inputs as they lie on disk; None where unknown."""
+  """Bytes of all inputs as they lie on disk; None where TFDS is among them."""
   total = 0
   for kind, where in inputs(specs):
-    if kind in ('tfds', 'builtin') or where.endswith(('.gz', '.parquet')):
+    if kind == 'tfds':
       return None
-    total += os.path.getsize(where)
+    if kind == 'builtin':
+      total += sum(document.disk for document in _python_reference())
+    else:
+      total += os.path.getsize(where)
   return total
 
 
 def _files(spec: str) -> list[tuple[str, str]]:
   path = pathlib.Path(spec)
   if path.is_dir():
-    names = sorted(str(p) for p in path.rglob('*') if _kind(str(p)))
+    found = (p for p in path.rglob('*') if _kind(str(p)) and p.is_file())
+    names = sorted(map(str, found))
+    if not names:
+      raise UserError(f'--input={spec}: holds no file to read; give {_FORMS}')
   elif path.exists():
     if not _kind(spec):
       raise UserError(f'--input={spec}: unknown kind of file; give {_FORMS}')
     names = [spec]
   else:
-    names = sorted(n for n in glob.glob(spec, recursive=True) if _kind(n))
+    found = glob.glob(spec, recursive=True)
+    names = sorted(n for n in found if _kind(n) and os.path.isfile(n))
   if not names:
     raise UserError(f'--input={spec}: no such file or folder; give {_FORMS}')
   return [(_kind(name), name) for name in names]
@@ -152,8 +165,11 @@ def _decode(data: bytes, name: str, offset: int = 0) -> str:
 
 
 def _jsonl(path: str, field: str) -> Iterator[Document]:
-  number, offset = 0, 0
-  with gzip.open(path) if path.endswith('.gz') else open(path, 'rb') as file:
+  number, offset, before = 0, 0, 0
+  with (
+    open(path, 'rb') as raw,
+    gzip.open(raw) if path.endswith('.gz') else raw as file,
+  ):
     while True:
       try:
         line = file.readline()
@@ -165,7 +181,9 @@ def _jsonl(path: str, field: str) -> Iterator[Document]:
       source = f'{path}:{number}'
       if line.strip():
         text = _decode(line, source, offset)
-        yield _row(_json(text, source), field, source, len(line))
+        disk = raw.tell() - before
+        yield _row(_json(text, source), field, source, disk)
+        before += disk
       offset += len(line)
   if not offset:
     raise UserError(f'{path}: empty; remove it from the input')
@@ -178,13 +196,13 @@ def _json(text: str, source: str) -> Any:
     raise UserError(f'{source}: not a JSON line ({error})') from None
 
 
-def _row(row: Any, field: str, source: str, size: int) -> Document:
+def _row(row: Any, field: str, source: str, disk: int) -> Document:
   if not isinstance(row, dict) or not isinstance(row.get(field), str):
     have = ', '.join(row) if isinstance(row, dict) else type(row).__name__
     raise UserError(
       f'{source}: no text in field {field!r} (it has {have}); see --text_field'
     )
-  return Document(source, row[field], '', size)
+  return Document(source, row[field], '', disk)
 
 
 def _parquet(path: str, field: str) -> Iterator[Document]:
@@ -199,13 +217,14 @@ def _parquet(path: str, field: str) -> Iterator[Document]:
           f'{path}: no column {field!r} (it has {", ".join(names)}); see '
           '--text_field'
         )
-      number = 0
+      number, rows = 0, file.metadata.num_rows
+      disk = os.path.getsize(path) // max(rows, 1)
       for batch in file.iter_batches(batch_size=64, columns=[field]):
         for text in batch.column(0).to_pylist():
           number += 1
-          source = f'{path}:{number}'
-          size = len(text or '')
-          yield _row({field: text}, field, source, size)
+          yield _row({field: text}, field, f'{path}:{number}', disk)
+      if not number:
+        raise UserError(f'{path}: empty; remove it from the input')
   except pyarrow.ArrowException as error:
     raise UserError(f'{path}: not a readable Parquet file ({error})') from None
 
@@ -213,20 +232,20 @@ def _parquet(path: str, field: str) -> Iterator[Document]:
 def _tfds(where: str, field: str) -> Iterator[Document]:
   import tensorflow_datasets as tfds  # slow to import
 
-  name, split, *rest = where.split(':')
-  field = rest[0] if rest else field
+  name, split, named = _TFDS.fullmatch(where).groups()
+  field = named or field
   try:
     builder = tfds.builder(name, file_format='array_record')
     builder.download_and_prepare(file_format='array_record')
     source = builder.as_data_source(split=split)
   except Exception as error:  # TFDS raises its own and everybody's
-    first = str(error).strip().splitlines()[0]
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
     raise UserError(f'tfds:{where}: cannot be read ({first})') from None
   for number, row in enumerate(source):
-    text = row.get(field)
-    if isinstance(text, bytes):
-      text = _decode(text, f'tfds:{where}#{number}')
-    yield _row({**row, field: text}, field, f'tfds:{where}#{number}', len(text))
+    name = f'tfds:{where}#{number}'
+    if isinstance(row, dict) and isinstance(row.get(field), bytes):
+      row = {**row, field: _decode(row[field], name)}
+    yield _row(row, field, name, 0)
 
 
 def _python_reference() -> Iterator[Document]:

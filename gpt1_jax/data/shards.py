@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,14 @@ _DTYPE = np.dtype('<u2')
 
 
 class ShardWriter:
-  """Writes one split, document by document, into shards of a bounded size."""
+  """Writes one split, document by document, into shards of a bounded size.
+
+  A context: leaving it gives the shards their final names, which say how many
+  there are.
+
+  Attributes:
+    shards: name and tokens of each; complete after the context.
+  """
 
   def __init__(
     self, directory: str | os.PathLike, split: str, shard_tokens: int
@@ -34,6 +42,20 @@ class ShardWriter:
     self._shard_tokens = shard_tokens
     self._sizes: list[int] = []
     self._file = None
+    self.shards: list[dict[str, Any]] = []
+
+  def __enter__(self) -> 'ShardWriter':
+    return self
+
+  def __exit__(self, kind: type | None, *_) -> None:
+    if self._file:
+      self._file.close()
+    if kind is not None:
+      return
+    for i, size in enumerate(self._sizes):
+      name = f'{self._split}-{i:05d}-of-{len(self._sizes):05d}.bin'
+      os.replace(self._part(i), self._directory / name)
+      self.shards.append({'name': name, 'tokens': size})
 
   def write(self, tokens: np.ndarray) -> None:
     """Appends uint16 tokens; they may run over into the next shard."""
@@ -45,17 +67,6 @@ class ShardWriter:
       self._file.write(part.tobytes())
       self._sizes[-1] += len(part)
       tokens = tokens[len(part) :]
-
-  def close(self) -> list[dict[str, Any]]:
-    """Gives the shards their final names; returns name and tokens of each."""
-    if self._file:
-      self._file.close()
-    out = []
-    for i, size in enumerate(self._sizes):
-      name = f'{self._split}-{i:05d}-of-{len(self._sizes):05d}.bin'
-      os.replace(self._part(i), self._directory / name)
-      out.append({'name': name, 'tokens': size})
-    return out
 
   def _next(self) -> None:
     if self._file:
@@ -121,12 +132,12 @@ class Tokens:
 
   @property
   def document_ends(self) -> np.ndarray:
-    counts = [
+    counts = (
       row['tokens']
       for row in read_documents(self._directory)
       if row['split'] == self._split
-    ]
-    return np.cumsum(np.array(counts, np.int64))
+    )
+    return np.cumsum(np.fromiter(counts, np.int64))
 
 
 def read_meta(path: str | os.PathLike) -> dict[str, Any]:
@@ -145,18 +156,24 @@ def read_meta(path: str | os.PathLike) -> dict[str, Any]:
     ) from None
   except ValueError as error:
     raise UserError(f'{file}: damaged ({error}); run prepare again') from None
-  if meta.get('version') != VERSION:
+  version = meta.get('version') if isinstance(meta, dict) else None
+  if version != VERSION:
     raise UserError(
-      f'{file}: version {meta.get("version")}, this program reads {VERSION}; '
+      f'{file}: version {version}, this program reads {VERSION}; '
       'run prepare again'
     )
   return meta
 
 
-def read_documents(path: str | os.PathLike) -> list[dict[str, Any]]:
-  """Rows of documents.jsonl: source, sha256, split, tokens, words."""
+def read_documents(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
+  """Rows of documents.jsonl: source, sha256, split, tokens, words.
+
+  Split is 'train', 'validation' or 'duplicate'; of duplicates nothing is kept,
+  and they count no words and tokens.
+  """
   with (pathlib.Path(path) / DOCUMENTS).open(encoding='utf-8') as file:
-    return [json.loads(line) for line in file]
+    for line in file:
+      yield json.loads(line)
 
 
 def write_meta(directory: str | os.PathLike, meta: dict[str, Any]) -> None:

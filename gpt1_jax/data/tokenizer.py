@@ -193,21 +193,31 @@ def load(path: str | os.PathLike) -> SentencePieceTokenizer:
 
 
 def train(lines: Iterable[str], merges: int) -> SentencePieceTokenizer:
-  """Trains BPE with exactly `merges` merges on cleaned text.
+  """`train_words` on the words of cleaned text."""
+  return train_words(count_words(lines), merges)
 
-  The result depends on how often each word occurs and on nothing else.
+
+def count_words(lines: Iterable[str]) -> collections.Counter[str]:
+  """How often each lower-cased word occurs in cleaned text."""
+  words: collections.Counter[str] = collections.Counter()
+  for line in lines:
+    words.update(_lower(line).split())
+  return words
+
+
+def train_words(
+  words: collections.Counter[str], merges: int
+) -> SentencePieceTokenizer:
+  """Trains BPE with exactly `merges` merges.
 
   Args:
-    lines: the training text, read once; its distinct words are held.
+    words: how often each word occurs, see `count_words`.
     merges: on top of the base characters and the symbols.
 
   Raises:
     UserError: the text allows fewer merges (the message says how many), or
       the vocabulary would not fit 16 bits.
   """
-  words: collections.Counter[str] = collections.Counter()
-  for line in lines:
-    words.update(_lower(line).split())
   words, base = _alphabet(words)
   base += 1  # the mark of a word's beginning
   symbols = 3
