@@ -44,7 +44,6 @@ setuptools.setup(
   license='Apache-2.0',
   python_requires='>=3.11',
   packages=setuptools.find_packages(include=['gpt1_jax', 'gpt1_jax.*']),
-  package_data={'gpt1_jax.page': ['*.html']},
   install_requires=REQUIRES,
   extras_require={
     'tpu': ['jax[tpu]>=0.10'],
