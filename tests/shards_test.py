@@ -1,0 +1,156 @@
+"""Shards on disk: what is written is read, and damage is named."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+
+from gpt1_jax.data import shards
+from gpt1_jax.errors import UserError
+
+_DOCUMENTS = (5, 1, 12, 0, 30, 7)
+
+
+def _write(path, shard_tokens=10) -> dict[str, np.ndarray]:
+  """Prepared shards of random documents; returns the stream of each split."""
+  path.mkdir()
+  streams, splits, rows = {}, {}, []
+  for n, split in enumerate(shards.SPLITS):
+    rng = np.random.default_rng(n)
+    parts = [rng.integers(0, 65536, k, np.uint16) for k in _DOCUMENTS]
+    with shards.ShardWriter(path, split, shard_tokens) as writer:
+      for part in parts:
+        writer.write(part)
+        rows.append({'source': 's', 'split': split, 'tokens': len(part)})
+    streams[split] = np.concatenate(parts)
+    splits[split] = {
+      'tokens': len(streams[split]),
+      'words': 3,
+      'documents': len(parts),
+      'shards': writer.shards,
+    }
+  rows.append({'source': 's', 'split': 'duplicate', 'tokens': 0})
+  (path / shards.DOCUMENTS).write_text(
+    ''.join(json.dumps(row) + '\n' for row in rows)
+  )
+  shards.write_meta(path, {'splits': splits})
+  return streams
+
+
+@pytest.mark.parametrize('shard_tokens', [1, 7, 10, 55, 1000])
+def test_every_range_reads_what_was_written(tmp_path, shard_tokens):
+  streams = _write(tmp_path / 'data', shard_tokens)
+  for split, stream in streams.items():
+    tokens = shards.Tokens(tmp_path / 'data', split)
+    assert tokens.num_tokens == len(stream) == 55
+    assert tokens.num_words == 3
+    for start in range(len(stream) + 1):
+      for count in range(len(stream) + 1 - start):
+        read = tokens.read(start, count)
+        assert read.dtype == np.uint16
+        np.testing.assert_array_equal(read, stream[start : start + count])
+
+
+def test_shards_are_little_endian_and_full_but_the_last(tmp_path):
+  streams = _write(tmp_path / 'data')
+  meta = shards.read_meta(tmp_path / 'data')
+  listed = meta['splits']['train']['shards']
+  assert [s['name'] for s in listed] == [
+    f'train-{i:05d}-of-00006.bin' for i in range(6)
+  ]
+  assert [s['tokens'] for s in listed] == [10, 10, 10, 10, 10, 5]
+  data = b''.join((tmp_path / 'data' / s['name']).read_bytes() for s in listed)
+  np.testing.assert_array_equal(np.frombuffer(data, '<u2'), streams['train'])
+
+
+def test_document_ends(tmp_path):
+  _write(tmp_path / 'data')
+  ends = shards.Tokens(tmp_path / 'data', 'train').document_ends
+  assert ends.dtype == np.int64
+  np.testing.assert_array_equal(ends, np.cumsum(_DOCUMENTS))
+
+
+@pytest.mark.parametrize(('start', 'count'), [(-1, 2), (0, -1), (50, 6)])
+def test_reading_outside_is_an_error(tmp_path, start, count):
+  _write(tmp_path / 'data')
+  tokens = shards.Tokens(tmp_path / 'data', 'validation')
+  with pytest.raises(IndexError):
+    tokens.read(start, count)
+
+
+def test_reading_does_not_load_the_shards(tmp_path):
+  """A terabyte of (sparse) shards opens and reads like any other."""
+  _write(tmp_path / 'data')
+  meta = shards.read_meta(tmp_path / 'data')
+  name, count = 'train-00000-of-00001.bin', 1 << 36
+  with (tmp_path / 'data' / name).open('wb') as file:
+    file.truncate(2 * count)
+    file.seek(2 * (count - 3))
+    file.write(np.array([1, 2, 3], '<u2').tobytes())
+  meta['splits']['train'].update(
+    tokens=count, shards=[{'name': name, 'tokens': count}]
+  )
+  (tmp_path / 'data' / 'meta.json').write_text(json.dumps(meta))
+  tokens = shards.Tokens(tmp_path / 'data', 'train')
+  np.testing.assert_array_equal(tokens.read(count - 4, 4), [0, 1, 2, 3])
+
+
+def test_an_error_while_writing_leaves_no_final_name(tmp_path):
+  def interrupted():
+    with shards.ShardWriter(tmp_path, 'train', 4) as writer:
+      writer.write(np.arange(9, dtype=np.uint16))
+      raise ZeroDivisionError
+
+  with pytest.raises(ZeroDivisionError):
+    interrupted()
+  assert not list(tmp_path.glob('*.bin'))
+
+
+def test_verify_finds_every_single_changed_byte(tmp_path):
+  _write(tmp_path / 'data')
+  files = [p for p in (tmp_path / 'data').iterdir() if p.name != 'meta.json']
+  assert shards.verify(tmp_path / 'data') == len(files) == 6 + 6 + 1
+  draw = random.Random(0)
+  for file in files:
+    good = file.read_bytes()
+    bad = bytearray(good)
+    bad[draw.randrange(len(bad))] ^= 1 << draw.randrange(8)
+    file.write_bytes(bad)
+    with pytest.raises(UserError, match=f'{file.name}: its sha256 differs'):
+      shards.verify(tmp_path / 'data')
+    file.write_bytes(good[:-1])
+    with pytest.raises(UserError, match=f'{file.name}: .* expected'):
+      shards.verify(tmp_path / 'data')
+    file.unlink()
+    with pytest.raises(UserError, match=f'{file.name}: missing'):
+      shards.verify(tmp_path / 'data')
+    file.write_bytes(good)
+  shards.verify(tmp_path / 'data')
+
+
+def test_a_truncated_or_missing_shard_is_not_opened(tmp_path):
+  _write(tmp_path / 'data')
+  file = tmp_path / 'data' / 'train-00002-of-00006.bin'
+  file.write_bytes(file.read_bytes()[:-2])
+  with pytest.raises(UserError, match='18 bytes, 20 bytes expected'):
+    shards.Tokens(tmp_path / 'data', 'train')
+  shards.Tokens(tmp_path / 'data', 'validation')
+  file.unlink()
+  with pytest.raises(UserError, match=r'00002-of-00006\.bin: missing'):
+    shards.Tokens(tmp_path / 'data', 'train')
+
+
+def test_meta_that_cannot_be_read(tmp_path):
+  with pytest.raises(UserError, match='no prepared shards'):
+    shards.read_meta(tmp_path)
+  file = tmp_path / 'meta.json'
+  for content, words in (
+    ('{"version": 1, ', 'damaged'),
+    ('', 'damaged'),
+    ('[]', 'version None'),
+    ('{"version": 2}', 'version 2, this program reads 1'),
+  ):
+    file.write_text(content)
+    with pytest.raises(UserError, match=words):
+      shards.read_meta(tmp_path)
