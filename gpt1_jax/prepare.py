@@ -88,6 +88,9 @@ def main(argv: list[str]) -> None:
     _check_finished(output, settings)
     print(f'{output}: finished before, nothing to do')
     return
+  for spec in settings['inputs']:
+    if os.path.isdir(spec) and output.is_relative_to(os.path.realpath(spec)):
+      raise UserError(f'{output}: lies in --input={spec}; write it elsewhere')
   if output.exists() and (not output.is_dir() or any(output.iterdir())):
     raise UserError(f'{output}: exists and is no prepared data; not touched')
   with _temporary(output) as temporary:
@@ -110,7 +113,7 @@ def prepare(
     fraction = settings['validation_fraction']
     with _Progress('clean', total, 'MB/s') as bar:
       size = stages.clean(workers, documents, spool, fraction, bar.add)
-    cleaned = sum(file.stat().st_size for file in spool.glob('*.txt'))
+    cleaned = sum(file.stat().st_size for file in spool.iterdir())
     if settings['tokenizer']:
       tokenizer = tokenizer_lib.load(settings['tokenizer'])
     else:
@@ -176,15 +179,15 @@ def _check_finished(output: pathlib.Path, settings: dict[str, Any]) -> None:
       f'{output}: finished before with another {", ".join(different)}; give '
       'another --output or remove it'
     )
+  before = now = meta.get('input')
   with contextlib.suppress(UserError):  # it may be gone by now
-    measured = _measure(settings['inputs'])
-    if meta.get('input', measured) != measured:
-      raise UserError(
-        f'{output}: finished before, but its input has changed since (it had '
-        f'{meta["input"]["files"]} files, {meta["input"]["bytes"]} bytes; now '
-        f'{measured["files"]}, {measured["bytes"]}); give another --output or '
-        'remove it'
-      )
+    now = _measure(settings['inputs'])
+  if before and now != before:
+    raise UserError(
+      f'{output}: finished before, but its input has changed since (it had '
+      f'{before["files"]} files, {before["bytes"]} bytes; now {now["files"]}, '
+      f'{now["bytes"]}); give another --output or remove it'
+    )
 
 
 def _measure(inputs: list[str]) -> dict[str, int]:
@@ -250,7 +253,7 @@ def _check(settings: dict[str, Any]) -> None:
     ('tokenizer_sample_mb', settings['tokenizer_sample_mb']),
     ('workers', _WORKERS.value),
   ):
-    if value < 1:
+    if value is not None and value < 1:
       raise UserError(f'--{name} is {value}: at least 1')
 
 

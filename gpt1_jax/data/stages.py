@@ -34,7 +34,7 @@ from gpt1_jax.errors import UserError
 _CHUNK_BYTES = 1 << 20  # of input; a single document may be larger
 _CHUNK_DOCUMENTS = 1000
 _IN_FLIGHT = 3  # chunks a worker
-_ROWS = 'rows.jsonl'
+_ROWS = 'rows'
 
 # add(documents, share of the total done, units for the rate)
 Report = Callable[[int, int, float], None]
@@ -183,7 +183,7 @@ def _clean_chunk(
   """In a worker: documents → their rows, their text into the spool."""
   spool, number, documents = job
   rows = []
-  with (spool / f'{number}.txt').open('wb') as file:
+  with (spool / f'{number}.clean').open('wb') as file:
     for document in documents:
       text = text_lib.clean(text_lib.paragraphs(document.text()))
       if not text:
@@ -204,7 +204,7 @@ def _clean_chunk(
 def _jobs(spool: pathlib.Path, *extra: Any) -> Iterator[tuple]:
   with (spool / _ROWS).open(encoding='utf-8') as file:
     for number, line in enumerate(file):
-      yield spool / f'{number}.txt', json.loads(line), *extra
+      yield spool / f'{number}.clean', json.loads(line), *extra
 
 
 def _texts(path: pathlib.Path, rows: list[dict[str, Any]]) -> Iterator[str]:
