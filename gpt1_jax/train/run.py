@@ -72,13 +72,22 @@ def load(workdir: str) -> dict[str, Any]:
     UserError: there is none, or it is damaged.
   """
   path = pathlib.Path(workdir) / 'config.json'
-  try:
-    return json.loads(path.read_text(encoding='utf-8'))
-  except FileNotFoundError:
+  if not path.exists():
     raise UserError(
       f'{workdir}: not a run (no config.json); give the --workdir of a '
       'pretrain or finetune command'
-    ) from None
+    )
+  return read_json(path)
+
+
+def read_json(path: pathlib.Path | str) -> Any:
+  """What `write_json` wrote.
+
+  Raises:
+    UserError: it is damaged.
+  """
+  try:
+    return json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
   except ValueError as error:
     raise UserError(f'{path}: damaged ({error})') from None
 
