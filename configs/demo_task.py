@@ -1,4 +1,4 @@
-"""The demo's task: which of two passages goes on with the text?
+r"""The task of the demo: which of two passages goes on with the text.
 
 Run by launch/demo.py, which makes the task's files and passes the rest:
   python -m gpt1_jax.finetune --config=configs/demo_task.py \
