@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gpt1_jax import report
+from gpt1_jax import page
 from gpt1_jax.errors import UserError
 
 
@@ -36,11 +36,11 @@ def runs(tmp_path):
   }
   (tmp_path / 'a' / 'scores.json').write_text(json.dumps(scores))
   (tmp_path / 'a' / 'samples.txt').write_text('<script>alert(1)</script>')
-  return [report.load(str(tmp_path / name)) for name in 'ab']
+  return [page.load(str(tmp_path / name)) for name in 'ab']
 
 
 def test_tables_say_what_ran_and_what_did_not(runs):
-  text = report.markdown(report.make_tables(runs))
+  text = page.markdown(page.make_tables(runs))
   first, second = (x for x in text.splitlines() if 'abc' in x)
   assert '| 1,234 | 1,499 | 98,765 | 12.34 | 23.46 | abc |' in first
   assert second.count('not finished') == 3
@@ -48,14 +48,14 @@ def test_tables_say_what_ran_and_what_did_not(runs):
 
 
 def test_the_page_stands_alone_and_escapes(runs):
-  page = report.page(report.make_tables(runs), runs)
-  assert page.count('<svg') == 2
-  assert '<script' not in page
-  assert '&lt;script&gt;' in page
-  assert 'src=' not in page
-  assert len(page) < 300_000
+  text = page.page(page.make_tables(runs), runs)
+  assert text.count('<svg') == 2
+  assert '<script' not in text
+  assert '&lt;script&gt;' in text
+  assert 'src=' not in text
+  assert len(text) < 300_000
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
   with pytest.raises(UserError, match='not a run'):
-    report.load(str(tmp_path))
+    page.load(str(tmp_path))
