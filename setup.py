@@ -21,6 +21,7 @@ REQUIRES = [
   'flax>=0.12.7',
   'ftfy>=6.2',
   'grain>=0.2.16',
+  'importlib_resources>=6.4',
   'jax>=0.10',
   'matplotlib>=3.9',
   'ml_collections>=1.0',
