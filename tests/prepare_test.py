@@ -318,6 +318,8 @@ def test_a_single_document_cannot_be_split(tmp_path):
   assert 'a single document (and copies of it)' in line
 
 
+# The child only sets its limit and becomes another program.
+@pytest.mark.filterwarnings('ignore:os.fork:RuntimeWarning')
 def test_a_full_disk_is_one_line_and_leaves_nothing(books, tmp_path):
   """A limit on file sizes fails in the same place, as a full disk would."""
 
