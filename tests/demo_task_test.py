@@ -1,0 +1,137 @@
+"""The demo's task: honest halves, right labels, nothing seen in pretraining."""
+
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from gpt1_jax.data import shards
+from gpt1_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='module')
+def demo():
+  """launch/demo_task.py, which is no module of the package."""
+  spec = importlib.util.spec_from_file_location(
+    'demo_task', ROOT / 'launch' / 'demo_task.py'
+  )
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def _topic(name: str, num_lines: int) -> str:
+  """Lines of 20 words, no two alike; words tell topic, line and place."""
+  letters = 'abcdefghijklmnopqrst'
+  return ' \n '.join(
+    ' '.join(f'{name}{chr(97 + line)}{letter}' for letter in letters)
+    for line in range(num_lines)
+  )
+
+
+@pytest.fixture(scope='module')
+def held_out():
+  return {name: _topic(name, 6) for name in ('p', 'q', 'r', 's', 't', 'u')}
+
+
+def _topics_of(text: str) -> set[str]:
+  return {word[0] for word in text.split()}
+
+
+def test_the_right_choice_goes_on_and_the_wrong_is_of_another_topic(
+  demo, held_out
+):
+  for rows in demo.make_task(held_out, set()):
+    assert {row['label'] for row in rows} == {0, 1}
+    for row in rows:
+      right = row['choices'][row['label']]
+      wrong = row['choices'][1 - row['label']]
+      (topic,) = _topics_of(row['text'])
+      assert f'{row["text"]} {right}' in held_out[topic].replace(' \n ', ' ')
+      assert _topics_of(wrong).isdisjoint({topic})
+      assert len(row['text'].split()) == demo.CONTEXT_WORDS
+      assert len(right.split()) == len(wrong.split()) == demo.ANSWER_WORDS
+
+
+def test_train_and_dev_share_no_topic(demo, held_out):
+  train, dev = demo.make_task(held_out, set())
+  both = [
+    {
+      t
+      for row in rows
+      for text in (row['text'], *row['choices'])
+      for t in _topics_of(text)
+    }
+    for rows in (train, dev)
+  ]
+  assert both[0].isdisjoint(both[1])
+  assert both[0] | both[1] == set(held_out)
+  assert len(train) == 2 * len(dev)
+
+
+def test_what_pretraining_saw_is_left_out(demo, held_out):
+  seen = {line.strip() for line in held_out['p'].split('\n')}
+  train, dev = demo.make_task(held_out, seen)
+  words = {
+    word
+    for row in (*train, *dev)
+    for text in (row['text'], *row['choices'])
+    for word in text.split()
+  }
+  assert not {word for word in words if word.startswith('p')}
+  assert {word[0] for word in words} == set('qrstu')
+
+
+def test_a_line_of_two_topics_belongs_to_the_shorter(demo, held_out):
+  quoting = {**held_out, 'v': _topic('v', 6) + ' \n ' + held_out['p']}
+  train, dev = demo.make_task(quoting, set())
+  for row in (*train, *dev):
+    for text in (row['text'], *row['choices']):
+      assert len(_topics_of(text)) == 1
+
+
+def test_the_same_task_each_time(demo, held_out):
+  assert demo.make_task(held_out, set()) == demo.make_task(held_out, set())
+
+
+def test_too_few_topics_are_refused(demo, held_out):
+  few = {name: held_out[name] for name in 'pqr'}
+  with pytest.raises(UserError, match='too few topics'):
+    demo.make_task(few, set())
+
+
+def test_topics_are_those_prepare_held_out(demo, tmp_path):
+  subprocess.run(
+    [
+      sys.executable,
+      '-m',
+      'gpt1_jax.prepare',
+      f'--input={demo.CORPUS}',
+      f'--output={tmp_path / "shards"}',
+      '--merges=100',
+      '--validation_fraction=0.3',
+      '--workers=1',
+    ],
+    cwd=ROOT,
+    check=True,
+    capture_output=True,
+  )
+  held_out, seen = demo.topics(tmp_path / 'shards')
+  rows = {
+    row['source']: row for row in shards.read_documents(tmp_path / 'shards')
+  }
+  assert {s for s, r in rows.items() if r['split'] == 'validation'} == set(
+    held_out
+  )
+  words = sum(len(text.split()) for text in held_out.values())
+  assert (
+    words
+    == shards.read_meta(tmp_path / 'shards')['splits']['validation']['words']
+  )
+  train, dev = demo.make_task(held_out, seen)
+  assert len(train) > 1000
+  assert len(dev) > 400
