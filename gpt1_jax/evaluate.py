@@ -35,6 +35,7 @@ _STEP = flags.DEFINE_integer(
 
 def main(argv: list[str]) -> None:
   del argv
+  command.keep_memory()
   if _BATCH.value < 1:
     raise UserError(f'--batch_size is {_BATCH.value}: at least 1')
   data = _DATA.value or run.load(_WORKDIR.value)['config']['data']['path']

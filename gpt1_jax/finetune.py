@@ -95,6 +95,7 @@ class DataSettings:
 
 def main(argv: list[str]) -> None:
   del argv
+  command.keep_memory()
   finetune(_CONFIG.value.to_dict(), _WORKDIR.value)
 
 

@@ -48,6 +48,7 @@ _WORKDIR = flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
   del argv
+  command.keep_memory()
   pretrain(_CONFIG.value.to_dict(), _WORKDIR.value)
 
 

@@ -27,6 +27,7 @@ SMALL = gpt.GPTConfig(
   softmax_rows='tokens',
   dtype='float32',
   remat='none',
+  unroll=1,
 )
 SEED = jnp.array([3, 5], jnp.uint32)
 
@@ -108,10 +109,12 @@ def test_loss_starts_at_the_logarithm_of_the_vocabulary():
   assert abs(float(start) - math.log(2000)) < 0.1
 
 
-@pytest.mark.parametrize('remat', ['dots', 'full'])
-def test_recomputation_equals_storage(remat):
+@pytest.mark.parametrize(
+  'change', [{'remat': 'dots'}, {'remat': 'full'}, {'unroll': 2}]
+)
+def test_recomputed_and_unrolled_equal_stored_and_looped(change):
   model, params, tokens = make(SMALL)
-  other = gpt.GPT(dataclasses.replace(SMALL, remat=remat))
+  other = gpt.GPT(dataclasses.replace(SMALL, **change))
   a = jax.jit(jax.grad(lambda p: loss(model, p, tokens)))(params)
   b = jax.jit(jax.grad(lambda p: loss(other, p, tokens)))(params)
   for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
@@ -141,6 +144,7 @@ def test_bfloat16_stays_near_float32():
     ({'n_layer': 0}, 'n_layer'),
     ({'attn_pdrop': 1.0}, 'attn_pdrop'),
     ({'dtype': 'float16'}, 'dtype'),
+    ({'unroll': 0}, 'unroll'),
   ],
 )
 def test_impossible_settings_are_named(change, word):

@@ -40,6 +40,8 @@ class GPTConfig:
     dtype: 'float32' or 'bfloat16', of the computation; parameters are float32.
     remat: what the backward pass recomputes: 'none', 'dots' (all but the
       products), 'full' (each block).
+    unroll: blocks that one iteration of the loop over the layers holds. 1
+      compiles fastest; n_layer (no loop) runs fastest on a CPU, by a quarter.
 
   """
 
@@ -56,9 +58,17 @@ class GPTConfig:
   softmax_rows: str
   dtype: str
   remat: str
+  unroll: int
 
   def __post_init__(self):
-    for name in ('n_layer', 'n_head', 'n_embd', 'n_ctx', 'vocab_size'):
+    for name in (
+      'n_layer',
+      'n_head',
+      'n_embd',
+      'n_ctx',
+      'vocab_size',
+      'unroll',
+    ):
       if getattr(self, name) < 1:
         raise UserError(f'model.{name} is {getattr(self, name)}: at least 1')
     if self.n_embd % self.n_head:
@@ -252,5 +262,6 @@ def _stack(config: GPTConfig) -> type[nn.Module]:
     split_rngs={'params': True},
     in_axes=(0, nn.broadcast, nn.broadcast),
     length=config.n_layer,
+    unroll=min(config.unroll, config.n_layer),
     metadata_params={nn.PARTITION_NAME: 'layers'},
   )
