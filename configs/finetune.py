@@ -78,7 +78,8 @@ def get_config(
   config.data.path = config_dict.placeholder(str)  # folder or zip of the task
   config.data.batch_size = 32  # P §4.1
   config.data.seed = 0
-  config.data.lengths = (32, 64, 128, 256, 512)  # widths that are compiled
+  # Widths that are compiled; a batch takes the least that holds it.
+  config.data.lengths = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
   config.mesh = ml_collections.ConfigDict()
   config.mesh.data = -1  # all devices the other axes leave

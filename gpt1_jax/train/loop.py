@@ -38,8 +38,9 @@ def fit(
     mesh: in force.
     batch_fn: step → this host's rows of the global batch.
     num_steps: updates in all.
-    log_every, eval_every, checkpoint_every: in updates; the last update is
-      always logged, evaluated and saved.
+    log_every, eval_every, checkpoint_every: in updates; the first update is
+      logged as well (its loss should be near the logarithm of the vocabulary),
+      the last is always logged, evaluated and saved.
     evaluate: parameters → scalars.
     best_metric: which of them, larger being better, the best checkpoint is
       kept by; None keeps the latest only.
@@ -99,7 +100,7 @@ def _read(
         'model.dtype=float32'
       )
   log.update(step, tokens)
-  if step % log_every == 0 or step == num_steps:
+  if step % log_every == 0 or step in (1, num_steps):
     log.train(step, values)
 
 

@@ -88,6 +88,19 @@ class Telemetry:
     self._started, self._start_step = time.perf_counter(), start_step
     self._bar.start()
 
+  def __enter__(self) -> 'Telemetry':
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+  def close(self) -> None:
+    """Flushes and closes the files."""
+    if self._on:
+      self._bar.stop()
+      self._file.close()
+      self._board.close()
+
   def update(self, step: int, tokens: int) -> None:
     """One update is done; `tokens` of the global batch went into it."""
     self._tokens += tokens
@@ -141,13 +154,6 @@ class Telemetry:
         file=sys.stderr,
         flush=True,
       )
-
-  def close(self) -> None:
-    """Flushes and closes the files."""
-    if self._on:
-      self._bar.stop()
-      self._file.close()
-      self._board.close()
 
 
 def peak_flops() -> float | None:
