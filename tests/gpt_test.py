@@ -29,6 +29,9 @@ SMALL = gpt.GPTConfig(
   remat='none',
   unroll=1,
 )
+OPENAI = dataclasses.replace(
+  SMALL, embedding_dropout='matrix', softmax_rows='all'
+)
 SEED = jnp.array([3, 5], jnp.uint32)
 
 
@@ -39,6 +42,21 @@ def make(config):
   )
   params = nn.unbox(model.init(jax.random.key(0), tokens, seed_2=None))
   return model, params, tokens
+
+
+def random_params(config, seed=0):
+  """Weights at which nothing is near uniform, zero or one but biases."""
+  shapes = jax.eval_shape(lambda: make(config)[1])['params']
+  rng = np.random.default_rng(seed)
+
+  def draw(path, leaf):
+    name = path[-1].key
+    if name == 'bias':
+      return jnp.zeros(leaf.shape)
+    x = rng.normal(size=leaf.shape) * 0.15
+    return jnp.asarray(x + (name == 'scale'), jnp.float32)
+
+  return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def loss(model, params, tokens, seed_2=SEED):
