@@ -54,8 +54,7 @@ def train_step(
   Returns:
     The new state, and scalars: loss, grad_norm, learning_rate.
   """
-  key = jax.random.fold_in(jax.random.key(seed), state.step)
-  seed_2 = jax.random.key_data(key)
+  seed_2 = dropout_seed(seed, state.step)
   B = next(iter(batch.values())).shape[0]
   batch = {**batch, 'rows': jnp.arange(B, dtype=jnp.uint32)}
 
@@ -91,6 +90,12 @@ def train_step(
     'learning_rate': rate(state.step),
   }
   return TrainState(state.step + 1, params, opt_state), metrics
+
+
+def dropout_seed(seed: int, step: jax.Array) -> jax.Array:
+  """uint32 [2]: what keys the dropout masks of the update at `step`."""
+  key = jax.random.fold_in(jax.random.key(seed), step)
+  return jax.random.key_data(key)
 
 
 def jit_train_step(
