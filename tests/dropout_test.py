@@ -79,6 +79,17 @@ def test_rate_at_every_site():
   assert abs(np.sum(z)) < 4.5 * len(z) ** 0.5
 
 
+def test_bfloat16_is_scaled_without_bias():
+  x = jax.random.normal(jax.random.key(0), SHAPE).astype(jnp.bfloat16)
+  out = dropout.dropout(x, 0.1, SEED, jnp.uint32(0), ROWS)
+  assert out.dtype == jnp.bfloat16
+  out, exact = np.asarray(out, np.float64), np.asarray(x, np.float64) / 0.9
+  out, exact = out[out != 0], exact[out != 0]
+  np.testing.assert_allclose(out, exact, rtol=2**-8)  # one rounding
+  slope = (out * exact).sum() / (exact**2).sum()
+  assert slope == pytest.approx(1, abs=2e-4)
+
+
 def test_sites_and_layers_are_independent():
   streams = [dropped(layer=layer, site=site) for layer, site in SITES]
   assert_independent(correlations(np.stack(streams)))
