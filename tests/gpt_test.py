@@ -109,18 +109,20 @@ def test_the_softmax_is_tied_to_the_embedding():
   )
 
 
-def masks(config, seed_2):
+def masks(config, seed_2, clf_pdrop=0.0):
   """`drop` of tests/reference.py with the package's masks."""
   sites = {
     'embedding': (config.embd_pdrop, dropout.EMBEDDING),
     'attention': (config.attn_pdrop, dropout.ATTENTION),
     'residual_attention': (config.resid_pdrop, dropout.RESIDUAL_ATTENTION),
     'residual_mlp': (config.resid_pdrop, dropout.RESIDUAL_MLP),
+    'head': (clf_pdrop, dropout.HEAD),
   }
+  layers = {'embedding': config.n_layer, 'head': 0}
 
   def drop(site, layer, x):
     rate, number = sites[site]
-    number = dropout.site_id(config.n_layer if layer is None else layer, number)
+    number = dropout.site_id(layers.get(site, layer), number)
     rows = jnp.arange(len(x), dtype=jnp.uint32)
     return x * np.asarray(
       dropout.dropout(jnp.ones(x.shape), rate, seed_2, number, rows)
