@@ -40,7 +40,8 @@ def full():
 
 
 BOTH = pytest.mark.parametrize(
-  'run', [goldens, pytest.param(full, marks=pytest.mark.slow)]
+  'run',
+  [goldens, pytest.param(full, marks=[pytest.mark.peers, pytest.mark.slow])],
 )
 
 
@@ -81,6 +82,7 @@ def assert_gradients(grads, arrays, prefix, n_head):
     assert error < 1e-5, (name, error)
 
 
+@pytest.mark.peers
 def test_the_goldens_are_what_their_script_makes():
   for name in ('torch', 'transformers'):
     pytest.importorskip(name, reason=NEEDED)
@@ -153,6 +155,7 @@ def test_double_heads_model(run):
   assert_gradients(grads, arrays, 'choice/grad/', model.config.n_head)
 
 
+@pytest.mark.peers
 @pytest.mark.slow
 def test_the_full_shape_is_the_released_one():
   model, params, arrays = ours(full)
