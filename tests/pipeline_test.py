@@ -307,6 +307,17 @@ def test_finetune_pretrained_and_scratch(data, run, tmp_path):
     right = np.mean([int(r[1]) == int(r[2]) for r in rows])
     assert scores['score'] == pytest.approx(right)
     assert right > 0.9
+    # Of the best checkpoint on the dev set, the first of equals.
+    lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+    evaluations = {
+      row['step']: row['eval_accuracy']
+      for row in map(json.loads, lines)
+      if 'eval_accuracy' in row
+    }
+    assert len(evaluations) == 8
+    best = max(evaluations.values())
+    assert scores['score'] == pytest.approx(best)
+    assert scores['step'] == min(s for s, x in evaluations.items() if x == best)
     numerics = ('sum', 'tokens') if name != 'openai' else ('matrix', 'all')
     model = scores['model']
     assert (model['embedding_dropout'], model['softmax_rows']) == numerics
