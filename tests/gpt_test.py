@@ -170,6 +170,22 @@ def test_the_equations_in_numpy(embedding_dropout, softmax_rows, seed_2):
   assert float(got) == pytest.approx(expected, rel=1e-6)
 
 
+def test_weights_start_small_biases_at_zero_gains_at_one():
+  """N(0, 0.02), each tensor (|z| < 4.5: once in 150,000)."""
+  for name, x in reference.flat(
+    jax.device_get(make(SMALL)[1]['params'])
+  ).items():
+    if name.endswith('bias'):
+      assert not x.any(), name
+    elif name.endswith('scale'):
+      assert (x == 1).all(), name
+    else:
+      assert abs(x.mean()) < 4.5 * 0.02 / x.size**0.5, name
+      assert abs(x.std() - 0.02) < 4.5 * 0.02 / (2 * x.size) ** 0.5, name
+      kurtosis = ((x / x.std()) ** 4).mean()
+      assert abs(kurtosis - 3) < 4.5 * (24 / x.size) ** 0.5, name
+
+
 def test_loss_starts_at_the_logarithm_of_the_vocabulary():
   model, params, tokens = make(dataclasses.replace(SMALL, vocab_size=2000))
   start = loss(model, params, tokens, None) / (3 * 15)
