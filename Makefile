@@ -12,12 +12,13 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 SHELL_SCRIPTS := .ci/run $(wildcard launch/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test peers lint clean
 
 help:
 	@echo 'make demo   the whole road in under 6 minutes: corpus, tokenizer,'
 	@echo '            pretraining, fine-tuning, scores, runs/demo/report.html'
 	@echo 'make test   the test suite (ARGS="-k shards" runs a part of it)'
+	@echo 'make peers  the tests against torch and transformers, at full size'
 	@echo 'make lint   ruff format --check, ruff check, shellcheck'
 	@echo 'make clean  remove $(VENV); runs/ stays'
 	@echo
@@ -29,6 +30,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest $(ARGS)
+
+peers: $(VENV)/installed-peers
+	$(BIN)/python -m pytest -m peers $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
@@ -52,6 +56,11 @@ $(VENV)/installed: setup.py
 $(VENV)/installed-test: $(VENV)/installed
 	@echo 'Installing what the tests need ...'
 	@$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/installed-peers: $(VENV)/installed-test
+	@echo 'Installing torch and transformers (up to 3 GB with CUDA) ...'
+	@$(PIP) --editable '.[test,peers]'
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed-test

@@ -7,8 +7,9 @@
 `:rte` names the task: cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli,
 snli, scitail; a task of your own: see own_task.py. From scratch, with the
 shape and the tokenizer of a run: --config.init_from=none
---config.like=runs/mini. `:rte,tiny` takes 20 updates, seconds on a CPU, to
-see that all is in place.
+--config.like=runs/mini. `:rte,openai` does all as the released code does it
+(REFERENCE §2, §3); `:rte,tiny` takes 20 updates, seconds on a CPU, to see that
+all is in place.
 
 Paper, test server (P Tables 2-4): RTE 56.0, CoLA 45.4, SST-2 91.3, STS-B 82.0,
 MRPC 82.3, QQP 70.3, MNLI 82.1/81.4, QNLI 88.1, SNLI 89.9, SciTail 88.3.
@@ -24,16 +25,17 @@ from ml_collections import config_dict
 def get_config(
   arg: str = '', task: dict[str, Any] | None = None
 ) -> ml_collections.ConfigDict:
-  """The config of `TASK[,tiny]`, or of `task`, fields of a task of one's own.
+  """The config of `TASK[,openai][,tiny]`, or of `task`, fields of one's own.
 
   Every number 0 that reads "unset" or "each epoch" may be given on the command
   line.
   """
   words = [word for word in arg.split(',') if word]
-  tiny = 'tiny' in words
-  names = [word for word in words if word != 'tiny']
+  names = [word for word in words if word not in ('openai', 'tiny')]
   if len(names) > (0 if task else 1):
-    raise ValueError(f'{arg!r}: one task, and perhaps ",tiny", is wanted')
+    raise ValueError(
+      f'{arg!r}: one task, and perhaps ",openai" or ",tiny", is wanted'
+    )
 
   config = ml_collections.ConfigDict()
   if task:
@@ -43,16 +45,21 @@ def get_config(
     config.task = names[0] if names else None
   config.init_from = 'none'  # a pretraining run, or none: from scratch
   config.like = ''  # from scratch: the run whose shape and tokenizer to take
-  config.dtype = 'float32'
+
+  config.model = ml_collections.ConfigDict()  # the shape is the run's
+  config.model.embd_pdrop = 0.1  # P §4.1, "reuse the settings"
+  config.model.attn_pdrop = 0.1
+  config.model.resid_pdrop = 0.1
+  config.model.embedding_dropout = 'sum'  # P §4.1; C: 'matrix'
+  config.model.softmax_rows = 'tokens'  # P §3.1; C: 'all'
+  config.model.dtype = 'float32'  # of the computation; or 'bfloat16'
 
   config.head = ml_collections.ConfigDict()
   config.head.clf_pdrop = 0.1  # P §4.1: dropout on the classifier
   config.head.lm_coef = 0.5  # P §3.2, §4.1: lambda
-
-  config.dropout = ml_collections.ConfigDict()
-  config.dropout.embd_pdrop = 0.1  # P §4.1, "reuse the settings"
-  config.dropout.attn_pdrop = 0.1
-  config.dropout.resid_pdrop = 0.1
+  # P §3.2: L1 as in pretraining, a mean over tokens (as a plain sum it would
+  # drown the task); C: 'sequences', a mean over sequences of their means.
+  config.head.lm_reduction = 'tokens'
 
   config.optim = ml_collections.ConfigDict()
   config.optim.schedule = 'linear'  # P §4.1: linear decay
@@ -80,13 +87,25 @@ def get_config(
   config.data.seed = 0
   # Widths that are compiled; a batch takes the least that holds it.
   config.data.lengths = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+  # P is silent on both. 'room' cuts only what does not fit; C: 'halves', each
+  # text of a pair to n_ctx // 2 - 2. C: drops the last, partial batch of an
+  # epoch.
+  config.data.truncation = 'room'
+  config.data.drop_last = False
 
   config.mesh = ml_collections.ConfigDict()
   config.mesh.data = -1  # all devices the other axes leave
   config.mesh.fsdp = 1
   config.mesh.tensor = 1
 
-  if tiny:
+  if 'openai' in words:
+    config.model.embedding_dropout = 'matrix'  # C: train.py
+    config.model.softmax_rows = 'all'  # C: train.py
+    config.head.lm_reduction = 'sequences'  # C: train.py
+    config.optim.variant = 'openai'  # C: opt.py
+    config.data.truncation = 'halves'  # C: train.py
+    config.data.drop_last = True  # C: train.py
+  if 'tiny' in words:
     config.train.num_epochs = 0
     config.train.num_steps = 20
     config.train.log_every = 1

@@ -36,6 +36,7 @@ from gpt1_jax.model import gpt, heads
 from gpt1_jax.train import (
   checkpoint,
   loop,
+  losses,
   metrics as metrics_lib,
   optim,
   run,
@@ -60,13 +61,22 @@ SECTIONS = (
   'task',
   'init_from',
   'like',
-  'dtype',
+  'model',
   'head',
-  'dropout',
   'optim',
   'train',
   'data',
   'mesh',
+)
+# What fine-tuning takes of the run it starts from; config.model has the rest.
+FROM_THE_RUN = (
+  'n_layer',
+  'n_head',
+  'n_embd',
+  'n_ctx',
+  'vocab_size',
+  'remat',
+  'unroll',
 )
 
 
@@ -84,6 +94,27 @@ class TrainSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class HeadSettings:
+  """config.head: the classifier, and the objective it shares with the LM."""
+
+  clf_pdrop: float
+  lm_coef: float
+  lm_reduction: str
+
+  def __post_init__(self):
+    if not 0 <= self.clf_pdrop < 1 or self.lm_coef < 0:
+      raise UserError(
+        f'config.head has clf_pdrop {self.clf_pdrop} and lm_coef '
+        f'{self.lm_coef}: wanted are a rate in [0, 1) and no negative weight'
+      )
+    if self.lm_reduction not in losses.LM_REDUCTIONS:
+      raise UserError(
+        f'config.head.lm_reduction is {self.lm_reduction!r}: one of '
+        + ', '.join(losses.LM_REDUCTIONS)
+      )
+
+
+@dataclasses.dataclass(frozen=True)
 class DataSettings:
   """config.data of fine-tuning."""
 
@@ -91,6 +122,8 @@ class DataSettings:
   batch_size: int
   seed: int
   lengths: tuple[int, ...]
+  truncation: str
+  drop_last: bool
 
 
 def main(argv: list[str]) -> None:
@@ -105,9 +138,10 @@ def finetune(config: dict[str, Any], workdir: str) -> dict[str, Any]:
   settings = command.fill('train', TrainSettings, parts['train'])
   data = command.fill('data', DataSettings, parts['data'])
   command.positive('train', parts['train'], 'log_every', 'keep', 'microbatches')
+  objective = command.fill('head', HeadSettings, parts['head'])
   # 1. The task, and the run whose shape (and weights) are taken.
   task = tasks.resolve(config['task'])
-  source, pretrained, model_config = _source(config)
+  source, pretrained, model_config = _source(config, parts['model'])
   tokenizer = tokenizer_lib.load(source)
   batches = {}
   for split in ('train', *task.dev_splits):
@@ -117,13 +151,16 @@ def finetune(config: dict[str, Any], workdir: str) -> dict[str, Any]:
       continue
     examples = examples_lib.read(task, data.path, split)
     batches[split] = features_lib.Batches(
-      features_lib.build(task, examples, tokenizer, model_config.n_ctx),
+      features_lib.build(
+        task, examples, tokenizer, model_config.n_ctx, data.truncation
+      ),
       data.batch_size,
       data.seed,
       data.lengths,
       train=split == 'train',
       host_index=jax.process_index(),
       host_count=jax.process_count(),
+      drop_last=data.drop_last,
     )
   # 2. Everything that can be refused is refused before any computation.
   num_steps = command.num_steps(
@@ -140,11 +177,7 @@ def finetune(config: dict[str, Any], workdir: str) -> dict[str, Any]:
     n_embd=model_config.n_embd,
     n_head=model_config.n_head,
   )
-  head_config = dict(parts['head'])
-  lm_coef = head_config.pop('lm_coef', None)
-  head = command.fill(
-    'head', new_head, head_config, kind=task.kind, num_outputs=task.num_outputs
-  )
+  head = heads.Head(task.kind, task.num_outputs, objective.clf_pdrop)
   run.start(
     workdir,
     'finetune',
@@ -170,7 +203,9 @@ def finetune(config: dict[str, Any], workdir: str) -> dict[str, Any]:
       state = checkpoints.restore(checkpoints.latest_step, state)
     elif pretrained is not None:
       state = state.replace(params=transfer(pretrained, state.params))
-    loss_fn = step_lib.finetune_loss(model, head, lm_coef)
+    loss_fn = step_lib.finetune_loss(
+      model, head, objective.lm_coef, objective.lm_reduction
+    )
     outputs = outputs_fn(loss_fn, mesh)
     log = telemetry.Telemetry(
       workdir,
@@ -246,11 +281,6 @@ def finetune(config: dict[str, Any], workdir: str) -> dict[str, Any]:
       f'{result["examples"]} examples, best after {best_step} updates'
     )
   return result
-
-
-def new_head(*, kind: str, num_outputs: int, clf_pdrop: float) -> heads.Head:
-  """The head of a task."""
-  return heads.Head(kind, num_outputs, clf_pdrop)
 
 
 def new_state(
@@ -355,7 +385,9 @@ def write_predictions(
   os.replace(temporary, path)
 
 
-def _source(config: dict[str, Any]) -> tuple[str, Any, gpt.GPTConfig]:
+def _source(
+  config: dict[str, Any], model: dict[str, Any]
+) -> tuple[str, Any, gpt.GPTConfig]:
   """The run that gives shape and tokenizer, its weights or None, the model."""
   scratch = config['init_from'] == 'none'
   source = config['like'] if scratch else config['init_from']
@@ -365,17 +397,14 @@ def _source(config: dict[str, Any]) -> tuple[str, Any, gpt.GPTConfig]:
       'take with --config.like=RUN'
     )
   params, meta, _ = checkpoint.read(source)
-  model = {**meta['model'], 'n_special': features_lib.NUM_SPECIALS}
-  model['dtype'] = config['dtype']
-  for name in ('embd_pdrop', 'attn_pdrop', 'resid_pdrop'):
-    if name not in config['dropout']:
-      raise UserError(f'config.dropout.{name} is missing')
-  model.update(config['dropout'])
-  known = {field.name for field in dataclasses.fields(gpt.GPTConfig)}
-  for name in config['dropout']:
-    if name not in known:
-      raise UserError(f'config.dropout.{name}: nothing takes it')
-  return source, None if scratch else params, gpt.GPTConfig(**model)
+  model_config = command.fill(
+    'model',
+    gpt.GPTConfig,
+    model,
+    n_special=features_lib.NUM_SPECIALS,
+    **{name: meta['model'][name] for name in FROM_THE_RUN},
+  )
+  return source, None if scratch else params, model_config
 
 
 if __name__ == '__main__':

@@ -42,13 +42,77 @@ def test_finetune_takes_every_task(name):
 
 
 def test_finetune_has_the_values_of_the_paper():
-  from configs import finetune
+  from configs import finetune, pretrain
 
   config = finetune.get_config('rte')  # REFERENCE §2
   assert (config.optim.peak_lr, config.optim.warmup) == (6.25e-5, 0.002)
   assert (config.data.batch_size, config.train.num_epochs) == (32, 3)
   assert (config.head.clf_pdrop, config.head.lm_coef) == (0.1, 0.5)
   assert config.optim.schedule == 'linear'
+  model, pretraining = config.model, pretrain.get_config().model
+  for rate in ('embd_pdrop', 'attn_pdrop', 'resid_pdrop'):
+    assert model[rate] == pretraining[rate] == 0.1
+
+
+def flat(config):
+  return {
+    f'{section}.{key}': value
+    for section, values in config.to_dict().items()
+    for key, value in (values.items() if isinstance(values, dict) else [])
+  }
+
+
+def differences(a, b):
+  a, b = flat(a), flat(b)
+  assert a.keys() == b.keys()
+  return {key: (a[key], b[key]) for key in a if a[key] != b[key]}
+
+
+def test_where_paper_and_openai_differ():
+  """All of it. `variant` is four rows of REFERENCE §3: see optim_test.py."""
+  from configs import finetune, pretrain
+
+  both = {
+    'model.embedding_dropout': ('sum', 'matrix'),
+    'model.softmax_rows': ('tokens', 'all'),
+    'optim.variant': ('paper', 'openai'),
+  }
+  assert (
+    differences(pretrain.get_config('paper'), pretrain.get_config('openai'))
+    == both
+  )
+  assert differences(
+    finetune.get_config('rte'), finetune.get_config('rte,openai')
+  ) == {
+    **both,
+    'head.lm_reduction': ('tokens', 'sequences'),
+    'data.truncation': ('room', 'halves'),
+    'data.drop_last': (False, True),
+  }
+  assert differences(
+    finetune.get_config('rte,openai,tiny'), finetune.get_config('rte,openai')
+  ).keys() == {
+    'train.num_epochs',
+    'train.num_steps',
+    'train.log_every',
+    'data.batch_size',
+  }
+
+
+def test_pretrain_has_the_values_of_the_paper():
+  from configs import pretrain
+
+  config = pretrain.get_config()  # REFERENCE §1
+  assert config == pretrain.get_config('paper')
+  model, optim = config.model, config.optim
+  assert (model.n_layer, model.n_embd, model.n_head) == (12, 768, 12)
+  assert model.n_ctx == 512
+  assert {model.embd_pdrop, model.attn_pdrop, model.resid_pdrop} == {0.1}
+  assert (optim.b1, optim.b2, optim.eps) == (0.9, 0.999, 1e-8)
+  assert (optim.peak_lr, optim.warmup) == (2.5e-4, 2000)
+  assert (optim.schedule, optim.weight_decay) == ('cosine', 0.01)
+  assert optim.clip_norm == 1
+  assert (config.data.batch_size, config.train.num_epochs) == (64, 100)
 
 
 def test_finetune_wants_one_task():

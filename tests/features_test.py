@@ -142,6 +142,27 @@ def test_pairs_share_the_room(first, second, kept):
   ]
 
 
+@pytest.mark.parametrize(
+  ('first', 'second', 'kept'),
+  [(20, 3, (6, 3)), (3, 20, (3, 6)), (7, 7, (6, 6)), (6, 6, (6, 6))],
+)
+def test_halves_as_the_released_code_cuts(first, second, kept):
+  """Each text to n_ctx // 2 - 2 tokens, though there be room."""
+  pair = (digits(first), digits(second, 5))
+  a, b = ([int(x) for x in text.split()] for text in pair)
+  a, b = a[: kept[0]], b[: kept[1]]
+  one = [START, *a, DELIMITER, *b, EXTRACT]
+  other = [START, *b, DELIMITER, *a, EXTRACT]
+  row = examples.Example(pair, (), 0)
+  for task, expected in ((ENTAILMENT, [one]), (SIMILARITY, [one, other])):
+    built = features.build(task, [row], Numbers(), 16, 'halves')
+    assert sequences(built) == [expected]
+    assert built.num_cut == (kept != (first, second))
+  row = examples.Example((pair[0],), (pair[1], '4'), 0)
+  built = features.build(CHOICE, [row], Numbers(), 16, 'halves')
+  assert sequences(built) == [[one, [START, *a, DELIMITER, 4, EXTRACT]]]
+
+
 def test_long_context_spares_question_and_answers():
   row = examples.Example((digits(40), '7 8'), ('1 2 3', '4'), 0)
   built = lay_out(QUESTION, 16, row)
@@ -192,6 +213,8 @@ def test_what_cannot_be_built():
     lay_out(CLASSIFICATION, 7, examples.Example(('1',), (), 0))
   with pytest.raises(errors.UserError, match='no examples'):
     lay_out(CLASSIFICATION, 16)
+  with pytest.raises(errors.UserError, match='truncation'):
+    features.build(CLASSIFICATION, [], Numbers(), 16, 'thirds')
 
 
 def test_a_batch_by_hand():
@@ -213,11 +236,12 @@ def test_a_batch_by_hand():
     'label': [1, 0, 0],
     'weight': [1, 1, 0],
     'index': [0, 1, -1],
+    'targets': [5, 5, 5],
   }
   assert {key: value.tolist() for key, value in batch.items()} == expected
   for key in ('tokens', 'extract', 'label', 'index'):
     assert batch[key].dtype == np.int32
-  for key in ('weights', 'weight'):
+  for key in ('weights', 'weight', 'targets'):
     assert batch[key].dtype == np.float32
 
 
@@ -270,6 +294,32 @@ def test_every_example_once_whatever_the_hosts(
     np.testing.assert_array_equal(batch['label'][: len(real)], real % 2)
   assert sorted(seen) == list(range(len(lengths)))
   assert whole.shapes(epoch) == sorted(shapes)
+
+
+@pytest.mark.parametrize('hosts', [1, 2])
+def test_drop_last_leaves_out_what_fills_no_batch(hosts):
+  """Others each epoch, and none of an evaluation (C: train.py)."""
+  built = numbered([n % 50 for n in range(22)])
+  widths = (16, 32)
+  left_out = []
+  for epoch in range(3):
+    seen = []
+    for host in range(hosts):
+      batches = features.Batches(
+        built, 8, 1, widths, True, host, hosts, drop_last=True
+      )
+      assert batches.steps_per_epoch == 2
+      for step in range(2):
+        batch = batches.batch(2 * epoch + step)
+        assert batch['weight'].all()
+        seen += batch['index'].tolist()
+    assert len(set(seen)) == len(seen) == 16
+    left_out.append(frozenset(range(22)) - frozenset(seen))
+  assert len(set(left_out)) == 3
+  evaluated = features.Batches(built, 8, 1, widths, drop_last=True)
+  assert evaluated.steps_per_epoch == 3
+  with pytest.raises(errors.UserError, match='22 examples fill no batch'):
+    features.Batches(built, 32, 1, widths, True, drop_last=True)
 
 
 def test_order_is_a_function_of_seed_and_epoch():

@@ -37,11 +37,35 @@ def test_chunked_equals_plain(chunk, monkeypatch):
   )
 
 
-def test_per_sequence_weights():
-  weights = jnp.array([[1.0, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]])
+def test_weights_of_both_reductions():
+  """Two examples of two sequences, a padding one; 6 targets in all."""
+  targets = [
+    [[1.0, 1, 1, 0], [1, 1, 0, 0]],
+    [[1, 1, 0, 0], [0, 1, 1, 0]],
+    [[1, 1, 1, 1], [1, 1, 1, 1]],
+  ]
+  batch = {
+    'weights': jnp.array(targets),
+    'weight': jnp.array([1.0, 1, 0]),
+    'targets': jnp.full(3, 3.0),
+  }
+  third = 2 / 6  # two examples, six targets
+  np.testing.assert_allclose(
+    losses.lm_weights(batch, 'tokens'),
+    [
+      [[0, third, third, 0], [0, third, 0, 0]],
+      [[0, third, 0, 0], [0, third, third, 0]],
+      np.zeros((2, 4)),
+    ],
+    rtol=1e-7,
+  )
   np.testing.assert_array_equal(
-    losses.per_sequence(weights),
-    [[0, 0.5, 0.5, 0], [0, 1, 0, 0], [0, 0, 0, 0]],
+    losses.lm_weights(batch, 'sequences'),
+    [
+      [[0, 0.25, 0.25, 0], [0, 0.5, 0, 0]],
+      [[0, 0.5, 0, 0], [0, 0.25, 0.25, 0]],
+      np.zeros((2, 4)),
+    ],
   )
 
 

@@ -286,7 +286,6 @@ def test_finetune_pretrained_and_scratch(data, run, tmp_path):
         row = {'text': text, 'label': ('bad', 'good')[label]}
         file.write(json.dumps(row) + '\n')
   options = (
-    '--config=configs/own_task.py',
     f'--config.data.path={task}',
     '--config.train.num_epochs=8',
     '--config.data.batch_size=8',
@@ -295,9 +294,12 @@ def test_finetune_pretrained_and_scratch(data, run, tmp_path):
   for name, start in (
     ('pretrained', (f'--config.init_from={run}',)),
     ('scratch', ('--config.init_from=none', f'--config.like={run}')),
+    ('openai', (f'--config.init_from={run}',)),
   ):
     workdir = tmp_path / name
-    good('finetune', *options, *start, f'--workdir={workdir}')
+    words = ':openai' if name == 'openai' else ''
+    config = f'--config=configs/own_task.py{words}'
+    good('finetune', config, *options, *start, f'--workdir={workdir}')
     scores = _json(workdir / 'scores.json')
     table = (workdir / 'predictions' / 'dev.tsv').read_text().splitlines()
     rows = [line.split('\t') for line in table[1:]]
@@ -305,10 +307,25 @@ def test_finetune_pretrained_and_scratch(data, run, tmp_path):
     right = np.mean([int(r[1]) == int(r[2]) for r in rows])
     assert scores['score'] == pytest.approx(right)
     assert right > 0.9
+    # Of the best checkpoint on the dev set, the first of equals.
+    lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+    evaluations = {
+      row['step']: row['eval_accuracy']
+      for row in map(json.loads, lines)
+      if 'eval_accuracy' in row
+    }
+    assert len(evaluations) == 8
+    best = max(evaluations.values())
+    assert scores['score'] == pytest.approx(best)
+    assert scores['step'] == min(s for s, x in evaluations.items() if x == best)
+    numerics = ('sum', 'tokens') if name != 'openai' else ('matrix', 'all')
+    model = scores['model']
+    assert (model['embedding_dropout'], model['softmax_rows']) == numerics
   bad = task / 'dev.jsonl'
   bad.write_text('{"text": "x", "label": "so-so"}\n')
   line = refused(
     'finetune',
+    '--config=configs/own_task.py',
     *options,
     f'--config.init_from={run}',
     f'--workdir={tmp_path}/bad',

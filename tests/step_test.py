@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.model import gpt, heads
+from gpt1_jax.model import gpt
 from gpt1_jax.train import optim, sharding, step as step_lib
 from tests import gpt_test
 
@@ -174,46 +174,3 @@ def test_impossible_meshes_are_refused():
     sharding.check_divides(mesh, 6, 1, n_embd=64, n_head=4)
   with pytest.raises(UserError, match='n_head'):
     sharding.check_divides(mesh, 8, 1, n_embd=64, n_head=3)
-
-
-def test_finetuning_loss_by_hand():
-  model = gpt.GPT(gpt_test.SMALL)
-  head = heads.Head('choice', 1, 0.0)
-  params = {'gpt': nn.unbox(new_state(model, optim.optax.sgd(0.1))).params}
-  params = {'gpt': params['gpt']['gpt']}
-  params['head'] = nn.unbox(
-    head.init(
-      jax.random.key(3),
-      jnp.zeros((1, 2, 64)),
-      seed_2=None,
-      rows_B=jnp.zeros(1, jnp.uint32),
-    )
-  )['params']
-  rng = np.random.default_rng(1)
-  batch = {
-    'tokens': rng.integers(0, 101, (3, 2, 8), np.int32),
-    'weights': np.ones((3, 2, 8), np.float32),
-    'extract': np.array([[7, 4], [6, 7], [5, 5]], np.int32),
-    'label': np.array([1, 0, 0], np.int32),
-    'weight': np.array([1, 1, 0], np.float32),
-  }
-  rows = jnp.arange(3, dtype=jnp.uint32)
-  loss, weight, sums = step_lib.finetune_loss(model, head, 0.5)(
-    params, jax.tree.map(jnp.asarray, batch), None, rows
-  )
-  assert float(weight) == 2
-  total = 0.0
-  for b in range(2):
-    outputs, lm = [], []
-    for c in range(2):
-      tokens = batch['tokens'][b, c][None]
-      h, table = model.apply({'params': params['gpt']}, tokens, seed_2=None)
-      clf = params['head']['clf']
-      outputs.append(h[0, batch['extract'][b, c]] @ clf['kernel'] + clf['bias'])
-      log_probs = jax.nn.log_softmax(h[0, :-1] @ table.T)
-      lm.append(-np.mean([log_probs[t, tokens[0, t + 1]] for t in range(7)]))
-    outputs = np.concatenate(outputs)
-    np.testing.assert_allclose(sums['outputs'][b], outputs, atol=1e-5)
-    total += -jax.nn.log_softmax(outputs)[batch['label'][b]]
-    total += 0.5 * np.mean(lm)
-  assert float(loss) == pytest.approx(float(total), rel=1e-6)

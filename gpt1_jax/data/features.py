@@ -16,6 +16,7 @@ from gpt1_jax import errors
 from gpt1_jax.data import examples as examples_lib, tasks
 
 NUM_SPECIALS = 3  # start, delimiter, extract, after the vocabulary (P §3.3)
+TRUNCATIONS = ('room', 'halves')
 
 
 class Encoder(Protocol):
@@ -58,6 +59,11 @@ class Features:
     each = np.diff(self.ends, prepend=0)
     return each.reshape(-1, self.num_choices).max(axis=1)
 
+  def targets(self) -> np.ndarray:
+    """int64[N], tokens of each example that the language model predicts."""
+    each = np.diff(self.ends, prepend=0) - 1
+    return each.reshape(-1, self.num_choices).sum(axis=1)
+
   def sequence(self, example: int, choice: int) -> np.ndarray:
     """int32 tokens of one sequence."""
     number = example * self.num_choices + choice
@@ -70,6 +76,7 @@ def build(
   examples: Sequence[examples_lib.Example],
   tokenizer: Encoder,
   n_ctx: int,
+  truncation: str = 'room',
 ) -> Features:
   """Lays out `examples` as REFERENCE §2 says (P §3.3).
 
@@ -80,16 +87,22 @@ def build(
   - similarity: entailment's layout in both orders, C = 2
   - choice: start context question delimiter answer extract for each answer
 
-  Nothing is cut that fits. Else each text loses its end: a single text keeps
-  n_ctx - 2 tokens; of a pair each is sure of n_ctx // 2 - 2 tokens (what the
-  released code cuts to) and takes what the other leaves of n_ctx - 3. For
-  choice the pair is the context with its question, and the longest answer:
-  all answers see the same context, only the context's end is cut and the
-  question survives (unless it alone is longer than that half).
+  Truncation 'room': nothing is cut that fits. Else each text loses its end: a
+  single text keeps n_ctx - 2 tokens; of a pair each is sure of n_ctx // 2 - 2
+  tokens and takes what the other leaves of n_ctx - 3. For choice the pair is
+  the context with its question, and the longest answer: all answers see the
+  same context, only the context's end is cut and the question survives
+  (unless it alone is longer than that half). 'halves': each of a pair keeps
+  n_ctx // 2 - 2 tokens and no more, though the other be short (C: train.py).
 
   Raises:
-    UserError: n_ctx below 8, or no examples.
+    UserError: n_ctx below 8, no such truncation, or no examples.
   """
+  if truncation not in TRUNCATIONS:
+    raise errors.UserError(
+      f'config.data.truncation is {truncation!r}: one of '
+      + ', '.join(TRUNCATIONS)
+    )
   if n_ctx < 8:
     raise errors.UserError(
       f'n_ctx is {n_ctx}: fine-tuning needs 8 positions or more'
@@ -98,11 +111,12 @@ def build(
     raise errors.UserError(f'task {task.name}: no examples')
   # Premises and contexts come several times in a row; lists are not changed.
   encode = functools.lru_cache(4096)(tokenizer.encode)
+  halves = truncation == 'halves'
   parts: list[np.ndarray] = []
   num_cut = 0
   for example in examples:
     sequences, cut = _lay_out(
-      task.kind, example, encode, tokenizer.vocab_size, n_ctx
+      task.kind, example, encode, tokenizer.vocab_size, n_ctx, halves
     )
     parts += [np.asarray(sequence, np.int32) for sequence in sequences]
     num_cut += cut
@@ -133,6 +147,7 @@ class Batches:
     train: bool = False,
     host_index: int = 0,
     host_count: int = 1,
+    drop_last: bool = False,
   ):
     """Plans the batches; nothing is padded before it is asked for.
 
@@ -145,9 +160,12 @@ class Batches:
       train: shuffle anew each epoch; else file order within each width.
       host_index: this host.
       host_count: hosts; each gets batch_size / host_count rows of a batch.
+      drop_last: leave out, each epoch, the examples that do not fill a last
+        batch (training only; C: train.py), instead of padding it.
 
     Raises:
-      UserError: batch_size is not a multiple of host_count, or no lengths fit.
+      UserError: batch_size is not a multiple of host_count, no lengths fit, or
+        no batch is full and drop_last leaves none.
     """
     if batch_size < 1 or batch_size % host_count:
       raise errors.UserError(
@@ -159,13 +177,23 @@ class Batches:
       raise errors.UserError(f'config.data.lengths is {lengths}: all above 0')
     n_ctx = features.n_ctx
     self.features = features
-    self.steps_per_epoch = -(-features.num_examples // batch_size)
+    count = features.num_examples
+    if train and drop_last:
+      count -= count % batch_size
+    if not count:
+      raise errors.UserError(
+        f'config.data.batch_size is {batch_size} and data.drop_last is on: '
+        f'{features.num_examples} examples fill no batch'
+      )
+    self.steps_per_epoch = -(-count // batch_size)
     self._widths = np.array(
       sorted({*(min(length, n_ctx) for length in lengths), n_ctx})
     )
     # Number of the smallest width that holds the example.
     self._groups = np.searchsorted(self._widths, features.lengths())
     self._batch_size, self._seed, self._train = batch_size, seed, train
+    self._count = count  # examples of an epoch
+    self._targets = features.targets()
     per_host = batch_size // host_count
     self._rows = slice(host_index * per_host, (host_index + 1) * per_host)
     self._plan: tuple[int, np.ndarray] = (-1, np.empty(0))
@@ -178,12 +206,15 @@ class Batches:
       target of the language model (all but the first of a sequence, specials
       included); extract int32[B, C], position of the extract token; label
       int32[B] or float32[B]; weight float32[B], 0 for padding; index int32[B],
-      number of the example, -1 for padding.
+      number of the example, -1 for padding; targets float32[B], in each row how
+      many targets an example of the whole batch, all hosts', has on average.
       T is one for all hosts: the smallest width that holds the whole batch.
     """
     epoch, position = divmod(step, self.steps_per_epoch)
     indices = self._order(epoch)[position]
-    width = self._widths[self._groups[indices[indices >= 0]].max()]
+    present = indices[indices >= 0]
+    width = self._widths[self._groups[present].max()]
+    targets = self._targets[present].mean()
     indices = indices[self._rows]
     features, C = self.features, self.features.num_choices
     shape = (len(indices), C, int(width))
@@ -205,6 +236,7 @@ class Batches:
       'label': label.astype(features.labels.dtype),
       'weight': real.astype(np.float32),
       'index': indices.astype(np.int32),
+      'targets': np.full(len(indices), targets, np.float32),
     }
 
   def shapes(self, epoch: int = 0) -> list[tuple[int, int, int]]:
@@ -221,15 +253,14 @@ class Batches:
       epoch = 0
     if self._plan[0] == epoch:
       return self._plan[1]
-    count = self.features.num_examples
-    order = np.arange(count)
+    order = np.arange(self.features.num_examples)
     if self._train:
       rng = np.random.default_rng((self._seed, epoch))
-      order = rng.permutation(count)
+      order = rng.permutation(order)[: self._count]
     # A stable sort keeps the shuffle within a width: batches are as mixed as
     # they can be while only those at a border hold two widths.
     order = order[np.argsort(self._groups[order], kind='stable')]
-    padding = self.steps_per_epoch * self._batch_size - count
+    padding = self.steps_per_epoch * self._batch_size - self._count
     order = np.pad(order, (0, padding), constant_values=-1)
     order = order.reshape(self.steps_per_epoch, self._batch_size)
     if self._train:
@@ -244,6 +275,7 @@ def _lay_out(
   encode: Callable[[str], list[int]],
   vocab_size: int,
   n_ctx: int,
+  halves: bool,
 ) -> tuple[list[list[int]], bool]:
   """The sequences of one example, and whether anything was cut."""
   start, delimiter, extract = range(vocab_size, vocab_size + 3)
@@ -256,14 +288,14 @@ def _lay_out(
     answers = [encode(answer) for answer in example.choices]
     before = len(first) + len(question)
     longest = max(map(len, answers))
-    room, answer_room = _share(before, longest, n_ctx)
+    room, answer_room = _share(before, longest, n_ctx, halves)
     head = first[: max(0, room - len(question))] + question
     head = head[:room]
     pairs = [(head, answer[:answer_room]) for answer in answers]
   else:
     second = others[0]
     before, longest = len(first), len(second)
-    room, answer_room = _share(before, longest, n_ctx)
+    room, answer_room = _share(before, longest, n_ctx, halves)
     pairs = [(first[:room], second[:answer_room])]
     if kind == 'similarity':
       pairs.append(pairs[0][::-1])
@@ -271,8 +303,12 @@ def _lay_out(
   return sequences, before > room or longest > answer_room
 
 
-def _share(first: int, second: int, n_ctx: int) -> tuple[int, int]:
+def _share(
+  first: int, second: int, n_ctx: int, halves: bool
+) -> tuple[int, int]:
   """Tokens kept of two texts so that they fit beside three specials."""
   room, half = n_ctx - 3, n_ctx // 2 - 2
+  if halves:
+    return min(first, half), min(second, half)
   second = min(second, max(half, room - first))
   return min(first, room - second), second

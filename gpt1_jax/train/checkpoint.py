@@ -37,9 +37,7 @@ class Checkpoints:
         [
           policy,
           preservation_policy.BestN(
-            get_metric_fn=lambda metrics: metrics['best'],
-            n=1,
-            keep_checkpoints_without_metrics=False,
+            get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False
           ),
         ]
       )
@@ -48,6 +46,8 @@ class Checkpoints:
       self._directory,
       options=ocp.CheckpointManagerOptions(
         preservation_policy=policy,
+        # Metrics are written to disk only if there is one.
+        best_fn=_rank if keep_best else None,
         cleanup_tmp_directories=True,
       ),
       item_names=('state', 'meta'),
@@ -68,6 +68,8 @@ class Checkpoints:
     """Starts saving; the copy off the device is done when this returns."""
     if step in self._manager.all_steps():
       return
+    if metrics:
+      metrics = {**metrics, 'step': step}
     self._manager.save(
       step,
       args=ocp.args.Composite(
@@ -164,16 +166,16 @@ def read(
   return restored['params'], facts, step
 
 
+def _rank(metrics: dict[str, float]) -> tuple[float, float]:
+  """Higher is better; of equals the earlier (C: train.py)."""
+  return metrics['best'], -metrics['step']
+
+
 def _best_step(manager: ocp.CheckpointManager, steps: list[int]) -> int:
   """The step with the highest saved 'best' metric, else the latest."""
-  scores = {}
-  for step in steps:
-    metrics = manager.metrics(step)
-    if metrics and 'best' in metrics:
-      scores[step] = metrics['best']
-  if not scores:
-    return max(steps)
-  return min(scores, key=lambda s: (-scores[s], s))
+  saved = [manager.metrics(step) for step in steps]
+  ranks = [_rank(metrics) for metrics in saved if metrics]
+  return -int(max(ranks)[1]) if ranks else max(steps)
 
 
 def _directory(workdir: str) -> pathlib.Path:

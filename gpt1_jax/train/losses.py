@@ -12,6 +12,8 @@ from gpt1_jax.model.linear import einsum
 # Tokens whose logits are alive at a time; a whole batch of them in float32
 # would be the largest array of the program.
 CHUNK_TOKENS = 2048
+# Of the LM loss in fine-tuning; see `lm_weights`.
+LM_REDUCTIONS = ('tokens', 'sequences')
 
 
 def lm_loss(
@@ -126,7 +128,24 @@ def task_loss(outputs_BY: jax.Array, label_B: jax.Array) -> jax.Array:
   return -jnp.take_along_axis(log_probs_BY, label_B[:, None], axis=1)[:, 0]
 
 
-def per_sequence(weights_BT: jax.Array) -> jax.Array:
-  """Weights that sum to 1 in each sequence that has any (C: train.py)."""
-  weights_BT = weights_BT.at[:, 0].set(0.0)
-  return weights_BT / jnp.maximum(weights_BT.sum(axis=1, keepdims=True), 1.0)
+def lm_weights(batch: dict[str, jax.Array], reduction: str) -> jax.Array:
+  """Weights with which `lm_loss` is a mean times the number of examples.
+
+  Args:
+    batch: of fine-tuning, whole or a part: 'weights' float32 [B, C, T], 1 at
+      the targets of the language model; 'weight' float32 [B], 0 for padding;
+      'targets' float32 [B], how many an example of the whole batch has, on
+      average.
+    reduction: 'tokens', the mean over the batch's targets, as pretraining has
+      it (P §3.2: L1 is the objective of §3.1); or 'sequences', the mean over
+      sequences of the mean over each one's targets (C: train.py).
+
+  Returns:
+    float32 [B, C, T].
+  """
+  weights_BCT = batch['weights'].at[..., 0].set(0.0)
+  weights_BCT *= batch['weight'][:, None, None]
+  if reduction == 'tokens':
+    return weights_BCT / batch['targets'][:, None, None]
+  each_BC1 = jnp.maximum(weights_BCT.sum(axis=2, keepdims=True), 1.0)
+  return weights_BCT / each_BC1 / weights_BCT.shape[1]

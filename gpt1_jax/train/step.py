@@ -54,8 +54,7 @@ def train_step(
   Returns:
     The new state, and scalars: loss, grad_norm, learning_rate.
   """
-  key = jax.random.fold_in(jax.random.key(seed), state.step)
-  seed_2 = jax.random.key_data(key)
+  seed_2 = dropout_seed(seed, state.step)
   B = next(iter(batch.values())).shape[0]
   batch = {**batch, 'rows': jnp.arange(B, dtype=jnp.uint32)}
 
@@ -91,6 +90,12 @@ def train_step(
     'learning_rate': rate(state.step),
   }
   return TrainState(state.step + 1, params, opt_state), metrics
+
+
+def dropout_seed(seed: int, step: jax.Array) -> jax.Array:
+  """uint32 [2]: what keys the dropout masks of the update at `step`."""
+  key = jax.random.fold_in(jax.random.key(seed), step)
+  return jax.random.key_data(key)
 
 
 def jit_train_step(
@@ -132,12 +137,13 @@ def pretrain_loss(model: gpt.GPT) -> LossFn:
   return loss_fn
 
 
-def finetune_loss(model: gpt.GPT, head: heads.Head, lm_coef: float) -> LossFn:
+def finetune_loss(
+  model: gpt.GPT, head: heads.Head, lm_coef: float, lm_reduction: str
+) -> LossFn:
   """L3 = L2 + lm_coef * L1 of P §3.2: sums over examples.
 
-  L1 of an example is the mean over its sequences of the mean over their
-  tokens, specials included (C: train.py). `sums` holds 'outputs', float32
-  [B, Y], and the two parts of the loss.
+  L1 is over all tokens, specials included, reduced as `losses.lm_weights` says.
+  `sums` holds 'outputs', float32 [B, Y], and the two parts of the loss.
   """
 
   def loss_fn(params, batch, seed_2, rows_B):
@@ -161,8 +167,7 @@ def finetune_loss(model: gpt.GPT, head: heads.Head, lm_coef: float) -> LossFn:
     task = jnp.sum(task_B * batch['weight'])
     lm = jnp.float32(0)
     if lm_coef:
-      weights_BT = losses.per_sequence(batch['weights'].reshape(B * C, T))
-      weights_BT *= jnp.repeat(batch['weight'], C)[:, None] / C
+      weights_BT = losses.lm_weights(batch, lm_reduction).reshape(B * C, T)
       lm = losses.lm_loss(h_BTD, embed_VD, tokens_BT, weights_BT)
     sums = {'outputs': outputs_BY, 'task_loss': task, 'lm_loss': lm}
     return task + lm_coef * lm, batch['weight'].sum(), sums
