@@ -28,6 +28,7 @@ from gpt1_jax import command
 from gpt1_jax.data import (
   examples as examples_lib,
   features as features_lib,
+  sources,
   tasks,
   tokenizer as tokenizer_lib,
 )
@@ -111,7 +112,7 @@ def finetune(config: dict[str, Any], workdir: str) -> dict[str, Any]:
   tokenizer = tokenizer_lib.load(source)
   batches = {}
   for split in ('train', *task.dev_splits):
-    if split not in ('train', 'dev') and not examples_lib.has(
+    if split not in ('train', 'dev') and not sources.has(
       task, data.path, split
     ):
       continue
