@@ -181,12 +181,14 @@ def pretrain_loss(model: gpt.GPT) -> LossFn:
   return loss_fn
 
 
-def finetune_loss(model: gpt.GPT, head: heads.Head, lm_coef: float) -> LossFn:
+def finetune_loss(
+  model: gpt.GPT, head: heads.Head, lm_coef: float, low: float = 0.0
+) -> LossFn:
   """L3 = L2 + lm_coef * L1 of P §3.2: sums over examples.
 
   L1 of an example is the mean over its sequences of the mean over their
   tokens, specials included (C: train.py). `sums` holds 'outputs', float32
-  [B, Y], and the two parts of the loss.
+  [B, Y], and the two parts of the loss. `low`: see `losses.task_loss`.
   """
 
   def loss_fn(params, batch, seed_2, rows_B):
@@ -206,7 +208,7 @@ def finetune_loss(model: gpt.GPT, head: heads.Head, lm_coef: float) -> LossFn:
       seed_2=seed_2,
       rows_B=rows_B,
     )
-    task_B = losses.task_loss(outputs_BY, batch['label'])
+    task_B = losses.task_loss(outputs_BY, batch['label'], low)
     task = jnp.sum(task_B * batch['weight'])
     lm = jnp.float32(0)
     if lm_coef:
