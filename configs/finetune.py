@@ -9,6 +9,10 @@ the shape and the tokenizer of a run: --config.init_from=none
 --config.like=runs/mini. `:rte,tiny` takes 20 updates, seconds on a CPU, to
 see that all is in place.
 
+`:all` runs the twelve tasks of the paper in turn, each in WORKDIR/TASK, and
+goes on where it stopped. --config.train.seeds=10 runs ten seeds (the released
+code reports the median of ten).
+
 config.data.path is the folder, zip or tar of the task's original files, or a
 folder that holds such ones; or `tfds`, which downloads the task with TFDS into
 its own place, or `tfds:FOLDER`, into another.
@@ -68,6 +72,9 @@ def get_config(
   config.head = ml_collections.ConfigDict()
   config.head.clf_pdrop = 0.1  # P §4.1: dropout on the classifier
   config.head.lm_coef = 0.5  # P §3.2, §4.1: lambda
+  # stsb: 'scalar', squared error; or 'classes', cross-entropy over 0..5 with
+  # the score spread over its two neighbours. P is silent.
+  config.head.regression = 'scalar'
 
   config.dropout = ml_collections.ConfigDict()
   config.dropout.embd_pdrop = 0.1  # P §4.1, "reuse the settings"
@@ -93,6 +100,7 @@ def get_config(
   config.train.keep = 1
   config.train.microbatches = 1
   config.train.seed = 0
+  config.train.seeds = 1  # runs; the next takes the next train.seed, data.seed
 
   config.data = ml_collections.ConfigDict()
   config.data.path = config_dict.placeholder(str)  # see above

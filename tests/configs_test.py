@@ -51,9 +51,13 @@ def test_finetune_has_the_values_of_the_paper():
   assert config.optim.schedule == 'linear'
 
 
-def test_finetune_wants_one_task():
+def test_finetune_wants_one_task_or_all():
   from configs import finetune
 
+  assert finetune.get_config('all').task == 'all'
+  assert finetune.get_config('all,tiny').train.num_steps == 20
+  assert set(tasks.TWELVE) < set(tasks.TASKS)
+  assert len(set(tasks.TWELVE)) == 12
   assert finetune.get_config().task is None
   with pytest.raises(ValueError, match='one task'):
     finetune.get_config('rte,cola')

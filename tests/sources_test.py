@@ -97,8 +97,8 @@ def test_half_of_race_is_not_the_whole(archives):
 @pytest.fixture
 def stories(tmp_path):
   """Story Cloze's two files under the names they are handed out with."""
-  folder = tmp_path / 'StoryCloze'
-  folder.mkdir()
+  folder = tmp_path / 'stories' / 'StoryCloze'
+  folder.mkdir(parents=True)
   for part, count in (('val', 1871), ('test', 20)):
     name = f'cloze_test_{part}__spring2016 - cloze_test_ALL_{part}.csv'
     with (folder / name).open('w', newline='') as file:
@@ -107,7 +107,7 @@ def stories(tmp_path):
       for i in range(count):
         texts = (f'{part} "{i}", sentence {n}.' for n in range(6))
         table.writerow([f'id-{i}', *texts, 1 + i % 2])
-  return tmp_path
+  return folder.parent
 
 
 def test_story_cloze_is_split_as_the_released_code_does(stories):

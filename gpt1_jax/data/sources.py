@@ -40,6 +40,11 @@ def has(task: tasks.Task, path: str | None, split: str) -> bool:
   return source is not None or ids is not None
 
 
+def is_tfds(path: str | None) -> bool:
+  """Whether config.data.path means TFDS."""
+  return _tfds_folder(path) is not None
+
+
 def read(
   task: tasks.Task, path: str | None, split: str
 ) -> tuple[str, Iterator[Numbered]]:

@@ -105,6 +105,21 @@ class Task:
     return 1 if self.kind == 'choice' else max(1, len(self.labels))
 
   @property
+  def whole_numbers(self) -> tuple[int, ...]:
+    """The whole numbers within the bounds, for a head with one output each.
+
+    Raises:
+      UserError: there are no bounds, or they are not whole numbers.
+    """
+    low, high = self.bounds or (0.5, 0.5)
+    if not self.regression or low % 1 or high % 1 or high <= low:
+      raise errors.UserError(
+        f'task {self.name}: config.head.regression=classes needs a value with '
+        'bounds that are whole numbers (config.task.bounds)'
+      )
+    return tuple(range(int(low), int(high) + 1))
+
+  @property
   def dev_splits(self) -> tuple[str, ...]:
     """Splits to evaluate; the best checkpoint is kept by the first."""
     return tuple(split for split in self.files if split.startswith('dev'))
