@@ -8,6 +8,7 @@ import shutil
 import jax
 import jax.numpy as jnp
 import pytest
+from absl import logging
 from flax import linen as nn
 from jax import monitoring
 
@@ -148,6 +149,15 @@ def compiled():
   monitoring.register_event_duration_secs_listener(listener)
   yield lambda: events.count('/jax/core/compile/backend_compile_duration')
   monitoring.unregister_event_duration_listener(listener)
+
+
+def test_reading_a_run_leaves_warnings_on(pretrained):
+  before = logging.get_verbosity()
+  logging.set_verbosity(logging.WARNING)
+  checkpoint.read(str(pretrained))
+  checkpoint.Checkpoints(str(pretrained), keep=1, keep_best=False).close()
+  assert logging.get_verbosity() == logging.WARNING
+  logging.set_verbosity(before)
 
 
 @pytest.mark.slow
