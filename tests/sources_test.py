@@ -275,6 +275,7 @@ def test_tfds_that_cannot_be_read_is_one_line(tmp_path):
     examples.read(tasks.resolve(fields), f'tfds:{tmp_path}', 'train')
   assert str(caught.value).startswith('tfds:no_such_set:train: cannot be read')
   assert '\n' not in str(caught.value)
+  assert not sources.has(tasks.resolve(fields), f'tfds:{tmp_path}', 'train')
   fields['tfds'] = {'train': 'rte'}
   with pytest.raises(errors.UserError, match=r'tfds:rte: NAME\[/CONFIG\]'):
     examples.read(tasks.resolve(fields), 'tfds', 'train')

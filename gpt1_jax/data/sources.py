@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from gpt1_jax import errors
 from gpt1_jax.data import archives, rows, tasks, tfds_rows
@@ -21,15 +22,22 @@ Numbered = tuple[int, str, dict[str, Any]]
 
 
 def has(task: tasks.Task, path: str | None, split: str) -> bool:
-  """Whether `read` would find this split."""
+  """Whether `read` would find this split.
+
+  A data set that TFDS cannot provide is logged and counts as not found.
+  """
   if split not in task.files:
     return False
   tfds = _tfds_folder(path)
   if tfds is not None:
     addresses = task.tfds.get(split, ())
-    return bool(addresses) and all(
-      tfds_rows.has(address, tfds) for address in addresses
-    )
+    try:
+      return bool(addresses) and all(
+        tfds_rows.has(address, tfds) for address in addresses
+      )
+    except errors.UserError as error:
+      logging.warning('%s is left out: %s', split, error)
+      return False
   folder = _folder(path)
   if task.layout == 'articles':
     return all(
