@@ -64,6 +64,8 @@ def _seeds(job: tuning.Tuning, workdir: str) -> dict[str, Any]:
 def _all(config: dict[str, Any], workdir: str) -> dict[str, Any]:
   """The twelve tasks in turn; one that fails does not keep the others."""
   # What is wrong with all of them is said once, and what is missing at once.
+  if (pathlib.Path(workdir) / 'config.json').exists():
+    raise UserError(f'{workdir}: holds a run; give another --workdir')
   command.sections(config, *tuning.SECTIONS)
   transfer.source(config)
   path = config['data'].get('path')
@@ -82,15 +84,15 @@ def _all(config: dict[str, Any], workdir: str) -> dict[str, Any]:
       print(f'{name}: {error}')
     if jax.process_index() == 0:
       _write_summary(pathlib.Path(workdir), results)
-  table = summary.markdown(summary.rows(results))
+  table = summary.markdown(results)
   if jax.process_index() == 0:
     print(f'\n{table}\n{workdir}/results.md and results.json hold this table')
   failed = [name for name in results if 'error' in results[name]]
   if failed:
     raise UserError(
       f'{len(failed)} of {len(results)} tasks have no score '
-      f'({", ".join(failed)}); the table says why. Started again, only these '
-      'are run'
+      f'({", ".join(failed)}); the reasons stand below the table. Started '
+      'again, only these are run'
     )
   return results
 
@@ -113,9 +115,7 @@ def _finished(workdir: str, config: dict[str, Any]) -> dict[str, Any] | None:
 def _write_summary(workdir: pathlib.Path, results: dict[str, Any]) -> None:
   workdir.mkdir(parents=True, exist_ok=True)
   run.write_json(workdir / 'results.json', results)
-  run.write_text(
-    workdir / 'results.md', summary.markdown(summary.rows(results))
-  )
+  run.write_text(workdir / 'results.md', summary.markdown(results))
   _gather(workdir, list(results))
 
 

@@ -61,7 +61,7 @@ def rows(results: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
   out = [list(HEADER)]
   for name, result in results.items():
     if 'error' in result:
-      out.append([name, result['error'], *[''] * (len(HEADER) - 2)])
+      out.append([name, 'no score', *[''] * (len(HEADER) - 2)])
       continue
     for split, metrics in result['splits'].items():
       for metric, value in metrics.items():
@@ -74,19 +74,23 @@ def rows(results: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
   return out
 
 
-def markdown(table: Sequence[Sequence[str]]) -> str:
-  """A table whose first row is the header, in columns that line up."""
-  header, *body = [[c.replace('|', '\\|') for c in row] for row in table]
-  # A reason instead of scores may be as long as it likes.
-  whole = [row for row in (header, *body) if row[-1]]
-  widths = [max(map(len, column)) for column in zip(*whole, strict=True)]
-  lines = [header, ['-' * width for width in widths], *body]
-  return ''.join(
+def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
+  """The table of `rows`, and below it why a task has no score."""
+  table = rows(results)
+  widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+  header, *body = table
+  lines = [
     '| '
     + ' | '.join(c.ljust(w) for c, w in zip(row, widths, strict=True))
-    + ' |\n'
-    for row in lines
-  )
+    + ' |'
+    for row in (header, ['-' * width for width in widths], *body)
+  ]
+  reasons = [
+    f'- {name}: {result["error"]}'
+    for name, result in results.items()
+    if 'error' in result
+  ]
+  return '\n'.join([*lines, *([''] if reasons else []), *reasons, ''])
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:
