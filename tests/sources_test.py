@@ -9,6 +9,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 import numpy as np
@@ -81,7 +82,9 @@ def test_race_is_flattened_to_questions(archives, tmp_path):
   labels = [example.label for example in whole[:5]]
   assert labels == [0, 2, 0, 3, 1]
   zipfile.ZipFile(archives / 'race-all.zip').extractall(tmp_path)
-  for path in ('dummy_data', 'dummy_data/RACE'):
+  with tarfile.open(tmp_path / 'RACE.tar.gz', 'w:gz') as tar:
+    tar.add(tmp_path / 'dummy_data' / 'RACE', 'RACE')
+  for path in ('dummy_data', 'dummy_data/RACE', 'RACE.tar.gz'):
     assert examples.read(tasks.TASKS['race'], tmp_path / path, 'dev') == whole
 
 
