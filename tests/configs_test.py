@@ -115,9 +115,13 @@ def test_pretrain_has_the_values_of_the_paper():
   assert (config.data.batch_size, config.train.num_epochs) == (64, 100)
 
 
-def test_finetune_wants_one_task():
+def test_finetune_wants_one_task_or_all():
   from configs import finetune
 
+  assert finetune.get_config('all').task == 'all'
+  assert finetune.get_config('all,tiny').train.num_steps == 20
+  assert set(tasks.TWELVE) < set(tasks.TASKS)
+  assert len(set(tasks.TWELVE)) == 12
   assert finetune.get_config().task is None
   with pytest.raises(ValueError, match='one task'):
     finetune.get_config('rte,cola')

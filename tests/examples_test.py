@@ -7,7 +7,7 @@ import pytest
 from absl import logging
 
 from gpt1_jax import errors
-from gpt1_jax.data import examples, tasks
+from gpt1_jax.data import examples, sources, tasks
 
 
 def write(folder, name, lines):
@@ -47,7 +47,7 @@ def test_real_glue_tasks_whole(shared_data, name, rows, first):
     if split == 'train':
       assert found[0].label == first
   assert examples.read(task, glue, 'dev') == found
-  assert not examples.has(task, glue, 'test')
+  assert not sources.has(task, glue, 'test')
 
 
 # Task, archive, splits and rows; the last training example.
@@ -143,6 +143,9 @@ def test_qqp_rows_broken_in_two_are_dropped_and_counted(tmp_path, warned):
   ]
   assert len(warned) == 1
   assert '3 rows cut short' in warned[0]
+  write(tmp_path, 'test.tsv', ['id\tquestion1\tquestion2', '0\ta', '1\tb\tc'])
+  found = examples.read(tasks.TASKS['qqp'], tmp_path, 'test')
+  assert [e.texts for e in found] == [('a', ''), ('b', 'c')]  # none is dropped
 
 
 def test_snli_rows_without_gold_label_are_dropped_and_counted(tmp_path, warned):
@@ -192,7 +195,6 @@ GOOD = {'text': 'a', 'text_pair': 'b', 'choices': ['c', 'd'], 'label': 'no'}
     (OWN, {'label': 'maybe'}, "label 'maybe' in column 'label'; allowed: no,"),
     (OWN, {'label': 1}, 'label 1 in column'),
     (OWN, {'label': True}, "label 'true' in column"),
-    (OWN, {'label': None}, "no 'label' in this row; allowed: no, yes"),
     (OWN, {'label': ['no']}, "label ['no']"),
     (OWN, {'text': 5}, "'text' is 5 where a text is wanted"),
     (OWN, {'text_pair': None}, "'text_pair' is None"),
@@ -201,7 +203,7 @@ GOOD = {'text': 'a', 'text_pair': 'b', 'choices': ['c', 'd'], 'label': 'no'}
     (VALUE, {'label': float('nan')}, 'label nan'),
     (VALUE, {'label': True}, "label 'true'"),
     (CHOICE, {'label': 2}, 'label 2 in column'),
-    (CHOICE, {'label': -1}, 'allowed: 0, 1'),
+    (CHOICE, {'label': -2}, 'allowed: 0, 1'),
     (CHOICE, {'label': 0, 'choices': ['c']}, 'a list of two or more'),
     (CHOICE, {'label': 0, 'choices': ['c', 1]}, 'a list of two or more'),
     (CHOICE, {'label': 0, 'choices': 'cd'}, 'a list of two or more'),
@@ -218,6 +220,11 @@ def test_bad_rows_name_file_and_line(tmp_path, fields, change, what):
 
 
 def test_column_missing_in_a_row_or_in_a_header(tmp_path):
+  jsonl(tmp_path, 'train.jsonl', GOOD, {'text': 'a', 'text_pair': 'b'})
+  with pytest.raises(
+    errors.UserError, match=r"jsonl:2: no 'label' in this row; allowed: no, yes"
+  ):
+    examples.read(tasks.resolve(OWN), tmp_path, 'train')
   jsonl(tmp_path, 'train.jsonl', {'text': 'a', 'label': 'no'})
   with pytest.raises(errors.UserError, match=r"jsonl:1: no 'text_pair' in"):
     examples.read(tasks.resolve(OWN), tmp_path, 'train')
@@ -236,12 +243,17 @@ def test_choices_of_different_number(tmp_path):
     examples.read(tasks.resolve(CHOICE), tmp_path, 'dev')
 
 
-def test_dev_rows_without_label_are_dropped(tmp_path, warned):
+def test_rows_without_label_are_dropped_and_counted(tmp_path, warned):
   hidden = [{**GOOD, 'label': value} for value in (None, -1, '', '-')]
-  jsonl(tmp_path, 'dev.jsonl', *hidden, GOOD)
-  found = examples.read(tasks.resolve(OWN), tmp_path, 'dev')
-  assert [(e.label, e.row) for e in found] == [(0, 4)]
-  assert '4 rows without a label' in warned[0]
+  for split in ('train', 'dev'):
+    jsonl(tmp_path, f'{split}.jsonl', *hidden, GOOD)
+    found = examples.read(tasks.resolve(OWN), tmp_path, split)
+    assert [(e.label, e.row) for e in found] == [(0, 4)]
+    assert '4 rows without a label' in warned.pop()
+  jsonl(tmp_path, 'dev.jsonl', {**GOOD, 'label': -1.0}, {**GOOD, 'label': 2})
+  for fields, labels in ((VALUE, [2.0]), ({'kind': 'entailment'}, [-1.0, 2.0])):
+    found = examples.read(tasks.resolve(fields), tmp_path, 'dev')
+    assert [example.label for example in found] == labels
   jsonl(tmp_path, 'dev.jsonl', *hidden)
   with pytest.raises(errors.UserError, match='no row with a label'):
     examples.read(tasks.resolve(OWN), tmp_path, 'dev')

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from gpt1_jax import errors
-from gpt1_jax.data import examples, features, tasks, tokenizer
+from gpt1_jax.data import examples, features, own_task, tasks, tokenizer
 
 
 class Numbers:
@@ -187,7 +187,7 @@ TEXT = st.lists(st.integers(0, 9), max_size=30).map(
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.data(), st.integers(8, 24), st.sampled_from(tasks.KINDS))
+@given(st.data(), st.integers(8, 24), st.sampled_from(own_task.KINDS))
 def test_no_sequence_exceeds_the_context(data, n_ctx, kind):
   task = {
     'classification': CLASSIFICATION,
@@ -402,3 +402,44 @@ def test_a_real_tokenizer_and_a_real_task(shared_data):
     sum(len(bpe.encode(text)) for text in row.texts) > 125 for row in rows
   )
   np.testing.assert_array_equal(built.labels, [row.label for row in rows])
+
+
+class Words:
+  """A tokenizer that numbers words as they come."""
+
+  vocab_size = 5000
+
+  def __init__(self):
+    self.ids = {}
+
+  def encode(self, text):
+    return [self.ids.setdefault(w, len(self.ids)) for w in text.split()]
+
+
+def test_race_keeps_question_and_answer_of_long_articles(shared_data):
+  path = shared_data / 'tasks' / 'archives' / 'race-all.zip'
+  rows = examples.read(tasks.TASKS['race'], path, 'train')
+  long = [
+    examples.Example((row.texts[0] * 3, row.texts[1]), row.choices, row.label)
+    for row in rows
+  ]
+  encoder = Words()
+  built = features.build(tasks.TASKS['race'], long, encoder, 512)
+  assert built.num_cut == len(long) == 22
+  assert built.labels.tolist() == [row.label for row in rows]
+  start, delimiter, extract = 5000, 5001, 5002
+  for n, row in enumerate(long):
+    article, question = map(encoder.encode, row.texts)
+    assert len(article) > 512
+    answers = [encoder.encode(answer) for answer in row.choices]
+    kept = 512 - 3 - len(question) - max(map(len, answers))
+    for c, answer in enumerate(answers):
+      assert built.sequence(n, c).tolist() == [
+        start,
+        *article[:kept],
+        *question,
+        delimiter,
+        *answer,
+        extract,
+      ]
+  assert built.lengths().tolist() == [512] * 22

@@ -5,21 +5,19 @@ The tokens 0 to 9 stand for themselves, then come start, delimiter, extract.
 
 import dataclasses
 import functools
-import importlib
 import math
 import pathlib
-import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from absl import flags
 from flax import linen as nn
 
 from gpt1_jax.data import examples, features, tasks
 from gpt1_jax.errors import UserError
+from gpt1_jax.finetuning import transfer
 from gpt1_jax.model import gpt, heads
 from gpt1_jax.train import losses, step as step_lib
 from tests import features_test, gpt_test, reference
@@ -301,19 +299,7 @@ def test_the_lm_loss_trains_every_row():
   assert (np.abs(grads['gpt/tokens_embed']).max(axis=1) > 1e-6).all()
 
 
-@pytest.fixture(scope='module')
-def finetune():
-  """The command's module: it reads its default config file when imported."""
-  with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
-    warnings.simplefilter('ignore', DeprecationWarning)  # of ml_collections
-    patch.chdir(ROOT)
-    module = importlib.import_module('gpt1_jax.finetune')
-  for name in ('config', 'workdir'):  # the other commands' names, too
-    delattr(flags.FLAGS, name)
-  return module
-
-
-def test_specials_and_head_start_fresh(finetune):
+def test_specials_and_head_start_fresh():
   """N(0, 0.02) from the run's seed; the rest is the pretrained run's."""
   config = dataclasses.replace(CONFIG, n_embd=512)
   pretrained = jax.device_get(
@@ -323,7 +309,7 @@ def test_specials_and_head_start_fresh(finetune):
   def start(seed):
     state = jax.jit(
       lambda: nn.unbox(
-        finetune.new_state(
+        transfer.new_state(
           gpt.GPT(config),
           heads.Head('choice', 1, 0.1),
           optax.sgd(0.1),
@@ -331,7 +317,7 @@ def test_specials_and_head_start_fresh(finetune):
         )
       )
     )()
-    return jax.device_get(finetune.transfer({'gpt': pretrained}, state.params))
+    return jax.device_get(transfer.transfer({'gpt': pretrained}, state.params))
 
   params, other = start(0), start(1)
   table = params['gpt']['tokens_embed']
@@ -352,11 +338,17 @@ def test_specials_and_head_start_fresh(finetune):
   ('change', 'word'),
   [
     ({'lm_reduction': 'mean'}, 'lm_reduction'),
+    ({'regression': 'none'}, 'regression'),
     ({'clf_pdrop': 1.0}, 'clf_pdrop'),
     ({'lm_coef': -0.5}, 'lm_coef'),
   ],
 )
-def test_impossible_heads_are_named(finetune, change, word):
-  good = {'clf_pdrop': 0.1, 'lm_coef': 0.5, 'lm_reduction': 'tokens'}
+def test_impossible_heads_are_named(change, word):
+  good = {
+    'clf_pdrop': 0.1,
+    'lm_coef': 0.5,
+    'lm_reduction': 'tokens',
+    'regression': 'scalar',
+  }
   with pytest.raises(UserError, match=word):
-    finetune.HeadSettings(**{**good, **change})
+    transfer.HeadSettings(**{**good, **change})

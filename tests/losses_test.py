@@ -79,3 +79,24 @@ def test_task_loss():
   np.testing.assert_allclose(
     losses.task_loss(outputs[:, :1], jnp.array([2.0, 1.5])), [4.0, 0.25]
   )
+
+
+def test_soft_classes_by_hand():
+  np.testing.assert_allclose(
+    losses.soft_classes(jnp.array([2.25, 0.0, 3.0, 9.0]), 4),
+    [[0, 0, 0.75, 0.25], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 1]],
+    atol=1e-6,
+  )
+  values = jnp.linspace(0, 5, 41)
+  spread = losses.soft_classes(values, 6)
+  np.testing.assert_allclose(spread.sum(1), np.ones(41), rtol=1e-6)
+  np.testing.assert_allclose(spread @ jnp.arange(6.0), values, atol=1e-5)
+
+
+def test_task_loss_of_soft_classes():
+  outputs = jnp.log(jnp.array([[0.2, 0.3, 0.5]]))
+  np.testing.assert_allclose(
+    losses.task_loss(outputs, jnp.array([1.25]), 1.0),
+    [-0.75 * np.log(0.2) - 0.25 * np.log(0.3)],
+    rtol=1e-6,
+  )

@@ -1,102 +1,17 @@
-"""Files are found however they were unpacked; rows come out as written."""
+"""Rows come out as written, whatever the form of their file."""
 
-import zipfile
+import json
 
 import pytest
 
 from gpt1_jax import errors
-from gpt1_jax.data import rows
-
-NAMES, FOLDERS = ('dev.tsv',), ('SST-2',)
-TABLE = 'sentence\tlabel\nfine\t1\n'
-
-
-def pack(path, member, text=TABLE):
-  with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
-    archive.writestr(member, text)
-
-
-@pytest.mark.parametrize(
-  'place', ['dev.tsv', 'SST-2/dev.tsv', 'sst2/dev.tsv', 'glue/SST-2/dev.tsv']
-)
-def test_found_in_a_folder(tmp_path, place):
-  path = tmp_path / place
-  path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(TABLE)
-  source = rows.find(tmp_path, NAMES, FOLDERS)
-  assert str(source) == str(path)
-  assert list(rows.read(source, ['sentence'])) == [
-    (2, {'sentence': 'fine', 'label': '1'})
-  ]
-
-
-@pytest.mark.parametrize('member', ['dev.tsv', 'SST-2/dev.tsv', 'x/y/dev.tsv'])
-@pytest.mark.parametrize('inside', [False, True])
-def test_found_in_a_zip(tmp_path, member, inside):
-  path = tmp_path / 'SST-2.zip'
-  pack(path, member)
-  source = rows.find(tmp_path if inside else path, NAMES, FOLDERS)
-  assert str(source) == f'{path}/{member}'
-  assert len(list(rows.read(source, ['sentence']))) == 1
-
-
-def test_a_zip_of_many_tasks_gives_the_right_one(tmp_path):
-  path = tmp_path / 'all.zip'
-  with zipfile.ZipFile(path, 'w') as archive:
-    for folder in ('CoLA', 'SST-2', 'RTE', '__MACOSX/SST-2'):
-      archive.writestr(f'{folder}/dev.tsv', folder)
-  assert rows.find(path, NAMES, FOLDERS).member == 'SST-2/dev.tsv'
-  assert rows.find(path, NAMES, ('QQP',)) is None
-
-
-def test_nearer_folders_win(tmp_path):
-  for place in ('a/SST-2', 'a/b/SST-2', 'SST-2', '.'):
-    folder = tmp_path / place
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'dev.tsv').write_text(TABLE)
-  for place in ('.', 'SST-2', 'a/SST-2'):
-    found = rows.find(tmp_path, NAMES, FOLDERS)
-    assert found.path == tmp_path / place / 'dev.tsv'
-    found.path.unlink()
-  assert rows.find(tmp_path, NAMES, FOLDERS) is None  # three levels down
-
-
-def test_not_found_is_none_and_says_where_it_looked(tmp_path):
-  assert rows.find(tmp_path, NAMES, FOLDERS) is None
-  said = rows.looked_for(tmp_path, NAMES, FOLDERS)
-  for word in (str(tmp_path), 'dev.tsv', 'SST-2/', '*/SST-2/', 'SST-2.zip'):
-    assert word in said
-
-
-def test_first_name_is_preferred(tmp_path):
-  for name in ('a.tsv', 'b.tsv'):
-    (tmp_path / name).write_text(TABLE)
-  assert rows.find(tmp_path, ('b.tsv', 'a.tsv'), ()).path.name == 'b.tsv'
-
-
-def test_no_such_path_and_no_zip(tmp_path):
-  with pytest.raises(errors.UserError, match='no such file'):
-    rows.find(tmp_path / 'absent', NAMES, FOLDERS)
-  (tmp_path / 'file').write_text('x')
-  with pytest.raises(errors.UserError, match='neither a folder nor a zip'):
-    rows.find(tmp_path / 'file', NAMES, FOLDERS)
-
-
-def test_damaged_zip_is_named(tmp_path):
-  path = tmp_path / 'SST-2.zip'
-  pack(path, 'dev.tsv', TABLE * 500)
-  data = bytearray(path.read_bytes())
-  data[45:55] = bytes(10)
-  path.write_bytes(data)
-  source = rows.find(path, NAMES, FOLDERS)
-  with pytest.raises(errors.UserError, match=r'dev\.tsv: damaged zip'):
-    list(rows.read(source, ['sentence']))
+from gpt1_jax.data import archives, rows
 
 
 def read(tmp_path, data, needed=('a', 'b'), columns=(), name='t.tsv'):
   path = tmp_path / name
   path.write_bytes(data.encode() if isinstance(data, str) else data)
-  return list(rows.read(rows.Source(path), needed, columns))
+  return list(rows.read(archives.Source(path), needed, columns))
 
 
 def test_quotes_and_odd_separators_are_text(tmp_path):
@@ -145,3 +60,85 @@ def test_mistakes_name_file_and_line(tmp_path, name, data, what):
     read(tmp_path, data, name=name)
   assert what in str(caught.value)
   assert '\n' not in str(caught.value)
+
+
+STORY = (
+  'InputStoryid,InputSentence1,InputSentence2,InputSentence3,InputSentence4,'
+  'RandomFifthSentenceQuiz1,RandomFifthSentenceQuiz2,AnswerRightEnding\r\n'
+)
+
+
+def test_comma_separated_values(tmp_path):
+  data = STORY + 'id,"A, ""b""",c,d,"e\nf",g,h,2\r\n\r\nid2,a,b,c,d,e,f,1\r\n'
+  found = read(tmp_path, '\ufeff' + data, rows.STORY, name='t.csv')
+  assert [number for number, _ in found] == [3, 5]
+  story = rows.story(found[0][1])
+  assert story['context'] == 'A, "b" c d e\nf'
+  assert story['endings'] == ['g', 'h']
+  assert story['AnswerRightEnding'] == '2'
+  assert rows.story({'InputSentence1': 'a'}) == {'InputSentence1': 'a'}
+
+
+@pytest.mark.parametrize(
+  ('data', 'what'),
+  [
+    ('', 'no rows'),
+    (STORY, 'no rows'),
+    ('a,b\n1,2\n', "t.csv:1: no column 'InputSentence1' in the header: 'a'"),
+    (STORY + 'id,"a', 't.csv:2: not comma-separated values (unexpected end'),
+    (STORY.encode() + b'id,caf\xe9\n', 't.csv:'),
+  ],
+)
+def test_mistakes_in_comma_separated_values(tmp_path, data, what):
+  with pytest.raises(errors.UserError) as caught:
+    read(tmp_path, data, rows.STORY, name='t.csv')
+  assert what in str(caught.value)
+  assert '\n' not in str(caught.value)
+
+
+ARTICLE = {
+  'article': 'One.\nTwo.',
+  'questions': ['He  _  .', 'Why?'],
+  'options': [['a', 'b', 'c', 'd'], ['e', 'f', 'g', 'h']],
+  'answers': ['D', 'A'],
+  'id': 'high1.txt',
+}
+
+
+def test_articles_become_questions(tmp_path):
+  path = tmp_path / '1.txt'
+  path.write_text(json.dumps(ARTICLE))
+  found = list(rows.articles([archives.Source(path)]))
+  assert [where for where, _ in found] == [
+    f'{path}, question 1',
+    f'{path}, question 2',
+  ]
+  assert found[0][1] == {
+    'article': 'One.\nTwo.',
+    'question': 'He  _  .',
+    'options': ['a', 'b', 'c', 'd'],
+    'answer': 'D',
+  }
+  assert (found[1][1]['question'], found[1][1]['answer']) == ('Why?', 'A')
+
+
+@pytest.mark.parametrize(
+  ('data', 'what'),
+  [
+    (b'', 'not a JSON object (Expecting value at line 1)'),
+    (b'\xff', 'not UTF-8 at byte 0'),
+    (b'[]', 'not a JSON object'),
+    (b'{"article": "a"}', "no 'questions' as RACE has it; it has 'article'"),
+    (
+      json.dumps({**ARTICLE, 'answers': ['A']}).encode(),
+      '2 questions, 2 options, 1 answers; as many of each',
+    ),
+  ],
+)
+def test_mistakes_in_articles_name_the_file(tmp_path, data, what):
+  path = tmp_path / '1.txt'
+  path.write_bytes(data)
+  with pytest.raises(errors.UserError) as caught:
+    list(rows.articles([archives.Source(path)]))
+  assert str(caught.value).startswith(f'{path}: ')
+  assert what in str(caught.value)

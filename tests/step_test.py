@@ -32,9 +32,10 @@ BATCH = {
 BATCH['weights'][3, 5:] = 0  # parts of unequal weight
 
 
-def new_state(model, optimizer):
+def new_state(model, optimizer, seed=0):
   tokens = jnp.zeros((1, 8), jnp.int32)
-  params = {'gpt': model.init(jax.random.key(0), tokens, seed_2=None)['params']}
+  key = jax.random.key(seed)
+  params = {'gpt': model.init(key, tokens, seed_2=None)['params']}
   return step_lib.TrainState(
     jnp.zeros([], jnp.int32), params, optimizer.init(params)
   )
@@ -95,6 +96,49 @@ def test_the_same_seed_gives_the_same_bits():
     jax.tree.leaves(first), jax.tree.leaves(gradient()), strict=True
   ):
     np.testing.assert_array_equal(x, y)
+
+
+def test_seeds_share_what_is_compiled_and_keep_their_bits():
+  model = gpt.GPT(gpt_test.SMALL)
+  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  optimizer, rate = optim.make_optimizer(**OPTIM)
+  with sharding.use(mesh):
+    seeds = [step_lib.place_seed(seed, mesh) for seed in (7, 2**31 - 1)]
+    make, shardings = sharding.jit_init(
+      functools.partial(new_state, model, optimizer), mesh, seeds[0]
+    )
+    args = (step_lib.pretrain_loss(model), optimizer, rate, shardings)
+    args = (*args, sharding.batch_sharding(mesh))
+    shared = step_lib.jit_seeded_step(*args, microbatches=1)
+    batch = sharding.put_batch(BATCH, mesh)
+    found = [shared(make(seed), batch, seed) for seed in seeds]
+    assert (make._cache_size(), shared._cache_size()) == (1, 1)
+    constant = jax.jit(
+      functools.partial(
+        step_lib.train_step,
+        loss_fn=args[0],
+        optimizer=optimizer,
+        rate=rate,
+        microbatches=1,
+        seed=2**31 - 1,
+      ),
+      in_shardings=(shardings, args[-1]),
+      out_shardings=(shardings, None),
+    )
+    expected = constant(make(seeds[1]), batch)
+    for x, y in zip(
+      jax.tree.leaves(found[1]), jax.tree.leaves(expected), strict=True
+    ):
+      np.testing.assert_array_equal(x, y)
+    bound = step_lib.jit_train_step(*args, microbatches=1, seed=7)
+    state, _ = bound(make(seeds[0]), batch)
+    np.testing.assert_array_equal(
+      state.params['gpt']['tokens_embed'],
+      found[0][0].params['gpt']['tokens_embed'],
+    )
+  assert float(found[0][1]['loss']) != float(found[1][1]['loss'])
+  with pytest.raises(UserError, match=r'config\.train\.seed is -1'):
+    step_lib.place_seed(-1, mesh)
 
 
 def test_a_repeated_batch_is_learned():

@@ -1,126 +1,36 @@
-"""Finds a task's file in a folder or a zip and reads its rows.
+"""Reads the rows of a task's file as dicts, whatever its form.
 
-Archives are unpacked by hand in many ways, so a file is looked for in the
-folder given, in its sub-folders that carry the task's name, and in zips.
-Rows come out as dicts, whether the file is a table or JSON lines.
+Tables with tabs, comma-separated tables, JSON lines, and RACE's articles, one
+JSON object a file. Each row comes with the place it was read from.
 """
 
-import contextlib
-import dataclasses
-import itertools
+import csv
+import io
 import json
-import pathlib
-import re
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
-from typing import IO, Any
+from typing import Any
 
 from gpt1_jax import errors
+from gpt1_jax.data import archives
 
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-  """One file: plain where `member` is empty, else a member of a zip."""
-
-  path: pathlib.Path
-  member: str = ''
-
-  def __str__(self) -> str:
-    return f'{self.path}/{self.member}' if self.member else str(self.path)
-
-  @property
-  def folder(self) -> str:
-    """Name of the folder that holds the file, as `same_name` compares it."""
-    return same_name(pathlib.Path(str(self)).parent.name)
-
-  @contextlib.contextmanager
-  def open(self) -> Iterator[IO[bytes]]:
-    """Opens for reading bytes; a damaged zip is a `UserError`."""
-    if not self.member:
-      with self.path.open('rb') as stream:
-        yield stream
-      return
-    try:
-      with (
-        zipfile.ZipFile(self.path) as archive,
-        archive.open(self.member) as stream,
-      ):
-        yield stream
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-      raise errors.UserError(
-        f'{self}: damaged zip ({error}); fetch it again'
-      ) from None
-
-
-def same_name(name: str) -> str:
-  """What two spellings of a folder share: `SST-2`, `sst2`, `glue-sst2`."""
-  return re.sub('[^a-z0-9]', '', name.lower()).removeprefix('glue')
-
-
-def find(
-  path: pathlib.Path, names: Sequence[str], folders: Sequence[str]
-) -> Source | None:
-  """Looks for the first of `names`, in the order given.
-
-  Args:
-    path: a folder or a zip.
-    names: file names, most wanted first.
-    folders: names of the folder (or zip) the task's archive unpacks to; read
-      as `same_name` does. Looked at: `path/NAME`, `path/FOLDER/NAME`,
-      `path/*/FOLDER/NAME`, `path/FOLDER.zip`.
-
-  Returns:
-    Where the file is, or None.
-
-  Raises:
-    UserError: `path` does not exist, or is neither a folder nor a zip.
-  """
-  wanted = {same_name(folder) for folder in folders}
-  if not path.exists():
-    raise errors.UserError(
-      f'{path}: no such file or folder; set config.data.path'
-    )
-  if not path.is_dir():
-    if not zipfile.is_zipfile(path):
-      raise errors.UserError(
-        f'{path}: neither a folder nor a zip; set config.data.path'
-      )
-    return _find_in_zip(path, names, wanted)
-  places = list(_places(path, wanted))
-  for name in names:
-    for place in places:
-      if (place / name).is_file():
-        return Source(place / name)
-  for archive in sorted(path.glob('*.zip')):
-    if same_name(archive.stem) in wanted and zipfile.is_zipfile(archive):
-      source = _find_in_zip(archive, names, wanted)
-      if source:
-        return source
-  return None
-
-
-def looked_for(
-  path: pathlib.Path, names: Sequence[str], folders: Sequence[str]
-) -> str:
-  """The places `find` looks at, in words for an error."""
-  files = ' or '.join(names)
-  if not path.is_dir():
-    return f'looked in {path} for {files}'
-  zips = ', '.join(f'{folder}.zip' for folder in folders)
-  inside = ', '.join(f'{folder}/, */{folder}/' for folder in folders)
-  return f'looked in {path} for {files}, there and in {inside}, {zips}'
+_ARTICLE = ('article', 'questions', 'options', 'answers')
+STORY = (
+  *(f'InputSentence{number}' for number in (1, 2, 3, 4)),
+  'RandomFifthSentenceQuiz1',
+  'RandomFifthSentenceQuiz2',
+)
 
 
 def read(
-  source: Source, needed: Sequence[str], columns: Sequence[str] = ()
+  source: archives.Source, needed: Sequence[str], columns: Sequence[str] = ()
 ) -> Iterator[tuple[int, dict[str, Any]]]:
   """Yields (line number from 1, row) of a table or of JSON lines.
 
-  Tables are split at tabs with quoting off: a `"` in a cell is a character.
-  A row shorter than the header lacks the keys of the missing cells; cells
-  beyond the header are ignored (SNLI's own files are ragged). Blank lines are
-  skipped. A file whose first line begins with `{` is JSON lines.
+  A `.csv` is comma-separated and quoted. Other tables are split at tabs with
+  quoting off: a `"` in a cell is a character. A row shorter than the header
+  lacks the keys of the missing cells; cells beyond the header are ignored
+  (SNLI's own files are ragged). Blank lines are skipped. A file whose first
+  line begins with `{` is JSON lines.
 
   Args:
     source: the file.
@@ -132,8 +42,11 @@ def read(
     UserError: not UTF-8, empty, a column missing, or a line that is no JSON
       object; the message names file and line.
   """
+  if source.name.endswith('.csv'):
+    yield from _csv(source, needed)
+    return
   header: list[str] = []
-  as_json = source.member.endswith('.jsonl') or source.path.suffix == '.jsonl'
+  as_json = source.name.endswith('.jsonl')
   found = False
   for number, line in _lines(source):
     if not line.strip():
@@ -155,47 +68,116 @@ def read(
     raise errors.UserError(f'{source}: no rows in it')
 
 
-def _places(
-  path: pathlib.Path, wanted: set[str], depth: int = 1
-) -> Iterator[pathlib.Path]:
-  """`path`, then its folders of a wanted name and theirs, then one level on."""
-  yield path
-  children = sorted(child for child in path.iterdir() if child.is_dir())
-  others = []
-  for child in children:
-    if same_name(child.name) in wanted:
-      yield from _places(child, wanted, depth=0)
-    else:
-      others.append(child)
-  if depth:
-    for other in others:
-      yield from itertools.islice(_places(other, wanted, depth=0), 1, None)
+def articles(
+  sources: Sequence[archives.Source],
+) -> Iterator[tuple[str, dict[str, Any]]]:
+  """Yields (where, row) for each question of RACE's files; see `questions`.
+
+  Raises:
+    UserError: a file is no such JSON object; the message names it.
+  """
+  for source, data in archives.contents(sources):
+    try:
+      article = json.loads(data.decode('utf-8-sig'))
+    except UnicodeDecodeError as error:
+      raise errors.UserError(
+        f'{source}: not UTF-8 at byte {error.start}; save the file as UTF-8'
+      ) from None
+    except json.JSONDecodeError as error:
+      raise errors.UserError(
+        f'{source}: not a JSON object ({error.msg} at line {error.lineno})'
+      ) from None
+    yield from questions(article, str(source))
 
 
-def _find_in_zip(
-  path: pathlib.Path, names: Sequence[str], wanted: set[str]
-) -> Source | None:
-  """The member in a folder of a wanted name, or the only one so called."""
-  try:
-    with zipfile.ZipFile(path) as archive:
-      members = [
-        pathlib.PurePosixPath(member)
-        for member in archive.namelist()
-        if not member.endswith('/') and not member.startswith('__MACOSX/')
-      ]
-  except zipfile.BadZipFile as error:
-    raise errors.UserError(
-      f'{path}: damaged zip ({error}); fetch it again'
-    ) from None
-  for name in names:
-    matches = [member for member in members if member.name == name]
-    inside = [m for m in matches if same_name(m.parent.name) in wanted]
-    if inside or len(matches) == 1:
-      return Source(path, str((inside or matches)[0]))
-  return None
+def questions(article: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+  """Flattens an article of RACE: a row a question, blanks (`_`) kept.
+
+  Args:
+    article: `article`, and `questions`, `options`, `answers` of one length.
+    where: it was read.
+
+  Yields:
+    Where, and a dict of article, question, options (a list), answer (a
+    letter).
+
+  Raises:
+    UserError: the article is not of this form.
+  """
+  if not isinstance(article, dict):
+    raise errors.UserError(f'{where}: not a JSON object')
+  for key in _ARTICLE:
+    if not isinstance(article.get(key), str if key == 'article' else list):
+      raise errors.UserError(
+        f'{where}: no {key!r} as RACE has it; it has '
+        + (', '.join(repr(k) for k in list(article)[:16]) or 'nothing')
+      )
+  lists = [article[key] for key in _ARTICLE[1:]]
+  if len({len(values) for values in lists}) > 1:
+    counts = ', '.join(f'{len(article[key])} {key}' for key in _ARTICLE[1:])
+    raise errors.UserError(f'{where}: {counts}; as many of each are wanted')
+  for number, (question, options, answer) in enumerate(
+    zip(*lists, strict=True), 1
+  ):
+    yield (
+      f'{where}, question {number}',
+      {
+        'article': article['article'],
+        'question': question,
+        'options': options,
+        'answer': answer,
+      },
+    )
 
 
-def _lines(source: Source) -> Iterator[tuple[int, str]]:
+def story(row: dict[str, Any]) -> dict[str, Any]:
+  """Story Cloze's columns as `context` and `endings`; others are kept.
+
+  The four sentences are joined by spaces (C: datasets.py).
+  """
+  if any(not isinstance(row.get(column), str) for column in STORY):
+    return row  # cut short: the reader names what is missing
+  return {
+    **row,
+    'context': ' '.join(row[column] for column in STORY[:4]),
+    'endings': [row[column] for column in STORY[4:]],
+  }
+
+
+def _csv(
+  source: archives.Source, needed: Sequence[str]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+  """Rows of a quoted, comma-separated table with a header."""
+  header: list[str] = []
+  found = False
+  with source.open() as stream:
+    text = io.TextIOWrapper(stream, 'utf-8-sig', newline='')
+    reader = csv.reader(text, strict=True)
+    try:
+      for cells in reader:
+        if not any(cells):
+          continue
+        where = f'{source}:{reader.line_num}'
+        if not header:
+          header, _ = _header(cells, needed, (), where)
+          continue
+        found = True
+        yield reader.line_num, dict(zip(header, cells, strict=False))
+    except UnicodeDecodeError as error:
+      raise errors.UserError(
+        f'{source}:{reader.line_num + 1}: not UTF-8 (byte '
+        f'0x{error.object[error.start]:02x} near there); save the file as '
+        'UTF-8'
+      ) from None
+    except csv.Error as error:
+      raise errors.UserError(
+        f'{source}:{reader.line_num}: not comma-separated values ({error})'
+      ) from None
+  if not found:
+    raise errors.UserError(f'{source}: no rows in it')
+
+
+def _lines(source: archives.Source) -> Iterator[tuple[int, str]]:
   """Lines ended by a newline only: text may hold other separators."""
   with source.open() as stream:
     for number, raw in enumerate(stream, 1):

@@ -5,8 +5,10 @@ and a JSON part: the model's configuration and the tokenizer's fingerprint,
 so that it can be read without the configuration that made it.
 """
 
+import contextlib
 import json
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -30,7 +32,8 @@ class Checkpoints:
       keep_best: whether the checkpoint saved with the highest metric 'best'
         stays as well.
     """
-    logging.set_verbosity(logging.ERROR)
+    self._verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)  # Orbax, until `close`
     policy = preservation_policy.LatestN(keep)
     if keep_best:
       policy = preservation_policy.AnyPreservationPolicy(
@@ -112,8 +115,21 @@ class Checkpoints:
   def close(self) -> None:
     """Waits, then lets go of the directory."""
     self._manager.close()
+    logging.set_verbosity(self._verbosity)
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Keeps Orbax from warning, and nobody else after it."""
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)
+  try:
+    yield
+  finally:
+    logging.set_verbosity(verbosity)
+
+
+@_quiet()
 def read(
   workdir: str, step: int | None = None, best: bool = True
 ) -> tuple[Any, dict[str, Any], int]:
@@ -131,7 +147,6 @@ def read(
     UserError: no run, no checkpoint, or not that one.
   """
   directory = _directory(workdir)
-  logging.set_verbosity(logging.ERROR)
   if not directory.is_dir():
     raise UserError(
       f'{workdir}: not a run (it has no checkpoints folder); give the '

@@ -114,17 +114,25 @@ def _nll(h_BCD, embed_VD, targets_BC):
   return lse_BC - picked_BC, logits_BCV, lse_BC
 
 
-def task_loss(outputs_BY: jax.Array, label_B: jax.Array) -> jax.Array:
+def task_loss(
+  outputs_BY: jax.Array, label_B: jax.Array, low: float = 0.0
+) -> jax.Array:
   """float32 [B]: cross-entropy, or squared error where labels are floats.
 
   Args:
-    outputs_BY: float32, a logit for each class (or each choice); one column
-      for regression.
+    outputs_BY: float32, a logit for each class (or each choice). For float
+      labels: one column is the value; more are logits of the whole numbers
+      from `low` on, and the cross-entropy is against `soft_classes`.
     label_B: int32 classes, or float32 values.
+    low: see above.
   """
-  if jnp.issubdtype(label_B.dtype, jnp.floating):
+  valued = jnp.issubdtype(label_B.dtype, jnp.floating)
+  if valued and outputs_BY.shape[1] == 1:
     return jnp.square(outputs_BY[:, 0] - label_B)
   log_probs_BY = jax.nn.log_softmax(outputs_BY)
+  if valued:
+    target_BY = soft_classes(label_B - low, outputs_BY.shape[1])
+    return -jnp.sum(target_BY * log_probs_BY, axis=1)
   return -jnp.take_along_axis(log_probs_BY, label_B[:, None], axis=1)[:, 0]
 
 
@@ -149,3 +157,12 @@ def lm_weights(batch: dict[str, jax.Array], reduction: str) -> jax.Array:
     return weights_BCT / batch['targets'][:, None, None]
   each_BC1 = jnp.maximum(weights_BCT.sum(axis=2, keepdims=True), 1.0)
   return weights_BCT / each_BC1 / weights_BCT.shape[1]
+
+
+def soft_classes(value_B: jax.Array, num_classes: int) -> jax.Array:
+  """[B, Y]: a value spread over its two neighbours, so that it is the mean.
+
+  2.3 is 0.7 of class 2 and 0.3 of class 3; values lie in 0 .. num_classes - 1.
+  """
+  value_B1 = jnp.clip(value_B, 0.0, num_classes - 1.0)[:, None]
+  return jnp.maximum(0.0, 1.0 - jnp.abs(value_B1 - jnp.arange(num_classes)))

@@ -18,6 +18,7 @@ _MAY_DIFFER = (
   'mesh',
   'train.log_every',
   'train.keep',
+  'train.seeds',
   'train.microbatches',
   'data.path',
 )
@@ -25,9 +26,14 @@ _MAY_DIFFER = (
 
 def write_json(path: pathlib.Path | str, value: Any) -> None:
   """Writes JSON atomically."""
+  write_text(path, json.dumps(value, indent=1) + '\n')
+
+
+def write_text(path: pathlib.Path | str, text: str) -> None:
+  """Writes text atomically."""
   path = pathlib.Path(path)
   temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(json.dumps(value, indent=1) + '\n', encoding='utf-8')
+  temporary.write_text(text, encoding='utf-8')
   os.replace(temporary, path)
 
 

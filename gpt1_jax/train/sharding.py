@@ -102,9 +102,23 @@ def init_state(
   Returns:
     The tree, unboxed, and its shardings.
   """
-  shardings = state_shardings(jax.eval_shape(init), mesh)
-  state = jax.jit(lambda: nn.unbox(init()), out_shardings=shardings)()
-  return state, shardings
+  make, shardings = jit_init(init, mesh)
+  return make(), shardings
+
+
+def jit_init(
+  init: Callable[..., Any], mesh: jax.sharding.Mesh, *args: Any
+) -> tuple[Callable[..., Any], Any]:
+  """`init(*args)` compiled for a mesh, and its shardings; see `init_state`.
+
+  Args:
+    init: makes a tree whose parameters are boxed with logical axis names.
+    mesh: in force.
+    *args: arrays, such as a seed; others of their kind are not compiled again.
+  """
+  shardings = state_shardings(jax.eval_shape(init, *args), mesh)
+  make = jax.jit(lambda *args: nn.unbox(init(*args)), out_shardings=shardings)
+  return make, shardings
 
 
 def state_shardings(abstract: Any, mesh: jax.sharding.Mesh) -> Any:

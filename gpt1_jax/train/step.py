@@ -1,14 +1,15 @@
 """TrainState, and one update as a pure function of (state, batch)."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
+from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt, heads
 from gpt1_jax.train import losses
 
@@ -38,7 +39,7 @@ def train_step(
   optimizer: optax.GradientTransformation,
   rate: Callable[[jax.Array], jax.Array],
   microbatches: int,
-  seed: int,
+  seed: jax.Array | int,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """One update from one global batch.
 
@@ -49,7 +50,7 @@ def train_step(
     optimizer, rate: from `optim.make_optimizer`.
     microbatches: parts that the batch is cut into, one after another; the
       gradient is that of the whole batch, dropout masks included.
-    seed: of the dropout stream.
+    seed: of the dropout stream, traced or not; uint32 if traced.
 
   Returns:
     The new state, and scalars: loss, grad_norm, learning_rate.
@@ -103,24 +104,72 @@ def jit_train_step(
   optimizer: optax.GradientTransformation,
   rate: Callable[[jax.Array], jax.Array],
   state_shardings: Any,
-  batch_sharding: jax.sharding.Sharding,
+  batch_sharding: jax.sharding.NamedSharding,
   *,
   microbatches: int,
   seed: int,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
-  """`train_step` compiled for a mesh, the state donated."""
-  return jax.jit(
-    functools.partial(
-      train_step,
+  """`train_step` compiled for a mesh: (state, batch), the state donated."""
+  step = jit_seeded_step(
+    loss_fn,
+    optimizer,
+    rate,
+    state_shardings,
+    batch_sharding,
+    microbatches=microbatches,
+  )
+  placed = place_seed(seed, batch_sharding.mesh)
+  return lambda state, batch: step(state, batch, placed)
+
+
+def jit_seeded_step(
+  loss_fn: LossFn,
+  optimizer: optax.GradientTransformation,
+  rate: Callable[[jax.Array], jax.Array],
+  state_shardings: Any,
+  batch_sharding: jax.sharding.NamedSharding,
+  *,
+  microbatches: int,
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+  """`train_step` of any seed: (state, batch, seed from `place_seed`).
+
+  Runs that differ by their seed share what is compiled.
+  """
+
+  def step(state, batch, seed):
+    return train_step(
+      state,
+      batch,
       loss_fn=loss_fn,
       optimizer=optimizer,
       rate=rate,
       microbatches=microbatches,
       seed=seed,
-    ),
+    )
+
+  replicated = jax.sharding.NamedSharding(
+    batch_sharding.mesh, jax.sharding.PartitionSpec()
+  )
+  return jax.jit(
+    step,
     donate_argnums=0,
-    in_shardings=(state_shardings, batch_sharding),
+    in_shardings=(state_shardings, batch_sharding, replicated),
     out_shardings=(state_shardings, None),
+  )
+
+
+def place_seed(seed: int, mesh: jax.sharding.Mesh) -> jax.Array:
+  """uint32 scalar on every device, once, and not anew for each update.
+
+  Raises:
+    UserError: not within 0 and 2**31 - 1, where a traced seed and a constant
+      one make the same stream.
+  """
+  if not 0 <= seed < 2**31:
+    raise UserError(f'config.train.seed is {seed}: from 0 to {2**31 - 1}')
+  return jax.device_put(
+    np.uint32(seed),
+    jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
   )
 
 
@@ -138,12 +187,17 @@ def pretrain_loss(model: gpt.GPT) -> LossFn:
 
 
 def finetune_loss(
-  model: gpt.GPT, head: heads.Head, lm_coef: float, lm_reduction: str
+  model: gpt.GPT,
+  head: heads.Head,
+  lm_coef: float,
+  lm_reduction: str,
+  low: float = 0.0,
 ) -> LossFn:
   """L3 = L2 + lm_coef * L1 of P §3.2: sums over examples.
 
   L1 is over all tokens, specials included, reduced as `losses.lm_weights` says.
-  `sums` holds 'outputs', float32 [B, Y], and the two parts of the loss.
+  `sums` holds 'outputs', float32 [B, Y], and the two parts of the loss. `low`:
+  see `losses.task_loss`.
   """
 
   def loss_fn(params, batch, seed_2, rows_B):
@@ -163,7 +217,7 @@ def finetune_loss(
       seed_2=seed_2,
       rows_B=rows_B,
     )
-    task_B = losses.task_loss(outputs_BY, batch['label'])
+    task_B = losses.task_loss(outputs_BY, batch['label'], low)
     task = jnp.sum(task_B * batch['weight'])
     lm = jnp.float32(0)
     if lm_coef:

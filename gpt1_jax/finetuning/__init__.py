@@ -1,0 +1,1 @@
+"""Fine-tuning from a configuration to scores: seeds, tasks, files."""
