@@ -160,7 +160,8 @@ class SentencePieceTokenizer:
       'newline_id': self.newline_id,
       'normalization': 'ftfy, punctuation and white space standardised, '
       'lower-cased (str.lower); the model itself: identity',
-      'unknown': 'one unknown for each maximal run of unseen characters',
+      'unknown': 'one unknown for each maximal run, within a word, of unseen '
+      'characters (emoji, CJK)',
     }
 
 
