@@ -120,6 +120,10 @@ class OriginalTokenizer:
       temporary.write_bytes(content)
       os.replace(temporary, directory / name)
 
+  def exceptions(self) -> dict[str, list[str]]:
+    """Word → its parts, of spaCy's list of exceptions."""
+    return self._words.exceptions()
+
   def description(self) -> dict[str, Any]:
     """What meta.json says of it."""
     return {
@@ -167,6 +171,10 @@ class _Words(dict[str, tuple[int, ...]]):
       end_of_word_suffix=_WORD_END,
       fuse_unk=False,
     )
+
+  def exceptions(self) -> dict[str, list[str]]:
+    blank = self._split
+    return {word: [t.text for t in blank(word)] for word in blank.rules}
 
   def __missing__(self, word: str) -> tuple[int, ...]:
     self.misses += 1

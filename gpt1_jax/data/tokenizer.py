@@ -49,6 +49,7 @@ class SentencePieceTokenizer:
     vocab_size: rows of text, symbols included; the specials of fine-tuning
       (start, delimiter, extract) come after them.
     merges: pieces made by merging, read from the model.
+    pieces: of each id, as the model spells it.
     unknown_id, document_id, newline_id: rows of the symbols.
     fingerprint: sha256 of the model file, hex.
   """
@@ -84,9 +85,10 @@ class SentencePieceTokenizer:
           f'{name}: has no control piece {piece}; use a tokenizer that '
           '`prepare` trained'
         )
+    self.pieces = [p.IdToPiece(i) for i in range(self.vocab_size)]
     pieces = [
-      p.IdToPiece(i)
-      for i in range(self.vocab_size)
+      piece
+      for i, piece in enumerate(self.pieces)
       if not p.IsControl(i) and not p.IsUnknown(i)
     ]
     if any(_WORD_MARK in piece[1:] for piece in pieces):
