@@ -21,6 +21,9 @@ from gpt1_jax.errors import UserError
 ENCODER_FILE, MERGES_FILE = 'encoder_bpe_40000.json', 'vocab_40000.bpe'
 # Rows after any vocabulary (P §3.3); no text makes them.
 SPECIALS = ('<start>', '<delimiter>', '<extract>')
+# What they are called in a tokenizer.json. Cleaning sets `|` apart, so that no
+# piece of a text is spelled so.
+SPECIAL_PIECES = ('<|start|>', '<|delimiter|>', '<|extract|>')
 
 _UNKNOWN, _NEWLINE, _WORD_END = '<unk>', '\n</w>', '</w>'
 _CACHED_WORDS, _CACHED_LENGTH = 1 << 18, 32
@@ -275,7 +278,7 @@ def _from_tokenizer_json(path: pathlib.Path) -> OriginalTokenizer:
   """The pair out of a tokenizer.json of the BPE kind with `</w>`."""
   try:
     model = json.loads(path.read_bytes())['model']
-    vocab = model['vocab']
+    vocab = {k: v for k, v in model['vocab'].items() if k not in SPECIAL_PIECES}
     merges = [
       pair.split(' ') if isinstance(pair, str) else pair
       for pair in model['merges']

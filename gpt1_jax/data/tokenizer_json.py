@@ -128,13 +128,11 @@ def _original(lib: Any, tokenizer: original.OriginalTokenizer) -> Any | None:
 
 
 def _with_specials(vocab: dict[str, int]) -> dict[str, int]:
-  """The three rows after the vocabulary, in a spelling no text comes to.
-
-  Cleaning sets `|` apart, so that it is never within a piece.
-  """
+  """The three rows after the vocabulary have their names as well."""
   rows = max(vocab.values()) + 1
-  names = (f'<|{name[1:-1]}|>' for name in original.SPECIALS)
-  return {**vocab, **{name: rows + i for i, name in enumerate(names)}}
+  return vocab | {
+    piece: rows + i for i, piece in enumerate(original.SPECIAL_PIECES)
+  }
 
 
 def _cleaning(lib: Any) -> list[Any]:
