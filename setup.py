@@ -49,8 +49,9 @@ setuptools.setup(
   extras_require={
     'tpu': ['jax[tpu]>=0.10'],
     'cuda': ['jax[cuda13]>=0.10'],
-    # The released vocabulary: spaCy splits words as the released code does.
-    'openai': ['spacy>=3.8', 'tokenizers>=0.21'],
+    # The released vocabulary (spaCy splits words as the released code does)
+    # and Hugging Face folders.
+    'openai': ['safetensors>=0.5', 'spacy>=3.8', 'tokenizers>=0.21'],
     # Building the larger TFDS data sets.
     'beam': ['apache-beam>=2.66'],
     'test': TEST,

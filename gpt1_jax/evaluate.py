@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
   command.keep_memory()
   if _BATCH.value < 1:
     raise UserError(f'--batch_size is {_BATCH.value}: at least 1')
-  data = _DATA.value or run.load(_WORKDIR.value)['config']['data']['path']
+  data = _DATA.value or _trained_on(_WORKDIR.value)
   params, meta, step = checkpoint.read(_WORKDIR.value, _STEP.value)
   facts = shards.read_meta(data)['splits'][_SPLIT.value]
   if tokenizer_lib.load(data).fingerprint != meta['tokenizer_fingerprint']:
@@ -69,6 +69,15 @@ def main(argv: list[str]) -> None:
       | {'shards': len(facts['shards'])}
     )
   )
+
+
+def _trained_on(workdir: str) -> str:
+  settings = run.load(workdir)['config']
+  if 'data' not in settings:
+    raise UserError(
+      f'{workdir}: was not trained here; name prepared shards with --data'
+    )
+  return settings['data']['path']
 
 
 if __name__ == '__main__':

@@ -59,8 +59,9 @@ def make_tables(runs: list[dict[str, Any]]) -> dict[str, list[list[str]]]:
   for run in runs:
     s = run['scores']
     commit = run['commit'] or 'unknown'
-    if run['command'] == 'pretrain':
-      cells = ['not finished'] * 4
+    if run['command'] in ('pretrain', 'convert'):
+      here = run['command'] == 'pretrain'
+      cells = ['not finished' if here else 'trained elsewhere'] * 4
       if s:
         cells = [
           f'{s["step"]:,}',

@@ -13,6 +13,11 @@ Documents are decoded (UTF-8), mended (ftfy), standardised and deduplicated, and
 split into training and validation by their hash. Then a BPE tokenizer is
 trained on the training split, and the tokens are written in shards.
 
+--tokenizer=openai:DIR takes the original vocabulary of GPT-1 instead, from
+OpenAI's two files (encoder_bpe_40000.json, vocab_40000.bpe) or a Hugging Face
+openai-gpt folder. It needs pip install 'gpt1_jax[openai]'. It has no row for
+the end of a document: a newline, which has one, stands there.
+
 Memory stays bounded whatever the size of the corpus: a worker holds a few
 chunks of a megabyte (or its largest document), the tokenizer's trainer the
 distinct words of --tokenizer_sample_mb of text, and of each document a digest
@@ -56,7 +61,10 @@ _MERGES = flags.DEFINE_integer(
   'merges', 40_000, 'Merges of the BPE tokenizer (40,000 in the paper).'
 )
 _TOKENIZER = flags.DEFINE_string(
-  'tokenizer', None, 'Take this tokenizer (a file or folder); train none.'
+  'tokenizer',
+  None,
+  'Take this tokenizer and train none: a .model file, the folder of a run or '
+  'of prepared data, or openai:DIR.',
 )
 _SAMPLE_MB = flags.DEFINE_integer(
   'tokenizer_sample_mb',
@@ -106,6 +114,9 @@ def prepare(
 ) -> None:
   """Fills an empty directory; see the module for the steps."""
   spool = directory / 'spool'
+  tokenizer = None
+  if settings['tokenizer']:
+    tokenizer = tokenizer_lib.load(settings['tokenizer'])
   measured = _measure(settings['inputs'])
   total = corpus.total_bytes(settings['inputs'])
   with stages.Workers(workers_count) as workers:
@@ -114,9 +125,7 @@ def prepare(
     with _Progress('clean', total, 'MB/s') as bar:
       size = stages.clean(workers, documents, spool, fraction, bar.add)
     cleaned = sum(file.stat().st_size for file in spool.iterdir())
-    if settings['tokenizer']:
-      tokenizer = tokenizer_lib.load(settings['tokenizer'])
-    else:
+    if not tokenizer:
       share = settings['tokenizer_sample_mb'] * 1_000_000 / size
       with _Progress('count words', cleaned, 'MB/s') as bar:
         words = stages.count_words(workers, spool, share, bar.add)

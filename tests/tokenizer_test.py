@@ -1,9 +1,12 @@
 """The tokenizer: exact merges, round trips, and ids that no text can make."""
 
+import collections
 import random
 
+import hypothesis
 import pytest
 import sentencepiece
+from hypothesis import strategies as st
 
 from gpt1_jax.data import text, tokenizer
 from gpt1_jax.errors import UserError
@@ -43,6 +46,44 @@ def test_rows_are_symbols_then_merges_then_base_characters(bpe, tmp_path):
 def test_every_count_of_merges_is_met_exactly():
   for merges in (1, 2, 7, 25, 60):
     assert tokenizer.train(_LINES, merges).merges == merges
+
+
+@pytest.mark.slow
+def test_forty_thousand_merges_by_the_models_own_record(shared_data):
+  """The paper's count (P §4.1), read from the model file itself."""
+  pytest.importorskip('google.protobuf', reason='reads the model file')
+  from sentencepiece import sentencepiece_model_pb2 as model_pb2
+
+  words = collections.Counter()
+  for path in (shared_data / 'books').glob('*.txt'):
+    words += tokenizer.count_words([text.clean(path.read_text('utf-8-sig'))])
+  bpe = tokenizer.train_words(words, 40_000)
+  model = model_pb2.ModelProto.FromString(bpe._model)
+  assert model.trainer_spec.model_type == model_pb2.TrainerSpec.BPE
+  assert model.trainer_spec.character_coverage == 1
+  assert model.normalizer_spec.name == 'identity'
+  assert not model.normalizer_spec.precompiled_charsmap
+  kinds = model_pb2.ModelProto.SentencePiece
+  assert [p.type for p in model.pieces[:3]] == [
+    kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL,
+  ]  # fmt: skip
+  assert all(p.type == kinds.NORMAL for p in model.pieces[3:])
+  pieces = [p.piece for p in model.pieces[3:]]
+  merges, characters = pieces[:40_000], set(pieces[40_000:])
+  assert all(len(c) == 1 for c in characters)
+  assert len(characters) == len(model.pieces) - 40_003
+  # Each is made of two that were there before, the likelier first.
+  scores = [p.score for p in model.pieces[3:40_003]]
+  assert scores == [-float(rank) for rank in range(40_000)]
+  made = set(characters)
+  for merge in merges:
+    assert any(
+      merge[:i] in made and merge[i:] in made for i in range(1, len(merge))
+    )
+    assert merge not in made
+    assert merge == merge.lower()
+    made.add(merge)
+  assert bpe.merges == bpe.description()['merges'] == 40_000
 
 
 def test_too_many_merges_names_the_number_that_works():
@@ -101,16 +142,32 @@ def test_newlines_are_symbols(bpe):
 
 @pytest.mark.parametrize(
   'spelling',
-  ['<document>', '<newline>', '<unk>', '<s>', '</s>', '<start>', '<extract>'],
-)
+  ['<document>', '<newline>', '<unk>', '<s>', '</s>', '<start>', '<extract>',
+   '<delimiter>', '<0x0A>', '\u2581<newline>'],
+)  # fmt: skip
 def test_spelling_a_symbol_does_not_make_it(bpe, spelling):
   ids = bpe.encode(f'a{spelling} {spelling} dog')
   assert bpe.document_id not in ids
   assert bpe.newline_id not in ids
   assert max(ids) < bpe.vocab_size
-  if '/' not in spelling:
+  if not {'/', '0', '\u2581'} & set(spelling):
     assert bpe.unknown_id not in ids
     assert bpe.decode(ids) == f'a{spelling} {spelling} dog'
+
+
+_SPELLED = st.sampled_from(
+  ['<document>', '<newline>', '<unk>', '<start>', '<extract>', '\u2581', '\n',
+   ' ', '\r', '\x00', '\x85', '😀', '漢字', 'é', 'fox', '<', '>', '\u2585']
+)  # fmt: skip
+
+
+@hypothesis.given(st.lists(_SPELLED, max_size=20).map(''.join) | st.text())
+def test_no_text_makes_a_symbol(bpe, raw):
+  """Nor a special; newlines are those of the text, and no other id is one."""
+  ids = bpe.encode(raw)
+  assert bpe.document_id not in ids
+  assert ids.count(bpe.newline_id) == text.clean(raw).count('\n')
+  assert all(0 <= i < bpe.vocab_size for i in ids)
 
 
 def test_text_with_symbols_spelled_in_training_keeps_them_out(bpe, tmp_path):

@@ -1,9 +1,9 @@
 """Token shards on disk: write, open, verify.
 
 A directory holds {train,validation}-00000-of-000NN.bin (little-endian uint16),
-tokenizer.model, documents.jsonl and, written last, meta.json with the counts
-and the sha256 of every other file. Opening and reading cost the same whatever
-the size of the corpus.
+tokenizer.model or the original pair of files, documents.jsonl and, written
+last, meta.json with the counts and the sha256 of every other file. Opening and
+reading cost the same whatever the size of the corpus.
 """
 
 import hashlib

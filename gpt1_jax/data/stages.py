@@ -287,7 +287,7 @@ def encode(
   return facts
 
 
-_tokenizers: dict[pathlib.Path, tokenizer_lib.SentencePieceTokenizer] = {}
+_tokenizers: dict[pathlib.Path, tokenizer_lib.Tokenizer] = {}
 
 
 def _encode_chunk(

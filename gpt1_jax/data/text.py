@@ -15,8 +15,8 @@ CLEANING_VERSION = 1
 _FTFY = ftfy.TextFixerConfig(unescape_html=False, explain=False)
 # ftfy leaves printable ASCII alone.
 _MENDED = re.compile(r'[^\t\n\x20-\x7e]')
-_REPLACED = (('—', '-'), ('–', '-'), ('―', '-'), ('…', '...'), ('´', "'"))
-_SET_APART = '-~!";?+,)(\\/*[]}{|_'
+REPLACED = (('—', '-'), ('–', '-'), ('―', '-'), ('…', '...'), ('´', "'"))
+SET_APART = '-~!";?+,)(\\/*[]}{|_'
 
 # A file whose longest lines (but for one in twenty) are at most this long is
 # taken to be hard-wrapped.
@@ -46,10 +46,10 @@ def standardize(text: str) -> str:
   space is one space; none at the ends.
   """
   if not text.isascii():
-    for mark, plain in _REPLACED:
+    for mark, plain in REPLACED:
       text = text.replace(mark, plain)
   # Plain replacement is several times as fast as one regular expression.
-  for mark in _SET_APART:
+  for mark in SET_APART:
     if mark in text:
       runs = mark + mark in text
       text = text.replace(mark, f' {mark} ')

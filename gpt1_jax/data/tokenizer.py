@@ -1,5 +1,8 @@
 """SentencePiece BPE, trained and loaded, behind the one tokenizer interface.
 
+The other behind it is the original vocabulary, `original.py`; `load` finds
+either.
+
 Text is cleaned and lower-cased by us and nothing else is done to it: the
 model's own normalisation is `identity`. Its rows are, in order: unknown (0),
 the document boundary (1), newline (2), then the merges and the base
@@ -21,13 +24,14 @@ from typing import Any
 
 import sentencepiece
 
-from gpt1_jax.data import text as text_lib
+from gpt1_jax.data import original, text as text_lib
 from gpt1_jax.errors import UserError
 
-NUM_SPECIALS = 3  # start, delimiter, extract: rows after the vocabulary
+NUM_SPECIALS = len(original.SPECIALS)  # rows after the vocabulary
 
 _UNKNOWN, _DOCUMENT, _NEWLINE = '<unk>', '<document>', '<newline>'
 _MODEL_FILE = 'tokenizer.model'
+ORIGINAL = 'openai:'  # before the folder of the original vocabulary
 # A character rarer than this in the training text is left to unknown.
 _RARE_CHARACTER = 1e-7
 # SentencePiece writes word beginnings with the one (in text it becomes `_`),
@@ -45,6 +49,7 @@ class SentencePieceTokenizer:
     vocab_size: rows of text, symbols included; the specials of fine-tuning
       (start, delimiter, extract) come after them.
     merges: pieces made by merging, read from the model.
+    pieces: of each id, as the model spells it.
     unknown_id, document_id, newline_id: rows of the symbols.
     fingerprint: sha256 of the model file, hex.
   """
@@ -80,9 +85,10 @@ class SentencePieceTokenizer:
           f'{name}: has no control piece {piece}; use a tokenizer that '
           '`prepare` trained'
         )
+    self.pieces = [p.IdToPiece(i) for i in range(self.vocab_size)]
     pieces = [
-      p.IdToPiece(i)
-      for i in range(self.vocab_size)
+      piece
+      for i, piece in enumerate(self.pieces)
       if not p.IsControl(i) and not p.IsUnknown(i)
     ]
     if any(_WORD_MARK in piece[1:] for piece in pieces):
@@ -121,9 +127,7 @@ class SentencePieceTokenizer:
     names = {
       self.newline_id: '\n',
       self.document_id: _DOCUMENT,
-      self.vocab_size: '<start>',
-      self.vocab_size + 1: '<delimiter>',
-      self.vocab_size + 2: '<extract>',
+      **dict(enumerate(original.SPECIALS, self.vocab_size)),
     }
     for i in [*map(int, ids), None]:
       if i is not None and not 0 <= i < self.vocab_size + NUM_SPECIALS:
@@ -158,7 +162,8 @@ class SentencePieceTokenizer:
       'newline_id': self.newline_id,
       'normalization': 'ftfy, punctuation and white space standardised, '
       'lower-cased (str.lower); the model itself: identity',
-      'unknown': 'one unknown for each maximal run of unseen characters',
+      'unknown': 'one unknown for each maximal run, within a word, of unseen '
+      'characters (emoji, CJK)',
     }
 
 
@@ -176,19 +181,42 @@ class _Words(dict[str, tuple[int, ...]]):
     return ids
 
 
-def load(path: str | os.PathLike) -> SentencePieceTokenizer:
+Tokenizer = SentencePieceTokenizer | original.OriginalTokenizer
+
+
+def load(path: str | os.PathLike) -> Tokenizer:
   """The tokenizer of prepared shards, of a run, or of a .model file.
+
+  Args:
+    path: where to look; `openai:DIR` is the original vocabulary in DIR, as
+      OpenAI's two files or in a Hugging Face folder, and nothing else.
 
   Raises:
     UserError: there is none.
   """
+  path = os.fspath(path)
+  if path.startswith(ORIGINAL):
+    directory = pathlib.Path(path.removeprefix(ORIGINAL))
+    found = original.find(directory)
+    if not found:
+      raise UserError(
+        f'{directory}: no original vocabulary here (looked for '
+        f'{original.ENCODER_FILE} and {original.MERGES_FILE}, vocab.json and '
+        'merges.txt, tokenizer.json)'
+      )
+    return found
   path = pathlib.Path(path)
   for candidate in (path / 'tokenizer' / _MODEL_FILE, path / _MODEL_FILE, path):
     if candidate.is_file():
       return SentencePieceTokenizer(candidate.read_bytes(), str(candidate))
+  for candidate in (path / 'tokenizer', path):
+    found = original.find(candidate)
+    if found:
+      return found
   raise UserError(
     f'{path}: no tokenizer here (looked for {_MODEL_FILE}, '
-    f'tokenizer/{_MODEL_FILE}, or a .model file)'
+    f'tokenizer/{_MODEL_FILE}, a .model file, and the files of the original '
+    'vocabulary)'
   )
 
 

@@ -1,0 +1,99 @@
+r"""Takes released weights in, and gives a run to other programs.
+
+  python -m gpt1_jax.convert --input=finetune-transformer-lm/model \
+      --output=runs/released
+  python -m gpt1_jax.convert --input=openai-gpt --output=runs/released
+  python -m gpt1_jax.convert --input=runs/mini --output=hf/mini
+
+What --input holds says what is made of it:
+
+  OpenAI's params_0.npy, params_1.npy, ... and params_shapes.json, with the
+    vocabulary (encoder_bpe_40000.json, vocab_40000.bpe): a run, which
+    finetune, evaluate and generate take;
+  a Hugging Face folder of the openai-gpt kind (config.json, model.safetensors
+    or pytorch_model.bin, the tokenizer's files): the same;
+  a run, pretrained or fine-tuned: a Hugging Face folder, which
+    OpenAIGPTLMHeadModel and AutoTokenizer load: config.json,
+    model.safetensors, the tokenizer's files, README.md with the figures of the
+    training. The head of a fine-tuned run lies beside it, in head.safetensors.
+
+Numbers are copied bit for bit in float32. What files of weights do not say is
+taken from the released code, as in configs/pretrain.py:openai: dropout on the
+embedding matrix, the softmax over all its rows. Rows for start, delimiter and
+extract, where the input has none, are drawn when fine-tuning starts, from that
+run's seed. It needs pip install 'gpt1_jax[openai]'.
+"""
+
+import contextlib
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+
+from absl import flags
+
+from gpt1_jax import command, exchange
+from gpt1_jax.errors import UserError
+
+_INPUT = flags.DEFINE_string('input', None, 'What to read.', required=True)
+_OUTPUT = flags.DEFINE_string(
+  'output', None, 'Folder to write; made when all is done.', required=True
+)
+_TOKENIZER = flags.DEFINE_string(
+  'tokenizer',
+  None,
+  'Where the vocabulary of released weights lies, if not beside them.',
+)
+_N_HEAD = flags.DEFINE_integer(
+  'n_head',
+  None,
+  "Heads, which OpenAI's files do not say; default: n_embd / 64 (P §4.1).",
+)
+_STEP = flags.DEFINE_integer(
+  'checkpoint',
+  None,
+  'Which checkpoint of a run; default: the best or the latest.',
+)
+
+
+def main(argv: list[str]) -> None:
+  del argv
+  source, output = pathlib.Path(_INPUT.value), pathlib.Path(_OUTPUT.value)
+  kind = exchange.kind_of(source)
+  for flag, kinds in (
+    (_TOKENIZER, ('openai', 'huggingface')),
+    (_N_HEAD, ('openai',)),
+    (_STEP, ('run',)),
+  ):
+    if flag.value is not None and kind not in kinds:
+      raise UserError(
+        f'--{flag.name} does not apply: {source} is {exchange.CALLED[kind]}'
+      )
+  if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    raise UserError(f'{output}: exists already; give another --output')
+  with _temporary(output.resolve()) as temporary:
+    if kind == 'run':
+      exchange.to_huggingface(source, temporary, _STEP.value)
+    else:
+      exchange.to_run(kind, source, temporary, _TOKENIZER.value, _N_HEAD.value)
+  print(f'{output}: done')
+
+
+@contextlib.contextmanager
+def _temporary(output: pathlib.Path) -> Iterator[pathlib.Path]:
+  """An empty folder beside the output, which takes its name if all is well."""
+  path = output.with_name(output.name + '.incomplete')
+  shutil.rmtree(path, ignore_errors=True)
+  path.mkdir(parents=True)
+  try:
+    yield path
+    if output.exists():
+      output.rmdir()
+    os.replace(path, output)
+  except BaseException:
+    shutil.rmtree(path, ignore_errors=True)
+    raise
+
+
+if __name__ == '__main__':
+  command.run(main)
