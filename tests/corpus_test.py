@@ -1,6 +1,7 @@
 """Documents from every form of input, and one clear line for every bad one."""
 
 import gzip
+import importlib
 import json
 import os
 import pathlib
@@ -226,7 +227,9 @@ def test_tfds(tmp_path, monkeypatch):
   script.write_text(_BUILDER)
   data = tmp_path / 'data'
   subprocess.run([sys.executable, script, data], check=True, timeout=120)
-  monkeypatch.setenv('TFDS_DATA_DIR', str(data))
+  # TFDS reads the variable TFDS_DATA_DIR once, when it is imported.
+  constants = importlib.import_module('tensorflow_datasets.core.constants')
+  monkeypatch.setattr(constants, 'DATA_DIR', str(data))
   found = _read('tfds:gpt1_shelf:train:body')
   assert {text for _, text in found} == {f'book {i}: café' for i in range(6)}
   assert found[0][0] == 'tfds:gpt1_shelf:train:body#0'

@@ -15,8 +15,6 @@ import zipfile
 import numpy as np
 import pytest
 import sklearn.model_selection
-import tensorflow_datasets as tfds
-from etils import epath
 
 from gpt1_jax import errors
 from gpt1_jax.data import examples, rows, sources, tasks, tfds_rows
@@ -152,6 +150,8 @@ def test_not_found_says_what_was_looked_for(tmp_path, name):
   assert '\n' not in str(caught.value)
 
 
+# Of TFDS and what it imports.
+TFDS = pytest.mark.filterwarnings('ignore')
 # Task: the archive its TFDS builder unpacks.
 BUILT = {
   'cola': 'glue-cola',
@@ -179,6 +179,8 @@ class Unpacked:
     self.manual_dir = os.fspath(folder)
 
   def download_and_extract(self, url):
+    from etils import epath
+
     return epath.Path(self._folder)
 
   def download(self, urls):
@@ -189,6 +191,8 @@ class Unpacked:
 
 def build(name, folder, data_dir, monkeypatch):
   """Has TFDS's own builder write ArrayRecord files of what is in a folder."""
+  import tensorflow_datasets as tfds
+
   tfds.disable_progress_bar()
   with monkeypatch.context() as patch:
     patch.setattr(
@@ -199,6 +203,7 @@ def build(name, folder, data_dir, monkeypatch):
     tfds_rows._builder(name, str(data_dir))
 
 
+@TFDS
 @pytest.mark.parametrize('name', BUILT)
 def test_tfds_gives_the_rows_of_the_archive(
   archives, name, tmp_path, monkeypatch
@@ -244,6 +249,7 @@ def without_rows(found):
   return [(e.texts, e.label) for e in found]
 
 
+@TFDS
 def test_story_cloze_from_tfds(stories, tmp_path, monkeypatch):
   folder = stories / 'StoryCloze'
   for part in ('val', 'test'):
@@ -258,6 +264,7 @@ def test_story_cloze_from_tfds(stories, tmp_path, monkeypatch):
   assert found == expected
 
 
+@TFDS
 def test_a_task_of_ones_own_from_tfds(archives, tmp_path, monkeypatch):
   zipfile.ZipFile(archives / 'glue-sst2.zip').extractall(tmp_path)
   build('glue/sst2', tmp_path / 'dummy_data', tmp_path / 'tfds', monkeypatch)
@@ -272,6 +279,7 @@ def test_a_task_of_ones_own_from_tfds(archives, tmp_path, monkeypatch):
     examples.read(task, path, 'test')
 
 
+@TFDS
 def test_tfds_that_cannot_be_read_is_one_line(tmp_path):
   fields = {'kind': 'similarity', 'tfds': {'train': 'no_such_set:train'}}
   with pytest.raises(errors.UserError) as caught:
