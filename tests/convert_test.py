@@ -182,7 +182,7 @@ def test_special_rows_are_drawn_when_fine_tuning_starts(converted, tmp_path):
     workdir = tmp_path / str(seed)
     pipeline_test.good(
       'finetune',
-      '--config=configs/own_task.py',
+      '--config=configs/own_task.py:openai',
       f'--config.data.path={task}',
       f'--config.init_from={converted}',
       f'--config.train.seed={seed}',

@@ -254,8 +254,8 @@ def test_what_is_wrong_with_all_is_said_once(configure, tmp_path):
   ],
 )
 def test_heads_that_do_not_fit_are_refused(task, value, what):
-  settings = transfer.HeadSettings(0.1, 0.5, value)
   with pytest.raises(UserError, match=what):
+    settings = transfer.HeadSettings(0.1, 0.5, 'tokens', value)
     transfer.new_head(tasks.resolve(task), settings)
 
 
@@ -266,6 +266,6 @@ def test_heads_have_the_outputs_of_their_task():
     ('mnli', 'classes', 3),
     ('race', 'scalar', 1),
   ):
-    settings = transfer.HeadSettings(0.1, 0.5, value)
+    settings = transfer.HeadSettings(0.1, 0.5, 'tokens', value)
     head = transfer.new_head(tasks.TASKS[name], settings)
     assert (head.num_outputs, head.clf_pdrop) == (outputs, 0.1)
