@@ -254,9 +254,12 @@ def test_what_is_wrong_with_all_is_said_once(configure, tmp_path):
   ],
 )
 def test_heads_that_do_not_fit_are_refused(task, value, what):
-  with pytest.raises(UserError, match=what):
+  def head():
     settings = transfer.HeadSettings(0.1, 0.5, 'tokens', value)
-    transfer.new_head(tasks.resolve(task), settings)
+    return transfer.new_head(tasks.resolve(task), settings)
+
+  with pytest.raises(UserError, match=what):
+    head()
 
 
 def test_heads_have_the_outputs_of_their_task():
