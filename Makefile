@@ -55,15 +55,15 @@ $(VENV)/installed: setup.py
 
 $(VENV)/installed-test: $(VENV)/installed
 	@echo 'Installing what the tests need ...'
-	@$(PIP) --editable '.[test,openai]'
+	@$(PIP) --editable '.[test]'
 	@touch $@
 
 $(VENV)/installed-peers: $(VENV)/installed-test
 	@echo 'Installing torch and transformers (up to 3 GB with CUDA) ...'
-	@$(PIP) --editable '.[test,openai,peers]'
+	@$(PIP) --editable '.[test,peers]'
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed-test
 	@echo 'Installing the linters ...'
-	@$(PIP) --editable '.[dev,openai]'
+	@$(PIP) --editable '.[dev]'
 	@touch $@

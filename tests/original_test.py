@@ -178,22 +178,36 @@ def is_split_for_punctuation(spaced: str) -> bool:
   )
 
 
+@functools.cache
+def _split_words() -> set[str]:
+  rules = english().rules.items()
+  return {word.lower() for word, parts in rules if len(parts) > 1}
+
+
+@hypothesis.given(st.data())
+@hypothesis.settings(max_examples=100, deadline=None)
+def test_decoding_a_passage_gives_its_text(bpe, novels, data):
+  """But for white space round punctuation, and the words spaCy splits."""
+  cleaned = novels[data.draw(st.sampled_from(sorted(novels)))]
+  start = data.draw(st.integers(0, len(cleaned) - 1))
+  length = data.draw(st.integers(0, 2000))
+  check_decoding(bpe, cleaned[start : start + length])
+
+
 @pytest.mark.slow
 def test_decoding_novels_gives_their_text(bpe, novels):
-  """But for white space round punctuation, and the words spaCy splits."""
-  listed = {
-    word.lower() for word, parts in english().rules.items() if len(parts) > 1
-  }
   for cleaned in novels.values():
-    known = ''.join(
-      c for c in cleaned.lower() if c in ' \n' or c in bpe.encoder
-    )
-    known = text.clean(known)
-    decoded = bpe.decode(bpe.encode_clean(known))
-    for word, spaced in words_with_spaces(known, decoded):
-      assert is_split_for_punctuation(spaced) or any(
-        rule in word for rule in listed
-      ), (word, spaced)
+    check_decoding(bpe, cleaned)
+
+
+def check_decoding(bpe, cleaned: str) -> None:
+  known = ''.join(c for c in cleaned.lower() if c in ' \n' or c in bpe.encoder)
+  known = text.clean(known)
+  decoded = bpe.decode(bpe.encode_clean(known))
+  for word, spaced in words_with_spaces(known, decoded):
+    assert is_split_for_punctuation(spaced) or any(
+      part in word for part in _split_words()
+    ), (word, spaced)
 
 
 def test_decoding_is_the_words_and_the_specials(bpe):
