@@ -43,7 +43,8 @@ def keep_memory() -> None:
 
   XLA's CPU backend asks for the step's temporaries anew at every step; glibc
   hands large blocks back to the system each time, and having them mapped again
-  page by page takes a third of the step. Elsewhere than on glibc: nothing.
+  page by page took a fifth of the step of `mini` on two cores. Elsewhere than
+  on glibc: nothing.
   """
   try:
     mallopt = ctypes.CDLL(None).mallopt
