@@ -263,14 +263,13 @@ class Tuning:
       elif self._pretrained is not None:
         params = transfer.transfer(self._pretrained, state.params)
         state = state.replace(params=params)
-      log = telemetry.Telemetry(
+      with telemetry.Telemetry(
         workdir,
         start_step=int(state.step),
         num_steps=self._num_steps,
         flops_per_token=gpt.flops_per_token(self._model_config),
         label=f'finetune {self.task.name}',
-      )
-      with contextlib.closing(log):
+      ) as log:
         state, _ = loop.fit(
           state,
           lambda state, batch: self._train_step(state, batch, placed),

@@ -92,9 +92,6 @@ class Telemetry:
     return self
 
   def __exit__(self, *_) -> None:
-    self.close()
-
-  def close(self) -> None:
     """Flushes and closes the files."""
     if self._on:
       self._bar.stop()
