@@ -177,7 +177,7 @@ def test_nothing_was_run(tmp_path):
   parts = (sections.facts(runs), sections.NOTES, sections.sections(runs))
   text = page.page(*parts)
   tables = Reader(text).tables
-  assert {row[4] for row in list(tables.values())[1][1:]} == {'not run'}
+  assert {row[2] for row in list(tables.values())[1][1:]} == {'not run'}
   assert 'Figure 2, left: layers transferred: <span' in text
   assert page.markdown(*parts).count('\nnot run\n') == 4
 

@@ -69,20 +69,23 @@ def draw(
     x, y: labels of the axes.
     log: whether x is logarithmic.
     whole: whether x has whole numbers alone.
-    levels: (y, text) of horizontal lines.
+    levels: (y, text) of horizontal lines; the first has its text below.
   """
   drawing = figure.Figure(figsize=_SIZE, layout='constrained')
   axes = drawing.subplots()
   drawing.patch.set_visible(False)
   axes.patch.set_visible(False)
-  for at, text in levels:
+  if levels:
+    axes.margins(y=0.12)
+  for number, (at, text) in enumerate(levels):
     axes.axhline(at, color=_TEXT, linewidth=0.8, linestyle=(0, (2, 2)))
     axes.annotate(
       text,
       (0, at),
       xycoords=('axes fraction', 'data'),
-      xytext=(3, 3),
+      xytext=(3, 3 if number else -3),
       textcoords='offset points',
+      va='bottom' if number else 'top',
       color=_TEXT,
       fontsize=9,
     )
