@@ -39,7 +39,13 @@ REQUIRES = [
 # The released vocabulary (spaCy splits words as the released code does) and
 # Hugging Face folders.
 OPENAI = ['safetensors>=0.5', 'spacy>=3.8', 'tokenizers>=0.21']
-TEST = [*OPENAI, 'hypothesis>=6.100', 'pytest>=8.3']
+TEST = [
+  *OPENAI,
+  'hypothesis>=6.100',
+  'jsonschema>=4.18',
+  'pytest>=8.3',
+  'PyYAML>=6.0.1',
+]
 
 setuptools.setup(
   name='gpt1_jax',

@@ -169,7 +169,8 @@ see() { # see queued-resources|tpu-vm ASSUMED FIELD: into $detail
   detail=$(complaint) state=waiting
   if not_found; then
     state=gone
-  elif ((++blind >= 5)); then
+  elif ((++blind >= 5)) || grep -qiE 'permission_?denied|account|credential' \
+    <<< "$said"; then
     state=blind
   fi
   return 1
