@@ -135,22 +135,25 @@ pause() { has dry-run || sleep "${option[poll]}"; }
 # The slice -----------------------------------------------------------------
 
 # $state of the slice: ready, waiting, gone, or blind when Cloud has not
-# answered for long; $detail in Cloud's words.
+# answered for long; $detail in Cloud's words. A slice without a queued resource
+# was made with --direct.
 look() {
-  if ! has direct; then
-    see queued-resources ACTIVE state.state || return 0
+  if has direct; then
+    :
+  elif see queued-resources ACTIVE state.state; then
     case $detail in
       *FAILED*)
-        state=gone
         tpus queued-resources describe \
           '--format=value(state.failedData.error.message)'
         ask '' "${command[@]}" && detail+=": $answer"
-        return
+        state=gone && return
         ;;
       *SUSPEND* | *DELETING*) state=gone && return ;;
       *ACTIVE*) ;;
       *) state=waiting && return ;;
     esac
+  elif [[ $state != gone ]]; then
+    return 0
   fi
   see tpu-vm READY state || return 0
   case $detail in

@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -234,6 +235,7 @@ def test_what_a_dry_run_prints_is_what_would_run(cloud, steps):
   assert cloud.raw_calls() == real
 
 
+@pytest.mark.slow
 def test_from_nothing_to_nothing(cloud):
   cloud.world(queue_states=['WAITING_FOR_RESOURCES', 'PROVISIONING', 'ACTIVE'])
   done = cloud.ok('create', *PLACE, '--type=v6e-16', '--poll=0')
@@ -285,6 +287,7 @@ def test_the_commit_is_shipped_and_not_the_tree(cloud):
   assert list((cloud.repo / 'build').iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_preempted_run_is_made_anew_and_goes_on(cloud):
   """Spot machines vanish at step 5: the next ones go on from the bucket."""
   cloud.world(preempt_at_step='5')
@@ -301,6 +304,17 @@ def test_a_preempted_run_is_made_anew_and_goes_on(cloud):
   assert 'gpt1 costs until' in done.stderr
 
 
+def test_retry_takes_up_a_slice_that_is_there(cloud):
+  """Even one made with --direct: it is not given back and made anew."""
+  cloud.ok('create', *PLACE, *TYPE, '--direct')
+  cloud.ok('run', *PLACE, *TYPE, '--retry', '--poll=0', *TRAIN)
+  assert [call for call in cloud.calls() if 'create' in call] == [
+    'tpu-vm create'
+  ]
+  assert not [call for call in cloud.calls() if 'delete' in call]
+
+
+@pytest.mark.slow
 def test_retries_end(cloud):
   cloud.world(create=['ok'], queue_states=['FAILED'], why='no spot left')
   message = cloud.fails(
@@ -312,6 +326,7 @@ def test_retries_end(cloud):
   assert not cloud.world()['queue']
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_not_retried(cloud):
   """A program's own error ends it: exit code, worker and the others stopped."""
   script = 'import os, time; time.sleep(100 * int(os.environ["TPU_WORKER_ID"]))'
@@ -395,6 +410,7 @@ def test_a_refused_ssh_is_tried_again_by_retry(cloud):
   assert not cloud.world()['queue']
 
 
+@pytest.mark.slow
 def test_a_restarted_machine_starts_again(cloud):
   """No process and no exit code: `lost`, and run --retry starts it again."""
   cloud.ok('create', *PLACE, *TYPE)
@@ -417,6 +433,7 @@ def test_run_before_setup(cloud):
   assert 'or setup was not run' in cloud.fails('run', *PLACE, *TRAIN)
 
 
+@pytest.mark.slow
 def test_prepare_reads_and_writes_the_bucket(cloud):
   books = cloud.path / 'bucket' / 'b' / 'books'
   books.mkdir(parents=True)
@@ -545,3 +562,28 @@ def test_an_archive_knows_its_commit(cloud):
     check=True,
   )
   assert done.stdout.strip() == cloud.commit
+
+
+def test_the_commands_of_the_guide(cloud):
+  """Each tpu_vm.sh command of docs/tpu.md is one that --dry-run takes."""
+  text = (ROOT / 'docs' / 'tpu.md').read_text().replace('\\\n', ' ')
+  commands = re.findall(r'^    launch/tpu_vm\.sh (.*)$', text, re.MULTILINE)
+  steps = set()
+  for command in commands:
+    step, *words = shlex.split(command)
+    cloud.ok(step, '--dry-run', *words)
+    steps.add(step)
+  script = (ROOT / 'launch' / 'tpu_vm.sh').read_text()
+  assert steps == set(re.findall(r"^  \[(\w+)\]='", script, re.MULTILINE))
+
+
+def test_the_messages_of_the_guide():
+  """Each message that docs/tpu.md explains is one of the scripts'."""
+  scripts = ''.join(path.read_text() for path in (ROOT / 'launch').glob('*.sh'))
+  text = (ROOT / 'docs' / 'tpu.md').read_text()
+  table = text[text.index('| message |') :]
+  messages = re.findall(r'^\| `(?:worker 1: run: )?(.*?)` \|', table, re.M)
+  assert len(messages) == 9
+  for message in messages:
+    words = re.sub(r'^another run| 1, ', '...', message).split('...')
+    assert all(word.strip().removeprefix('run ') in scripts for word in words)
