@@ -49,7 +49,9 @@ for step in range(done, int(os.environ.get('FAKE_STEPS', 8))):
   time.sleep(100 if step == int(os.environ.get('FAKE_PREEMPTED', -1)) > done
              else 0.02)
   if os.environ['TPU_WORKER_ID'] == '0':
-    steps.write_text(str(step + 1))
+    new = steps.with_suffix('.tmp')
+    new.write_text(str(step + 1))
+    new.rename(steps)
 """
 PREPARE_PY = """
 import pathlib, sys
