@@ -84,7 +84,7 @@ def read(name: str, path: str) -> tuple[list[Schema], list[str]]:
 
   Returns:
     The schemas, and a line for each odd row left out: the pronoun is not in
-    the sentence, or the answer is none of the referents.
+    the sentence, there are not two referents, or the answer is neither.
 
   Raises:
     UserError: no such file (says what was looked for), or one that is not of
@@ -153,12 +153,11 @@ def _blocks(source: archives.Source) -> Iterator[tuple[str, list[str]]]:
 
 
 def _from_block(block: list[str], where: str) -> Schema:
+  del where
   sentence, pronoun, listed, answer = block
   candidates = [candidate.strip() for candidate in listed.split(',')]
   if len(candidates) != 2 or not all(candidates):
-    raise errors.UserError(
-      f'{where}: candidates {listed!r}; two with a comma are wanted'
-    )
+    raise _OddError(f'candidates {listed!r}, not two with a comma')
   return _by_word(sentence, pronoun, candidates, _label_of(answer, candidates))
 
 

@@ -14,7 +14,12 @@ from typing import Any
 import jax
 
 from gpt1_jax import progress
-from gpt1_jax.data import sources, tokenizer as tokenizer_lib, zero_shot
+from gpt1_jax.data import (
+  archives,
+  sources,
+  tokenizer as tokenizer_lib,
+  zero_shot,
+)
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt
 from gpt1_jax.train import checkpoint, run as run_lib, sharding
@@ -103,11 +108,10 @@ def read(
         + ', '.join(zero_shot.TASKS)
       )
   try:
-    if (
-      sources.tfds_folder(path) is None
-      and not pathlib.Path(path).expanduser().exists()
-    ):
-      raise UserError(f'{path}: no such file or folder; set --tasks_path')
+    if sources.tfds_folder(path) is None:
+      folder = sources.folder_of(path)
+      if not folder.is_dir():  # raises, if it is not there or no archive
+        archives.find(folder, ('*',), ())
     found = _found(path, names)
     questions = [
       part
@@ -161,7 +165,7 @@ def read_rows(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
 
 def _found(path: str, names: Sequence[str]) -> list[str]:
   """The tasks to run; RACE's halves are part of `race`."""
-  found = []
+  found, reasons = [], []
   for name in names or zero_shot.TASKS:
     if name in found or (name in _HALVES and 'race' in (*found, *names)):
       continue
@@ -170,7 +174,8 @@ def _found(path: str, names: Sequence[str]) -> list[str]:
       found.append(name)
     elif names:
       raise UserError(reason)
-    else:
+    elif reason not in reasons:  # that of `race` is that of a half of it
+      reasons.append(reason)
       _say(f'not run: {reason}')
   if not found:
     raise UserError(
