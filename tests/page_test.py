@@ -163,6 +163,16 @@ def test_long_lines_are_thinned_and_keep_their_end():
   assert len(plots._thinned(points)) <= 501
 
 
+def test_a_plot_in_a_file_of_its_own():
+  lines = [plots.Line(name, [(1, 2), (2, 1)], i) for i, name in enumerate('ab')]
+  svg = plots.draw('p', lines, x='x', y='y', file=True)
+  assert ET.fromstring(svg).tag == '{http://www.w3.org/2000/svg}svg'
+  assert 'var(' not in svg
+  assert 'currentColor' not in svg
+  assert '#00001' not in svg
+  assert '>b</text>' in svg
+
+
 def test_more_lines_than_colours(parts):
   lines = [plots.Line(str(i), [(1, i), (2, i)], i) for i in range(11)]
   svg = plots.draw('p', lines, x='x', y='y')

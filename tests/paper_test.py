@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 
-from gpt1_jax.data import tasks
+from gpt1_jax.data import tasks, zero_shot
 from gpt1_jax.reporting import paper
 
 # Column, GPT-1, best before; in the order of the paper's columns.
@@ -55,6 +55,17 @@ def test_metrics_are_those_that_tasks_are_scored_by():
     assert dev in tasks.TASKS[column.task].dev_splits
   named = {c.task for t in TABLES for c in t}
   assert named == set(tasks.TWELVE)
+
+
+def test_zero_shot_is_held_against_the_same_scores():
+  for column in (*paper.TABLE_3, *paper.TABLE_4):
+    name = column.instead or column.task
+    if name in zero_shot.TASKS:
+      task = zero_shot.TASKS[name]
+      assert (task.metric, task.reference) == (
+        column.metric,
+        pytest.approx(column.earlier / 100),
+      )
 
 
 def test_the_paper_in_the_projects_facts(shared_data):

@@ -279,6 +279,7 @@ def test_zero_shot(tmp_path):
   run_folders.zero_shot(
     run, 'wsc273', [(0, 0.6, None)], reference=None, tokens_seen=None
   )
+  assert 'wsc273' not in {x.label for x in figures.zero_shot(found(run))[1]}
   run_folders.zero_shot(run, 'sst2', [(1499, 0.8, 0.69)])  # scored again
   table, lines = figures.zero_shot(found(top))
   assert {line.label: (line.points, line.dashed) for line in lines} == {

@@ -3,9 +3,10 @@
 Each half is lines for `plots.py` and a table of the figures behind them.
 """
 
+import dataclasses
 import pathlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpt1_jax.reporting import cells, paper, plots, runs as runs_lib, tables
@@ -64,25 +65,21 @@ def zero_shot(
   """Figure 2, right: zero-shot scores along pretraining.
 
   The lines have all checkpoints, the table the last one of each run and task.
-  Without a line are tasks that have no reference, and RACE's halves where the
-  whole is there.
+  LSTMs are dashed.
   """
-  found = [(run, _by_task(run.zero_shot)) for run in runs if run.zero_shot]
-  tasks = list(dict.fromkeys(task for _, each in found for task in each))
+  found = [run for run in runs if run.zero_shot]
+  colors: dict[str, int] = {}  # of a task, whatever the run
   rows, lines = [], []
-  for run, each in found:
-    for task, series in each.items():
-      rows.append(_zero_shot_row(run, series[-1]))
-      points = [
-        (row['step'], row['normalised'])
-        for row in series
-        if row['normalised'] is not None and row['step'] > 0
-      ]
-      if points and not ('race' in each and task in _HALVES):
-        label = f'{task}, {run.name}' if len(found) > 1 else task
-        lstm = run.facts['model'].get('kind') == 'lstm'
-        number = tasks.index(task)
-        lines.append(plots.Line(label, points, number, marks=True, dashed=lstm))
+  for run in found:
+    series = _by_task(run.zero_shot)
+    rows += [_zero_shot_row(run, each[-1]) for each in series.values()]
+    for line in zero_shot_lines(run.zero_shot):
+      color = colors.setdefault(line.label, len(colors))
+      label = line.label if len(found) == 1 else f'{line.label}, {run.name}'
+      lstm = run.facts['model'].get('kind') == 'lstm'
+      lines.append(
+        dataclasses.replace(line, label=label, color=color, dashed=lstm)
+      )
   header = (
     'task',
     'metric',
@@ -103,6 +100,37 @@ def zero_shot(
   return table, lines
 
 
+def zero_shot_lines(rows: Sequence[Mapping[str, Any]]) -> list[plots.Line]:
+  """One run's rows of zero_shot.jsonl → normalised scores over updates.
+
+  Without a line are tasks that have no reference, and RACE's halves where the
+  whole is there.
+  """
+  series = _by_task([row for row in rows if row['normalised'] is not None])
+  if 'race' in series:
+    series = {task: s for task, s in series.items() if task not in _HALVES}
+  return [
+    plots.Line(
+      task, [(r['step'], r['normalised']) for r in each], number, marks=True
+    )
+    for number, (task, each) in enumerate(series.items())
+  ]
+
+
+def draw_zero_shot(lines: Sequence[plots.Line], *, file: bool = False) -> str:
+  """Figure 2, right, for the page or as a file of its own."""
+  steps = [step for line in lines for step, _ in line.points]
+  return plots.draw(
+    'zero-shot',
+    lines,
+    x='updates of pretraining',
+    y='normalised score',
+    log=bool(steps) and min(steps) > 0,  # a converted run has no updates
+    levels=((0, 'random guessing'), (1, 'state of the art before GPT-1')),
+    file=file,
+  )
+
+
 def losses(runs: Sequence[runs_lib.Run]) -> list[plots.Line]:
   """Training loss, and on held-out text with marks."""
   lines = []
@@ -119,9 +147,11 @@ def losses(runs: Sequence[runs_lib.Run]) -> list[plots.Line]:
   return lines
 
 
-def _by_task(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def _by_task(
+  rows: Sequence[Mapping[str, Any]],
+) -> dict[str, list[Mapping[str, Any]]]:
   """Task → its rows by step; of two for one step, the later written."""
-  found: dict[str, dict[int, dict[str, Any]]] = {}
+  found: dict[str, dict[int, Mapping[str, Any]]] = {}
   for row in rows:
     found.setdefault(row['task'], {})[row['step']] = row
   return {

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 import matplotlib
-from matplotlib import figure, ticker
+from matplotlib import colors, figure, ticker
 
 COLORS = 8  # --line-0 to --line-7 in page.css
 _TEXT = '#0000ff'
@@ -60,8 +60,9 @@ def draw(
   log: bool = False,
   whole: bool = False,
   levels: Sequence[tuple[float, str]] = (),
+  file: bool = False,
 ) -> str:
-  """An <svg> element.
+  """An <svg> element, to stand in the page or in a file of its own.
 
   Args:
     name: of the plot, unlike that of any other on the page: begins its ids.
@@ -70,25 +71,13 @@ def draw(
     log: whether x is logarithmic.
     whole: whether x has whole numbers alone.
     levels: (y, text) of horizontal lines; the first has its text below.
+    file: whether it stands alone: on white, with colours and a legend.
   """
   drawing = figure.Figure(figsize=_SIZE, layout='constrained')
   axes = drawing.subplots()
-  drawing.patch.set_visible(False)
-  axes.patch.set_visible(False)
   if levels:
     axes.margins(y=0.12)
-  for number, (at, text) in enumerate(levels):
-    axes.axhline(at, color=_TEXT, linewidth=0.8, linestyle=(0, (2, 2)))
-    axes.annotate(
-      text,
-      (0, at),
-      xycoords=('axes fraction', 'data'),
-      xytext=(3, 3 if number else -3),
-      textcoords='offset points',
-      va='bottom' if number else 'top',
-      color=_TEXT,
-      fontsize=9,
-    )
+    _add_levels(axes, levels)
   for line in lines:
     _add(axes, line)
   axes.set_xlabel(x, color=_TEXT)
@@ -104,10 +93,14 @@ def draw(
   axes.spines[['top', 'right']].set_visible(False)
   axes.spines[['left', 'bottom']].set_color(_TEXT)
   axes.grid(color=_TEXT, alpha=0.15)
+  if file and lines:
+    drawing.legend(loc='outside lower center', ncols=2, frameon=False)
+  for patch in (drawing.patch, axes.patch):
+    patch.set_visible(file)
   out = io.StringIO()
   with matplotlib.rc_context({'svg.hashsalt': name, 'svg.fonttype': 'none'}):
     drawing.savefig(out, format='svg')
-  return _inline(out.getvalue(), name)
+  return (_alone if file else _inline)(out.getvalue(), name)
 
 
 def key(line: Line) -> str:
@@ -121,13 +114,28 @@ def key(line: Line) -> str:
   )
 
 
+def _add_levels(axes, levels: Sequence[tuple[float, str]]) -> None:
+  for number, (at, text) in enumerate(levels):
+    axes.axhline(at, color=_TEXT, linewidth=0.8, linestyle=(0, (2, 2)))
+    axes.annotate(
+      text,
+      (0, at),
+      xycoords=('axes fraction', 'data'),
+      xytext=(3, 3 if number else -3),
+      textcoords='offset points',
+      va='bottom' if number else 'top',
+      color=_TEXT,
+      fontsize=9,
+    )
+
+
 def _add(axes, line: Line) -> None:
   color = _LINE % (line.color % COLORS)
   xs, ys = zip(*_thinned(line.points), strict=True)
   style = '--' if line.dashed else '-'
-  axes.plot(
-    xs, ys, style, color=color, marker=line.mark or None, markersize=5, lw=1.5
-  )
+  label = line.label or None
+  (drawn,) = axes.plot(xs, ys, style, color=color, lw=1.5, label=label)
+  drawn.set(marker=line.mark or 'none', markersize=5)
   if line.ends:
     low, high = zip(*line.ends, strict=True)
     axes.vlines([p[0] for p in line.points], low, high, color=color, lw=1)
@@ -143,6 +151,15 @@ def _thinned(
 
 def _count(value: float, _: int) -> str:
   return f'{value / 1000:g}k' if value >= 1000 else f'{value:g}'
+
+
+def _alone(svg: str, name: str) -> str:
+  """Of a file: the same with the colours of matplotlib for stand-ins."""
+  del name
+  svg = svg[svg.index('<svg') :].replace(_TEXT, '#000000')
+  for number, color in enumerate(matplotlib.color_sequences['tab10'][:COLORS]):
+    svg = svg.replace(_LINE % number, colors.to_hex(color))
+  return svg
 
 
 def _inline(svg: str, name: str) -> str:

@@ -136,19 +136,12 @@ def _figure_2(
   table, lines = figures.zero_shot(runs)
   drawn = []
   if lines:
-    svg = plots.draw(
-      'zero-shot',
-      lines,
-      x='updates of pretraining',
-      y='normalised score',
-      log=True,
-      levels=((0, 'random guessing'), (1, 'best single model (paper’s day)')),
-    )
+    svg = figures.draw_zero_shot(lines)
     drawn.append(page.Plot('Zero-shot over pretraining', svg, lines))
   note = (
-    'Paper §5. Without fine-tuning; 0 is random guessing and 1 the best single '
-    'model when the paper was written, as the row names it. The paper gives '
-    'the plot, and no figures. LSTMs are dashed.'
+    'Paper §5. Without fine-tuning; 0 is random guessing and 1 the best '
+    'earlier score, as the row names it (the paper: of a single model). The '
+    'paper gives the plot, and no figures. LSTMs are dashed.'
   )
   out.append(
     page.Section(
