@@ -89,6 +89,11 @@ def test_results_hold_what_the_page_holds(parts):
   assert any('a & <b>$x' in row for row in found['All runs of fine-tuning'][1])
 
 
+def test_markdown_leaves_text_as_it_is():
+  text = page._cell('a_b _c_ *d* [e](f) <g>\n`h` | \\')
+  assert text == r'a_b \_c\_ \*d\* [e]\(f) &lt;g> \`h\` \| \\'
+
+
 def test_every_figure_of_the_paper_is_there(parts):
   cells = [
     cell

@@ -196,7 +196,6 @@ def _plot(plot: Plot) -> str:
 
 def _cell(text: str) -> str:
   """Text that Markdown leaves as it is, on one line."""
-  text = ' '.join(text.split())
-  for mark in '\\|*_`':
-    text = text.replace(mark, '\\' + mark)
+  text = re.sub(r'([\\|*`])', r'\\\1', ' '.join(text.split()))
+  text = re.sub(r'\b_|_\b', r'\\_', text)  # within a word it is no mark
   return text.replace('<', '&lt;').replace('](', ']\\(')
