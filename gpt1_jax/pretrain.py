@@ -21,7 +21,7 @@ from ml_collections import config_flags
 
 from gpt1_jax import command
 from gpt1_jax.data import shards, tokenizer as tokenizer_lib, windows
-from gpt1_jax.model import gpt
+from gpt1_jax.model import models
 from gpt1_jax.train import (
   checkpoint,
   loop,
@@ -89,7 +89,7 @@ def pretrain(config: dict[str, Any], workdir: str) -> dict[str, Any]:
   tokenizer = tokenizer_lib.load(data.path)
   model_config = command.fill(
     'model',
-    gpt.GPTConfig,
+    models.config_class(parts['model']),
     parts['model'],
     vocab_size=tokenizer.vocab_size,
     n_special=0,
@@ -107,15 +107,14 @@ def pretrain(config: dict[str, Any], workdir: str) -> dict[str, Any]:
     mesh,
     data.batch_size,
     settings.microbatches,
-    n_embd=model_config.n_embd,
-    n_head=model_config.n_head,
+    **model_config.divided,
   )
   facts = {
     'model': vars(model_config),
     'tokenizer_fingerprint': tokenizer.fingerprint,
   }
   counts = {
-    'parameters': gpt.num_parameters(model_config),
+    'parameters': models.num_parameters(model_config),
     'num_steps': num_steps,
   }
   run.start(workdir, 'pretrain', config, {**facts, **counts})
@@ -125,7 +124,7 @@ def pretrain(config: dict[str, Any], workdir: str) -> dict[str, Any]:
   )
   with sharding.use(mesh):
     # 3. State: born sharded, or restored into the same shardings.
-    model = gpt.GPT(model_config)
+    model = models.new(model_config)
     state, shardings = sharding.init_state(
       functools.partial(
         new_state, model, optimizer, settings.seed, model_config.n_ctx
@@ -151,7 +150,7 @@ def pretrain(config: dict[str, Any], workdir: str) -> dict[str, Any]:
       workdir,
       start_step=int(state.step),
       num_steps=num_steps,
-      flops_per_token=gpt.flops_per_token(model_config),
+      flops_per_token=models.flops_per_token(model_config),
       label='pretrain',
     ) as log:
       state, scores = loop.fit(
@@ -186,7 +185,7 @@ def pretrain(config: dict[str, Any], workdir: str) -> dict[str, Any]:
 
 
 def new_state(
-  model: gpt.GPT, optimizer: Any, seed: int, n_ctx: int
+  model: models.Model, optimizer: Any, seed: int, n_ctx: int
 ) -> step_lib.TrainState:
   """Fresh parameters (boxed with their logical axes) and optimiser state."""
   tokens_BT = jnp.zeros((1, n_ctx), jnp.int32)
