@@ -10,12 +10,11 @@ on from the last checkpoint. Results: WORKDIR/metrics.jsonl, tensorboard/,
 checkpoints/, scores.json.
 """
 
-import dataclasses
-import functools
+import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from absl import flags
 from ml_collections import config_flags
 
@@ -25,8 +24,8 @@ from gpt1_jax.model import models
 from gpt1_jax.train import (
   checkpoint,
   loop,
-  optim,
   perplexity,
+  pretraining,
   run,
   sharding,
   step as step_lib,
@@ -46,30 +45,6 @@ _WORKDIR = flags.DEFINE_string(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainSettings:
-  """config.train of pretraining."""
-
-  num_steps: int
-  num_epochs: float
-  log_every: int
-  eval_every: int
-  checkpoint_every: int
-  keep: int
-  microbatches: int
-  seed: int
-
-
-@dataclasses.dataclass(frozen=True)
-class DataSettings:
-  """config.data of pretraining."""
-
-  path: str
-  batch_size: int
-  seed: int
-  cross_documents: bool
-
-
 def main(argv: list[str]) -> None:
   del argv
   command.keep_memory()
@@ -78,86 +53,81 @@ def main(argv: list[str]) -> None:
 
 def pretrain(config: dict[str, Any], workdir: str) -> dict[str, Any]:
   """Runs the whole of pretraining; returns what scores.json holds."""
-  parts = command.sections(config, 'model', 'optim', 'train', 'data', 'mesh')
-  settings = command.fill('train', TrainSettings, parts['train'])
-  data = command.fill('data', DataSettings, parts['data'])
-  every = ('log_every', 'eval_every', 'checkpoint_every', 'keep')
-  command.positive('train', parts['train'], *every, 'microbatches')
-  command.positive('data', parts['data'], 'batch_size')
+  settings = pretraining.settings(config)
   # 1. What there is to read.
-  meta = shards.read_meta(data.path)
-  tokenizer = tokenizer_lib.load(data.path)
-  model_config = command.fill(
-    'model',
-    models.config_class(parts['model']),
-    parts['model'],
-    vocab_size=tokenizer.vocab_size,
-    n_special=0,
-  )
-  train, validation = _open(data, model_config.n_ctx)
+  meta = shards.read_meta(settings.data.path)
+  tokenizer = tokenizer_lib.load(settings.data.path)
+  model_config = pretraining.model_config(settings, tokenizer.vocab_size)
+  train, validation = _open(settings.data, model_config.n_ctx)
   num_steps = command.num_steps(
-    settings.num_steps, settings.num_epochs, train.num_windows / data.batch_size
+    settings.train.num_steps,
+    settings.train.num_epochs,
+    train.num_windows / settings.data.batch_size,
   )
   # 2. Everything that can be refused is refused before any computation.
-  mesh = command.fill('mesh', sharding.make_mesh, parts['mesh'])
-  optimizer, rate = command.fill(
-    'optim', optim.make_optimizer, parts['optim'], num_steps=num_steps
-  )
-  sharding.check_divides(
-    mesh,
-    data.batch_size,
-    settings.microbatches,
-    **model_config.divided,
-  )
+  mesh = command.fill('mesh', sharding.make_mesh, settings.mesh)
+  program = pretraining.build(settings, model_config, mesh, num_steps)
   facts = {
     'model': vars(model_config),
     'tokenizer_fingerprint': tokenizer.fingerprint,
   }
-  counts = {
-    'parameters': models.num_parameters(model_config),
-    'num_steps': num_steps,
-  }
+  parameters = models.num_parameters(model_config)
+  counts = {'parameters': parameters, 'num_steps': num_steps}
   run.start(workdir, 'pretrain', config, {**facts, **counts})
   tokenizer.save(f'{workdir}/tokenizer')
-  checkpoints = checkpoint.Checkpoints(
-    workdir, keep=settings.keep, keep_best=False
+  held_out = meta['splits']['validation']
+  evaluate = perplexity.perplexity_fn(
+    program.model, mesh, validation, held_out['words']
   )
+  # 3. Updates, from the start or from the last checkpoint.
   with sharding.use(mesh):
-    # 3. State: born sharded, or restored into the same shardings.
-    model = models.new(model_config)
-    state, shardings = sharding.init_state(
-      functools.partial(
-        new_state, model, optimizer, settings.seed, model_config.n_ctx
-      ),
-      mesh,
+    state, scores = _fit(
+      program, settings.train, workdir, train.batch, num_steps, evaluate, facts
     )
+    scores = scores or evaluate(state.params)
+  return _write_scores(
+    workdir,
+    {
+      'split': 'validation',
+      'tokens': held_out['tokens'],
+      'words': held_out['words'],
+      **scores,
+      'step': num_steps,
+      'parameters': parameters,
+      'tokens_seen': num_steps * settings.data.batch_size * model_config.n_ctx,
+    },
+  )
+
+
+def _fit(
+  program: pretraining.Program,
+  settings: pretraining.TrainSettings,
+  workdir: str,
+  batch_fn: Callable[[int], loop.Batch],
+  num_steps: int,
+  evaluate: Callable[[Any], dict[str, float]],
+  facts: dict[str, Any],
+) -> tuple[step_lib.TrainState, dict[str, float] | None]:
+  """State: born sharded, or restored into the same shardings; then the loop."""
+  seed = step_lib.place_seed(settings.seed, program.mesh)
+  state = program.new_state(seed)
+  with contextlib.closing(
+    checkpoint.Checkpoints(workdir, keep=settings.keep, keep_best=False)
+  ) as checkpoints:
     if checkpoints.latest_step is not None:
       state = checkpoints.restore(checkpoints.latest_step, state)
-    train_step = step_lib.jit_train_step(
-      step_lib.pretrain_loss(model),
-      optimizer,
-      rate,
-      shardings,
-      sharding.batch_sharding(mesh),
-      microbatches=settings.microbatches,
-      seed=settings.seed,
-    )
-    held_out = meta['splits']['validation']
-    evaluate = perplexity.perplexity_fn(
-      model, mesh, validation, held_out['words']
-    )
     with telemetry.Telemetry(
       workdir,
       start_step=int(state.step),
       num_steps=num_steps,
-      flops_per_token=models.flops_per_token(model_config),
+      flops_per_token=models.flops_per_token(program.model.config),
       label='pretrain',
     ) as log:
-      state, scores = loop.fit(
+      return loop.fit(
         state,
-        train_step,
-        mesh=mesh,
-        batch_fn=train.batch,
+        lambda state, batch: program.train_step(state, batch, seed),
+        mesh=program.mesh,
+        batch_fn=batch_fn,
         num_steps=num_steps,
         log_every=settings.log_every,
         eval_every=settings.eval_every,
@@ -168,36 +138,10 @@ def pretrain(config: dict[str, Any], workdir: str) -> dict[str, Any]:
         meta=facts,
         log=log,
       )
-    checkpoints.close()
-    scores = scores or evaluate(state.params)
-  return _write_scores(
-    workdir,
-    {
-      'split': 'validation',
-      'tokens': held_out['tokens'],
-      'words': held_out['words'],
-      **scores,
-      'step': num_steps,
-      'parameters': counts['parameters'],
-      'tokens_seen': num_steps * data.batch_size * model_config.n_ctx,
-    },
-  )
-
-
-def new_state(
-  model: models.Model, optimizer: Any, seed: int, n_ctx: int
-) -> step_lib.TrainState:
-  """Fresh parameters (boxed with their logical axes) and optimiser state."""
-  tokens_BT = jnp.zeros((1, n_ctx), jnp.int32)
-  variables = model.init(jax.random.key(seed), tokens_BT, seed_2=None)
-  params = {'gpt': variables['params']}
-  return step_lib.TrainState(
-    jnp.zeros([], jnp.int32), params, optimizer.init(params)
-  )
 
 
 def _open(
-  data: DataSettings, n_ctx: int
+  data: pretraining.DataSettings, n_ctx: int
 ) -> tuple[windows.Windows, windows.Windows]:
   """Windows of the training split, shuffled, and of the other, in order."""
   train, validation = (

@@ -401,6 +401,13 @@ def test_the_lstm_walks_the_same_road(data, tmp_path):
   assert len((tuned / 'predictions' / 'dev.tsv').read_text().splitlines()) == 17
   row = json.loads(good('evaluate', f'--workdir={tuned}', f'--data={data}'))
   assert np.isfinite(row['eval_loss'])
+  sst2 = task / 'SST-2' / 'dev.tsv'
+  sst2.parent.mkdir()
+  sst2.write_text('sentence\tlabel\na good object\t1\na bad one\t0\n')
+  zero_shot = ('--suite=zero_shot', '--tasks=sst2', f'--tasks_path={task}')
+  good('evaluate', f'--workdir={workdir}', *zero_shot)
+  row = json.loads((workdir / 'zero_shot.jsonl').read_text())
+  assert (row['task'], row['step']) == ('sst2', 4)
   line = refused('convert', f'--input={workdir}', f'--output={tmp_path}/hf')
   assert 'of kind lstm' in line
 

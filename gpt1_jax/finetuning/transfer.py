@@ -104,7 +104,7 @@ def transfer(pretrained: Any, params: Any, layers: int) -> Any:
       embeddings are always taken (P §5, Figure 2 left).
   """
   body = dict(pretrained['gpt'])
-  if 'h' in body:  # the blocks, stacked
+  if 'h' in body and layers < len(body['h']['ln_1']['bias']):  # stacked blocks
     body['h'] = jax.tree.map(
       lambda old, new: np.concatenate([old[:layers], new[layers:]]),
       body['h'],

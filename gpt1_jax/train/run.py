@@ -10,6 +10,7 @@ import pathlib
 import subprocess
 from typing import Any
 
+from gpt1_jax import revision
 from gpt1_jax.errors import UserError
 
 # What may differ between a run and its resumption: where things lie, how much
@@ -101,10 +102,14 @@ def read_json(path: pathlib.Path | str) -> Any:
 
 
 def commit() -> str | None:
-  """The project's commit, with '+' if the tree has changes; None if unknown."""
+  """The project's commit, with '+' if the tree has changes; None if unknown.
+
+  Asked of git in a checkout; elsewhere (an archive, an image) what was written
+  into revision.py.
+  """
   here = pathlib.Path(__file__).resolve().parents[2]
   if not (here / '.git').exists():
-    return None
+    return None if '$' in revision.COMMIT else revision.COMMIT[:12]
   try:
     described = subprocess.run(
       ['git', 'describe', '--always', '--abbrev=12', '--dirty=+'],

@@ -11,7 +11,7 @@ from flax import struct
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import heads, models
-from gpt1_jax.train import losses
+from gpt1_jax.train import losses, sharding
 
 # (params, batch, seed_2 or None, rows_B) → (loss, weight, sums): all of them
 # sums over the examples of the batch; `weight` is what the loss is divided by.
@@ -147,9 +147,7 @@ def jit_seeded_step(
       seed=seed,
     )
 
-  replicated = jax.sharding.NamedSharding(
-    batch_sharding.mesh, jax.sharding.PartitionSpec()
-  )
+  replicated = sharding.replicated(batch_sharding.mesh)
   return jax.jit(
     step,
     donate_argnums=0,
@@ -167,10 +165,7 @@ def place_seed(seed: int, mesh: jax.sharding.Mesh) -> jax.Array:
   """
   if not 0 <= seed < 2**31:
     raise UserError(f'config.train.seed is {seed}: from 0 to {2**31 - 1}')
-  return jax.device_put(
-    np.uint32(seed),
-    jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
-  )
+  return jax.device_put(np.uint32(seed), sharding.replicated(mesh))
 
 
 def pretrain_loss(model: models.Model) -> LossFn:
