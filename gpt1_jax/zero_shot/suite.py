@@ -138,8 +138,7 @@ def tokens_seen(workdir: str, step: int) -> int | None:
   facts = run_lib.load(workdir)
   if facts['command'] != 'pretrain':
     return None
-  config = facts['config']
-  return step * config['data']['batch_size'] * config['model']['n_ctx']
+  return step * facts['config']['data']['batch_size'] * facts['model']['n_ctx']
 
 
 def read_rows(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
