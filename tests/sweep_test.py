@@ -81,7 +81,7 @@ def test_dry_run_prints_the_commands(tmp_path):
   [
     ('--ablations=full,half', "'half' is none of full, scratch, no_aux, lstm"),
     ('--ablations=lstm', 'name the run of an LSTM with --lstm'),
-    ('--tasks=cola,colour', "'colour' is none of snli"),
+    ('--tasks=cola,colour', "'colour' is none of cola, sst2"),
     ('--host=1', 'a host from 0 to hosts - 1'),
     ('--config.transfer.layers=1', 'transfer.layers: is set by --ablations'),
     ('--config=configs/finetune.py:scratch', 'are given with --tasks'),
