@@ -40,7 +40,7 @@ from absl import flags
 from gpt1_jax import command
 from gpt1_jax.data import shards, tokenizer as tokenizer_lib, windows
 from gpt1_jax.errors import UserError
-from gpt1_jax.model import gpt
+from gpt1_jax.model import models
 from gpt1_jax.train import checkpoint, perplexity, run, sharding
 from gpt1_jax.zero_shot import suite
 
@@ -119,7 +119,7 @@ def _perplexity() -> None:
       f'{data}: made with another tokenizer than {_WORKDIR.value} was trained '
       f'with; prepare it with --tokenizer={_WORKDIR.value}'
     )
-  config = gpt.GPTConfig(**meta['model'])
+  config = models.read(meta['model'])
   mesh = sharding.make_mesh(data=-1, fsdp=1, tensor=1)
   split = windows.Windows(
     data,
@@ -133,7 +133,7 @@ def _perplexity() -> None:
   )
   with sharding.use(mesh):
     evaluate = perplexity.perplexity_fn(
-      gpt.GPT(config), mesh, split, facts['words']
+      models.new(config), mesh, split, facts['words']
     )
     scores = evaluate({'gpt': jax.tree.map(jnp.asarray, params['gpt'])})
   print(

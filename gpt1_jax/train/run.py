@@ -23,6 +23,8 @@ _MAY_DIFFER = (
   'train.microbatches',
   'data.path',
 )
+# Settings younger than some runs, and what those runs had in their place.
+_YOUNGER = {'model': {'kind': 'gpt'}, 'transfer': {'layers': -1}}
 
 
 def write_json(path: pathlib.Path | str, value: Any) -> None:
@@ -60,7 +62,7 @@ def start(workdir: str, command: str, config: dict[str, Any], facts: dict):
       raise UserError(
         f'{workdir}: holds a {there["command"]} run; give another --workdir'
       )
-    different = _differences(there['config'], config)
+    different = _differences(_complete(there['config']), _complete(config))
     if different:
       raise UserError(
         f'{workdir}: holds a run with another {", ".join(different)}; '
@@ -119,6 +121,13 @@ def commit() -> str | None:
   except (OSError, subprocess.CalledProcessError):
     return None
   return described.stdout.strip()
+
+
+def _complete(config: dict[str, Any]) -> dict[str, Any]:
+  """The configuration with the younger settings, if it is an older one."""
+  return config | {
+    name: values | config.get(name, {}) for name, values in _YOUNGER.items()
+  }
 
 
 def _differences(a: Any, b: Any, prefix: str = '') -> list[str]:

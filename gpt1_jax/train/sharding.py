@@ -71,7 +71,7 @@ def check_divides(
     mesh: from `make_mesh`.
     batch_size: examples of the global batch.
     microbatches: parts it is cut into.
-    **sizes: n_embd and n_head.
+    **sizes: `divided` of the model's configuration.
 
   Raises:
     UserError: with the two numbers and the settings to change.
@@ -82,10 +82,12 @@ def check_divides(
       f'data.batch_size {batch_size} does not divide into {microbatches} '
       f'microbatches over data x fsdp = {rows} devices: change one of them'
     )
-  for name, axis in (('n_embd', 'fsdp'), ('n_head', 'tensor')):
-    if sizes[name] % mesh.shape[axis]:
+  axes = {'n_embd': 'fsdp', 'n_head': 'tensor', 'units': 'tensor'}
+  for name, size in sizes.items():
+    axis = axes[name]
+    if size % mesh.shape[axis]:
       raise UserError(
-        f'model.{name} {sizes[name]} does not divide over mesh.{axis} = '
+        f'model.{name} {size} does not divide over mesh.{axis} = '
         f'{mesh.shape[axis]}'
       )
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from gpt1_jax.data import features as features_lib
 from gpt1_jax.errors import UserError
-from gpt1_jax.model import gpt
+from gpt1_jax.model import models
 from gpt1_jax.train import losses, sharding
 
 # Widths that may be compiled; a batch takes the least that holds it. Most
@@ -69,7 +69,7 @@ class Sequences:
 Score = Callable[[Any, Sequences, Callable[[int, int], None]], np.ndarray]
 
 
-def score_fn(model: gpt.GPT, mesh: jax.sharding.Mesh) -> Score:
+def score_fn(model: models.Model, mesh: jax.sharding.Mesh) -> Score:
   """(parameters of the model, sequences, progress) → float64 [N].
 
   The sum of log p over the scored tokens of each sequence, in nats, summed in

@@ -21,7 +21,7 @@ from gpt1_jax.data import (
   zero_shot,
 )
 from gpt1_jax.errors import UserError
-from gpt1_jax.model import gpt
+from gpt1_jax.model import models
 from gpt1_jax.reporting import figures
 from gpt1_jax.train import checkpoint, run as run_lib, sharding
 from gpt1_jax.zero_shot import decisions, scoring
@@ -55,7 +55,7 @@ def evaluate(
       it should be, a checkpoint that is not there or has diverged.
   """
   params, meta, step = checkpoint.read(workdir, steps[0])
-  config = gpt.GPTConfig(**meta['model'])
+  config = models.read(meta['model'])
   questions = read(path, names, tokenizer_lib.load(workdir), config.n_ctx)
   packed, firsts = zero_shot.pack(questions, config.n_ctx)
   sequences = scoring.Sequences(packed, firsts, batch_size * jax.device_count())
@@ -71,7 +71,7 @@ def evaluate(
       on=jax.process_index() == 0,
     ) as bar,
   ):
-    score = scoring.score_fn(gpt.GPT(config), mesh)
+    score = scoring.score_fn(models.new(config), mesh)
     for number, wanted in enumerate(steps):
       if number:
         params, _, step = checkpoint.read(workdir, wanted)
