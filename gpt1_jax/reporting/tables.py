@@ -161,17 +161,13 @@ def finetuning(runs: Sequence[runs_lib.Run], origins: cells.Origins) -> Table:
       metric, split = run.scores['metric'], run.scores['split']
       text = cells.percent(run.values(split, metric))
     rest = cells.details(run, split, origins)
-    what = (
-      run.task,
-      run.variant,
-      cells.start(run, origins),
-      cells.settings(run),
-    )
-    rows.append([rest[-1], *what, metric_name(metric), text, *rest[:-1]])
-  header = ('run', 'task', 'model', 'from', 'settings', 'metric', 'ours')
-  return Table(
-    'All runs of fine-tuning', (*header, *cells.DETAILS[:-1]), rows, ours=6
-  )
+    split, seeds, *which, name = rest
+    first = (name, run.task, run.variant, metric_name(metric), text)
+    start = cells.start(run, origins)
+    rows.append([*first, split, seeds, start, *which, cells.settings(run)])
+  header = ('run', 'task', 'model', 'metric', 'ours', 'split', 'seeds', 'from')
+  header = (*header, *cells.DETAILS[2:-1], 'settings')
+  return Table('All runs of fine-tuning', header, rows, ours=4)
 
 
 def _best_documented(
