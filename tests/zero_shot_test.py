@@ -601,6 +601,18 @@ def test_ties_are_counted():
   assert dict(result.facts) == {'cut': 0, 'unscored': 0, 'ties': 1, 'odd': 1}
 
 
+def test_the_order_of_the_examples_is_told_apart_from_the_border():
+  """All are called positive; the positive ones are more so."""
+  labels = np.array([0, 1, 0, 1])
+  part = zero_shot.Questions('sst2', 'dev', [[1, 2]] * 8, [1] * 8, labels, 0)
+  margins = np.array([1.0, 3.0, 2.0, 1.5])
+  sums = np.stack([np.full(4, -9.0), margins - 9.0], axis=1).ravel()
+  (result,) = decisions.decide([part], sums, np.full(8, 1))
+  assert result.predictions.tolist() == [1] * 4
+  assert result.score == 0.5
+  assert result.facts['auc'] == 3 / 4
+
+
 def test_the_plot_has_a_line_a_task():
   made = [
     {'step': step, 'task': name, 'normalised': value}
