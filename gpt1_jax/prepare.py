@@ -25,18 +25,20 @@ is kept, about 100 bytes. On disk, next to the output, the cleaned text waits in
 a temporary folder, which takes as much room as the input unpacked.
 
 --engine=beam does the same on many machines, and the same bytes come out: it
-runs as two Apache Beam pipelines (pip install 'gpt1_jax[beam]'), in this
-process unless --beam_options name a runner, and reads gs:// paths too:
+runs as two Apache Beam pipelines (pip install 'gpt1_jax[beam]') and reads gs://
+paths too. --beam_options name the runner; without, this process plays it, all
+in memory, as a trial:
 
   Dataflow: --beam_options='--runner=DataflowRunner --project=P --region=R
     --temp_location=gs://B/tmp --setup_file=./setup.py' ('apache-beam[gcp]')
   Flink, Spark: --beam_options='--runner=FlinkRunner --flink_master=HOST:8081'
     or '--runner=SparkRunner --spark_master_url=spark://HOST:7077'
 
-Workers need gpt1_jax, and meet in --temp_location, or else next to --output,
-which then lies on a disk that all of them share. A worker holds a document and
-the rows of 16,384 (a runner that keeps a group in memory: a shard), and on its
-disk a shard; this machine holds the words to train on, and the output.
+Workers need gpt1_jax (--setup_file, or an image that has it), and meet in
+--temp_location, or else next to --output, which then lies on a disk that all of
+them share. A worker holds a document and the rows of 16,384 (a runner that
+keeps a group in memory: a shard), and on its disk a shard; this machine holds
+the words to train on, and the output.
 """
 
 import collections

@@ -11,6 +11,7 @@ import os
 import pathlib
 import posixpath
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -82,7 +83,7 @@ def _told(what: str) -> Iterator[None]:
   """A file system's own errors become one line."""
   try:
     yield
-  except (ValueError, ImportError, filesystem.BeamIOError) as error:
+  except (ImportError, OSError, ValueError) as error:
     line = ' '.join(str(error).split())
     raise UserError(
       f'{what}: cannot be reached ({line}); gs:// needs '
@@ -160,9 +161,13 @@ def spool(
   with _told(f'--temp_location={root}'):
     path = filesystems.FileSystems.join(root, f'prepare-{uuid.uuid4().hex}')
     filesystems.FileSystems.mkdirs(path)
+    made = Spool(path)
+    _, file = made.create('begun')  # in a bucket it is this that makes it
+    file.close()
   try:
-    yield Spool(path)
+    yield made
   finally:
-    # A bucket has no folders: there may be nothing where nothing was written.
-    with contextlib.suppress(filesystem.BeamIOError):
+    try:
       filesystems.FileSystems.delete([path + '/' * is_remote(path)])
+    except Exception as error:  # each file system raises its own
+      print(f'{path}: left behind, remove it ({error})', file=sys.stderr)

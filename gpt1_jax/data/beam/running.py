@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterator
 
 import apache_beam as beam
+from apache_beam.io import filesystems
 from apache_beam.options import pipeline_options
 from apache_beam.runners import runner as runner_lib
 
@@ -45,6 +46,7 @@ def options_of(text: str) -> pipeline_options.PipelineOptions:
   # process, where it would else download another runner and try that first.
   types = options.view_as(pipeline_options.TypeOptions)
   types.allow_unsafe_triggers = True
+  filesystems.FileSystems.set_options(options)  # inputs are listed before it
   return options
 
 
