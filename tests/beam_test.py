@@ -411,11 +411,19 @@ def test_inputs_and_spool_on_another_file_system(mixed, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_workers_in_processes_of_their_own(mixed, tmp_path):
-  """Everything passes from process to process, and an error comes back."""
+@pytest.mark.parametrize(
+  'options',
+  [
+    '--direct_running_mode=multi_processing --direct_num_workers=2',
+    # What Flink and Spark are spoken to by, with a server that Beam brings.
+    '--runner=PortableRunner --job_endpoint=embed --environment_type=LOOPBACK',
+  ],
+  ids=['processes', 'portable'],
+)
+def test_other_runners(mixed, tmp_path, options):
+  """What passes between processes comes out the same, and so do errors."""
   flags = [f'--input={spec}' for spec in mixed]
   flags += ['--merges=80', '--validation_fraction=0.3', '--shard_tokens=1000']
-  options = '--direct_running_mode=multi_processing --direct_num_workers=2'
   local, beam = tmp_path / 'local', tmp_path / 'beam'
   _good(*flags, f'--output={local}')
   flags += [_BEAM, f'--beam_options={options}']
