@@ -60,7 +60,7 @@ setuptools.setup(
     'tpu': ['jax[tpu]>=0.10'],
     'cuda': ['jax[cuda13]>=0.10'],
     'openai': OPENAI,
-    # Building the larger TFDS data sets.
+    # prepare --engine=beam, and building the larger TFDS data sets.
     'beam': ['apache-beam>=2.66'],
     'test': TEST,
     # The report in a browser; Chromium itself is the system's.
