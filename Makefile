@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 SHELL_SCRIPTS := .ci/run $(wildcard launch/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test browser peers lint clean
+.PHONY: help demo test browser peers beam lint clean
 
 help:
 	@echo 'make demo   the whole road in under 6 minutes: corpus, tokenizer,'
@@ -20,6 +20,7 @@ help:
 	@echo 'make test   the test suite (ARGS="-k shards" runs a part of it)'
 	@echo 'make browser   the report page in the Chromium of this system'
 	@echo 'make peers  the tests against torch and transformers, at full size'
+	@echo 'make beam   the tests of preparing on Apache Beam'
 	@echo 'make lint   ruff format --check, ruff check, shellcheck'
 	@echo 'make clean  remove $(VENV); runs/ stays'
 	@echo
@@ -37,6 +38,9 @@ browser: $(VENV)/installed-browser
 
 peers: $(VENV)/installed-peers
 	$(BIN)/python -m pytest -m peers $(ARGS)
+
+beam: $(VENV)/installed-beam
+	$(BIN)/python -m pytest tests/beam_test.py -rs $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
@@ -70,6 +74,11 @@ $(VENV)/installed-browser: $(VENV)/installed-test
 $(VENV)/installed-peers: $(VENV)/installed-test
 	@echo 'Installing torch and transformers (up to 3 GB with CUDA) ...'
 	@$(PIP) --editable '.[test,peers]'
+	@touch $@
+
+$(VENV)/installed-beam: $(VENV)/installed-test
+	@echo 'Installing Apache Beam ...'
+	@$(PIP) --editable '.[test,beam]'
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed-test
