@@ -195,7 +195,9 @@ class GPT(nn.Module):
       tokens_embed_VD = matrix[: c.token_rows]
       positions_embed_TD = matrix[c.token_rows :]
     dtype = jnp.dtype(c.dtype)
-    h_BTD = tokens_embed_VD[tokens_BT] + positions_embed_TD[:T]
+    # Whole rows on every device: each looks up its own part of the batch.
+    rows_VD = nn.with_logical_constraint(tokens_embed_VD, ('vocab', None))
+    h_BTD = rows_VD[tokens_BT] + positions_embed_TD[:T]
     if c.embedding_dropout == 'sum':
       h_BTD = dropout.dropout(
         h_BTD, c.embd_pdrop, seed_2, embedding_site, rows_B

@@ -17,8 +17,13 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from gpt1_jax.errors import UserError
 
 MESH_AXES = ('data', 'fsdp', 'tensor')
+BATCH_AXES = ('data', 'fsdp')
+# Of the softmax over the vocabulary (losses.py), which pads the rows to divide.
+# The matrix itself is stored in its 40,478 rows, which nothing but 2, 37 and
+# 547 divide: cut along embed, checkpoints are alike on every mesh.
+VOCAB_AXIS = 'tensor'
 LOGICAL_AXIS_RULES = (
-  ('batch', ('data', 'fsdp')),
+  ('batch', BATCH_AXES),
   ('embed', 'fsdp'),
   ('heads', 'tensor'),
   ('mlp', 'tensor'),
@@ -129,7 +134,7 @@ def state_shardings(abstract: Any, mesh: jax.sharding.Mesh) -> Any:
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
   """Rows of a batch over data and fsdp."""
-  return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+  return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
