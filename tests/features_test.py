@@ -378,9 +378,9 @@ def test_short_examples_do_not_pay_for_long_ones():
   assert len(places) > 2
 
 
-def test_batch_size_must_suit_the_hosts():
-  with pytest.raises(errors.UserError, match='multiple of the 4 hosts'):
-    features.Batches(numbered([1]), 6, host_count=4)
+def test_impossible_batches_are_refused():
+  with pytest.raises(errors.UserError, match='batch_size is 0: at least 1'):
+    features.Batches(numbered([1]), 0)
   with pytest.raises(errors.UserError, match=r'config\.data\.lengths'):
     features.Batches(numbered([1]), 6, lengths=(0,))
 

@@ -91,9 +91,12 @@ def transfer(pretrained: Any, params: Any) -> Any:
     params: fresh, of the same shape but for the special rows.
   """
   body = dict(pretrained['gpt'])
-  fresh = jax.device_get(params['gpt']['tokens_embed'])
-  rows = body['tokens_embed'].shape[0]
-  body['tokens_embed'] = np.concatenate([body['tokens_embed'], fresh[rows:]])
+  embed_VD, rows = params['gpt']['tokens_embed'], body['tokens_embed'].shape[0]
+  whole = sharding.replicated(embed_VD.sharding.mesh)
+  fresh = jax.jit(lambda x: x[rows:], out_shardings=whole)(embed_VD)
+  body['tokens_embed'] = np.concatenate(
+    [body['tokens_embed'], jax.device_get(fresh)]
+  )
   return {**params, 'gpt': sharding.like(body, params['gpt'])}
 
 

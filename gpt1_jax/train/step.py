@@ -165,7 +165,7 @@ def place_seed(seed: int, mesh: jax.sharding.Mesh) -> jax.Array:
   """
   if not 0 <= seed < 2**31:
     raise UserError(f'config.train.seed is {seed}: from 0 to {2**31 - 1}')
-  return jax.device_put(np.uint32(seed), sharding.replicated(mesh))
+  return sharding.put(np.uint32(seed), sharding.replicated(mesh))
 
 
 def pretrain_loss(model: gpt.GPT) -> LossFn:
