@@ -58,8 +58,7 @@ def arrange(devices: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
   divides into, then fsdp, then tensor.
 
   Raises:
-    UserError: the sizes do not multiply to the number of devices, or do not
-      divide over the slices.
+    UserError: the sizes do not multiply to the number of devices.
   """
   sizes, asked = list(sizes), 'x'.join(str(s) for s in sizes)
   count = len(devices)
@@ -82,11 +81,6 @@ def arrange(devices: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
   for size in sizes:
     across.append(math.gcd(size, left))
     left //= across[-1]
-  if left > 1:
-    raise UserError(
-      f'mesh {asked} (data x fsdp x tensor) does not divide over {slices} '
-      f'slices; make config.mesh.data a multiple of {slices}'
-    )
   within = [size // a for size, a in zip(sizes, across, strict=True)]
   return mesh_utils.create_hybrid_device_mesh(within, across, devices)
 
@@ -129,31 +123,18 @@ def check_divides(
       )
 
 
-def init_state(
-  init: Callable[[], Any], mesh: jax.sharding.Mesh
-) -> tuple[Any, Any]:
-  """Runs `init()` so that its arrays are born sharded.
-
-  Args:
-    init: makes a tree whose parameters are boxed with logical axis names.
-    mesh: in force.
-
-  Returns:
-    The tree, unboxed, and its shardings.
-  """
-  make, shardings = jit_init(init, mesh)
-  return make(), shardings
-
-
 def jit_init(
   init: Callable[..., Any], mesh: jax.sharding.Mesh, *args: Any
 ) -> tuple[Callable[..., Any], Any]:
-  """`init(*args)` compiled for a mesh, and its shardings; see `init_state`.
+  """`init(*args)` compiled so that its arrays are born sharded.
 
   Args:
     init: makes a tree whose parameters are boxed with logical axis names.
     mesh: in force.
     *args: arrays, such as a seed; others of their kind are not compiled again.
+
+  Returns:
+    The function, whose tree is unboxed, and the tree's shardings.
   """
   shardings = state_shardings(jax.eval_shape(init, *args), mesh)
   make = jax.jit(lambda *args: nn.unbox(init(*args)), out_shardings=shardings)
