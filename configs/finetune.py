@@ -4,11 +4,19 @@
     --config.init_from=runs/mini --config.data.path=glue/RTE \
     --workdir=runs/rte
 
-`:rte` names the task; a task of your own: see own_task.py. From scratch, with
-the shape and the tokenizer of a run: --config.init_from=none
---config.like=runs/mini. `:rte,openai` does all as the released code does it
-(REFERENCE §2, §3); `:rte,tiny` takes 20 updates, seconds on a CPU, to see that
-all is in place.
+`:rte` names the task; a task of your own: see own_task.py. `:rte,openai` does
+all as the released code does it (REFERENCE §2, §3); `:rte,tiny` takes 20
+updates, seconds on a CPU, to see that all is in place. The ablations of the
+paper are words as well, and words combine (`:cola,no_aux,tiny`):
+
+  scratch  no pretraining (P Table 5): the shape and the tokenizer of a run,
+           --config.like=runs/mini, and fresh weights
+  no_aux   no auxiliary language model (P Table 5): lambda is 0
+  lstm     for a run of `pretrain --config=configs/pretrain.py:lstm` (P Table 5)
+
+--config.transfer.layers=K takes the embeddings and K blocks from below of the
+pretrained run, the rest is fresh (P §5, Figure 2 left). A grid of these:
+launch/sweep.py.
 
 `:all` runs the twelve tasks of the paper in turn, each in WORKDIR/TASK, and
 goes on where it stopped. --config.train.seeds=10 runs ten seeds (the released
@@ -45,21 +53,25 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
+WORDS = ('scratch', 'no_aux', 'lstm', 'openai', 'tiny')
+
 
 def get_config(
   arg: str = '', task: dict[str, Any] | None = None
 ) -> ml_collections.ConfigDict:
-  """The config of `TASK[,openai][,tiny]`, or of `task`, fields of one's own.
+  """The config of `TASK[,WORD...]`, or of `task`, fields of one's own.
 
   Every number 0 that reads "unset" or "each epoch" may be given on the command
   line.
   """
   words = [word for word in arg.split(',') if word]
-  names = [word for word in words if word not in ('openai', 'tiny')]
+  names = [word for word in words if word not in WORDS]
   if len(names) > (0 if task else 1):
     raise ValueError(
-      f'{arg!r}: one task, and perhaps ",openai" or ",tiny", is wanted'
+      f'{arg!r}: one task is wanted, and perhaps words: ' + ', '.join(WORDS)
     )
+  if {'openai', 'lstm'} <= set(words):
+    raise ValueError(f'{arg!r}: the released code has no LSTM')
 
   config = ml_collections.ConfigDict()
   if task:
@@ -67,10 +79,15 @@ def get_config(
   else:
     config.task = config_dict.placeholder(str)
     config.task = names[0] if names else None
-  config.init_from = 'none'  # a pretraining run, or none: from scratch
+  config.init_from = config_dict.placeholder(str)  # a pretraining run, or none
   config.like = ''  # from scratch: the run whose shape and tokenizer to take
 
+  config.transfer = ml_collections.ConfigDict()
+  # Blocks taken from the run, from below, above its embeddings; -1: all.
+  config.transfer.layers = -1
+
   config.model = ml_collections.ConfigDict()  # the shape is the run's
+  config.model.kind = 'gpt'
   config.model.embd_pdrop = 0.1  # P §4.1, "reuse the settings"
   config.model.attn_pdrop = 0.1
   config.model.resid_pdrop = 0.1
@@ -126,6 +143,16 @@ def get_config(
   config.mesh.fsdp = 1
   config.mesh.tensor = 1
 
+  if 'scratch' in words:
+    config.init_from = 'none'  # P Table 5: "w/o pre-training"
+  if 'no_aux' in words:
+    config.head.lm_coef = 0.0  # P Table 5: "w/o aux LM"
+  if 'lstm' in words:  # P Table 5: "LSTM w/ aux LM"
+    config.model = ml_collections.ConfigDict()
+    config.model.kind = 'lstm'
+    config.model.embd_pdrop = 0.1  # P is silent: as of the GPT
+    config.model.output_pdrop = 0.1
+    config.model.dtype = 'float32'
   if 'openai' in words:
     config.model.embedding_dropout = 'matrix'  # C: train.py
     config.model.softmax_rows = 'all'  # C: train.py

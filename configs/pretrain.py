@@ -11,6 +11,9 @@ PRESET is one of
   mini    10M parameters, context 256: half an hour on two CPU cores for one
           epoch of 7M words; the README has its figures.
   tiny    half a million parameters: seconds, to see that all is in place.
+  lstm    the LSTM of P §5 and Table 5 in the place of the GPT, one layer of
+          2,048 units: 55.7M parameters, not run in full. `lstm,mini` (1,024
+          units, width 384) and `lstm,tiny` (256, 128) are trained as those.
 
 A line cites its source: P the paper, C the released code.
 """
@@ -19,11 +22,21 @@ import ml_collections
 from ml_collections import config_dict
 
 
-def get_config(preset: str = 'paper') -> ml_collections.ConfigDict:
-  """The config of a preset; every key may be changed on the command line."""
+def get_config(arg: str = 'paper') -> ml_collections.ConfigDict:
+  """The config of `PRESET` or `lstm[,PRESET]`.
+
+  Every key may be changed on the command line.
+  """
+  words = arg.split(',')
+  lstm = 'lstm' in words
+  presets = [word for word in words if word != 'lstm'] or ['paper']
+  preset = ','.join(presets)
+  if lstm and preset == 'openai':
+    raise ValueError('the released code has no LSTM: openai does not apply')
   config = ml_collections.ConfigDict()
 
   config.model = ml_collections.ConfigDict()
+  config.model.kind = 'gpt'  # or 'lstm', whose keys are others: see below
   config.model.n_layer = 12  # P §4.1
   config.model.n_head = 12  # P §4.1
   config.model.n_embd = 768  # P §4.1
@@ -104,6 +117,24 @@ def get_config(preset: str = 'paper') -> ml_collections.ConfigDict:
   elif preset != 'paper':
     raise ValueError(
       f'{preset!r} is no preset of configs/pretrain.py: paper, openai, mini, '
-      'tiny'
+      'tiny, lstm, lstm,mini, lstm,tiny'
     )
+  if lstm:
+    config.model = _lstm(config.model, preset)
   return config
+
+
+def _lstm(
+  gpt: ml_collections.ConfigDict, preset: str
+) -> ml_collections.ConfigDict:
+  """config.model of the LSTM that stands in the place of a GPT."""
+  model = ml_collections.ConfigDict()
+  model.kind = 'lstm'
+  # P §5, in the one layer; smaller in the ratio of the widths, about.
+  model.units = {'paper': 2048, 'mini': 1024, 'tiny': 256}[preset]
+  model.n_embd = gpt.n_embd  # P is silent: as of the GPT, the softmax tied
+  model.n_ctx = gpt.n_ctx  # P §5: the same framework
+  model.embd_pdrop = gpt.embd_pdrop
+  model.output_pdrop = gpt.resid_pdrop
+  model.dtype = 'float32'  # bfloat16 took twice as long on a CPU (`mini`)
+  return model

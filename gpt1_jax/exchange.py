@@ -16,11 +16,12 @@ from gpt1_jax.data import (
   tokenizer_json,
 )
 from gpt1_jax.errors import UserError
-from gpt1_jax.model import gpt, layouts
+from gpt1_jax.model import gpt, layouts, models
 from gpt1_jax.train import checkpoint, huggingface, openai_files, run
 
 # What no file of weights says, as in configs/pretrain.py:openai (C: train.py).
 RELEASED = {
+  'kind': 'gpt',
   'embd_pdrop': 0.1,
   'attn_pdrop': 0.1,
   'resid_pdrop': 0.1,
@@ -158,7 +159,12 @@ def to_huggingface(
   text = tokenizer_json.build(tokenizer)
   params, meta, step = checkpoint.read(str(workdir), step)
   facts = run.load(str(workdir))
-  model = gpt.GPTConfig(**meta['model'])
+  model = models.read(meta['model'])
+  if model.kind != 'gpt':
+    raise UserError(
+      f'{workdir}: of kind {model.kind}; only a gpt has the layout of '
+      'openai-gpt'
+    )
   config = card.config(model, meta, facts['command'], step)
   head = params.get('head')
   named = layouts.to_named(params['gpt'])

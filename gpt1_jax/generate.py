@@ -18,7 +18,7 @@ from absl import flags
 from gpt1_jax import command
 from gpt1_jax.data import tokenizer as tokenizer_lib
 from gpt1_jax.errors import UserError
-from gpt1_jax.model import gpt
+from gpt1_jax.model import gpt, models
 from gpt1_jax.train import checkpoint
 
 _WORKDIR = flags.DEFINE_string(
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
   prompt = tokenizer.encode(_PROMPT.value) or [tokenizer.document_id]
   samples = generate(
     params['gpt'],
-    gpt.GPTConfig(**meta['model']),
+    models.read(meta['model']),
     prompt,
     num_tokens=_TOKENS.value,
     num_samples=_SAMPLES.value,
@@ -77,7 +77,7 @@ def main(argv: list[str]) -> None:
 
 def generate(
   params: dict,
-  config: gpt.GPTConfig,
+  config: models.Config,
   prompt: list[int],
   *,
   num_tokens: int,
@@ -101,7 +101,7 @@ def generate(
   Returns:
     int32 [num_samples, num_tokens], of the text's vocabulary.
   """
-  model = gpt.GPT(config)
+  model = models.new(config)
   window = np.zeros((num_samples, config.n_ctx), np.int32)
   prompt = prompt[-config.n_ctx :]
   window[:, : len(prompt)] = prompt

@@ -36,9 +36,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from absl import flags
-from rich import console, progress
 
-from gpt1_jax import command
+from gpt1_jax import command, progress
 from gpt1_jax.data import (
   corpus,
   shards,
@@ -122,12 +121,14 @@ def prepare(
   with stages.Workers(workers_count) as workers:
     documents = corpus.documents(settings['inputs'], settings['text_field'])
     fraction = settings['validation_fraction']
-    with _Progress('clean', total, 'MB/s') as bar:
+    with progress.Progress('clean', total, 'documents', 'MB/s') as bar:
       size = stages.clean(workers, documents, spool, fraction, bar.add)
     cleaned = sum(file.stat().st_size for file in spool.iterdir())
     if not tokenizer:
       share = settings['tokenizer_sample_mb'] * 1_000_000 / size
-      with _Progress('count words', cleaned, 'MB/s') as bar:
+      with progress.Progress(
+        'count words', cleaned, 'documents', 'MB/s'
+      ) as bar:
         words = stages.count_words(workers, spool, share, bar.add)
       started = time.perf_counter()
       tokenizer = tokenizer_lib.train_words(words, settings['merges'])
@@ -137,7 +138,7 @@ def prepare(
         f'{time.perf_counter() - started:.0f} s'
       )
     tokenizer.save(directory)
-    with _Progress('encode', cleaned, 'tokens/s') as bar:
+    with progress.Progress('encode', cleaned, 'documents', 'tokens/s') as bar:
       splits = stages.encode(
         workers, spool, directory, settings['shard_tokens'], bar.add
       )
@@ -264,56 +265,6 @@ def _check(settings: dict[str, Any]) -> None:
   ):
     if value is not None and value < 1:
       raise UserError(f'--{name} is {value}: at least 1')
-
-
-class _Progress:
-  """Documents, a rate and the time left: a bar, or a line every 10 s."""
-
-  def __init__(self, label: str, total: int | None, unit: str):
-    self._console = console.Console(stderr=True)
-    self._bar = progress.Progress(
-      progress.TextColumn('{task.description}'),
-      progress.BarColumn(),
-      progress.TextColumn('{task.fields[note]}'),
-      progress.TimeRemainingColumn(compact=True),
-      console=self._console,
-      disable=not self._console.is_terminal,
-    )
-    self._task = self._bar.add_task(label, total=total, note='')
-    self._label, self._total, self._unit = label, total, unit
-    self._documents, self._done, self._units = 0, 0, 0.0
-    self._started = self._said = time.perf_counter()
-
-  def __enter__(self) -> '_Progress':
-    self._bar.start()
-    return self
-
-  def __exit__(self, *_) -> None:
-    self._bar.stop()
-    self._say('')
-
-  def add(self, documents: int, done: int, units: float) -> None:
-    """More documents: `done` of the total, `units` for the rate."""
-    self._documents += documents
-    self._done += done
-    self._units += units
-    now = time.perf_counter()
-    self._bar.update(self._task, advance=done, note=self._note(now))
-    if not self._console.is_terminal and now - self._said > 10:
-      self._said = now
-      left = ''
-      if self._total and self._done:
-        rest = max(self._total - self._done, 0) / self._done
-        left = f', {(now - self._started) * rest:.0f} s left'
-      self._say(left)
-
-  def _note(self, now: float) -> str:
-    rate = self._units / max(now - self._started, 1e-9)
-    return f'{self._documents:,} documents, {rate:,.1f} {self._unit}'
-
-  def _say(self, left: str) -> None:
-    note = self._note(time.perf_counter())
-    self._console.print(f'{self._label}: {note}{left}', highlight=False)
 
 
 if __name__ == '__main__':

@@ -20,7 +20,7 @@ from ml_collections import config_flags
 
 from gpt1_jax import command, hosts
 from gpt1_jax.data import shards, tokenizer as tokenizer_lib, windows
-from gpt1_jax.model import gpt
+from gpt1_jax.model import models
 from gpt1_jax.train import (
   checkpoint,
   loop,
@@ -74,7 +74,7 @@ def pretrain(config: dict[str, Any], workdir: str) -> dict[str, Any]:
     'model': vars(model_config),
     'tokenizer_fingerprint': tokenizer.fingerprint,
   }
-  parameters = gpt.num_parameters(model_config)
+  parameters = models.num_parameters(model_config)
   counts = {'parameters': parameters, 'num_steps': num_steps}
   run.start(workdir, 'pretrain', config, {**facts, **counts})
   if jax.process_index() == 0:
@@ -124,7 +124,7 @@ def _fit(
       workdir,
       start_step=int(state.step),
       num_steps=num_steps,
-      flops_per_token=gpt.flops_per_token(program.model.config),
+      flops_per_token=models.flops_per_token(program.model.config),
       label='pretrain',
     ) as log:
       return loop.fit(

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from gpt1_jax.data import tasks
+from gpt1_jax.model import models
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -97,6 +98,62 @@ def test_where_paper_and_openai_differ():
     'train.log_every',
     'data.batch_size',
   }
+
+
+def test_the_rows_of_table_5_are_words():
+  """P Table 5: no pretraining, no auxiliary LM, LSTM; words combine."""
+  from configs import finetune
+
+  full = finetune.get_config('cola')
+  assert (full.init_from, full.transfer.layers) == (None, -1)
+
+  def changed(words):
+    config = finetune.get_config(f'cola,{words}')
+    assert config.task == 'cola'
+    out = differences(full, config)
+    return out | ({'init_from': 'none'} if config.init_from else {})
+
+  no_aux = {'head.lm_coef': (0.5, 0.0)}
+  assert changed('scratch') == {'init_from': 'none'}
+  assert changed('no_aux') == no_aux
+  assert changed('no_aux,scratch') == {**no_aux, 'init_from': 'none'}
+  tiny = finetune.get_config('cola,no_aux,tiny')
+  assert differences(finetune.get_config('cola,tiny'), tiny) == no_aux
+  lstm = finetune.get_config('cola,lstm').to_dict()
+  assert lstm.pop('model') == {
+    'kind': 'lstm',
+    'embd_pdrop': 0.1,
+    'output_pdrop': 0.1,
+    'dtype': 'float32',
+  }
+  gpt = full.to_dict()
+  assert gpt.pop('model')['kind'] == 'gpt'
+  assert lstm == gpt
+  with pytest.raises(ValueError, match='no LSTM'):
+    finetune.get_config('cola,lstm,openai')
+
+
+def test_the_lstm_of_the_paper_is_pretrained_as_the_gpt():
+  from configs import pretrain
+
+  for preset, sizes in (
+    ('paper', (2048, 768, 512)),
+    ('mini', (1024, 384, 256)),
+    ('tiny', (256, 128, 64)),
+  ):
+    gpt = pretrain.get_config(preset).to_dict()
+    config = pretrain.get_config(f'lstm,{preset}').to_dict()
+    model = config.pop('model')
+    assert gpt.pop('model')['kind'] == 'gpt'
+    assert config == gpt
+    config = models.config_class(model)(**model, vocab_size=9, n_special=0)
+    assert (config.units, config.n_embd, config.n_ctx) == sizes
+    assert config.embd_pdrop == config.output_pdrop == 0.1
+  assert pretrain.get_config('lstm') == pretrain.get_config('lstm,paper')
+  with pytest.raises(ValueError, match='no LSTM'):
+    pretrain.get_config('lstm,openai')
+  with pytest.raises(ValueError, match='no preset'):
+    pretrain.get_config('lstm,large')
 
 
 def test_pretrain_has_the_values_of_the_paper():

@@ -37,7 +37,7 @@ def new_run(workdir, tokenizer, *, std, n_special=0, **shape) -> None:
   """A run of random weights, as `pretrain` or `finetune` leaves one."""
   config = gpt.GPTConfig(
     vocab_size=tokenizer.vocab_size, n_special=n_special,
-    **shape, **{**exchange.RELEASED, 'embedding_dropout': 'sum'},
+    **{**exchange.RELEASED, 'embedding_dropout': 'sum', **shape},
   )  # fmt: skip
   draw = np.random.default_rng(0)
   named = {

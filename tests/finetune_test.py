@@ -317,7 +317,9 @@ def test_specials_and_head_start_fresh():
         )
       )
     )()
-    return jax.device_get(transfer.transfer({'gpt': pretrained}, state.params))
+    return jax.device_get(
+      transfer.transfer({'gpt': pretrained}, state.params, 2)
+    )
 
   params, other = start(0), start(1)
   table = params['gpt']['tokens_embed']

@@ -16,6 +16,7 @@ from gpt1_jax.train import losses
 from tests import reference
 
 SMALL = gpt.GPTConfig(
+  kind='gpt',
   n_layer=2,
   n_head=4,
   n_embd=64,

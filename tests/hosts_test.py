@@ -20,7 +20,7 @@ import pytest
 
 from gpt1_jax import hosts
 from gpt1_jax.errors import UserError
-from gpt1_jax.model import gpt
+from gpt1_jax.model import models
 from gpt1_jax.train import checkpoint, pretraining, run, sharding, telemetry
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -106,7 +106,7 @@ def state(workdir):
   settings = pretraining.settings(facts['config'])
   program = pretraining.build(
     settings,
-    gpt.GPTConfig(**facts['model']),
+    models.read(facts['model']),
     sharding.make_mesh(jax.devices()[:1], data=1, fsdp=1, tensor=1),
     STEPS,
   )

@@ -100,3 +100,20 @@ def test_task_loss_of_soft_classes():
     [-0.75 * np.log(0.2) - 0.25 * np.log(0.3)],
     rtol=1e-6,
   )
+
+
+@pytest.mark.parametrize('chunk', [8, 64, 10_000])
+def test_log_probabilities_of_tokens(chunk, monkeypatch):
+  monkeypatch.setattr(losses, 'CHUNK_TOKENS', chunk)
+  keys = jax.random.split(jax.random.key(0), 3)
+  h = jax.random.normal(keys[0], (4, 13, 8))
+  table = jax.random.normal(keys[1], (29, 8))
+  tokens = jax.random.randint(keys[2], (4, 13), 0, 29)
+  found = losses.token_log_probs(h, table, tokens)
+  assert found.shape == tokens.shape
+  assert not found[:, 0].any()
+  for row in range(4):
+    for place in range(1, 13):
+      weights = jnp.zeros((4, 13)).at[row, place].set(1.0)
+      expected = -plain(h, table, tokens, weights)
+      assert found[row, place] == pytest.approx(float(expected), rel=1e-5)

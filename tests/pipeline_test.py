@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -319,6 +320,18 @@ def test_finetune_pretrained_and_scratch(data, run, tmp_path):
     numerics = ('sum', 'tokens') if name != 'openai' else ('matrix', 'all')
     model = scores['model']
     assert (model['embedding_dropout'], model['softmax_rows']) == numerics
+  report = tmp_path / 'report'
+  said = good('report', f'--runs={run},{tmp_path}', f'--output={report}')
+  assert '4 runs: 1 pretraining, 3 fine-tuning' in said
+  text = (report / 'results.md').read_text()
+  for name, model in (('pretrained', 'full'), ('scratch', 'no pretraining')):
+    (row,) = [
+      x for x in text.splitlines() if f'/{name} | my_task | {model}' in x
+    ]
+    score = _json(tmp_path / name / 'scores.json')['score']
+    assert f' | accuracy | {100 * score:.1f} | dev, 24 | 1 | ' in row
+    tokens = _json(run / 'scores.json')['tokens_seen']
+    assert f' | {tokens / 1000:.1f} k | ' in row or name == 'scratch'
   bad = task / 'dev.jsonl'
   bad.write_text('{"text": "x", "label": "so-so"}\n')
   line = refused(
@@ -330,6 +343,83 @@ def test_finetune_pretrained_and_scratch(data, run, tmp_path):
   )
   assert 'dev.jsonl' in line
   assert 'so-so' in line
+
+
+@pytest.mark.slow
+def test_the_lstm_walks_the_same_road(data, tmp_path):
+  """Pretrained, gone on with, evaluated, sampled from, fine-tuned."""
+  workdir, tuned = tmp_path / 'lstm', tmp_path / 'tuned'
+  pretrain = (
+    'pretrain',
+    '--config=configs/pretrain.py:lstm,tiny',
+    '--config.train.num_steps=4',
+    '--config.train.eval_every=4',
+    '--config.train.checkpoint_every=2',
+    '--config.train.log_every=1',
+    '--config.data.batch_size=8',
+    '--config.model.units=32',
+    '--config.model.n_embd=16',
+    f'--workdir={workdir}',
+    f'--config.data.path={data}',
+  )
+  good(*pretrain)
+  straight, meta, step = checkpoint.read(str(workdir))
+  assert meta['model']['kind'] == 'lstm'
+  assert (meta['model']['units'], step) == (32, 4)
+  scores = _json(workdir / 'scores.json')
+  shutil.rmtree(workdir / 'checkpoints' / '4')
+  good(*pretrain)
+  resumed, _, step = checkpoint.read(str(workdir))
+  assert step == 4
+  import jax
+
+  jax.tree.map(np.testing.assert_array_equal, straight, resumed)
+  assert scores == _json(workdir / 'scores.json')
+
+  # In the same batches: other ones round nearly equal losses otherwise.
+  row = json.loads(good('evaluate', f'--workdir={workdir}', '--batch_size=8'))
+  assert row['eval_loss'] == pytest.approx(scores['eval_loss'], rel=1e-7)
+  prompt = ('--prompt=The object', '--num_tokens=4', '--greedy')
+  text = good('generate', f'--workdir={workdir}', *prompt)
+  assert text.startswith('the object')
+  task = tmp_path / 'task'
+  task.mkdir()
+  for split in ('train', 'dev'):
+    rows = [
+      json.dumps(
+        {'text': f'the object is {i}', 'label': ('bad', 'good')[i % 2]}
+      )
+      for i in range(16)
+    ]
+    (task / f'{split}.jsonl').write_text('\n'.join(rows) + '\n')
+  finetune = (
+    f'--config.init_from={workdir}',
+    f'--config.data.path={task}',
+    f'--workdir={tuned}',
+    '--config.train.num_steps=2',
+    '--config.data.lengths=(32,)',
+  )
+  config = '--config=configs/own_task.py'
+  assert 'take configs/finetune.py:TASK,lstm' in refused(
+    'finetune', f'{config}:tiny', *finetune
+  )
+  good('finetune', f'{config}:lstm,tiny', *finetune)
+  facts = _json(tuned / 'config.json')
+  assert facts['model']['kind'] == facts['config']['model']['kind'] == 'lstm'
+  assert facts['layers_transferred'] == 1
+  assert _json(tuned / 'scores.json')['model']['units'] == 32
+  assert len((tuned / 'predictions' / 'dev.tsv').read_text().splitlines()) == 17
+  row = json.loads(good('evaluate', f'--workdir={tuned}', f'--data={data}'))
+  assert np.isfinite(row['eval_loss'])
+  sst2 = task / 'SST-2' / 'dev.tsv'
+  sst2.parent.mkdir()
+  sst2.write_text('sentence\tlabel\na good object\t1\na bad one\t0\n')
+  zero_shot = ('--suite=zero_shot', '--tasks=sst2', f'--tasks_path={task}')
+  good('evaluate', f'--workdir={workdir}', *zero_shot)
+  row = json.loads((workdir / 'zero_shot.jsonl').read_text())
+  assert (row['task'], row['step']) == ('sst2', 4)
+  line = refused('convert', f'--input={workdir}', f'--output={tmp_path}/hf')
+  assert 'of kind lstm' in line
 
 
 def _json(path):

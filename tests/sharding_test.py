@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from configs import pretrain
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt
 from gpt1_jax.train import losses, optim, pretraining, sharding
@@ -32,22 +33,6 @@ PLACES = {
   'h/ln_2/scale': (None, None),
   'h/ln_2/bias': (None, None),
 }
-PAPER = gpt.GPTConfig(
-  n_layer=12,
-  n_head=12,
-  n_embd=768,
-  n_ctx=512,
-  vocab_size=40478,
-  n_special=0,
-  embd_pdrop=0.1,
-  attn_pdrop=0.1,
-  resid_pdrop=0.1,
-  embedding_dropout='sum',
-  softmax_rows='tokens',
-  dtype='float32',
-  remat='none',
-  unroll=1,
-)
 
 
 def make_mesh(*sizes, devices=None):
@@ -59,8 +44,11 @@ def make_mesh(*sizes, devices=None):
 
 def test_every_parameter_is_placed_by_the_table():
   mesh = make_mesh(2, 2, 2)
-  program = pretraining.build(step_test.settings(), PAPER, mesh, 10)
-  state, _, _ = program.arguments
+  config = pretrain.get_config('paper')
+  config.data.path = 'not read'
+  paper = pretraining.settings(config.to_dict())
+  model = pretraining.model_config(paper, 40478)
+  state, _, _ = pretraining.build(paper, model, mesh, 10).arguments
   adam = state.opt_state[1][0]
   for tree in (state.params['gpt'], adam.mu['gpt'], adam.nu['gpt']):
     flat = jax.tree_util.tree_leaves_with_path(tree)

@@ -21,6 +21,7 @@ from tests import scoring_test
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MODEL = {
+  'kind': 'gpt',
   'n_layer': 1,
   'n_head': 2,
   'n_embd': 16,

@@ -48,7 +48,7 @@ def read(
   header: list[str] = []
   as_json = source.name.endswith('.jsonl')
   found = False
-  for number, line in _lines(source):
+  for number, line in lines(source):
     if not line.strip():
       continue
     if not found and line.startswith('{'):
@@ -177,7 +177,7 @@ def _csv(
     raise errors.UserError(f'{source}: no rows in it')
 
 
-def _lines(source: archives.Source) -> Iterator[tuple[int, str]]:
+def lines(source: archives.Source) -> Iterator[tuple[int, str]]:
   """Lines ended by a newline only: text may hold other separators."""
   with source.open() as stream:
     for number, raw in enumerate(stream, 1):

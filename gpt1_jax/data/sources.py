@@ -28,7 +28,7 @@ def has(task: tasks.Task, path: str | None, split: str) -> bool:
   """
   if split not in task.files:
     return False
-  tfds = _tfds_folder(path)
+  tfds = tfds_folder(path)
   if tfds is not None:
     addresses = task.tfds.get(split, ())
     try:
@@ -38,7 +38,7 @@ def has(task: tasks.Task, path: str | None, split: str) -> bool:
     except errors.UserError as error:
       logging.warning('%s is left out: %s', split, error)
       return False
-  folder = _folder(path)
+  folder = folder_of(path)
   if task.layout == 'articles':
     return all(
       archives.find_all(folder, pattern, _folders(task))
@@ -50,7 +50,7 @@ def has(task: tasks.Task, path: str | None, split: str) -> bool:
 
 def is_tfds(path: str | None) -> bool:
   """Whether config.data.path means TFDS."""
-  return _tfds_folder(path) is not None
+  return tfds_folder(path) is not None
 
 
 def read(
@@ -71,25 +71,30 @@ def read(
     raise errors.UserError(
       f'task {task.name} has no split {split!r}: {", ".join(task.files)}'
     )
-  tfds = _tfds_folder(path)
+  tfds = tfds_folder(path)
   if tfds is not None:
     origin, numbered = _from_tfds(task, tfds, split)
   elif task.layout == 'articles':
-    origin, numbered = _from_articles(task, _folder(path), split)
+    origin, numbered = _from_articles(task, folder_of(path), split)
   else:
-    origin, numbered = _from_file(task, _folder(path), split)
+    origin, numbered = _from_file(task, folder_of(path), split)
   if task.dev_share and split in ('train', 'dev'):
     numbered = _share(list(numbered), task.dev_share, split)
   return origin, iter(numbered)
 
 
-def _tfds_folder(path: str | None) -> str | None:
+def tfds_folder(path: str | None) -> str | None:
   """TFDS's folder, '' for its own place, None where path is a path."""
   scheme, _, folder = str(path or '').partition(':')
   return os.path.expanduser(folder) if scheme == 'tfds' else None
 
 
-def _folder(path: str | None) -> pathlib.Path:
+def folder_of(path: str | None) -> pathlib.Path:
+  """Where files are looked for.
+
+  Raises:
+    UserError: no path was given.
+  """
   if not path:
     raise errors.UserError(
       "config.data.path is not set: give the folder, zip or tar of the task's "

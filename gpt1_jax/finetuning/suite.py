@@ -47,8 +47,8 @@ def _seeds(job: tuning.Tuning, workdir: str) -> dict[str, Any]:
   for number in range(job.settings.seeds):
     config = tuning.one_seed(job.config, number)
     folder = f'{workdir}/seed-{config["train"]["seed"]}'
-    finished = _finished(folder, config)
-    results.append(finished or job.run(folder, number))
+    there = finished(folder, config)
+    results.append(there or job.run(folder, number))
   result = summary.over_seeds(results)
   spread = result['spread']['dev'][result['metric']]
   if jax.process_index() == 0:
@@ -80,7 +80,7 @@ def _all(config: dict[str, Any], workdir: str) -> dict[str, Any]:
   for name in tasks.TWELVE:
     one, folder = {**config, 'task': name}, f'{workdir}/{name}'
     try:
-      results[name] = _finished(folder, one) or finetune(one, folder)
+      results[name] = finished(folder, one) or finetune(one, folder)
     except UserError as error:
       results[name] = {'error': str(error)}
       if jax.process_index() == 0:
@@ -100,7 +100,7 @@ def _all(config: dict[str, Any], workdir: str) -> dict[str, Any]:
   return results
 
 
-def _finished(workdir: str, config: dict[str, Any]) -> dict[str, Any] | None:
+def finished(workdir: str, config: dict[str, Any]) -> dict[str, Any] | None:
   """Scores of a finished run of this configuration.
 
   Raises:

@@ -76,21 +76,26 @@ def rows(results: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
 
 def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
   """The table of `rows`, and below it why a task has no score."""
-  table = rows(results)
-  widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-  header, *body = table
-  lines = [
-    '| '
-    + ' | '.join(c.ljust(w) for c, w in zip(row, widths, strict=True))
-    + ' |'
-    for row in (header, ['-' * width for width in widths], *body)
-  ]
   reasons = [
     f'- {name}: {result["error"]}'
     for name, result in results.items()
     if 'error' in result
   ]
-  return '\n'.join([*lines, *([''] if reasons else []), *reasons, ''])
+  reasons = ['', *reasons, ''] if reasons else []
+  return aligned(rows(results)) + '\n'.join(reasons)
+
+
+def aligned(table: Sequence[Sequence[str]]) -> str:
+  """Rows of cells, the first being the header, as Markdown."""
+  widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+  header, *body = table
+  lines = [
+    '| '
+    + ' | '.join(c.ljust(w) for c, w in zip(row, widths, strict=True))
+    + ' |\n'
+    for row in (header, ['-' * width for width in widths], *body)
+  ]
+  return ''.join(lines)
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:

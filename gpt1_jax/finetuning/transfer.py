@@ -10,19 +10,23 @@ import numpy as np
 from gpt1_jax import command
 from gpt1_jax.data import features as features_lib, tasks
 from gpt1_jax.errors import UserError
-from gpt1_jax.model import gpt, heads
+from gpt1_jax.model import heads, models
 from gpt1_jax.train import checkpoint, losses, sharding, step as step_lib
 
 # What fine-tuning takes of the run it starts from; config.model has the rest.
-FROM_THE_RUN = (
-  'n_layer',
-  'n_head',
-  'n_embd',
-  'n_ctx',
-  'vocab_size',
-  'remat',
-  'unroll',
-)
+FROM_THE_RUN = {
+  'gpt': (
+    'n_layer',
+    'n_head',
+    'n_embd',
+    'n_ctx',
+    'vocab_size',
+    'remat',
+    'unroll',
+  ),
+  'lstm': ('units', 'n_embd', 'n_ctx', 'vocab_size'),
+}
+ALL_LAYERS = -1
 REGRESSION = ('scalar', 'classes')
 
 
@@ -52,6 +56,13 @@ class HeadSettings:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class TransferSettings:
+  """config.transfer: how much of the pretrained model is taken."""
+
+  layers: int
+
+
 def new_head(task: tasks.Task, settings: HeadSettings) -> heads.Head:
   """The head of a task.
 
@@ -65,7 +76,7 @@ def new_head(task: tasks.Task, settings: HeadSettings) -> heads.Head:
 
 
 def new_state(
-  model: gpt.GPT, head: heads.Head, optimizer: Any, seed: jax.Array | int
+  model: models.Model, head: heads.Head, optimizer: Any, seed: jax.Array | int
 ) -> step_lib.TrainState:
   """Fresh parameters of model, specials and head, and optimiser state."""
   key = jax.random.key(seed)
@@ -83,25 +94,41 @@ def new_state(
   )
 
 
-def transfer(pretrained: Any, params: Any) -> Any:
+def transfer(pretrained: Any, params: Any, layers: int) -> Any:
   """`params` with the pretrained weights; specials and head stay fresh.
 
   Args:
     pretrained: of a run, numpy; its embedding has the rows of text.
     params: fresh, of the same shape but for the special rows.
+    layers: blocks that are taken, from below; those above stay fresh. The
+      embeddings are always taken (P §5, Figure 2 left).
   """
   body = dict(pretrained['gpt'])
-  embed_VD, rows = params['gpt']['tokens_embed'], body['tokens_embed'].shape[0]
-  whole = sharding.replicated(embed_VD.sharding.mesh)
-  fresh = jax.jit(lambda x: x[rows:], out_shardings=whole)(embed_VD)
-  body['tokens_embed'] = np.concatenate(
-    [body['tokens_embed'], jax.device_get(fresh)]
-  )
+  fresh = params['gpt']
+  if 'h' in body and layers < len(body['h']['ln_1']['bias']):  # stacked blocks
+    body['h'] = jax.tree.map(
+      lambda old, new: np.concatenate([old[:layers], new[layers:]]),
+      body['h'],
+      sharding.gather(fresh['h']),
+    )
+  rows = body['tokens_embed'].shape[0]
+  specials = sharding.gather(fresh['tokens_embed'])[rows:]
+  body['tokens_embed'] = np.concatenate([body['tokens_embed'], specials])
   return {**params, 'gpt': sharding.like(body, params['gpt'])}
 
 
-def source(config: dict[str, Any]) -> tuple[str, Any, gpt.GPTConfig]:
-  """The run that gives shape and tokenizer, its weights or None, the model."""
+def source(config: dict[str, Any]) -> tuple[str, Any, models.Config]:
+  """The run that gives shape and tokenizer, its weights or None, the model.
+
+  Raises:
+    UserError: no run is named, it cannot be read, or is of another kind.
+  """
+  if config['init_from'] is None:
+    raise UserError(
+      'config.init_from is not set: name a pretraining run, or start from '
+      'scratch with the word `scratch` (configs/finetune.py:TASK,scratch) and '
+      '--config.like=RUN'
+    )
   scratch = config['init_from'] == 'none'
   source = config['like'] if scratch else config['init_from']
   if not source:
@@ -110,11 +137,47 @@ def source(config: dict[str, Any]) -> tuple[str, Any, gpt.GPTConfig]:
       'take with --config.like=RUN'
     )
   params, meta, _ = checkpoint.read(source)
+  shape = models.read(meta['model'])
+  model_class = models.config_class(config['model'])
+  if config['model']['kind'] != shape.kind:
+    words = 'TASK,lstm' if shape.kind == 'lstm' else 'TASK'
+    raise UserError(
+      f'{source}: of kind {shape.kind}, config.model.kind is '
+      f'{config["model"]["kind"]}; take configs/finetune.py:{words}'
+    )
   model_config = command.fill(
     'model',
-    gpt.GPTConfig,
+    model_class,
     config['model'],
     n_special=features_lib.NUM_SPECIALS,
-    **{name: meta['model'][name] for name in FROM_THE_RUN},
+    **{name: getattr(shape, name) for name in FROM_THE_RUN[shape.kind]},
   )
   return source, None if scratch else params, model_config
+
+
+def num_layers(
+  settings: TransferSettings, run: str, model: models.Config, scratch: bool
+) -> int | None:
+  """Layers that are transferred; None from scratch.
+
+  Raises:
+    UserError: the run has not as many, or there is nothing to transfer.
+  """
+  layers = settings.layers
+  if scratch:
+    if layers != ALL_LAYERS:
+      raise UserError(
+        f'config.transfer.layers is {layers}, but from scratch nothing is '
+        f'transferred: leave it at {ALL_LAYERS}'
+      )
+    return None
+  if layers == ALL_LAYERS:
+    return model.n_layer
+  # An LSTM's one layer is all there is above its embedding.
+  least = 0 if model.kind == 'gpt' else model.n_layer
+  if not least <= layers <= model.n_layer:
+    raise UserError(
+      f'config.transfer.layers is {layers}, and {run} has {model.n_layer}: '
+      f'from {least} to {model.n_layer}, or {ALL_LAYERS} for all'
+    )
+  return layers

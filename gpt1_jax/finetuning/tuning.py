@@ -23,7 +23,7 @@ from gpt1_jax.data import (
   tokenizer as tokenizer_lib,
 )
 from gpt1_jax.finetuning import scoring, transfer
-from gpt1_jax.model import gpt
+from gpt1_jax.model import models
 from gpt1_jax.train import (
   checkpoint,
   loop,
@@ -38,6 +38,7 @@ SECTIONS = (
   'task',
   'init_from',
   'like',
+  'transfer',
   'model',
   'head',
   'optim',
@@ -98,6 +99,12 @@ class Tuning:
     # 1. The task, and the run whose shape (and weights) are taken.
     self.task = tasks.resolve(config['task'])
     source, self._pretrained, self._model_config = transfer.source(config)
+    self._layers = transfer.num_layers(
+      command.fill('transfer', transfer.TransferSettings, parts['transfer']),
+      source,
+      self._model_config,
+      scratch=self._pretrained is None,
+    )
     self._tokenizer = tokenizer_lib.load(source)
     examples = self._read()
     # Large hidden test sets are laid out when they are needed.
@@ -125,10 +132,9 @@ class Tuning:
       self._mesh,
       self._data.batch_size,
       self.settings.microbatches,
-      n_embd=self._model_config.n_embd,
-      n_head=self._model_config.n_head,
+      **self._model_config.divided,
     )
-    model = gpt.GPT(self._model_config)
+    model = models.new(self._model_config)
     head = transfer.new_head(self.task, head_settings)
     self._loss_fn = step_lib.finetune_loss(
       model,
@@ -159,7 +165,8 @@ class Tuning:
     """What config.json records beside the configuration."""
     return {
       'model': vars(self._model_config),
-      'parameters': gpt.num_parameters(self._model_config),
+      'parameters': models.num_parameters(self._model_config),
+      'layers_transferred': self._layers,
       'num_steps': self._num_steps,
       'tokenizer_fingerprint': self._tokenizer.fingerprint,
     }
@@ -263,13 +270,13 @@ class Tuning:
       if checkpoints.latest_step is not None:
         state = checkpoints.restore(checkpoints.latest_step, state)
       elif self._pretrained is not None:
-        params = transfer.transfer(self._pretrained, state.params)
+        params = transfer.transfer(self._pretrained, state.params, self._layers)
         state = state.replace(params=params)
       with telemetry.Telemetry(
         workdir,
         start_step=int(state.step),
         num_steps=self._num_steps,
-        flops_per_token=gpt.flops_per_token(self._model_config),
+        flops_per_token=models.flops_per_token(self._model_config),
         label=f'finetune {self.task.name}',
       ) as log:
         state, _ = loop.fit(

@@ -15,6 +15,7 @@ import numpy as np
 
 # Sites within a layer; `site_id` makes them unique across layers.
 EMBEDDING, ATTENTION, RESIDUAL_ATTENTION, RESIDUAL_MLP, HEAD = range(5)
+LSTM_OUTPUT = 5
 _SITES_PER_LAYER = 8
 
 

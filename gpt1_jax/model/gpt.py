@@ -28,6 +28,7 @@ class GPTConfig:
   """The shape and the numerics of the model; nothing has a default here.
 
   Attributes:
+    kind: 'gpt'; see `models`.
     n_layer, n_head, n_embd, n_ctx: 12, 12, 768, 512 in the paper (P §4.1).
     vocab_size: rows of text in the embedding, from the tokenizer.
     n_special: rows after them for start, delimiter and extract: 0 when
@@ -45,6 +46,7 @@ class GPTConfig:
 
   """
 
+  kind: str
   n_layer: int
   n_head: int
   n_embd: int
@@ -61,6 +63,8 @@ class GPTConfig:
   unroll: int
 
   def __post_init__(self):
+    if self.kind != 'gpt':
+      raise UserError(f'model.kind is {self.kind!r}: a GPT is wanted')
     for name in (
       'n_layer',
       'n_head',
@@ -95,6 +99,11 @@ class GPTConfig:
   def token_rows(self) -> int:
     """Rows of the token embedding: the text's and the specials'."""
     return self.vocab_size + self.n_special
+
+  @property
+  def divided(self) -> dict[str, int]:
+    """What the axes of a mesh divide; see `sharding.check_divides`."""
+    return {'n_embd': self.n_embd, 'n_head': self.n_head}
 
 
 class MLP(nn.Module):

@@ -146,24 +146,15 @@ def read(
   Raises:
     UserError: no run, no checkpoint, or not that one.
   """
-  directory = _directory(workdir)
-  if not directory.is_dir():
-    raise UserError(
-      f'{workdir}: not a run (it has no checkpoints folder); give the '
-      '--workdir of a pretrain or finetune command'
-    )
-  with ocp.CheckpointManager(
-    directory, item_names=('state', 'meta')
-  ) as manager:
+  with _open(workdir) as manager:
     steps = manager.all_steps()
-    if not steps:
-      raise UserError(f'{workdir}: the run has no finished checkpoint yet')
     if step is None:
       step = _best_step(manager, steps) if best else max(steps)
     if step not in steps:
       have = ', '.join(str(s) for s in sorted(steps))
       raise UserError(f'{workdir}: no checkpoint {step}; there are {have}')
-  state, meta = directory / str(step) / 'state', directory / str(step) / 'meta'
+  directory = _directory(workdir) / str(step)
+  state, meta = directory / 'state', directory / 'meta'
   with ocp.PyTreeCheckpointer() as reader:
     # Only the leaves named here are read: not the optimiser's state.
     tree = reader.metadata(state).item_metadata.tree
@@ -179,6 +170,34 @@ def read(
     )
   facts = json.loads((meta / 'metadata').read_text(encoding='utf-8'))
   return restored['params'], facts, step
+
+
+@_quiet()
+def steps(workdir: str) -> list[int]:
+  """The finished checkpoints of a run, in order.
+
+  Raises:
+    UserError: no run, or no checkpoint.
+  """
+  with _open(workdir) as manager:
+    return sorted(manager.all_steps())
+
+
+@contextlib.contextmanager
+def _open(workdir: str) -> Iterator[ocp.CheckpointManager]:
+  """The checkpoints of a run that has one, to read."""
+  directory = _directory(workdir)
+  if not directory.is_dir():
+    raise UserError(
+      f'{workdir}: not a run (it has no checkpoints folder); give the '
+      '--workdir of a pretrain or finetune command'
+    )
+  with ocp.CheckpointManager(
+    directory, item_names=('state', 'meta')
+  ) as manager:
+    if not manager.all_steps():
+      raise UserError(f'{workdir}: the run has no finished checkpoint yet')
+    yield manager
 
 
 def _rank(metrics: dict[str, float]) -> tuple[float, float]:

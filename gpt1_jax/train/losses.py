@@ -76,23 +76,44 @@ def _nll_sum(axis, num_rows, h_BTD, embed_VD, targets_BT, weights_BT):
     num_rows: of the vocabulary, without padding; None: on one device.
     h_BTD, embed_VD, targets_BT, weights_BT: this device's part.
   """
-  B, T, _ = h_BTD.shape
-  columns = max(1, min(T, CHUNK_TOKENS // B))
-  pad = -T % columns
-
-  def chunks(x):
-    x = jnp.pad(x, ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 2))
-    x = x.reshape(B, -1, columns, *x.shape[2:])
-    return jnp.moveaxis(x, 1, 0)
-
   return _chunked_nll(
     axis,
     num_rows,
-    chunks(h_BTD),
+    _chunks(h_BTD),
     embed_VD,
-    chunks(targets_BT),
-    chunks(weights_BT),
+    _chunks(targets_BT),
+    _chunks(weights_BT),
   )
+
+
+def token_log_probs(
+  h_BTD: jax.Array, embed_VD: jax.Array, tokens_BT: jax.Array
+) -> jax.Array:
+  """float32 [B, T]: log p(token t | tokens before t), in nats; 0 at t = 0.
+
+  Logits of one chunk at a time, as in `lm_loss`; see there for the arguments.
+  """
+  B, T, _ = h_BTD.shape
+  targets_BT = jnp.roll(tokens_BT, -1, axis=1)
+
+  def one(chunk):
+    return _nll(None, None, chunk[0], embed_VD, chunk[1])[0]
+
+  nll_NBC = jax.lax.map(one, (_chunks(h_BTD), _chunks(targets_BT)))
+  nll_BT = jnp.moveaxis(nll_NBC, 0, 1).reshape(B, -1)[:, :T]
+  return jnp.roll(-nll_BT, 1, axis=1).at[:, 0].set(0.0)
+
+
+def _chunks(x: jax.Array) -> jax.Array:
+  """[B, T, ...] → [N, B, columns, ...], padded with zeros.
+
+  Whole columns make a chunk, so that the batch axis stays sharded.
+  """
+  B, T = x.shape[:2]
+  columns = max(1, min(T, CHUNK_TOKENS // B))
+  x = jnp.pad(x, ((0, 0), (0, -T % columns)) + ((0, 0),) * (x.ndim - 2))
+  x = x.reshape(B, -1, columns, *x.shape[2:])
+  return jnp.moveaxis(x, 1, 0)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

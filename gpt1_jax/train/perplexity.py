@@ -6,12 +6,12 @@ from typing import Any
 
 import jax
 
-from gpt1_jax.model import gpt
+from gpt1_jax.model import models
 from gpt1_jax.train import sharding, step as step_lib
 
 
 def perplexity_fn(
-  model: gpt.GPT,
+  model: models.Model,
   mesh: jax.sharding.Mesh,
   split: Any,
   words: int,

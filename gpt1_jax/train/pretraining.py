@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from gpt1_jax import command
-from gpt1_jax.model import gpt
+from gpt1_jax.model import models
 from gpt1_jax.train import optim as optim_lib, sharding, step as step_lib
 
 
@@ -71,7 +71,7 @@ class Program:
     arguments: what `train_step` takes: shapes, types and shardings.
   """
 
-  model: gpt.GPT
+  model: models.Model
   mesh: jax.sharding.Mesh
   new_state: Callable[[jax.Array], step_lib.TrainState]
   train_step: Callable[..., tuple[step_lib.TrainState, dict[str, jax.Array]]]
@@ -98,7 +98,7 @@ def settings(config: Mapping[str, Any]) -> Settings:
   return Settings(train, data, **parts)
 
 
-def model_config(settings: Settings, vocab_size: int) -> gpt.GPTConfig:
+def model_config(settings: Settings, vocab_size: int) -> models.Config:
   """The model of a configuration, for a tokenizer of `vocab_size` entries.
 
   Raises:
@@ -106,7 +106,7 @@ def model_config(settings: Settings, vocab_size: int) -> gpt.GPTConfig:
   """
   return command.fill(
     'model',
-    gpt.GPTConfig,
+    models.config_class(settings.model),
     settings.model,
     vocab_size=vocab_size,
     n_special=0,
@@ -115,7 +115,7 @@ def model_config(settings: Settings, vocab_size: int) -> gpt.GPTConfig:
 
 def build(
   settings: Settings,
-  config: gpt.GPTConfig,
+  config: models.Config,
   mesh: jax.sharding.Mesh,
   num_steps: int,
 ) -> Program:
@@ -142,10 +142,9 @@ def build(
     mesh,
     batch_size,
     microbatches,
-    n_embd=config.n_embd,
-    n_head=config.n_head,
+    **config.divided,
   )
-  model = gpt.GPT(config)
+  model = models.new(config)
   seed = jax.ShapeDtypeStruct(
     (), jnp.uint32, sharding=sharding.replicated(mesh)
   )
@@ -171,7 +170,7 @@ def build(
 
 
 def new_state(
-  model: gpt.GPT, optimizer: Any, seed: jax.Array | int
+  model: models.Model, optimizer: Any, seed: jax.Array | int
 ) -> step_lib.TrainState:
   """Fresh parameters (boxed with their logical axes) and optimiser state."""
   tokens_BT = jnp.zeros((1, model.config.n_ctx), jnp.int32)

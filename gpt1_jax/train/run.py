@@ -13,6 +13,7 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
+from gpt1_jax import revision
 from gpt1_jax.errors import UserError
 
 # What may differ between a run and its resumption: where things lie, how much
@@ -25,6 +26,8 @@ _MAY_DIFFER = (
   'train.microbatches',
   'data.path',
 )
+# Settings younger than some runs, and what those runs had in their place.
+_YOUNGER = {'model': {'kind': 'gpt'}, 'transfer': {'layers': -1}}
 
 
 def write_json(path: pathlib.Path | str, value: Any) -> None:
@@ -74,7 +77,7 @@ def _check_same(workdir: str, command: str, config: dict[str, Any]) -> None:
     raise UserError(
       f'{workdir}: holds a {there["command"]} run; give another --workdir'
     )
-  different = _differences(there['config'], config)
+  different = _differences(_complete(there['config']), _complete(config))
   if different:
     raise UserError(
       f'{workdir}: holds a run with another {", ".join(different)}; '
@@ -116,10 +119,14 @@ def read_json(path: pathlib.Path | str) -> Any:
 
 
 def commit() -> str | None:
-  """The project's commit, with '+' if the tree has changes; None if unknown."""
+  """The project's commit, with '+' if the tree has changes; None if unknown.
+
+  Asked of git in a checkout; elsewhere (an archive, an image) what was written
+  into revision.py.
+  """
   here = pathlib.Path(__file__).resolve().parents[2]
   if not (here / '.git').exists():
-    return None
+    return None if '$' in revision.COMMIT else revision.COMMIT[:12]
   try:
     described = subprocess.run(
       ['git', 'describe', '--always', '--abbrev=12', '--dirty=+'],
@@ -131,6 +138,13 @@ def commit() -> str | None:
   except (OSError, subprocess.CalledProcessError):
     return None
   return described.stdout.strip()
+
+
+def _complete(config: dict[str, Any]) -> dict[str, Any]:
+  """The configuration with the younger settings, if it is an older one."""
+  return config | {
+    name: values | config.get(name, {}) for name, values in _YOUNGER.items()
+  }
 
 
 def _differences(a: Any, b: Any, prefix: str = '') -> list[str]:

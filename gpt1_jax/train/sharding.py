@@ -104,7 +104,7 @@ def check_divides(
     mesh: from `make_mesh`.
     batch_size: examples of the global batch.
     microbatches: parts it is cut into.
-    **sizes: n_embd and n_head.
+    **sizes: `divided` of the model's configuration.
 
   Raises:
     UserError: with the two numbers and the settings to change.
@@ -115,10 +115,12 @@ def check_divides(
       f'data.batch_size {batch_size} does not divide into {microbatches} '
       f'microbatches over data x fsdp = {rows} devices: change one of them'
     )
-  for name, axis in (('n_embd', 'fsdp'), ('n_head', 'tensor')):
-    if sizes[name] % mesh.shape[axis]:
+  axes = {'n_embd': 'fsdp', 'n_head': 'tensor', 'units': 'tensor'}
+  for name, size in sizes.items():
+    axis = axes[name]
+    if size % mesh.shape[axis]:
       raise UserError(
-        f'model.{name} {sizes[name]} does not divide over mesh.{axis} = '
+        f'model.{name} {size} does not divide over mesh.{axis} = '
         f'{mesh.shape[axis]}'
       )
 
@@ -221,6 +223,18 @@ def _host_parts(mesh: jax.sharding.Mesh) -> list[int]:
 def like(tree: Any, placed: Any) -> Any:
   """Numpy arrays → arrays with the shardings of `placed`, a tree alike."""
   return jax.tree.map(lambda x, y: put(x, y.sharding), tree, placed)
+
+
+def gather(tree: Any) -> Any:
+  """Arrays → numpy, whole, on every host."""
+
+  def whole(x):
+    if not x.is_fully_addressable:
+      everywhere = replicated(x.sharding.mesh)
+      x = jax.jit(lambda x: x, out_shardings=everywhere)(x)
+    return jax.device_get(x)
+
+  return jax.tree.map(whole, tree)
 
 
 def put(x: np.ndarray, sharding: NamedSharding) -> jax.Array:

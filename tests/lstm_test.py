@@ -1,0 +1,263 @@
+"""The LSTM of Table 5: its equations, its size, what must not change it."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.model import dropout, gpt, lstm, models
+from gpt1_jax.train import losses, optim, sharding, step as step_lib
+from tests import gpt_test, reference, step_test
+
+SMALL = lstm.LSTMConfig(
+  kind='lstm',
+  units=48,
+  n_embd=32,
+  n_ctx=16,
+  vocab_size=101,
+  n_special=0,
+  embd_pdrop=0.1,
+  output_pdrop=0.1,
+  dtype='float32',
+)
+SEED = gpt_test.SEED
+TOKENS = step_test.BATCH['tokens'][:3]
+
+
+@functools.cache
+def random_params():
+  """Weights at which no gate is near open, shut or halfway; biases too."""
+  fresh = lstm.LSTM(SMALL).init(jax.random.key(0), TOKENS, seed_2=None)
+  rng = np.random.default_rng(0)
+  return jax.tree.map(
+    lambda x: jnp.asarray(rng.normal(size=x.shape) * 0.3, jnp.float32),
+    nn.unbox(fresh['params']),
+  )
+
+
+def numpy_lstm(p, tokens_BT, drop):
+  """States in float64, gate by gate and step by step."""
+
+  def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+  x_BTD = drop('embedding', p['tokens_embed'][tokens_BT])
+  B, T, _ = x_BTD.shape
+  U = len(p['c_proj']['kernel'])
+  memory_BU, h_BU = np.zeros((B, U)), np.zeros((B, U))
+  out = np.zeros((B, T, U))
+  for t in range(T):
+    gate = {
+      name: x_BTD[:, t] @ p['lstm'][f'i{name}']['kernel']
+      + h_BU @ p['lstm'][f'h{name}']['kernel']
+      + p['lstm'][f'h{name}']['bias']
+      for name in 'ifgo'
+    }
+    memory_BU = sigmoid(gate['f']) * memory_BU
+    memory_BU += sigmoid(gate['i']) * np.tanh(gate['g'])
+    h_BU = sigmoid(gate['o']) * np.tanh(memory_BU)
+    out[:, t] = h_BU
+  out = drop('output', out)
+  return out @ p['c_proj']['kernel'] + p['c_proj']['bias']
+
+
+def masks(site, x):
+  """The package's masks, where dropout belongs."""
+  rate, number = {
+    'embedding': (SMALL.embd_pdrop, dropout.EMBEDDING),
+    'output': (SMALL.output_pdrop, dropout.LSTM_OUTPUT),
+  }[site]
+  rows = jnp.arange(len(x), dtype=jnp.uint32)
+  number = dropout.site_id(0, number)
+  ones = jnp.ones(x.shape)
+  return x * np.asarray(dropout.dropout(ones, rate, SEED, number, rows))
+
+
+@pytest.mark.parametrize('seed_2', [None, SEED], ids=['still', 'dropping'])
+def test_the_equations_in_numpy(seed_2):
+  params = random_params()
+  h_BTD, embed_VD = jax.jit(
+    functools.partial(lstm.LSTM(SMALL).apply, seed_2=seed_2)
+  )({'params': params}, TOKENS)
+  expected = numpy_lstm(
+    reference.float64(jax.device_get(params)),
+    TOKENS,
+    (lambda _, x: x) if seed_2 is None else masks,
+  )
+  np.testing.assert_allclose(h_BTD, expected, rtol=0, atol=1e-5)
+  np.testing.assert_array_equal(embed_VD, params['tokens_embed'])
+  np.testing.assert_allclose(
+    gpt.logits(h_BTD, embed_VD),
+    expected @ np.asarray(embed_VD, np.float64).T,
+    rtol=0,
+    atol=2e-5,
+  )
+
+
+@pytest.mark.parametrize('seed_2', [None, SEED], ids=['still', 'dropping'])
+def test_no_position_sees_a_later_one(seed_2):
+  """By gradients: every token is another row, so rows tell positions."""
+  tokens = np.arange(16)[None] + 7
+  weights = jnp.arange(1.0, SMALL.n_embd + 1)
+
+  def states(embed_VD):
+    params = {**random_params(), 'tokens_embed': embed_VD}
+    out, _ = lstm.LSTM(SMALL).apply({'params': params}, tokens, seed_2=seed_2)
+    return out[0] @ weights
+
+  jacobian_TVD = jax.jit(jax.jacrev(states))(random_params()['tokens_embed'])
+  reach_TT = np.abs(np.asarray(jacobian_TVD)).sum(axis=2)[:, tokens[0]] > 0
+  np.testing.assert_array_equal(reach_TT, np.tril(np.ones((16, 16), bool)))
+
+
+def test_parameters_and_operations_of_the_paper():
+  """At GPT-1's vocabulary and width; an update is three times a forward."""
+  config = dataclasses.replace(
+    SMALL, units=2048, n_embd=768, n_ctx=512, vocab_size=40478
+  )
+  shapes = jax.eval_shape(
+    lambda: lstm.LSTM(config).init(jax.random.key(0), TOKENS, seed_2=None)
+  )
+  count = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
+  assert count == models.num_parameters(config) == 55_737_600
+  products = count - 4 * 2048 - 768  # biases
+  assert models.flops_per_token(config) == 6 * products
+
+
+def test_bfloat16_stays_near_float32():
+  """States within 1% in norm: a rounding to bfloat16 costs up to 0.4%."""
+  params = random_params()
+  other = dataclasses.replace(SMALL, dtype='bfloat16')
+  a, _ = lstm.LSTM(SMALL).apply({'params': params}, TOKENS, seed_2=SEED)
+  b, _ = lstm.LSTM(other).apply({'params': params}, TOKENS, seed_2=SEED)
+  assert (a.dtype, b.dtype) == (jnp.float32, jnp.bfloat16)
+  error = jnp.linalg.norm(a - b.astype(jnp.float32)) / jnp.linalg.norm(a)
+  assert float(error) <= 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('shape', [(1, 1, 4), (2, 2, 2)])
+def test_every_mesh_gives_the_same_update_dropout_on(shape):
+  step_test.assert_same(
+    step_test.updated(1, shape, SMALL),
+    step_test.updated(config=SMALL),
+  )
+
+
+@pytest.mark.slow
+def test_microbatches_equal_the_whole_batch_dropout_on():
+  step_test.assert_same(
+    step_test.updated(2, config=SMALL),
+    step_test.updated(config=SMALL),
+  )
+
+
+def test_a_repeated_batch_is_learned():
+  config = dataclasses.replace(
+    SMALL, units=128, n_embd=64, embd_pdrop=0.0, output_pdrop=0.0
+  )
+  assert step_test.loss_after_repeating_a_batch(lstm.LSTM(config)) < 0.05
+
+
+def test_every_parameter_is_placed_by_the_table():
+  mesh = sharding.make_mesh(jax.devices(), data=2, fsdp=2, tensor=2)
+  optimizer, _ = optim.make_optimizer(**step_test.OPTIM)
+  abstract = jax.eval_shape(
+    lambda: step_test.new_state(lstm.LSTM(SMALL), optimizer)
+  )
+  shardings = sharding.state_shardings(abstract, mesh).params['gpt']
+  flat = jax.tree_util.tree_leaves_with_path(shardings)
+  specs = {'/'.join(k.key for k in path): tuple(s.spec) for path, s in flat}
+  expected = {
+    'tokens_embed': (None, 'fsdp'),
+    'c_proj/kernel': ('tensor', 'fsdp'),
+    'c_proj/bias': ('fsdp',),
+  }
+  for gate in 'ifgo':
+    expected[f'lstm/i{gate}/kernel'] = ('fsdp', 'tensor')
+    expected[f'lstm/h{gate}/kernel'] = (None, 'tensor')
+    expected[f'lstm/h{gate}/bias'] = ('tensor',)
+  assert specs == expected
+  with pytest.raises(UserError, match='units 3 does not divide over mesh'):
+    sharding.check_divides(mesh, 8, 1, n_embd=2, units=3)
+
+
+def test_no_bias_is_decayed():
+  decayed = reference.flat(optim.decayed(random_params()))
+  assert {name for name, value in decayed.items() if not value} == {
+    'c_proj/bias',
+    *(f'lstm/h{gate}/bias' for gate in 'ifgo'),
+  }
+
+
+@pytest.mark.parametrize('config', [gpt_test.SMALL, SMALL])
+def test_a_recorded_configuration_is_read_back(config):
+  assert models.read(vars(config)) == config
+  assert (
+    type(models.new(config)) is {'gpt': gpt.GPT, 'lstm': lstm.LSTM}[config.kind]
+  )
+
+
+def test_what_is_older_than_the_lstm_is_a_gpt():
+  recorded = dict(vars(gpt_test.SMALL))
+  del recorded['kind']
+  assert models.read(recorded) == gpt_test.SMALL
+
+
+@pytest.mark.parametrize(
+  ('change', 'word'),
+  [
+    ({'units': 0}, 'units'),
+    ({'output_pdrop': 1.0}, 'output_pdrop'),
+    ({'dtype': 'float16'}, 'dtype'),
+    ({'kind': 'gpt'}, 'kind'),
+  ],
+)
+def test_impossible_settings_are_named(change, word):
+  with pytest.raises(UserError, match=word):
+    dataclasses.replace(SMALL, **change)
+
+
+@pytest.mark.parametrize(
+  ('values', 'what'),
+  [({'kind': 'rnn'}, "kind is 'rnn': one of gpt, lstm"), ({}, 'is missing')],
+)
+def test_kinds_are_two(values, what):
+  with pytest.raises(UserError, match=what):
+    models.config_class(values)
+
+
+def test_loss_starts_at_the_logarithm_of_the_vocabulary():
+  config = dataclasses.replace(SMALL, vocab_size=2000)
+  params = lstm.LSTM(config).init(jax.random.key(0), TOKENS, seed_2=None)
+  h_BTD, embed_VD = lstm.LSTM(config).apply(
+    nn.unbox(params), TOKENS, seed_2=None
+  )
+  loss = losses.lm_loss(h_BTD, embed_VD, TOKENS, jnp.ones(TOKENS.shape))
+  assert abs(float(loss) / (3 * 15) - math.log(2000)) < 0.1
+
+
+def test_losses_take_either_model():
+  loss, weight, _ = step_lib.pretrain_loss(lstm.LSTM(SMALL))(
+    {'gpt': random_params()},
+    jax.tree.map(jnp.asarray, step_test.BATCH),
+    None,
+    None,
+  )
+  h_BTD = numpy_lstm(
+    reference.float64(jax.device_get(random_params())),
+    step_test.BATCH['tokens'],
+    lambda _, x: x,
+  )
+  rows = np.asarray(random_params()['tokens_embed'], np.float64)
+  nll = reference.lm_nll(h_BTD, rows, step_test.BATCH['tokens'])
+  weights = step_test.BATCH['weights']
+  assert float(weight) == weights[:, 1:].sum()
+  expected = (nll * weights[:, 1:]).sum()
+  assert float(loss) == pytest.approx(expected, rel=1e-6)

@@ -1,0 +1,186 @@
+"""launch/sweep.py as a user runs it: killed, resumed, shared by hosts."""
+
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.suite_test import pretrained  # noqa: F401
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def start(*args):
+  # A checkout's package, should another be installed.
+  environment = {**os.environ, 'XLA_FLAGS': '', 'PYTHONPATH': str(ROOT)}
+  return subprocess.Popen(
+    [sys.executable, 'launch/sweep.py', *map(str, args)],
+    cwd=ROOT,
+    env=environment,
+    text=True,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+  )
+
+
+def sweep(*args):
+  process = start(*args)
+  out, err = process.communicate()
+  assert 'Traceback' not in err
+  return process.returncode, out, err
+
+
+def test_dry_run_prints_the_commands(tmp_path):
+  arguments = (
+    f'--output={tmp_path}/out',
+    '--init_from=runs/mini',
+    '--lstm=runs/lstm',
+    '--tasks=cola,rte',
+    '--ablations=full,scratch,no_aux,layers:0,lstm',
+    '--seeds=3',
+    '--data_path=glue',
+    '--dry_run',
+    '--config=configs/finetune.py:tiny',
+    '--config.optim.peak_lr=2.5e-4',
+  )
+  code, out, err = sweep(*arguments)
+  assert code == 0, err
+  assert not (tmp_path / 'out').exists()
+  common = '--config.train.seeds=3 --config.data.path=glue '
+  common += '--config.optim.peak_lr=0.00025'
+  expected = [
+    'python -m gpt1_jax.finetune '
+    f'--config=configs/finetune.py:{task}{words},tiny '
+    f'--workdir={tmp_path}/out/{task}/{folder} {given} {common}'
+    for task in ('cola', 'rte')
+    for words, folder, given in (
+      ('', 'full', '--config.init_from=runs/mini'),
+      (',scratch', 'scratch', '--config.like=runs/mini'),
+      (',no_aux', 'no_aux', '--config.init_from=runs/mini'),
+      (
+        '',
+        'layers-0',
+        '--config.init_from=runs/mini --config.transfer.layers=0',
+      ),
+      (',lstm', 'lstm', '--config.init_from=runs/lstm'),
+    )
+  ]
+  assert out.splitlines() == expected
+  _, shared, _ = sweep(*arguments, '--hosts=3', '--host=1')
+  assert shared.splitlines() == expected[1::3]
+
+
+@pytest.mark.parametrize(
+  ('wrong', 'what'),
+  [
+    ('--ablations=full,half', "'half' is none of full, scratch, no_aux, lstm"),
+    ('--ablations=lstm', 'name the run of an LSTM with --lstm'),
+    ('--tasks=cola,colour', "'colour' is none of cola, sst2"),
+    ('--host=1', 'a host from 0 to hosts - 1'),
+    ('--config.transfer.layers=1', 'transfer.layers: is set by --ablations'),
+    ('--config=configs/finetune.py:scratch', 'are given with --tasks'),
+  ],
+)
+def test_what_cannot_be_is_one_line(wrong, what, tmp_path):
+  code, _, err = sweep(
+    *(f'--output={tmp_path}/out', '--init_from=x', '--tasks=cola'),
+    *('--data_path=x', wrong),
+  )
+  assert code == 1
+  assert what in err
+  assert err.startswith('error: ')
+  assert len(err.splitlines()) == 1
+  assert not (tmp_path / 'out').exists()
+
+
+def figures(output):
+  cells = json.loads((output / 'summary.json').read_text())
+  return {(cell['task'], cell['ablation']): cell for cell in cells}
+
+
+@pytest.mark.slow
+def test_killed_failed_and_resumed(pretrained, shared_data, tmp_path):  # noqa: F811
+  data, output = tmp_path / 'data', tmp_path / 'out'
+  data.mkdir()
+  archives = shared_data / 'tasks' / 'archives'
+  shutil.copy(archives / 'glue-cola.zip', data)
+  arguments = (
+    f'--output={output}',
+    f'--init_from={pretrained}',
+    '--tasks=cola,rte',
+    '--ablations=full,scratch',
+    '--seeds=2',
+    f'--data_path={data}',
+    '--config=configs/finetune.py:tiny',
+    '--config.train.num_steps=2',
+    '--config.data.lengths=(64,)',
+  )
+  # Stopped while it runs the second job.
+  process = start(*arguments)
+  said = ''
+  while '[2/4] cola scratch: runs' not in said:
+    line = process.stdout.readline()
+    assert line, process.communicate()[1]
+    said += line
+  process.send_signal(signal.SIGTERM)
+  process.communicate()
+  assert process.returncode == 128 + signal.SIGTERM
+  first = output / 'cola' / 'full' / 'scores.json'
+  assert not (output / 'cola' / 'scratch' / 'scores.json').exists()
+  cell = figures(output)['cola', 'full']
+  scores = json.loads(first.read_text())
+  assert (cell['split'], cell['metric']) == ('dev', 'matthews')
+  assert cell['seeds'] == scores['seeds'] == [0, 1]
+  spread = scores['spread']['dev']['matthews']
+  assert all(cell[key] == value for key, value in spread.items())
+
+  # RTE cannot be; that stops nothing else.
+  written = first.stat().st_mtime_ns
+  code, out, err = sweep(*arguments)
+  assert code == 1
+  assert '2 of 4 jobs failed (rte full, rte scratch)' in err
+  assert '[1/4] cola full: dev matthews' in out
+  assert 'finished before' in out
+  assert first.stat().st_mtime_ns == written
+  found = figures(output)
+  assert 'median' in found['cola', 'scratch']
+  assert 'no train file of task rte' in found['rte', 'full']['error']
+  table = (output / 'summary.md').read_text()
+  assert table.count('| failed') == 2
+  facts = json.loads((output / 'cola' / 'scratch' / 'config.json').read_text())
+  assert facts['config']['init_from'] == 'none'
+  assert facts['layers_transferred'] is None
+
+  # Mended: the second of two hosts runs what is its own.
+  shutil.copy(archives / 'glue-rte.zip', data)
+  code, out, err = sweep(*arguments, '--hosts=2', '--host=1')
+  assert code == 0, err
+  assert '[1/2] cola scratch: dev matthews' in out
+  found = figures(output)
+  assert 'median' in found['rte', 'scratch']
+  assert 'error' in found['rte', 'full']
+  assert first.stat().st_mtime_ns == written
+  assert not list(output.rglob('*.tmp'))
+
+  # What another process runs is left alone.
+  with (output / 'rte' / 'full.log').open('a') as log:
+    fcntl.flock(log, fcntl.LOCK_EX)
+    code, out, err = sweep(*arguments, '--hosts=4', '--host=2')
+  assert code == 1
+  assert '[1/1] rte full: failed: another process runs it' in out
+  assert not (output / 'rte' / 'full').exists()
+
+  # Another configuration in the same place is refused, job by job.
+  code, _, err = sweep(
+    *arguments, '--config.optim.peak_lr=1', '--host=1', '--hosts=4'
+  )
+  assert code == 1
+  assert '1 of 1 jobs failed (cola scratch)' in err
+  error = figures(output)['cola', 'scratch']['error']
+  assert 'another optim.peak_lr' in error

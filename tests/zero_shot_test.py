@@ -1,0 +1,638 @@
+"""Zero-shot scores against the plain computation, and the whole command."""
+
+import csv
+import functools
+import itertools
+import json
+import math
+import pathlib
+import shutil
+import xml.etree.ElementTree as ElementTree
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sklearn.metrics
+from flax import linen as nn
+from hypothesis import given, settings, strategies as st
+
+from gpt1_jax.data import rows, tokenizer as tokenizer_lib, winograd, zero_shot
+from gpt1_jax.errors import UserError
+from gpt1_jax.model import gpt
+from gpt1_jax.reporting import figures
+from gpt1_jax.train import (
+  checkpoint,
+  losses,
+  run as run_lib,
+  sharding,
+  step as step_lib,
+)
+from gpt1_jax.zero_shot import decisions, scoring, suite
+from tests import features_test, pipeline_test, suite_test, winograd_test
+
+MODEL = {**suite_test.MODEL, 'n_layer': 2, 'n_ctx': 48, 'embd_pdrop': 0.0}
+STEPS = (3, 6)
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """A run of two checkpoints, nothing learned but nothing alike either."""
+  from pydoc_data import topics
+
+  workdir = tmp_path_factory.mktemp('runs') / 'tiny'
+  words = tokenizer_lib.train(list(topics.topics.values())[:20], 100)
+  config = gpt.GPTConfig(**MODEL, vocab_size=words.vocab_size, n_special=0)
+  facts = {
+    'model': vars(config),
+    'tokenizer_fingerprint': words.fingerprint,
+    'parameters': 1,
+  }
+  settings = {'model': {'n_ctx': 48}, 'data': {'batch_size': 5}}
+  run_lib.start(str(workdir), 'pretrain', settings, facts)
+  words.save(workdir / 'tokenizer')
+  checkpoints = checkpoint.Checkpoints(str(workdir), keep=5, keep_best=False)
+  tokens_BT = jnp.zeros((1, 8), jnp.int32)
+  for step in STEPS:
+    key = jax.random.key(step)
+    variables = gpt.GPT(config).init(key, tokens_BT, seed_2=None)
+    params = {'gpt': jax.tree.map(lambda x: 6 * x, nn.unbox(variables))}
+    params = {'gpt': params['gpt']['params']}
+    state = step_lib.TrainState(jnp.int32(step), params, ())
+    checkpoints.save(step, state, facts)
+  checkpoints.close()
+  return workdir
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """Every task in the layout of its archive; the texts are our own."""
+  path = tmp_path_factory.mktemp('tasks')
+  rng = np.random.default_rng(0)
+  nouns = ['method', 'class', 'table', 'object', 'module', 'number', 'error']
+
+  def text(count):
+    return ' '.join(rng.choice(nouns, count))
+
+  for split, count in (('train', 30), ('dev', 17)):
+    lines = [
+      f'x\t{int(rng.integers(2))}\t\t{text(2 + i % 9)}.\n' for i in range(count)
+    ]
+    winograd_test.write(path, f'CoLA/{split}.tsv', ''.join(lines))
+  lines = [f'{text(1 + i % 7)} \t{i % 3 % 2}\n' for i in range(13)]
+  head = 'sentence\tlabel\n'
+  winograd_test.write(path, 'SST-2/dev.tsv', head + ''.join(lines))
+  for level, length in (('middle', 20), ('high', 200)):
+    for number in (1, 2):
+      article = {
+        'article': text(length),
+        'questions': [f'what is {text(2)} ?', f'{text(2)} is _ .'],
+        'options': [[text(1 + i) for i in range(4)] for _ in range(2)],
+        'answers': ['B', 'D'],
+      }
+      for split in ('dev', 'test'):
+        name = f'RACE/{split}/{level}/{number}.txt'
+        winograd_test.write(path, name, json.dumps(article))
+  (path / 'StoryCloze').mkdir()
+  name = 'cloze_test_val__spring2016 - cloze_test_ALL_val.csv'
+  with (path / 'StoryCloze' / name).open('w', newline='') as file:
+    table = csv.writer(file)
+    table.writerow(['InputStoryid', *rows.STORY, 'AnswerRightEnding'])
+    for i in range(20):
+      table.writerow([i, *(f'{text(3)}.' for _ in range(6)), 1 + i % 2])
+  winograd_test.write(path, 'DPRD/test.c.txt', winograd_test.BLOCKS)
+  schemas = [
+    winograd_test.SCHEMA.format(rest=f'had {text(n)}.', letter='AB'[n % 2])
+    for n in range(1, 6)
+  ]
+  xml = winograd_test.XML.format(''.join(schemas))
+  winograd_test.write(path, 'WSC273/WSCollection.xml', xml)
+  return path
+
+
+def load(run, step):
+  params, meta, _ = checkpoint.read(str(run), step)
+  return params['gpt'], gpt.GPT(gpt.GPTConfig(**meta['model']))
+
+
+def questions_of(run, folder, names=()):
+  words = tokenizer_lib.load(run)
+  return suite.read(str(folder), names, words, MODEL['n_ctx'])
+
+
+def scored(run, questions, step=STEPS[0], batch_size=8):
+  params, model = load(run, step)
+  packed, firsts = zero_shot.pack(questions, MODEL['n_ctx'])
+  sequences = scoring.Sequences(packed, firsts, batch_size, range(batch_size))
+  mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
+  with sharding.use(mesh):
+    score = scoring.score_fn(model, mesh)
+    return score(params, sequences, lambda *_: None), sequences
+
+
+@functools.cache
+def full_logits(model):
+  """One compiled function; what follows the text cannot change it."""
+
+  @jax.jit
+  def apply(params, tokens_BT):
+    h_BTD, embed_VD = model.apply({'params': params}, tokens_BT, seed_2=None)
+    return gpt.logits(h_BTD, embed_VD)[0]
+
+  return apply
+
+
+def log_probs_of(model, params, tokens):
+  """float64 [T, V]: log-probabilities of the token after each position."""
+  padded = np.zeros((1, MODEL['n_ctx']), np.int32)
+  padded[0, : len(tokens)] = tokens
+  logits = np.asarray(full_logits(model)(params, padded), np.float64)
+  logits = logits[: len(tokens)]
+  logits -= logits.max(axis=1, keepdims=True)
+  return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+def test_log_probabilities_are_those_of_the_full_logits(run, folder):
+  questions = questions_of(run, folder)
+  sums, sequences = scored(run, questions)
+  params, model = load(run, STEPS[0])
+  all_sequences = [s for part in questions for s in part.sequences]
+  firsts = [f for part in questions for f in part.firsts]
+  assert len(sums) == len(all_sequences) == len(firsts)
+  for i, (tokens, first) in enumerate(zip(all_sequences, firsts, strict=True)):
+    log_probs = log_probs_of(model, params, tokens)
+    expected = [log_probs[t - 1, tokens[t]] for t in range(first, len(tokens))]
+    assert sequences.counts[i] == len(expected)
+    assert sums[i] / max(len(expected), 1) == pytest.approx(
+      np.mean(expected) if expected else 0.0, abs=1e-5
+    )
+
+
+def test_batches_do_not_matter(run, folder, monkeypatch):
+  questions = questions_of(run, folder)
+  one, sequences = scored(run, questions)
+  counts = np.maximum(sequences.counts, 1)
+  expected = decisions.decide(questions, one, sequences.counts)
+  for batch_size, widths in ((24, scoring.WIDTHS), (8, ()), (64, (20, 30))):
+    monkeypatch.setattr(scoring, 'WIDTHS', widths)
+    other, _ = scored(run, questions, batch_size=batch_size)
+    np.testing.assert_allclose(other / counts, one / counts, atol=1e-5, rtol=0)
+    found = decisions.decide(questions, other, sequences.counts)
+    for a, b in zip(found, expected, strict=True):
+      assert (a.task, a.score) == (b.task, b.score)
+      np.testing.assert_array_equal(a.predictions, b.predictions)
+
+
+def test_every_sequence_is_in_one_batch(run, folder):
+  questions = questions_of(run, folder)
+  packed, firsts = zero_shot.pack(questions, MODEL['n_ctx'])
+  sequences = scoring.Sequences(packed, firsts, 8, range(8))
+  seen = {}
+  for batch in sequences:
+    for row, index in enumerate(batch['index']):
+      if index < 0:
+        assert not batch['weights'][row].any()
+        continue
+      assert index not in seen
+      seen[index] = batch['weights'][row], batch['tokens'][row]
+  assert sorted(seen) == list(range(sequences.num_sequences))
+  all_sequences = [s for part in questions for s in part.sequences]
+  for index, (weights, tokens) in seen.items():
+    sequence, first = all_sequences[index], firsts[index]
+    np.testing.assert_array_equal(tokens[: len(sequence)], sequence)
+    assert np.flatnonzero(weights).tolist() == [*range(first, len(sequence))]
+    assert first > 0
+
+
+def test_a_word_of_several_tokens_is_a_chain(run, folder):
+  """P(positive) step by step: each token given those before it."""
+  (questions,) = questions_of(run, folder, ['sst2'])
+  sums, sequences = scored(run, [questions])
+  params, model = load(run, STEPS[0])
+  words = tokenizer_lib.load(run)
+  text = (folder / 'SST-2' / 'dev.tsv').read_text().splitlines()[3]
+  before = words.encode(text.split('\t')[0] + ' very')
+  (result,) = decisions.decide([questions], sums, sequences.counts)
+  for choice, word in enumerate(('negative', 'positive')):
+    pieces = words.encode(word)
+    assert len(pieces) > 2
+    whole = words.encode(f'{text.split(chr(9))[0]} very {word}')
+    assert before + pieces == whole == questions.sequences[4 + choice]
+    probability = 1.0
+    for i, piece in enumerate(pieces):
+      context = before + pieces[:i]
+      log_probs = log_probs_of(model, params, context)
+      probability *= math.exp(log_probs[-1, piece])
+    assert sums[4 + choice] == pytest.approx(math.log(probability), abs=1e-4)
+    assert result.compared[2, choice] == sums[4 + choice]
+  np.testing.assert_array_equal(
+    result.predictions, result.compared[:, 1] > result.compared[:, 0]
+  )
+
+
+def brute_force(scores, labels):
+  """Matthews at every threshold that makes a difference."""
+  finite = sorted({x for x in scores if math.isfinite(x)})
+  cuts = [*finite, *((a + b) / 2 for a, b in itertools.pairwise(finite))]
+  best = -1.0
+  for cut in cuts:
+    guesses = [int(x >= cut) for x in scores]
+    if len(set(guesses)) > 1 and len(set(labels)) > 1:
+      value = sklearn.metrics.matthews_corrcoef(labels, guesses)
+    else:
+      value = 0.0
+    best = max(best, value)
+  return best
+
+
+SCORE = st.integers(-8, -1).map(float) | st.just(-math.inf)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(SCORE, st.integers(0, 1)), min_size=1, max_size=12))
+def test_the_threshold_is_the_best_one(pairs):
+  scores, labels = (np.array(x) for x in zip(*pairs, strict=True))
+  threshold = decisions.choose_threshold(scores, labels)
+  assert math.isfinite(threshold)
+  guesses = (scores >= threshold).astype(int)
+  found = 0.0
+  if len(set(guesses)) > 1 and len(set(labels)) > 1:
+    found = sklearn.metrics.matthews_corrcoef(labels, guesses)
+  if np.isfinite(scores).any():
+    assert found == pytest.approx(brute_force(scores, labels), abs=1e-9)
+
+
+def test_the_threshold_lies_between_two_scores():
+  between = decisions.choose_threshold(
+    np.array([-1.0, -4.0, -2.0, -3.0]), np.array([1, 0, 1, 0])
+  )
+  assert between == -2.5
+  tight = np.array([-1.0, np.nextafter(-1.0, 0.0)])
+  assert decisions.choose_threshold(tight, np.array([0, 1])) == tight[1]
+
+
+def test_dev_has_no_say_in_the_threshold(run, folder):
+  questions = questions_of(run, folder, ['cola'])
+  assert [part.split for part in questions] == ['train', 'dev']
+  sums, sequences = scored(run, questions)
+  train, dev = decisions.decide(questions, sums, sequences.counts)
+  means = sums / sequences.counts
+  threshold = decisions.choose_threshold(means[:30], questions[0].labels)
+  assert train.facts['threshold'] == dev.facts['threshold'] == threshold
+  sums[30:] = np.linspace(-500, -1, 17)
+  questions[1].labels[:] = 1 - questions[1].labels
+  _, other = decisions.decide(questions, sums, sequences.counts)
+  assert other.facts['threshold'] == threshold
+  assert other.score != dev.score
+
+
+def digits(count, first=0):
+  return ' '.join(str((first + i) % 10) for i in range(count))
+
+
+def laid_out(questions):
+  return list(zip(questions.sequences, questions.firsts, strict=True))
+
+
+def test_long_contexts_lose_their_front(tmp_path):
+  article = {
+    'article': digits(10),
+    'questions': ['7 7'],
+    'options': [['1', '2 2 2', '3 3', '']],
+    'answers': ['B'],
+  }
+  for level in ('middle', 'high'):
+    winograd_test.write(tmp_path, f'test/{level}/1.txt', json.dumps(article))
+  encode = features_test.Numbers().encode
+  for n_ctx, context in ((9, [6, 7, 8, 9, 7, 7]), (4, [7])):
+    middle, high = zero_shot.read('race', str(tmp_path), encode, n_ctx)
+    assert (middle.task, high.task) == ('race_middle', 'race_high')
+    assert (middle.split, middle.cut, middle.labels.tolist()) == (
+      'test',
+      1,
+      [1],
+    )
+    assert laid_out(middle) == [
+      ([*context, *answer], len(context))
+      for answer in ([1], [2, 2, 2], [3, 3], [])
+    ]
+  # Longer than the context: the answer's end goes, a token before it stays.
+  middle, _ = zero_shot.read('race', str(tmp_path), encode, 3)
+  assert laid_out(middle)[1] == ([7, 2, 2], 1)
+  middle, _ = zero_shot.read('race', str(tmp_path), encode, 99)
+  assert middle.cut == 0
+  assert laid_out(middle)[0] == ([*range(10), 7, 7, 1], 12)
+  # Nothing to score is never the answer.
+  sums = np.array([-9.0, -9.0, -9.0, 0.0] * 2)
+  counts = np.array([1, 3, 2, 0] * 2)
+  results = decisions.decide([middle, middle], sums, counts)
+  assert results[0].predictions.tolist() == [1]
+  assert results[0].facts['unscored'] == 1
+
+
+def test_long_sentences_lose_their_end(tmp_path):
+  for split in ('train', 'dev'):
+    lines = f's\t1\t\t{digits(9)}\ns\t0\t\t5\n'
+    winograd_test.write(tmp_path, f'CoLA/{split}.tsv', lines)
+  encode = features_test.Numbers().encode
+  for part in zero_shot.read('cola', str(tmp_path), encode, 4):
+    assert laid_out(part) == [([0, 1, 2, 3], 1), ([5], 1)]
+    assert part.cut == 1
+
+
+def test_the_rest_begins_after_the_referent(tmp_path):
+  words = features_test.Words()
+  seen = []
+
+  def encode(text):
+    seen.append(text)
+    return words.encode(text)
+
+  path = winograd_test.write(tmp_path, 'test.c.txt', winograd_test.BLOCKS)
+  (questions,) = zero_shot.read('dprd', path, encode, 64)
+  rest = words.encode('had brought flour.')
+  for choice, referent in enumerate(('The baker', 'the miller')):
+    whole = (
+      f'The baker thanked the miller because {referent} had brought flour.'
+    )
+    sequence, first = laid_out(questions)[choice]
+    assert sequence == words.encode(whole)
+    assert sequence[first:] == rest
+
+
+def test_what_is_attached_to_the_referent_is_scored(run, tmp_path):
+  words = tokenizer_lib.load(run)
+  schema = winograd_test.SCHEMA.format(rest="'s rim bent.", letter='A')
+  path = winograd_test.write(
+    tmp_path, 'WSCollection.xml', winograd_test.XML.format(schema)
+  )
+  (questions,) = zero_shot.read('wsc273', path, words.encode, 99)
+  for sequence, first in laid_out(questions):
+    head = words.decode(sequence[:first])
+    assert head.endswith(('because the lid', 'because the pot'))
+    assert words.decode(sequence).endswith("'s rim bent.")
+
+
+def test_real_cola_and_sst2(shared_data):
+  path = str(shared_data / 'tasks' / 'glue')
+  encode = features_test.Words().encode
+  train, dev = zero_shot.read('cola', path, encode, 512)
+  assert (len(train.labels), len(dev.labels)) == (8551, 1043)
+  assert set(train.firsts) == {1}
+  last = (shared_data / 'tasks/glue/CoLA/dev.tsv').read_text().splitlines()[-1]
+  assert dev.sequences[-1] == encode(last.split('\t')[3])
+  (sst2,) = zero_shot.read('sst2', path, encode, 512)
+  assert (len(sst2.labels), sst2.split, sst2.cut) == (872, 'dev', 0)
+  assert zero_shot.missing('sst2', path) is None
+  assert f'looked in {path} for ' in zero_shot.missing('race', path)
+
+
+def test_real_rows_from_the_archives(shared_data, run, tmp_path):
+  path = shared_data / 'tasks' / 'archives'
+  questions = questions_of(run, path)
+  counts = {(part.task, part.split): len(part.labels) for part in questions}
+  assert set(counts) >= {
+    ('cola', 'train'),
+    ('cola', 'dev'),
+    ('sst2', 'dev'),
+    ('race_middle', 'test'),
+    ('race_high', 'test'),
+  }
+  sums, sequences = scored(run, questions)
+  results = {
+    result.task: result
+    for result in decisions.decide(questions, sums, sequences.counts)
+  }
+  race = results['race']
+  halves = counts['race_middle', 'test'] + counts['race_high', 'test']
+  assert len(race.labels) == halves
+  assert race.compared.shape == (halves, 4)
+
+
+def check_answers(workdir, row):
+  """The score of a row again, from its file of answers and by scikit-learn."""
+  path = workdir / 'zero_shot' / f'{row["task"]}-{row["step"]}.tsv'
+  header, *lines = (line.split('\t') for line in path.read_text().splitlines())
+  assert header == ['index', 'label', 'prediction', 'scores']
+  assert [int(line[0]) for line in lines] == list(range(row['examples']))
+  labels, guesses = ([int(line[i]) for line in lines] for i in (1, 2))
+  compared = [[float(x) for x in line[3].split()] for line in lines]
+  if row['task'] == 'cola':
+    assert {threshold for _, threshold in compared} == {row['threshold']}
+    assert guesses == [int(mean >= bound) for mean, bound in compared]
+    found = sklearn.metrics.matthews_corrcoef(labels, guesses)
+  else:
+    assert guesses == [values.index(max(values)) for values in compared]
+    found = sklearn.metrics.accuracy_score(labels, guesses)
+  assert row['score'] == pytest.approx(found, abs=1e-12)
+
+
+NAMES = sorted(zero_shot.TASKS)
+
+
+def copied(run, tmp_path):
+  return pathlib.Path(shutil.copytree(run, tmp_path / 'run'))
+
+
+@pytest.mark.slow
+def test_the_command(run, folder, tmp_path):
+  workdir = copied(run, tmp_path)
+  base = (
+    f'--workdir={workdir}',
+    '--suite=zero_shot',
+    f'--tasks_path={folder}',
+    '--batch_size=8',
+  )
+  printed = pipeline_test.good('evaluate', *base, '--series')
+  found = suite.read_rows(workdir)
+  assert [(row['step'], row['task']) for row in found] == [
+    (step, name) for step in STEPS for name in NAMES
+  ]
+  assert sorted(printed.splitlines()) == sorted(map(json.dumps, found))
+  for row in found:
+    check_answers(workdir, row)
+    assert row['tokens_seen'] == row['step'] * 5 * 48
+    task = zero_shot.TASKS[row['task']]
+    assert row['metric'] == task.metric
+    if row['task'] == 'wsc273':
+      assert row['normalised'] is row['reference'] is None
+    else:
+      span = row['reference'] - row['chance']
+      assert row['normalised'] * span + row['chance'] == pytest.approx(
+        row['score']
+      )
+  # The threshold again, from the answers to the training set.
+  table = (workdir / 'zero_shot' / 'cola_train-3.tsv').read_text()
+  cells = [line.split('\t') for line in table.splitlines()[1:]]
+  means = np.array([float(cell[3].split()[0]) for cell in cells])
+  labels = np.array([int(cell[1]) for cell in cells])
+  (cola,) = (r for r in found if (r['step'], r['task']) == (3, 'cola'))
+  assert decisions.choose_threshold(means, labels) == cola['threshold']
+  # Another run with one task and one checkpoint: the other rows stay.
+  (workdir / 'zero_shot.jsonl').write_text(
+    ''.join(json.dumps({**row, 'score': 9.0}) + '\n' for row in reversed(found))
+  )
+  pipeline_test.good('evaluate', *base, '--tasks=sst2,dprd', '--checkpoint=3')
+  again = suite.read_rows(workdir)
+  assert [(r['step'], r['task']) for r in again] == [
+    (r['step'], r['task']) for r in found
+  ]
+  for old, new in zip(found, again, strict=True):
+    fresh = new['step'] == 3 and new['task'] in ('sst2', 'dprd')
+    assert new == (old if fresh else {**old, 'score': 9.0})
+  root = ElementTree.parse(workdir / 'zero_shot.svg').getroot()
+  assert root.tag == '{http://www.w3.org/2000/svg}svg'
+  assert not list(workdir.rglob('*.tmp'))
+
+
+def test_a_series_is_compiled_once(run, folder, tmp_path, monkeypatch):
+  workdir = copied(run, tmp_path)
+  traced = []
+  whole = losses.token_log_probs
+
+  def counted(h_BTD, *args):
+    traced.append(h_BTD.shape)
+    return whole(h_BTD, *args)
+
+  monkeypatch.setattr(losses, 'token_log_probs', counted)
+  opened = []
+  read = checkpoint.read
+  monkeypatch.setattr(
+    checkpoint, 'read', lambda *a: opened.append(a[1]) or read(*a)
+  )
+  suite.evaluate(str(workdir), str(folder), [], STEPS, 1)
+  assert sorted(opened) == sorted(STEPS)
+  assert len(traced) == len(set(traced)) <= len(scoring.WIDTHS)
+
+
+def test_a_run_that_was_not_pretrained_here(run, tmp_path):
+  workdir = copied(run, tmp_path)
+  facts = run_lib.load(str(workdir))
+  facts |= {'command': 'convert', 'config': {}}
+  run_lib.write_json(workdir / 'config.json', facts)
+  assert suite.tokens_seen(str(workdir), 3) is None
+
+
+def test_what_is_not_found_is_said(run, folder, tmp_path, capsys):
+  base = tmp_path / 'tasks'
+  base.mkdir()
+  (base / 'SST-2').symlink_to(folder / 'SST-2')
+  (base / 'RACE').mkdir()
+  for split in ('dev', 'test'):
+    winograd_test.write(base, f'RACE/{split}/x', '')
+    (base / 'RACE' / split / 'high').symlink_to(folder / f'RACE/{split}/high')
+  questions = questions_of(run, base)
+  assert [part.task for part in questions] == ['sst2', 'race_high']
+  said = capsys.readouterr().err.splitlines()
+  lines = [line for line in said if line.startswith('not run: ')]
+  assert len(lines) == len(set(lines)) == 5
+  for name in ('cola', 'race_middle', 'story_cloze', 'dprd', 'wsc273'):
+    assert any(f'of task {name}: looked in' in line for line in lines)
+  with pytest.raises(UserError, match='no dev file of task race_middle'):
+    questions_of(run, base, ['race'])
+  assert [p.task for p in questions_of(run, folder, ['race', 'race_high'])] == [
+    'race_middle',
+    'race_high',
+  ]
+
+
+@pytest.mark.slow
+def test_errors_are_one_line(run, folder):
+  words = (f'--workdir={run}', '--suite=zero_shot')
+  path = f'--tasks_path={folder}'
+  for args, expected in (
+    (words, '--tasks_path is missing'),
+    ((*words, path, '--series', '--checkpoint=3'), '--series takes every'),
+    ((*words, path, '--data=x'), '--data is of --suite=perplexity'),
+    ((f'--workdir={run}', path), '--tasks_path is of --suite=zero_shot'),
+  ):
+    assert expected in pipeline_test.refused('evaluate', *args)
+
+
+@pytest.mark.parametrize(
+  ('change', 'names', 'expected'),
+  [
+    (None, ['squad'], "--tasks: no zero-shot task 'squad'; known are cola"),
+    (None, ['snli'], "no zero-shot task 'snli'"),
+    ('nowhere', [], 'nowhere: no such file or folder; set --tasks_path'),
+    ('empty', [], 'no zero-shot task found here; set --tasks_path'),
+    ('empty', ['cola'], 'no train file of task cola: looked in'),
+    ('damaged', [], "label '7' in column 'label'"),
+    ('file.txt', [], 'neither a folder nor a zip or tar; set --tasks_path'),
+  ],
+)
+def test_errors(run, folder, tmp_path, change, names, expected):
+  (tmp_path / 'empty').mkdir()
+  (tmp_path / 'file.txt').write_text('x')
+  bad = 'sentence\tlabel\ngood\t7\n'
+  winograd_test.write(tmp_path / 'damaged', 'SST-2/dev.tsv', bad)
+  path = tmp_path / change if change else folder
+  with pytest.raises(UserError) as caught:
+    questions_of(run, path, names)
+  assert expected in str(caught.value)
+  assert '\n' not in str(caught.value)
+
+
+def test_a_checkpoint_that_has_diverged(run, folder):
+  questions = questions_of(run, folder, ['sst2'])
+  packed, firsts = zero_shot.pack(questions, MODEL['n_ctx'])
+  sequences = scoring.Sequences(packed, firsts, 8, range(8))
+  params, model = load(run, 3)
+  params = jax.tree.map(lambda x: np.full_like(x, np.nan), params)
+  mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
+  with sharding.use(mesh), pytest.raises(UserError, match='not finite'):
+    scoring.score_fn(model, mesh)(params, sequences, lambda *_: None)
+
+
+def test_damaged_rows_are_named(tmp_path):
+  assert suite.read_rows(tmp_path) == []
+  (tmp_path / 'zero_shot.jsonl').write_text('{"step": 1}\n{"st\n')
+  with pytest.raises(UserError, match=r'zero_shot\.jsonl:2: damaged'):
+    suite.read_rows(tmp_path)
+
+
+def test_ties_are_counted():
+  part = zero_shot.Questions(
+    'dprd', 'test', [[1, 2, 3]] * 4, [1] * 4, np.array([1, 1]), 0, ('x',)
+  )
+  sums, counts = np.array([-4.0, -4.0, -4.0, -2.0]), np.full(4, 2)
+  (result,) = decisions.decide([part], sums, counts)
+  assert result.predictions.tolist() == [0, 1]
+  assert dict(result.facts) == {'cut': 0, 'unscored': 0, 'ties': 1, 'odd': 1}
+
+
+def test_the_order_of_the_examples_is_told_apart_from_the_border():
+  """All are called positive; the positive ones are more so."""
+  labels = np.array([0, 1, 0, 1])
+  part = zero_shot.Questions('sst2', 'dev', [[1, 2]] * 8, [1] * 8, labels, 0)
+  margins = np.array([1.0, 3.0, 2.0, 1.5])
+  sums = np.stack([np.full(4, -9.0), margins - 9.0], axis=1).ravel()
+  (result,) = decisions.decide([part], sums, np.full(8, 1))
+  assert result.predictions.tolist() == [1] * 4
+  assert result.score == 0.5
+  assert result.facts['auc'] == 3 / 4
+
+
+def test_the_plot_has_a_line_a_task():
+  made = [
+    {'step': step, 'task': name, 'normalised': value}
+    for step in (1, 2)
+    for name, value in (
+      ('cola', 0.1 * step),
+      ('race', -0.1),
+      ('race_high', 0.5),
+      ('wsc273', None),
+    )
+  ]
+  for chosen in (made, made[:4], [], made[3:4]):
+    lines = figures.zero_shot_lines(chosen)
+    svg = figures.draw_zero_shot(lines, file=True)
+    ElementTree.fromstring(svg)
+    assert svg.startswith('<svg')
+    assert ('>cola<' in svg) == (len(chosen) > 1)
+    assert '>wsc273<' not in svg
+    assert '>race_high<' not in svg
+
+
+def test_names_are_those_that_have_readers():
+  assert set(winograd.TASKS) < set(zero_shot.TASKS)
