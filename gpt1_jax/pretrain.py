@@ -18,7 +18,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from gpt1_jax import command
+from gpt1_jax import command, hosts
 from gpt1_jax.data import shards, tokenizer as tokenizer_lib, windows
 from gpt1_jax.model import models
 from gpt1_jax.train import (
@@ -48,7 +48,8 @@ _WORKDIR = flags.DEFINE_string(
 def main(argv: list[str]) -> None:
   del argv
   command.keep_memory()
-  pretrain(_CONFIG.value.to_dict(), _WORKDIR.value)
+  with hosts.connected():
+    pretrain(_CONFIG.value.to_dict(), _WORKDIR.value)
 
 
 def pretrain(config: dict[str, Any], workdir: str) -> dict[str, Any]:
@@ -58,14 +59,16 @@ def pretrain(config: dict[str, Any], workdir: str) -> dict[str, Any]:
   meta = shards.read_meta(settings.data.path)
   tokenizer = tokenizer_lib.load(settings.data.path)
   model_config = pretraining.model_config(settings, tokenizer.vocab_size)
-  train, validation = _open(settings.data, model_config.n_ctx)
+  mesh = command.fill(
+    'mesh', sharding.make_mesh, settings.mesh, devices=jax.devices()
+  )
+  train, validation = _open(settings.data, model_config.n_ctx, mesh)
   num_steps = command.num_steps(
     settings.train.num_steps,
     settings.train.num_epochs,
     train.num_windows / settings.data.batch_size,
   )
   # 2. Everything that can be refused is refused before any computation.
-  mesh = command.fill('mesh', sharding.make_mesh, settings.mesh)
   program = pretraining.build(settings, model_config, mesh, num_steps)
   facts = {
     'model': vars(model_config),
@@ -74,7 +77,8 @@ def pretrain(config: dict[str, Any], workdir: str) -> dict[str, Any]:
   parameters = models.num_parameters(model_config)
   counts = {'parameters': parameters, 'num_steps': num_steps}
   run.start(workdir, 'pretrain', config, {**facts, **counts})
-  tokenizer.save(f'{workdir}/tokenizer')
+  if jax.process_index() == 0:
+    tokenizer.save(f'{workdir}/tokenizer')
   held_out = meta['splits']['validation']
   evaluate = perplexity.perplexity_fn(
     program.model, mesh, validation, held_out['words']
@@ -141,7 +145,7 @@ def _fit(
 
 
 def _open(
-  data: pretraining.DataSettings, n_ctx: int
+  data: pretraining.DataSettings, n_ctx: int, mesh: jax.sharding.Mesh
 ) -> tuple[windows.Windows, windows.Windows]:
   """Windows of the training split, shuffled, and of the other, in order."""
   train, validation = (
@@ -152,8 +156,7 @@ def _open(
       batch_size=data.batch_size,
       cross_documents=data.cross_documents,
       seed=seed,
-      host_index=jax.process_index(),
-      host_count=jax.process_count(),
+      rows=sharding.host_rows(mesh, data.batch_size),
     )
     for split, seed in (('train', data.seed), ('validation', None))
   )
