@@ -120,7 +120,7 @@ def _perplexity() -> None:
       f'with; prepare it with --tokenizer={_WORKDIR.value}'
     )
   config = models.read(meta['model'])
-  mesh = sharding.make_mesh(data=-1, fsdp=1, tensor=1)
+  mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
   split = windows.Windows(
     data,
     _SPLIT.value,

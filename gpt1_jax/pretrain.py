@@ -65,7 +65,9 @@ def pretrain(config: dict[str, Any], workdir: str) -> dict[str, Any]:
     train.num_windows / settings.data.batch_size,
   )
   # 2. Everything that can be refused is refused before any computation.
-  mesh = command.fill('mesh', sharding.make_mesh, settings.mesh)
+  mesh = command.fill(
+    'mesh', sharding.make_mesh, settings.mesh, devices=jax.devices()
+  )
   program = pretraining.build(settings, model_config, mesh, num_steps)
   facts = {
     'model': vars(model_config),

@@ -175,7 +175,9 @@ def test_devices_hold_their_share_of_the_same_masks(sizes):
     return dropout.dropout(x, 0.1, SEED, site, ROWS[:16])
 
   whole = np.asarray(jax.jit(mask)(ones))
-  mesh = sharding.make_mesh(**dict(zip(sharding.MESH_AXES, sizes, strict=True)))
+  mesh = sharding.make_mesh(
+    jax.devices(), **dict(zip(sharding.MESH_AXES, sizes, strict=True))
+  )
   placed = jax.sharding.NamedSharding(
     mesh, PartitionSpec(('data', 'fsdp'), 'tensor')
   )

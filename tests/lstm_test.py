@@ -166,7 +166,7 @@ def test_a_repeated_batch_is_learned():
 
 
 def test_every_parameter_is_placed_by_the_table():
-  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  mesh = sharding.make_mesh(jax.devices(), data=2, fsdp=2, tensor=2)
   optimizer, _ = optim.make_optimizer(**step_test.OPTIM)
   abstract = jax.eval_shape(
     lambda: step_test.new_state(lstm.LSTM(SMALL), optimizer)

@@ -100,7 +100,7 @@ def test_the_same_seed_gives_the_same_bits():
 
 def test_seeds_share_what_is_compiled_and_keep_their_bits():
   model = gpt.GPT(gpt_test.SMALL)
-  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  mesh = sharding.make_mesh(jax.devices(), data=2, fsdp=2, tensor=2)
   optimizer, rate = optim.make_optimizer(**OPTIM)
   with sharding.use(mesh):
     seeds = [step_lib.place_seed(seed, mesh) for seed in (7, 2**31 - 1)]
@@ -168,7 +168,7 @@ def test_a_repeated_batch_is_learned():
 
 def test_constraints_reach_the_compiler():
   model = gpt.GPT(gpt_test.SMALL)
-  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  mesh = sharding.make_mesh(jax.devices(), data=2, fsdp=2, tensor=2)
   optimizer, _ = optim.make_optimizer(**OPTIM)
   state = jax.eval_shape(lambda: nn.unbox(new_state(model, optimizer)))
 
@@ -186,7 +186,7 @@ def test_constraints_reach_the_compiler():
 
 def test_every_parameter_is_placed_by_the_table():
   model = gpt.GPT(gpt_test.SMALL)
-  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  mesh = sharding.make_mesh(jax.devices(), data=2, fsdp=2, tensor=2)
   optimizer, _ = optim.make_optimizer(**OPTIM)
   abstract = jax.eval_shape(lambda: new_state(model, optimizer))
   shardings = sharding.state_shardings(abstract, mesh).params['gpt']
@@ -212,10 +212,10 @@ def test_every_parameter_is_placed_by_the_table():
 
 def test_impossible_meshes_are_refused():
   with pytest.raises(UserError, match='8 devices'):
-    sharding.make_mesh(data=3, fsdp=1, tensor=1)
+    sharding.make_mesh(jax.devices(), data=3, fsdp=1, tensor=1)
   with pytest.raises(UserError, match='one may be -1'):
-    sharding.make_mesh(data=-1, fsdp=-1, tensor=1)
-  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=-1)
+    sharding.make_mesh(jax.devices(), data=-1, fsdp=-1, tensor=1)
+  mesh = sharding.make_mesh(jax.devices(), data=2, fsdp=2, tensor=-1)
   assert dict(mesh.shape) == {'data': 2, 'fsdp': 2, 'tensor': 2}
   with pytest.raises(UserError, match=r'batch_size 6'):
     sharding.check_divides(mesh, 6, 1, n_embd=64, n_head=4)

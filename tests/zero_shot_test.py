@@ -123,7 +123,7 @@ def scored(run, questions, step=STEPS[0], batch_size=8):
   params, model = load(run, step)
   packed, firsts = zero_shot.pack(questions, MODEL['n_ctx'])
   sequences = scoring.Sequences(packed, firsts, batch_size)
-  mesh = sharding.make_mesh(data=-1, fsdp=1, tensor=1)
+  mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
   with sharding.use(mesh):
     score = scoring.score_fn(model, mesh)
     return score(params, sequences, lambda *_: None), sequences
@@ -578,7 +578,7 @@ def test_a_checkpoint_that_has_diverged(run, folder):
   sequences = scoring.Sequences(packed, firsts, 8)
   params, model = load(run, 3)
   params = jax.tree.map(lambda x: np.full_like(x, np.nan), params)
-  mesh = sharding.make_mesh(data=-1, fsdp=1, tensor=1)
+  mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
   with sharding.use(mesh), pytest.raises(UserError, match='not finite'):
     scoring.score_fn(model, mesh)(params, sequences, lambda *_: None)
 

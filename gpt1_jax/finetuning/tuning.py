@@ -119,7 +119,9 @@ class Tuning:
       self.settings.num_epochs,
       self._batches['train'].steps_per_epoch,
     )
-    self._mesh = command.fill('mesh', sharding.make_mesh, parts['mesh'])
+    self._mesh = command.fill(
+      'mesh', sharding.make_mesh, parts['mesh'], devices=jax.devices()
+    )
     optimizer, rate = command.fill(
       'optim',
       optim.make_optimizer,

@@ -6,12 +6,14 @@ and partition specs read the table below.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from flax import linen as nn
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gpt1_jax.errors import UserError
@@ -28,28 +30,60 @@ LOGICAL_AXIS_RULES = (
 )
 
 
-def make_mesh(*, data: int, fsdp: int, tensor: int) -> jax.sharding.Mesh:
-  """A mesh over all devices; one of the sizes may be -1 (what is left).
+def make_mesh(
+  devices: Sequence[Any], *, data: int, fsdp: int, tensor: int
+) -> jax.sharding.Mesh:
+  """A mesh over devices; see `arrange`.
+
+  Args:
+    devices: those that are there (`jax.devices()`), or a topology's.
+    data, fsdp, tensor: sizes, one of which may be -1 (what is left).
+  """
+  return jax.sharding.Mesh(
+    arrange(devices, [data, fsdp, tensor]),
+    MESH_AXES,
+    axis_types=(AxisType.Auto,) * 3,
+  )
+
+
+def arrange(devices: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
+  """Devices in the shape of a mesh, neighbours where they are near.
+
+  Of several slices, which a slower network joins, data takes as many as it
+  divides into, then fsdp, then tensor.
 
   Raises:
-    UserError: the sizes do not multiply to the number of devices.
+    UserError: the sizes do not multiply to the number of devices, or do not
+      divide over the slices.
   """
-  sizes = [data, fsdp, tensor]
-  devices = jax.device_count()
-  asked = 'x'.join(str(s) for s in sizes)
+  sizes, asked = list(sizes), 'x'.join(str(s) for s in sizes)
+  count = len(devices)
   if any(s < 1 and s != -1 for s in sizes) or sizes.count(-1) > 1:
     raise UserError(
       f'mesh {asked} (data x fsdp x tensor): sizes are positive, one may be -1'
     )
   known = int(np.prod([s for s in sizes if s != -1]))
-  if -1 in sizes and devices % known == 0:
-    sizes[sizes.index(-1)] = devices // known
-  if int(np.prod(sizes)) != devices:
+  if -1 in sizes and count % known == 0:
+    sizes[sizes.index(-1)] = count // known
+  if int(np.prod(sizes)) != count:
     raise UserError(
-      f'mesh {asked} (data x fsdp x tensor) does not fit {devices} devices; '
+      f'mesh {asked} (data x fsdp x tensor) does not fit {count} devices; '
       'set config.mesh.data=-1 to take what is left'
     )
-  return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+  slices = len({getattr(d, 'slice_index', None) for d in devices})
+  if slices == 1:
+    return mesh_utils.create_device_mesh(sizes, devices)
+  left, across = slices, []
+  for size in sizes:
+    across.append(math.gcd(size, left))
+    left //= across[-1]
+  if left > 1:
+    raise UserError(
+      f'mesh {asked} (data x fsdp x tensor) does not divide over {slices} '
+      f'slices; make config.mesh.data a multiple of {slices}'
+    )
+  within = [size // a for size, a in zip(sizes, across, strict=True)]
+  return mesh_utils.create_hybrid_device_mesh(within, across, devices)
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ def evaluate(
   packed, firsts = zero_shot.pack(questions, config.n_ctx)
   sequences = scoring.Sequences(packed, firsts, batch_size * jax.device_count())
   rows, commit = [], run_lib.commit()
-  mesh = sharding.make_mesh(data=-1, fsdp=1, tensor=1)
+  mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
   with (
     sharding.use(mesh),
     progress.Progress(
