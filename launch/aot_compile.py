@@ -93,7 +93,9 @@ def main(argv: list[str]) -> None:
     )
   if _SUGGEST.value:
     out.print('The fastest that fits: ' + suggest.flags(config), markup=False)
-  if _SAVE.value and figures.fits:
+  if _SAVE.value:
+    if not figures.fits:
+      raise UserError(f'--save={_SAVE.value}: nothing to save, see above')
     executable.save(_SAVE.value, *built, config)
     out.print(f'{_SAVE.value}: written; pretrain --executable loads it')
   if _JSON.value:

@@ -2,10 +2,11 @@
 
 A device is what `jax.devices()` lists: on v2, v3 and TPU7x half a chip. Peak,
 HBM and its bandwidth are REFERENCE §5's. A TPU's usable HBM is what its
-compiler (libtpu 0.0.40) allows a program. Link rates follow the published
-bandwidth per chip between chips (Google Cloud's pages of each version; 4 x 496
-and 4 x 656 Gbit/s for v2 and v3, 6 x 50 GB/s for v4). The rate between slices
-is published for v5e and v5p; elsewhere it is taken to be v5e's.
+compiler (libtpu 0.0.40) allows a program; v2's reserve is taken to be v3's.
+Link rates follow the published bandwidth between chips (Google Cloud's pages of
+each version; 4 x 496 and 4 x 656 Gbit/s for v2 and v3, 6 x 50 GB/s for v4). The
+rate between slices is published for v5e and v5p; elsewhere it is taken to be
+v5e's.
 """
 
 import dataclasses
@@ -139,7 +140,7 @@ def topology(name: str, slices: int) -> Topology:
   options: dict[str, Any] = {'num_slices': slices} if slices > 1 else {}
   if found[1] == 'v4':  # its two cores work as one device
     options['chip_config_name'] = 'megacore'
-  if any(n % 2 for n in layout[:2]):  # a part of a host
+  if math.prod(layout) < 4:  # a part of a host
     options['chips_per_host_bounds'] = (*layout, 1, 1)[:3]
   # libtpu asks the machine which TPU it is, unless told.
   os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
