@@ -72,7 +72,9 @@ def arrange(devices: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
     )
   slices = len({getattr(d, 'slice_index', None) for d in devices})
   if slices == 1:
-    return mesh_utils.create_device_mesh(sizes, devices)
+    return mesh_utils.create_device_mesh(
+      sizes, devices, allow_split_physical_axes=True
+    )
   left, across = slices, []
   for size in sizes:
     across.append(math.gcd(size, left))
@@ -83,7 +85,9 @@ def arrange(devices: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
       f'slices; make config.mesh.data a multiple of {slices}'
     )
   within = [size // a for size, a in zip(sizes, across, strict=True)]
-  return mesh_utils.create_hybrid_device_mesh(within, across, devices)
+  return mesh_utils.create_hybrid_device_mesh(
+    within, across, devices, allow_split_physical_axes=True
+  )
 
 
 @contextlib.contextmanager
