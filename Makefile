@@ -12,13 +12,15 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 SHELL_SCRIPTS := .ci/run $(wildcard launch/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test peers lint clean
+.PHONY: help demo test browser peers beam lint clean
 
 help:
 	@echo 'make demo   the whole road in under 6 minutes: corpus, tokenizer,'
 	@echo '            pretraining, fine-tuning, scores, runs/demo/report.html'
 	@echo 'make test   the test suite (ARGS="-k shards" runs a part of it)'
+	@echo 'make browser   the report page in the Chromium of this system'
 	@echo 'make peers  the tests against torch and transformers, at full size'
+	@echo 'make beam   the tests of preparing on Apache Beam'
 	@echo 'make lint   ruff format --check, ruff check, shellcheck'
 	@echo 'make clean  remove $(VENV); runs/ stays'
 	@echo
@@ -31,8 +33,14 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest $(ARGS)
 
+browser: $(VENV)/installed-browser
+	$(BIN)/python -m pytest tests/browser_test.py -rs $(ARGS)
+
 peers: $(VENV)/installed-peers
 	$(BIN)/python -m pytest -m peers $(ARGS)
+
+beam: $(VENV)/installed-beam
+	$(BIN)/python -m pytest tests/beam_test.py -rs $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
@@ -58,9 +66,19 @@ $(VENV)/installed-test: $(VENV)/installed
 	@$(PIP) --editable '.[test]'
 	@touch $@
 
+$(VENV)/installed-browser: $(VENV)/installed-test
+	@echo 'Installing what drives Chromium (50 MB) ...'
+	@$(PIP) --editable '.[browser]'
+	@touch $@
+
 $(VENV)/installed-peers: $(VENV)/installed-test
 	@echo 'Installing torch and transformers (up to 3 GB with CUDA) ...'
 	@$(PIP) --editable '.[test,peers]'
+	@touch $@
+
+$(VENV)/installed-beam: $(VENV)/installed-test
+	@echo 'Installing Apache Beam ...'
+	@$(PIP) --editable '.[test,beam]'
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed-test

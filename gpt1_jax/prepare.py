@@ -23,21 +23,37 @@ chunks of a megabyte (or its largest document), the tokenizer's trainer the
 distinct words of --tokenizer_sample_mb of text, and of each document a digest
 is kept, about 100 bytes. On disk, next to the output, the cleaned text waits in
 a temporary folder, which takes as much room as the input unpacked.
+
+--engine=beam does the same on many machines, and the same bytes come out: it
+runs as two Apache Beam pipelines (pip install 'gpt1_jax[beam]') and reads gs://
+paths too. --beam_options name the runner; without, this process plays it, all
+in memory, as a trial:
+
+  Dataflow: --beam_options='--runner=DataflowRunner --project=P --region=R
+    --temp_location=gs://B/tmp --setup_file=./setup.py' ('apache-beam[gcp]')
+  Flink, Spark: --beam_options='--runner=FlinkRunner --flink_master=HOST:8081'
+    or '--runner=SparkRunner --spark_master_url=spark://HOST:7077'
+
+Workers need gpt1_jax (--setup_file, or an image that has it), and meet in
+--temp_location, or else next to --output, which then lies on a disk that all of
+them share. A worker holds a document and the rows of 16,384 (a runner that
+keeps a group in memory: a shard), and on its disk a shard; this machine holds
+the words to train on, and the output.
 """
 
+import collections
 import contextlib
-import errno
-import fcntl
+import logging
 import os
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 from absl import flags
 
-from gpt1_jax import command, progress
+from gpt1_jax import command, progress, unfinished
 from gpt1_jax.data import (
   corpus,
   shards,
@@ -77,7 +93,15 @@ _VALIDATION = flags.DEFINE_float(
 _SHARD_TOKENS = flags.DEFINE_integer(
   'shard_tokens', 100_000_000, 'Tokens a shard, at most.'
 )
-_WORKERS = flags.DEFINE_integer('workers', os.cpu_count(), 'Processes.')
+_WORKERS = flags.DEFINE_integer(
+  'workers', os.cpu_count(), 'Processes of the local engine.'
+)
+_ENGINE = flags.DEFINE_enum(
+  'engine', 'local', ('local', 'beam'), 'What does the work, see above.'
+)
+_BEAM_OPTIONS = flags.DEFINE_string(
+  'beam_options', None, 'Pipeline options for --engine=beam, as one string.'
+)
 _VERIFY = flags.DEFINE_bool(
   'verify', False, 'Only check the sha256 of every file of --output.'
 )
@@ -100,8 +124,11 @@ def main(argv: list[str]) -> None:
       raise UserError(f'{output}: lies in --input={spec}; write it elsewhere')
   if output.exists() and (not output.is_dir() or any(output.iterdir())):
     raise UserError(f'{output}: exists and is no prepared data; not touched')
-  with _temporary(output) as temporary:
-    prepare(temporary, settings, _WORKERS.value)
+  with unfinished.directory(output) as temporary:
+    if _ENGINE.value == 'beam':
+      prepare_on_beam(temporary, settings, _BEAM_OPTIONS.value or '')
+    else:
+      prepare(temporary, settings, _WORKERS.value)
     if output.exists():
       output.rmdir()
     os.replace(temporary, output)
@@ -113,10 +140,8 @@ def prepare(
 ) -> None:
   """Fills an empty directory; see the module for the steps."""
   spool = directory / 'spool'
-  tokenizer = None
-  if settings['tokenizer']:
-    tokenizer = tokenizer_lib.load(settings['tokenizer'])
-  measured = _measure(settings['inputs'])
+  tokenizer = _given(settings)
+  measured = corpus.measure(settings['inputs'])
   total = corpus.total_bytes(settings['inputs'])
   with stages.Workers(workers_count) as workers:
     documents = corpus.documents(settings['inputs'], settings['text_field'])
@@ -130,26 +155,86 @@ def prepare(
         'count words', cleaned, 'documents', 'MB/s'
       ) as bar:
         words = stages.count_words(workers, spool, share, bar.add)
-      started = time.perf_counter()
-      tokenizer = tokenizer_lib.train_words(words, settings['merges'])
+      tokenizer = _train(words, settings['merges'])
       del words
-      print(
-        f'tokenizer: {tokenizer.merges} merges, {tokenizer.vocab_size} rows, '
-        f'{time.perf_counter() - started:.0f} s'
-      )
     tokenizer.save(directory)
     with progress.Progress('encode', cleaned, 'documents', 'tokens/s') as bar:
       splits = stages.encode(
         workers, spool, directory, settings['shard_tokens'], bar.add
       )
   shutil.rmtree(spool)
+  _finish(directory, settings, measured, tokenizer, splits)
+
+
+def prepare_on_beam(
+  directory: pathlib.Path, settings: dict[str, Any], options: str
+) -> None:
+  """`prepare` by the workers of a Beam runner; the same bytes come out."""
+  pipelines, places, running = _beam()
+  beam_options = running.options_of(options)
+  tokenizer = _given(settings)
+  files = places.inputs(settings['inputs'])
+  measured = places.measure(settings['inputs'])
+  with places.spool(beam_options, directory) as spool:
+    words = pipelines.clean(beam_options, spool, files, settings)
+    if not tokenizer:
+      tokenizer = _train(words, settings['merges'])
+    del words
+    tokenizer.save(directory)
+    splits = pipelines.encode(
+      beam_options, spool, directory, tokenizer, settings['shard_tokens']
+    )
+  _finish(directory, settings, measured, tokenizer, splits)
+
+
+def _beam() -> tuple[ModuleType, ModuleType, ModuleType]:
+  """The modules of data/beam; Beam is an extra, and slow to import."""
+  logging.disable(logging.WARNING)  # it tells what its other extras lack
+  try:
+    import apache_beam  # noqa: F401
+  except ImportError:
+    raise UserError(
+      "--engine=beam needs Apache Beam: pip install 'gpt1_jax[beam]'"
+    ) from None
+  else:
+    from gpt1_jax.data.beam import pipelines, places, running
+  finally:
+    logging.disable(logging.NOTSET)
+  return pipelines, places, running
+
+
+def _given(settings: dict[str, Any]) -> tokenizer_lib.Tokenizer | None:
+  name = settings['tokenizer']
+  return tokenizer_lib.load(name) if name else None
+
+
+def _train(
+  words: collections.Counter[str], merges: int
+) -> tokenizer_lib.Tokenizer:
+  started = time.perf_counter()
+  tokenizer = tokenizer_lib.train_words(words, merges)
+  print(
+    f'tokenizer: {tokenizer.merges} merges, {tokenizer.vocab_size} rows, '
+    f'{time.perf_counter() - started:.0f} s'
+  )
+  return tokenizer
+
+
+def _finish(
+  directory: pathlib.Path,
+  settings: dict[str, Any],
+  measured: dict[str, int],
+  tokenizer: tokenizer_lib.Tokenizer,
+  splits: dict[str, Any],
+) -> None:
+  """Writes meta.json; it does not depend on the engine."""
   shards.write_meta(
     directory,
     {
       'splits': splits,
       'tokenizer': tokenizer.description(),
       'cleaning': text_lib.CLEANING_VERSION,
-      'validation_fraction': fraction,
+      'validation_fraction': settings['validation_fraction'],
       'settings': settings,
       'input': measured,
     },
@@ -201,60 +286,23 @@ def _check_finished(output: pathlib.Path, settings: dict[str, Any]) -> None:
 
 
 def _measure(inputs: list[str]) -> dict[str, int]:
-  """Files and their bytes, to see that an input has changed."""
-  files = [
-    where
-    for kind, where in corpus.inputs(inputs)
-    if kind not in ('tfds', 'builtin')
-  ]
-  return {'files': len(files), 'bytes': sum(map(os.path.getsize, files))}
-
-
-@contextlib.contextmanager
-def _temporary(output: pathlib.Path) -> Iterator[pathlib.Path]:
-  """An empty directory next to the output; one left by a killed run goes.
-
-  It is removed on any error, and may be renamed when all is well.
-  """
-  path = output.with_name(output.name + '.incomplete')
-  if path.exists():
-    held = _hold(path)
-    shutil.rmtree(path)
-    os.close(held)
-  path.mkdir(parents=True)
-  held = _hold(path)
-  try:
-    yield path
-  except BaseException as error:
-    shutil.rmtree(path, ignore_errors=True)
-    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    if isinstance(error, OSError) and error.errno in full:
-      raise UserError(
-        f'{output}: {error.strerror}; nothing was kept, make room and run it '
-        'again'
-      ) from None
-    raise
-  finally:
-    os.close(held)
-
-
-def _hold(path: pathlib.Path) -> int:
-  """Locks a directory until the returned descriptor is closed."""
-  descriptor = os.open(path, os.O_RDONLY)
-  try:
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
-    os.close(descriptor)
-    raise UserError(
-      f'{path}: another prepare is at work here; wait for it, or give another '
-      '--output'
-    ) from None
-  return descriptor
+  if _ENGINE.value == 'beam':
+    _, places, _ = _beam()
+    return places.measure(inputs)
+  return corpus.measure(inputs)
 
 
 def _check(settings: dict[str, Any]) -> None:
   if not settings['inputs']:
     raise UserError('--input is missing: what should be read? see --help')
+  if _ENGINE.value != 'beam':
+    if _BEAM_OPTIONS.value:
+      raise UserError('--beam_options are for --engine=beam: give both')
+    for spec in settings['inputs']:
+      if '://' in spec:
+        raise UserError(
+          f'--input={spec}: only --engine=beam reads it; or copy it here first'
+        )
   if not 0 < settings['validation_fraction'] < 1:
     raise UserError('--validation_fraction lies between 0 and 1')
   for name, value in (

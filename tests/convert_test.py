@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from configs import pretrain as pretrain_config
-from gpt1_jax import card, exchange, page
+from gpt1_jax import card, exchange
 from gpt1_jax.data import original, tokenizer as tokenizer_lib
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt, layouts
+from gpt1_jax.reporting import runs, tables
 from gpt1_jax.train import checkpoint, huggingface, run
 from tests import pipeline_test
 
@@ -163,8 +164,8 @@ def test_the_commands_take_a_converted_run(converted, tmp_path):
     'evaluate', f'--workdir={converted}', f'--data={tmp_path / "data"}'
   )
   assert math.isfinite(json.loads(out)['eval_loss'])
-  tables = page.make_tables([page.load(str(converted))])
-  assert 'trained elsewhere' in tables['Pretraining'][1]
+  table = tables.pretraining([runs.load(converted)])
+  assert 'trained elsewhere' in table.rows[1]
 
 
 @pytest.mark.slow

@@ -54,6 +54,13 @@ def test_f1_where_nothing_is_positive():
   assert metrics.score(['f1'], np.ones(3), np.zeros(3)) == {'f1': 0.0}
 
 
+def test_auc_counts_the_pairs_in_order():
+  labels = np.array([1, 0, 1, 0, 0])
+  order = np.array([3, 3, 5, 1, 4])  # of 6 pairs: one tied, four in order
+  assert metrics.score(['auc'], labels, order)['auc'] == 4.5 / 6
+  assert metrics.score(['auc'], labels * 0, order)['auc'] == 0.5
+
+
 def test_nearly_constant_and_single_values_do_not_warn():
   guesses = np.array([1, 1 + 1e-14, 1, 1])
   scores = metrics.score(['pearson'], np.arange(4.0), guesses)

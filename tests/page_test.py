@@ -1,61 +1,215 @@
 """The page: complete where runs are, honest where not, safe to open."""
 
-import json
+import html.parser
+import re
+import xml.etree.ElementTree as ET
 
 import pytest
 
-from gpt1_jax import page
-from gpt1_jax.errors import UserError
+from gpt1_jax.reporting import page, paper, plots, runs as runs_lib, sections
+from tests import pipeline_test, run_folders
+
+
+class Reader(html.parser.HTMLParser):
+  """Tables by caption, ids, links and the nesting of elements."""
+
+  VOID = ('meta', 'link', 'br')
+
+  def __init__(self, text):
+    super().__init__()
+    self.tables, self.ids, self.open, self.seen = {}, [], [], []
+    self.attributes = []
+    self._row, self._text = None, None
+    self.feed(text)
+    self.close()
+
+  def handle_starttag(self, tag, attrs):
+    attrs = dict(attrs)
+    self.seen.append(tag)
+    self.attributes.append((tag, attrs))
+    if 'id' in attrs:
+      self.ids.append(attrs['id'])
+    if tag not in self.VOID:
+      self.open.append(tag)
+    if tag in ('caption', 'th', 'td'):
+      self._text = ''
+    if tag == 'tr':
+      self._row = []
+    if tag == 'th':
+      assert attrs['scope'] in ('col', 'row')
+
+  def handle_startendtag(self, tag, attrs):
+    self.handle_starttag(tag, attrs)
+    self.handle_endtag(tag)
+
+  def handle_data(self, data):
+    if self._text is not None:
+      self._text += data
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+    if tag == 'caption':
+      self.tables[self._text] = []
+    if tag in ('th', 'td'):
+      self._row.append(self._text)
+    if tag == 'tr':
+      list(self.tables.values())[-1].append(self._row)
+    if tag in ('caption', 'th', 'td'):
+      self._text = None
+
+
+def read_markdown(text):
+  """Tables by their heading, as they were before escaping."""
+  tables, name = {}, None
+  for line in text.splitlines():
+    if line.startswith('### '):
+      name = line.removeprefix('### ')
+    elif line.startswith('| ') and not line.startswith('| ---'):
+      cells = re.split(r'(?<!\\)\|', line)[1:-1]
+      cells = [
+        re.sub(r'\\(.)', r'\1', c.strip()).replace('&lt;', '<') for c in cells
+      ]
+      tables.setdefault(name, []).append(cells)
+  return tables
 
 
 @pytest.fixture
-def runs(tmp_path):
-  for name, command, config in (
-    ('a', 'pretrain', {'train': {'seed': 0}}),
-    (
-      'b',
-      'finetune',
-      {'task': 'rte', 'init_from': 'none', 'train': {'seed': 3}},
-    ),
-  ):
-    folder = tmp_path / name
-    folder.mkdir()
-    facts = {'command': command, 'config': config, 'commit': 'abc'}
-    (folder / 'config.json').write_text(
-      json.dumps(facts | {'parameters': 1234})
-    )
-    rows = [{'step': i, 'loss': 9.0 - i / 900} for i in range(1, 1500)]
-    rows.append({'step': 1499, 'eval_loss': 7.5})
-    lines = ''.join(json.dumps(r) + '\n' for r in rows)
-    (folder / 'metrics.jsonl').write_text(lines + '{"torn')
-  scores = {
-    'step': 1499,
-    'tokens_seen': 98765,
-    'eval_perplexity': 12.344,
-    'eval_word_perplexity': 23.456,
+def parts(tmp_path):
+  runs = runs_lib.find([str(run_folders.everything(tmp_path))])
+  return sections.facts(runs), sections.NOTES, sections.sections(runs)
+
+
+def test_results_hold_what_the_page_holds(parts):
+  found = Reader(page.page(*parts)).tables
+  assert found == read_markdown(page.markdown(*parts))
+  assert len(found) == 9
+  captions = ' '.join(found)
+  for words in ('Table 2. GPT-1: test', 'Table 5. GPT-1: test', 'Figure 2, r'):
+    assert words in captions
+  assert any('a & <b>$x' in row for row in found['All runs of fine-tuning'][1])
+
+
+def test_markdown_leaves_text_as_it_is():
+  text = page._cell('a_b _c_ *d* [e](f) <g>\n`h` | \\')
+  assert text == r'a_b \_c\_ \*d\* [e]\(f) &lt;g> \`h\` \| \\'
+
+
+def test_every_figure_of_the_paper_is_there(parts):
+  cells = [
+    cell
+    for rows in Reader(page.page(*parts)).tables.values()
+    for row in rows
+    for cell in row
+  ]
+  for column in (*paper.TABLE_2, *paper.TABLE_3, *paper.TABLE_4):
+    assert f'{column.score:.1f}' in cells
+    assert f'{column.earlier:.1f}, {column.earlier_by}' in cells
+  for average, row in paper.TABLE_5.values():
+    assert {f'{x:.1f}' for x in (average, *row)} <= set(cells)
+
+
+def test_the_page_stands_alone_and_escapes(parts):
+  text = page.page(*parts)
+  reader = Reader(text)
+  assert not reader.open
+  assert 'script' not in reader.seen
+  assert '&lt;script&gt;alert(1)&lt;/script&gt;' in text
+  assert 'a &amp; &lt;b&gt;$x' in text
+  for tag, attributes in reader.attributes:
+    for name, value in attributes.items():
+      assert name != 'src'
+      assert not name.startswith('on')
+      if name in ('href', 'xlink:href'):
+        assert value.startswith(('#', 'data:,')), (tag, value)
+  # Addresses name dialects of XML, nothing to fetch.
+  assert set(re.findall(r'https?://[\w./]+', text)) <= {
+    'http://www.w3.org/1999/xlink',
+    'http://www.w3.org/2000/svg',
   }
-  (tmp_path / 'a' / 'scores.json').write_text(json.dumps(scores))
-  (tmp_path / 'a' / 'samples.txt').write_text('<script>alert(1)</script>')
-  return [page.load(str(tmp_path / name)) for name in 'ab']
+  assert '@import' not in text
+  assert 'url(http' not in text
+  assert len(text) < 400_000
 
 
-def test_tables_say_what_ran_and_what_did_not(runs):
-  text = page.markdown(page.make_tables(runs))
-  first, second = (x for x in text.splitlines() if 'abc' in x)
-  assert '| 1,234 | 1,499 | 98,765 | 12.34 | 23.46 | abc |' in first
-  assert second.count('not finished') == 3
-  assert '| rte | scratch | 3 |' in second
+def test_ids_are_unlike_and_links_lead_somewhere(parts):
+  reader = Reader(page.page(*parts))
+  assert len(reader.ids) == len(set(reader.ids))
+  for _, attributes in reader.attributes:
+    target = attributes.get('href', '')
+    if target.startswith('#'):
+      assert target[1:] in reader.ids
+    for value in attributes.values():
+      for name in re.findall(r'url\(#([^)]*)\)', value or ''):
+        assert name in reader.ids
 
 
-def test_the_page_stands_alone_and_escapes(runs):
-  text = page.page(page.make_tables(runs), runs)
-  assert text.count('<svg') == 2
-  assert '<script' not in text
-  assert '&lt;script&gt;' in text
-  assert 'src=' not in text
-  assert len(text) < 300_000
+def test_plots_take_their_colours_from_the_page(parts):
+  drawn = [plot for section in parts[2] for plot in section.plots]
+  assert [plot.title for plot in drawn] == [
+    'Dev score over layers transferred',
+    'Zero-shot over pretraining',
+    'Pretraining: loss',
+    'cola: loss of task and LM',
+    'rte: loss of task and LM',
+  ]
+  for plot in drawn:
+    ET.fromstring(plot.svg)  # well-formed
+    assert not re.search('[:"] ?#[0-9a-f]{3,6}', plot.svg)
+    assert 'currentColor' in plot.svg
+    for line in plot.lines:
+      assert f'var(--line-{line.color % plots.COLORS})' in plot.svg
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path):
-  with pytest.raises(UserError, match='not a run'):
-    page.load(str(tmp_path))
+def test_long_lines_are_thinned_and_keep_their_end():
+  points = [(float(x), float(x % 7)) for x in range(100_001)]
+  svg = plots.draw('p', [plots.Line('a', points, 0)], x='x', y='y')
+  assert len(svg) < 40_000
+  assert plots._thinned(points)[-1] == points[-1]
+  assert len(plots._thinned(points)) <= 501
+
+
+def test_a_plot_in_a_file_of_its_own():
+  lines = [plots.Line(name, [(1, 2), (2, 1)], i) for i, name in enumerate('ab')]
+  svg = plots.draw('p', lines, x='x', y='y', file=True)
+  assert ET.fromstring(svg).tag == '{http://www.w3.org/2000/svg}svg'
+  assert 'var(' not in svg
+  assert 'currentColor' not in svg
+  assert '#00001' not in svg
+  assert '>b</text>' in svg
+
+
+def test_more_lines_than_colours(parts):
+  lines = [plots.Line(str(i), [(1, i), (2, i)], i) for i in range(11)]
+  svg = plots.draw('p', lines, x='x', y='y')
+  assert svg.count('stroke: var(--line-0)') == 2
+  assert svg.count('stroke: var(--line-7)') == 1
+  assert 'var(--line-2)' in plots.key(lines[10])
+
+
+def test_nothing_was_run(tmp_path):
+  run_folders.pretraining(tmp_path / 'only', finished=False)
+  runs = runs_lib.find([str(tmp_path)])
+  parts = (sections.facts(runs), sections.NOTES, sections.sections(runs))
+  text = page.page(*parts)
+  tables = Reader(text).tables
+  assert {row[2] for row in list(tables.values())[1][1:]} == {'not run'}
+  assert 'Figure 2, left: layers transferred: <span' in text
+  assert page.markdown(*parts).count('\nnot run\n') == 4
+
+
+def test_the_command(tmp_path):
+  top = run_folders.everything(tmp_path)
+  said = pipeline_test.good(
+    'report', f'--runs={top}', f'--output={tmp_path}/out'
+  ).splitlines()
+  assert len(said) == 9
+  assert said[1] == 'all/cola: cola, full, 3 seeds, finished'
+  assert said[-1].startswith(
+    f'{tmp_path}/out/report.html and results.md: 8 run'
+  )
+  text = (tmp_path / 'out' / 'report.html').read_text(encoding='utf-8')
+  again = (tmp_path / 'out' / 'results.md').read_text(encoding='utf-8')
+  assert Reader(text).tables == read_markdown(again)
+  assert 'no such folder' in pipeline_test.refused(
+    'report', f'--runs={tmp_path}/absent', f'--output={tmp_path}/out'
+  )

@@ -16,8 +16,8 @@ import time
 import numpy as np
 import pytest
 
-from gpt1_jax import prepare
-from gpt1_jax.data import shards, stages, text, tokenizer
+from gpt1_jax import prepare, unfinished
+from gpt1_jax.data import shards, stages, steps, text, tokenizer
 from gpt1_jax.errors import UserError
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -160,9 +160,9 @@ def test_adding_files_moves_no_document(books, output, tmp_path):
 def test_split_is_a_function_of_the_hash():
   hashes = [hashlib.sha256(b'%d' % i).hexdigest() for i in range(4000)]
   for fraction in (0.01, 0.05, 0.5):
-    held = {h for h in hashes if stages.split_of(h, fraction) == 'validation'}
+    held = {h for h in hashes if steps.split_of(h, fraction) == 'validation'}
     assert len(held) / len(hashes) == pytest.approx(fraction, abs=0.02)
-    more = {h for h in hashes if stages.split_of(h, 0.6) == 'validation'}
+    more = {h for h in hashes if steps.split_of(h, 0.6) == 'validation'}
     assert held < more
 
 
@@ -282,6 +282,8 @@ def test_a_bad_document_in_the_middle_leaves_nothing(books, tmp_path):
     (('--input=x', '--merges=0'), '--merges is 0'),
     (('--input=x', '--workers=0'), '--workers is 0'),
     (('--input=x',), 'no such file'),
+    (('--input=gs://b/x',), 'only --engine=beam reads it'),
+    (('--input=x', '--beam_options=y'), 'for --engine=beam'),
     (('--input=builtin:python-reference', '--tokenizer=x'), 'no tokenizer'),
     (('what',), "unexpected argument 'what'"),
   ],
@@ -350,10 +352,16 @@ def test_no_space_left_while_shards_are_written(books, tmp_path, monkeypatch):
   }
   with (
     pytest.raises(UserError, match='No space left on device; nothing was kept'),
-    prepare._temporary(out) as temporary,
+    unfinished.directory(out) as temporary,
   ):
     prepare.prepare(temporary, settings, 1)
   assert not list(tmp_path.iterdir())
+
+
+def test_beam_is_named_where_it_is_missing(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'apache_beam', None)
+  with pytest.raises(UserError, match=r"pip install 'gpt1_jax\[beam\]'"):
+    prepare.prepare_on_beam(tmp_path, {}, '')
 
 
 def _children(pid: int) -> list[int]:

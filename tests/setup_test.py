@@ -30,6 +30,7 @@ def test_name_version_and_python(metadata):
 def test_extras(metadata):
   assert set(metadata.get_all('Provides-Extra')) == {
     'beam',
+    'browser',
     'cuda',
     'dev',
     'openai',

@@ -20,6 +20,7 @@ from hypothesis import given, settings, strategies as st
 from gpt1_jax.data import rows, tokenizer as tokenizer_lib, winograd, zero_shot
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt
+from gpt1_jax.reporting import figures
 from gpt1_jax.train import (
   checkpoint,
   losses,
@@ -27,7 +28,7 @@ from gpt1_jax.train import (
   sharding,
   step as step_lib,
 )
-from gpt1_jax.zero_shot import decisions, plot, scoring, suite
+from gpt1_jax.zero_shot import decisions, scoring, suite
 from tests import features_test, pipeline_test, suite_test, winograd_test
 
 MODEL = {**suite_test.MODEL, 'n_layer': 2, 'n_ctx': 48, 'embd_pdrop': 0.0}
@@ -600,6 +601,18 @@ def test_ties_are_counted():
   assert dict(result.facts) == {'cut': 0, 'unscored': 0, 'ties': 1, 'odd': 1}
 
 
+def test_the_order_of_the_examples_is_told_apart_from_the_border():
+  """All are called positive; the positive ones are more so."""
+  labels = np.array([0, 1, 0, 1])
+  part = zero_shot.Questions('sst2', 'dev', [[1, 2]] * 8, [1] * 8, labels, 0)
+  margins = np.array([1.0, 3.0, 2.0, 1.5])
+  sums = np.stack([np.full(4, -9.0), margins - 9.0], axis=1).ravel()
+  (result,) = decisions.decide([part], sums, np.full(8, 1))
+  assert result.predictions.tolist() == [1] * 4
+  assert result.score == 0.5
+  assert result.facts['auc'] == 3 / 4
+
+
 def test_the_plot_has_a_line_a_task():
   made = [
     {'step': step, 'task': name, 'normalised': value}
@@ -612,12 +625,13 @@ def test_the_plot_has_a_line_a_task():
     )
   ]
   for chosen in (made, made[:4], [], made[3:4]):
-    svg = plot.plot(chosen)
+    lines = figures.zero_shot_lines(chosen)
+    svg = figures.draw_zero_shot(lines, file=True)
     ElementTree.fromstring(svg)
     assert svg.startswith('<svg')
-    assert ('<!-- cola -->' in svg) == (len(chosen) > 1)
-    assert '<!-- wsc273 -->' not in svg
-    assert '<!-- race_high -->' not in svg
+    assert ('>cola<' in svg) == (len(chosen) > 1)
+    assert '>wsc273<' not in svg
+    assert '>race_high<' not in svg
 
 
 def test_names_are_those_that_have_readers():

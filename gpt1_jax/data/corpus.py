@@ -36,7 +36,7 @@ class Document:
     source: where it came from, such as `books/emma.txt` or `a.jsonl:12`.
     content: its text; None: it is the whole file at `path`, and is read where
       it is wanted (`text`).
-    path: of the file.
+    path: of the file, or of a copy of it.
     disk: bytes of the input it takes up, for progress; those of all documents
       are `total_bytes`.
   """
@@ -54,7 +54,7 @@ class Document:
     """
     if self.content is not None:
       return self.content
-    return _decode(_read_bytes(self.path), self.path)
+    return _decode(_read_bytes(self.path, self.source), self.source)
 
 
 def inputs(specs: list[str]) -> list[tuple[str, str]]:
@@ -88,16 +88,30 @@ def inputs(specs: list[str]) -> list[tuple[str, str]]:
 def documents(specs: list[str], text_field: str) -> Iterator[Document]:
   """Documents of all inputs, in order; see the module for their forms."""
   for kind, where in inputs(specs):
-    if kind == 'text':
-      yield Document(where, None, where, os.path.getsize(where))
-    elif kind == 'jsonl':
-      yield from _jsonl(where, text_field)
-    elif kind == 'parquet':
-      yield from _parquet(where, text_field)
-    elif kind == 'tfds':
-      yield from _tfds(where, text_field)
-    else:
-      yield from _python_reference()
+    yield from read(kind, where, where, text_field)
+
+
+def read(
+  kind: str, where: str, path: str, text_field: str
+) -> Iterator[Document]:
+  """Documents of one input, in order.
+
+  Args:
+    kind: as `inputs` has it.
+    where: as `inputs` has it; documents and errors are named after it.
+    path: `where`, or a copy of that file, to be read in its stead.
+    text_field: field or column of a row that holds its text.
+  """
+  if kind == 'text':
+    yield Document(where, None, path, os.path.getsize(path))
+  elif kind == 'jsonl':
+    yield from _jsonl(where, path, text_field)
+  elif kind == 'parquet':
+    yield from _parquet(where, path, text_field)
+  elif kind == 'tfds':
+    yield from _tfds(where, text_field)
+  else:
+    yield from _python_reference()
 
 
 def total_bytes(specs: list[str]) -> int | None:
@@ -113,26 +127,35 @@ def total_bytes(specs: list[str]) -> int | None:
   return total
 
 
+def measure(specs: list[str]) -> dict[str, int]:
+  """Files of all inputs and their bytes, to see that an input has changed."""
+  files = [
+    where for kind, where in inputs(specs) if kind not in ('tfds', 'builtin')
+  ]
+  return {'files': len(files), 'bytes': sum(map(os.path.getsize, files))}
+
+
 def _files(spec: str) -> list[tuple[str, str]]:
   path = pathlib.Path(spec)
   if path.is_dir():
-    found = (p for p in path.rglob('*') if _kind(str(p)) and p.is_file())
+    found = (p for p in path.rglob('*') if kind_of(str(p)) and p.is_file())
     names = sorted(map(str, found))
     if not names:
       raise UserError(f'--input={spec}: holds no file to read; give {_FORMS}')
   elif path.exists():
-    if not _kind(spec):
+    if not kind_of(spec):
       raise UserError(f'--input={spec}: unknown kind of file; give {_FORMS}')
     names = [spec]
   else:
     found = glob.glob(spec, recursive=True)
-    names = sorted(n for n in found if _kind(n) and os.path.isfile(n))
+    names = sorted(n for n in found if kind_of(n) and os.path.isfile(n))
   if not names:
     raise UserError(f'--input={spec}: no such file or folder; give {_FORMS}')
-  return [(_kind(name), name) for name in names]
+  return [(kind_of(name), name) for name in names]
 
 
-def _kind(name: str) -> str:
+def kind_of(name: str) -> str:
+  """'text', 'jsonl' or 'parquet' by the name of a file; else ''."""
   for kind, endings in (
     ('text', _TEXT),
     ('jsonl', _JSONL),
@@ -143,12 +166,12 @@ def _kind(name: str) -> str:
   return ''
 
 
-def _read_bytes(path: str) -> bytes:
+def _read_bytes(path: str, name: str) -> bytes:
   try:
     with gzip.open(path) if path.endswith('.gz') else open(path, 'rb') as file:
       return file.read()
   except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-    raise UserError(f'{path}: damaged gzip file ({error})') from None
+    raise UserError(f'{name}: damaged gzip file ({error})') from None
 
 
 def _decode(data: bytes, name: str, offset: int = 0) -> str:
@@ -164,7 +187,7 @@ def _decode(data: bytes, name: str, offset: int = 0) -> str:
   return text
 
 
-def _jsonl(path: str, field: str) -> Iterator[Document]:
+def _jsonl(name: str, path: str, field: str) -> Iterator[Document]:
   number, offset, before = 0, 0, 0
   with (
     open(path, 'rb') as raw,
@@ -174,11 +197,11 @@ def _jsonl(path: str, field: str) -> Iterator[Document]:
       try:
         line = file.readline()
       except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f'{path}: damaged gzip file ({error})') from None
+        raise UserError(f'{name}: damaged gzip file ({error})') from None
       if not line:
         break
       number += 1
-      source = f'{path}:{number}'
+      source = f'{name}:{number}'
       if line.strip():
         text = _decode(line, source, offset)
         disk = raw.tell() - before
@@ -186,7 +209,7 @@ def _jsonl(path: str, field: str) -> Iterator[Document]:
         before += disk
       offset += len(line)
   if not offset:
-    raise UserError(f'{path}: empty; remove it from the input')
+    raise UserError(f'{name}: empty; remove it from the input')
 
 
 def _json(text: str, source: str) -> Any:
@@ -205,16 +228,16 @@ def _row(row: Any, field: str, source: str, disk: int) -> Document:
   return Document(source, row[field], '', disk)
 
 
-def _parquet(path: str, field: str) -> Iterator[Document]:
+def _parquet(name: str, path: str, field: str) -> Iterator[Document]:
   import pyarrow  # as heavy as the rest together, and seldom needed
   from pyarrow import parquet
 
   try:
     with parquet.ParquetFile(path) as file:
-      names = file.schema_arrow.names
-      if field not in names:
+      columns = file.schema_arrow.names
+      if field not in columns:
         raise UserError(
-          f'{path}: no column {field!r} (it has {", ".join(names)}); see '
+          f'{name}: no column {field!r} (it has {", ".join(columns)}); see '
           '--text_field'
         )
       number, rows = 0, file.metadata.num_rows
@@ -222,11 +245,11 @@ def _parquet(path: str, field: str) -> Iterator[Document]:
       for batch in file.iter_batches(batch_size=64, columns=[field]):
         for text in batch.column(0).to_pylist():
           number += 1
-          yield _row({field: text}, field, f'{path}:{number}', disk)
+          yield _row({field: text}, field, f'{name}:{number}', disk)
       if not number:
-        raise UserError(f'{path}: empty; remove it from the input')
+        raise UserError(f'{name}: empty; remove it from the input')
   except pyarrow.ArrowException as error:
-    raise UserError(f'{path}: not a readable Parquet file ({error})') from None
+    raise UserError(f'{name}: not a readable Parquet file ({error})') from None
 
 
 def _tfds(where: str, field: str) -> Iterator[Document]:

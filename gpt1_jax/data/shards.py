@@ -21,7 +21,7 @@ VERSION = 1
 SPLITS = ('train', 'validation')
 META = 'meta.json'
 DOCUMENTS = 'documents.jsonl'
-_DTYPE = np.dtype('<u2')
+DTYPE = np.dtype('<u2')
 
 
 class ShardWriter:
@@ -53,13 +53,13 @@ class ShardWriter:
     if kind is not None:
       return
     for i, size in enumerate(self._sizes):
-      name = f'{self._split}-{i:05d}-of-{len(self._sizes):05d}.bin'
+      name = shard_name(self._split, i, len(self._sizes))
       os.replace(self._part(i), self._directory / name)
       self.shards.append({'name': name, 'tokens': size})
 
   def write(self, tokens: np.ndarray) -> None:
     """Appends uint16 tokens; they may run over into the next shard."""
-    tokens = np.ascontiguousarray(tokens, _DTYPE)
+    tokens = np.ascontiguousarray(tokens, DTYPE)
     while len(tokens):
       if self._file is None or self._sizes[-1] == self._shard_tokens:
         self._next()
@@ -76,6 +76,11 @@ class ShardWriter:
 
   def _part(self, i: int) -> pathlib.Path:
     return self._directory / f'{self._split}-{i:05d}.part'
+
+
+def shard_name(split: str, i: int, count: int) -> str:
+  """The file of shard `i` of `count`."""
+  return f'{split}-{i:05d}-of-{count:05d}.bin'
 
 
 class Tokens:
@@ -101,14 +106,14 @@ class Tokens:
     self._maps = []
     for shard in facts['shards']:
       file = self._directory / shard['name']
-      wanted = shard['tokens'] * _DTYPE.itemsize
+      wanted = shard['tokens'] * DTYPE.itemsize
       size = file.stat().st_size if file.exists() else None
       if size != wanted:
         raise UserError(
           f'{file}: {"missing" if size is None else f"{size} bytes"}, '
           f'{wanted} bytes expected; run prepare again'
         )
-      self._maps.append(np.memmap(file, _DTYPE, mode='r'))
+      self._maps.append(np.memmap(file, DTYPE, mode='r'))
     sizes = [len(m) for m in self._maps]
     self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
@@ -120,7 +125,7 @@ class Tokens:
     """
     if start < 0 or count < 0 or start + count > self.num_tokens:
       raise IndexError(f'{start}+{count} of {self.num_tokens} tokens')
-    out = np.empty(count, _DTYPE)
+    out = np.empty(count, DTYPE)
     done = 0
     i = int(np.searchsorted(self._starts, start, side='right')) - 1
     while done < count:

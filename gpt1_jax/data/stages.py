@@ -10,7 +10,6 @@ are in memory; what grows with the corpus is one set of 16-byte digests, about
 import collections
 import concurrent.futures
 import contextlib
-import hashlib
 import json
 import multiprocessing
 import os
@@ -26,7 +25,7 @@ import numpy as np
 from gpt1_jax.data import (
   corpus,
   shards,
-  text as text_lib,
+  steps,
   tokenizer as tokenizer_lib,
 )
 from gpt1_jax.errors import UserError
@@ -90,15 +89,6 @@ def _start_worker() -> None:
   threading.Thread(target=watch, daemon=True).start()
 
 
-def split_of(sha256: str, validation_fraction: float) -> str:
-  """A document's split: a function of its own hash and nothing else."""
-  return 'validation' if _share(sha256) < validation_fraction else 'train'
-
-
-def _share(sha256: str) -> float:
-  return int(sha256[:13], 16) / 16**13
-
-
 def clean(
   workers: Workers,
   documents: Iterable[corpus.Document],
@@ -120,45 +110,18 @@ def clean(
   with (spool / _ROWS).open('w', encoding='utf-8') as file:
     for rows, disk in workers.map(_clean_chunk, jobs):
       for row in rows:
-        digest = bytes.fromhex(row['sha256'])[:16]
-        row['split'] = split_of(row['sha256'], validation_fraction)
-        if digest in seen:
-          row.update(split='duplicate', words=0)
-        else:
+        digest = steps.digest_of(row)
+        steps.place(row, validation_fraction, is_copy=digest in seen)
+        if digest not in seen:
           seen.add(digest)
-          shares = sorted([*shares, _share(row['sha256'])])
+          shares = sorted([*shares, steps.share_of(row['sha256'])])
           shares = [shares[0], shares[-1]]
         counts[row['split']] += 1
         train_bytes += row['bytes'] * (row['split'] == 'train')
       file.write(json.dumps(rows) + '\n')
       report(len(rows), disk, sum(row['bytes'] for row in rows) / 1e6)
-  _check_splits(counts, shares)
+  steps.check_splits(counts, shares)
   return train_bytes
-
-
-def _check_splits(
-  counts: collections.Counter[str], shares: list[float]
-) -> None:
-  found = counts['train'] + counts['validation']
-  if not found:
-    raise UserError('the input holds no document')
-  if found == 1:
-    raise UserError(
-      'the input holds a single document'
-      + ' (and copies of it)' * bool(counts['duplicate'])
-      + ', and training and validation need one each; give more, or cut it '
-      'into several files'
-    )
-  for split, bound in (('validation', shares[0]), ('train', shares[-1])):
-    if not counts[split]:
-      # Between two shares any fraction will do; a little inside is robust.
-      least = split == 'validation'
-      wanted = bound * 1.01 + 1e-4 if least else bound * 0.99
-      raise UserError(
-        f'the {split} split is empty: all {found} documents fell to the other; '
-        f'give more documents or --validation_fraction={wanted:.4f} or '
-        + ('more' if least else 'less')
-      )
 
 
 def _chunks(
@@ -185,19 +148,9 @@ def _clean_chunk(
   rows = []
   with (spool / f'{number}.clean').open('wb') as file:
     for document in documents:
-      text = text_lib.clean(text_lib.paragraphs(document.text()))
-      if not text:
-        raise UserError(f'{document.source}: no text is left after cleaning')
-      data = text.encode()
+      row, data = steps.clean_document(document)
       file.write(data)
-      rows.append(
-        {
-          'source': document.source,
-          'sha256': hashlib.sha256(data).hexdigest(),
-          'words': text_lib.num_words(text),
-          'bytes': len(data),
-        }
-      )
+      rows.append(row)
   return rows, sum(document.disk for document in documents)
 
 
@@ -235,16 +188,10 @@ def _count_chunk(
     line
     for row, text in zip(rows, _texts(path, rows), strict=True)
     if row['split'] == 'train'
-    for line in text.split('\n')
-    if share >= 1 or _uniform(line) < share
+    for line in steps.sampled_lines(text, share)
   )
   size = sum(row['bytes'] for row in rows)
   return tokenizer_lib.count_words(lines), len(rows), size
-
-
-def _uniform(line: str) -> float:
-  digest = hashlib.blake2b(line.strip().encode(), digest_size=8).digest()
-  return int.from_bytes(digest) / 2**64
 
 
 def encode(
@@ -300,10 +247,6 @@ def _encode_chunk(
   tokenizer = _tokenizers[directory]
   arrays = []
   for row, text in zip(rows, _texts(path, rows), strict=True):
-    ids: list[int] = []
-    if row['split'] != 'duplicate':
-      ids = [*tokenizer.encode_clean(text), tokenizer.document_id]
-    row['tokens'] = len(ids)
-    arrays.append(np.array(ids, np.uint16))
+    arrays.append(steps.encode_document(tokenizer, row, text))
   path.unlink()
   return rows, arrays

@@ -132,6 +132,7 @@ class Block(nn.Module):
     layer: jax.Array,
     seed_2: jax.Array | None,
     rows_B: jax.Array,
+    starts_B: jax.Array | None,
   ) -> tuple[jax.Array, None]:
     c = self.config
 
@@ -139,9 +140,10 @@ class Block(nn.Module):
       site = dropout.site_id(layer, site)
       return dropout.dropout(x_BTD, c.resid_pdrop, seed_2, site, rows_B)
 
-    a_BTD = Attention(c.n_embd, c.n_head, c.attn_pdrop, name='attn')(
-      h_BTD, layer, seed_2, rows_B
+    attention = Attention(
+      c.n_embd, c.n_head, c.n_ctx, c.attn_pdrop, name='attn'
     )
+    a_BTD = attention(h_BTD, layer, seed_2, rows_B, starts_B)
     h_BTD = _layer_norm('ln_1', h_BTD + drop(a_BTD, dropout.RESIDUAL_ATTENTION))
     m_BTD = MLP(c.n_embd, name='mlp')(h_BTD)
     h_BTD = _layer_norm('ln_2', h_BTD + drop(m_BTD, dropout.RESIDUAL_MLP))
@@ -160,20 +162,30 @@ class GPT(nn.Module):
     *,
     seed_2: jax.Array | None,
     rows_B: jax.Array | None = None,
+    starts_B: jax.Array | None = None,
+    counts_B: jax.Array | None = None,
   ) -> tuple[jax.Array, jax.Array]:
     """Hidden states of the last block, and the matrix that makes logits.
+
+    With `starts_B` the tokens go on from earlier ones, whose keys and values
+    are in the collection 'cache' (none are, the first time): see `decoding`.
 
     Args:
       tokens_BT: int32, T at most n_ctx.
       seed_2: uint32 [2], dropout's seed of this update; None: no dropout.
       rows_B: uint32, the row of the global batch of each sequence (default
         0..B-1); dropout's masks depend on it.
+      starts_B: int32, the position of the first token of each row; starts_B +
+        T is at most n_ctx.
+      counts_B: int32, not needed here: a later token overwrites what stands
+        in its place. For the LSTM, which is called alike.
 
     Returns:
       h_BTD in config.dtype and embed_VD in float32, V = config.token_rows
       (and n_ctx more if softmax_rows is 'all').
 
     """
+    del counts_B
     c = self.config
     B, T = tokens_BT.shape
     if rows_B is None:
@@ -204,7 +216,11 @@ class GPT(nn.Module):
       tokens_embed_VD = matrix[: c.token_rows]
       positions_embed_TD = matrix[c.token_rows :]
     dtype = jnp.dtype(c.dtype)
-    h_BTD = tokens_embed_VD[tokens_BT] + positions_embed_TD[:T]
+    if starts_B is None:
+      positions = positions_embed_TD[:T]
+    else:
+      positions = positions_embed_TD[starts_B[:, None] + jnp.arange(T)]
+    h_BTD = tokens_embed_VD[tokens_BT] + positions
     if c.embedding_dropout == 'sum':
       h_BTD = dropout.dropout(
         h_BTD, c.embd_pdrop, seed_2, embedding_site, rows_B
@@ -213,7 +229,7 @@ class GPT(nn.Module):
       h_BTD.astype(dtype), ('batch', None, None)
     )
     h_BTD, _ = _stack(c)(c, name='h')(
-      h_BTD, jnp.arange(c.n_layer, dtype=jnp.uint32), seed_2, rows_B
+      h_BTD, jnp.arange(c.n_layer, dtype=jnp.uint32), seed_2, rows_B, starts_B
     )
     if c.softmax_rows == 'all':
       return h_BTD, jnp.concatenate([tokens_embed_VD, positions_embed_TD])
@@ -267,9 +283,9 @@ def _stack(config: GPTConfig) -> type[nn.Module]:
     block = nn.remat(Block, policy=policy, prevent_cse=False)
   return nn.scan(
     block,
-    variable_axes={'params': 0},
+    variable_axes={'params': 0, 'cache': 0},
     split_rngs={'params': True},
-    in_axes=(0, nn.broadcast, nn.broadcast),
+    in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
     length=config.n_layer,
     unroll=min(config.unroll, config.n_layer),
     metadata_params={nn.PARTITION_NAME: 'layers'},

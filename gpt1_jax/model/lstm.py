@@ -89,14 +89,22 @@ class LSTM(nn.Module):
     *,
     seed_2: jax.Array | None,
     rows_B: jax.Array | None = None,
+    starts_B: jax.Array | None = None,
+    counts_B: jax.Array | None = None,
   ) -> tuple[jax.Array, jax.Array]:
     """Projected states of the layer, and the matrix that makes logits.
+
+    With `starts_B` the tokens go on from earlier ones, after which the memory
+    of the layer is in the collection 'cache': see `decoding`.
 
     Args:
       tokens_BT: int32.
       seed_2: uint32 [2], dropout's seed of this update; None: no dropout.
       rows_B: uint32, the row of the global batch of each sequence (default
         0..B-1); dropout's masks depend on it.
+      starts_B: int32, 0 where a row begins; there are no positions here.
+      counts_B: int32, how many of its T tokens each row has, with `starts_B`;
+        what follows them is not remembered.
 
     Returns:
       h_BTD in config.dtype and embed_VD in float32, V = config.token_rows.
@@ -133,7 +141,10 @@ class LSTM(nn.Module):
       dtype=dtype,
       name='lstm',
     )
-    u_BTU = nn.RNN(cell)(x_BTD).astype(dtype)
+    if starts_B is None:
+      u_BTU = nn.RNN(cell)(x_BTD).astype(dtype)
+    else:
+      u_BTU = self._go_on(cell, x_BTD, counts_B).astype(dtype)
     u_BTU = nn.with_logical_constraint(u_BTU, ('batch', None, 'mlp'))
     u_BTU = drop(u_BTU, c.output_pdrop, dropout.LSTM_OUTPUT)
     h_BTD = Linear(
@@ -141,6 +152,20 @@ class LSTM(nn.Module):
     )(u_BTU)
     h_BTD = nn.with_logical_constraint(h_BTD, ('batch', None, None))
     return h_BTD, tokens_embed_VD
+
+  def _go_on(
+    self, cell: nn.OptimizedLSTMCell, x_BTD: jax.Array, counts_B: jax.Array
+  ) -> jax.Array:
+    """[B, T, U] after what is remembered; remembers."""
+    kept = self.variable(
+      'cache',
+      'memory',
+      lambda: cell.initialize_carry(jax.random.key(0), x_BTD[:, 0].shape),
+    )
+    kept.value, u_BTU = nn.RNN(cell, return_carry=True)(
+      x_BTD, initial_carry=kept.value, seq_lengths=counts_B
+    )
+    return u_BTU
 
 
 def num_parameters(config: LSTMConfig) -> int:

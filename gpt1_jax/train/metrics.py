@@ -19,14 +19,15 @@ def score(
 
   Args:
     names: of 'accuracy', 'f1' (of class 1, two classes only), 'matthews',
-      'pearson', 'spearman'.
+      'pearson', 'spearman', 'auc' (the area under the ROC curve, two classes).
     labels: [N], class numbers or values.
-    predictions: [N], as labels.
+    predictions: [N], as labels; for auc any order of the rows, class 1 high.
 
   Returns:
     Name -> score. Degenerate cases: f1 is 0 where class 1 is neither present
     nor predicted; matthews is 0 where either side is constant; pearson and
-    spearman are 0 where either side is constant or N is 1.
+    spearman are 0 where either side is constant or N is 1; auc is 0.5 where
+    all labels are one.
 
   Raises:
     ValueError: an unknown name, no rows, different lengths, or a value that
@@ -75,10 +76,17 @@ def _spearman(labels: np.ndarray, predictions: np.ndarray) -> float:
   return scipy.stats.spearmanr(labels, predictions).statistic
 
 
+def _auc(labels: np.ndarray, predictions: np.ndarray) -> float:
+  if np.ptp(labels) == 0:
+    return 0.5
+  return sklearn.metrics.roc_auc_score(labels, predictions)
+
+
 _METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
   'accuracy': sklearn.metrics.accuracy_score,
   'f1': _f1,
   'matthews': _matthews,
   'pearson': _pearson,
   'spearman': _spearman,
+  'auc': _auc,
 }

@@ -64,13 +64,18 @@ def decide(
         count_NC > 0, total_NC / np.maximum(count_NC, 1), -np.inf
       )
     facts = {'cut': part.cut, 'unscored': int((count_NC == 0).any(1).sum())}
+    if part.task == 'sst2':
+      facts['auc'] = _auc(compared_NC[:, 1] - compared_NC[:, 0], part.labels)
     if part.task != 'cola':
       facts |= {'ties': _ties(compared_NC), 'odd': len(part.odd)}
       results.append(_result(part.task, part, compared_NC, facts))
       continue
     if threshold is None:  # train comes first
       threshold = choose_threshold(compared_NC[:, 0], part.labels)
-    facts['threshold'] = threshold
+    facts |= {
+      'threshold': threshold,
+      'auc': _auc(compared_NC[:, 0], part.labels),
+    }
     name = 'cola_train' if part.split == 'train' else 'cola'
     results.append(_result(name, part, compared_NC, facts, threshold))
   halves = [r for r in results if r.task in ('race_middle', 'race_high')]
@@ -144,6 +149,17 @@ def _joined(halves: Sequence[Result]) -> Result:
   }
   split = halves[0].split
   return Result('race', split, labels, predictions, compared, score, facts)
+
+
+def _auc(scores: np.ndarray, labels: np.ndarray) -> float:
+  """Whether class 1 ranks above class 0, wherever the border is drawn.
+
+  A small model's answer may hang on how frequent two words are, or on the
+  threshold; its order of the examples does not.
+  """
+  # Ranks, which are finite where scores are not.
+  ranks = np.unique(scores, return_inverse=True)[1]
+  return metrics.score(['auc'], labels, ranks)['auc']
 
 
 def _ties(compared_NC: np.ndarray) -> int:

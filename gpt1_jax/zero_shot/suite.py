@@ -22,8 +22,9 @@ from gpt1_jax.data import (
 )
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
+from gpt1_jax.reporting import figures
 from gpt1_jax.train import checkpoint, run as run_lib, sharding
-from gpt1_jax.zero_shot import decisions, plot, scoring
+from gpt1_jax.zero_shot import decisions, scoring
 
 ROWS, ANSWERS, PLOT = 'zero_shot.jsonl', 'zero_shot', 'zero_shot.svg'
 _HALVES = ('race_middle', 'race_high')
@@ -230,7 +231,8 @@ def _write(
   run_lib.write_text(
     workdir / ROWS, ''.join(json.dumps(row) + '\n' for row in ordered)
   )
-  run_lib.write_text(workdir / PLOT, plot.plot(ordered))
+  plot = figures.draw_zero_shot(figures.zero_shot_lines(ordered), file=True)
+  run_lib.write_text(workdir / PLOT, plot)
 
 
 def _say(line: str) -> None:

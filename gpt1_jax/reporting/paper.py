@@ -1,0 +1,93 @@
+"""What the paper reports: its Tables 2 to 5, in percent.
+
+P is Radford, Narasimhan, Salimans, Sutskever 2018. Its own scores are those of
+REFERENCE §4; beside each stands the best earlier score of the same column of
+the same table, with the method's name there (5x: an ensemble of five).
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+  """One column of Table 2, 3 or 4.
+
+  Attributes:
+    column: what the paper calls it.
+    task: name in `data/tasks.py`.
+    metric: that of P, as `train/metrics.py` calls it.
+    score: of GPT-1, on test.
+    earlier: the best earlier score of the column.
+    earlier_by: whose.
+    part: ending of the splits that are this column's ('_mismatched').
+    instead: another task of ours whose splits, without ending, serve as well.
+  """
+
+  column: str
+  task: str
+  metric: str
+  score: float
+  earlier: float
+  earlier_by: str
+  part: str = ''
+  instead: str = ''
+
+
+_SAN = 'Stochastic Answer Network (3x)'
+_SINGLE = 'Single-task BiLSTM + ELMo + Attn'
+_MULTI = 'Multi-task BiLSTM + ELMo + Attn'
+_MRU = 'BiAttention MRU (9x)'
+
+# fmt: off
+# P §4.2, Table 2.
+TABLE_2 = (
+  Score('MNLI-m', 'mnli', 'accuracy', 82.1, 80.6, _SAN),
+  Score('MNLI-mm', 'mnli', 'accuracy', 81.4, 80.1, _SAN, '_mismatched'),
+  Score('SNLI', 'snli', 'accuracy', 89.9, 89.3, 'ESIM + ELMo (5x), CAFE (5x)'),
+  Score('SciTail', 'scitail', 'accuracy', 88.3, 83.3, 'CAFE'),
+  Score('QNLI', 'qnli', 'accuracy', 88.1, 82.3, 'GenSen'),
+  Score('RTE', 'rte', 'accuracy', 56.0, 61.7, 'Multi-task BiLSTM + Attn'),
+)
+# P §4.2, Table 3.
+TABLE_3 = (
+  Score('Story Cloze', 'story_cloze', 'accuracy', 86.5,
+        77.6, 'Hidden Coherence Model'),
+  Score('RACE-m', 'race', 'accuracy', 62.9, 60.2, _MRU,
+        '_middle', 'race_middle'),
+  Score('RACE-h', 'race', 'accuracy', 57.4, 50.3, _MRU, '_high', 'race_high'),
+  Score('RACE', 'race', 'accuracy', 59.0, 53.3, _MRU),
+)
+# P §4.2, Table 4; the column GLUE is below.
+TABLE_4 = (
+  Score('CoLA', 'cola', 'matthews', 45.4, 35.0, _SINGLE),
+  Score('SST-2', 'sst2', 'accuracy', 91.3, 93.2, 'Sparse byte mLSTM'),
+  Score('MRPC', 'mrpc', 'f1', 82.3, 86.0, 'TF-KLD'),
+  Score('STS-B', 'stsb', 'pearson', 82.0, 81.0, 'ECNU (mixed ensemble)'),
+  Score('QQP', 'qqp', 'f1', 70.3, 66.1, _SINGLE),
+)
+GLUE, GLUE_EARLIER, GLUE_EARLIER_BY = 72.8, 68.9, _MULTI
+
+# P §5, Table 5: the unweighted average, then a score for each of the tasks.
+# The paper does not say so, but its MNLI is the mean of 82.1 and 81.4.
+TABLE_5_TASKS = (
+  'cola', 'sst2', 'mrpc', 'stsb', 'qqp', 'mnli', 'qnli', 'rte',
+)
+TABLE_5_COLUMNS = (
+  'CoLA', 'SST-2', 'MRPC', 'STS-B', 'QQP', 'MNLI', 'QNLI', 'RTE',
+)
+FULL = 'full'  # Transformer, pretrained, with the auxiliary LM
+NO_PRETRAINING = 'no pretraining'
+NO_AUXILIARY = 'no auxiliary LM'
+LSTM = 'LSTM'  # pretrained, with the auxiliary LM
+TABLE_5 = {
+  FULL: (74.7, (45.4, 91.3, 82.3, 82.0, 70.3, 81.8, 88.1, 56.0)),
+  NO_PRETRAINING: (59.9, (18.9, 84.0, 79.4, 30.9, 65.5, 75.7, 71.2, 53.8)),
+  NO_AUXILIARY: (75.0, (47.9, 92.0, 84.9, 83.2, 69.8, 81.1, 86.9, 54.4)),
+  LSTM: (69.1, (30.3, 90.5, 83.2, 71.8, 68.1, 73.7, 81.1, 54.6)),
+}
+# fmt: on
+
+# P §4.1, or D of the shapes, the batch and the 100 epochs (REFERENCE §1).
+PARAMETERS = 116_534_784
+UPDATES, TOKENS_SEEN = 3.4e6, 3.4e6 * 64 * 512
+PERPLEXITY = 18.4  # of a token of BooksCorpus

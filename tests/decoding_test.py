@@ -1,0 +1,170 @@
+"""Decoding with a cache: the same numbers as without one, only sooner."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gpt1_jax.model import decoding, gpt, lstm, models
+
+GPT = gpt.GPTConfig(
+  kind='gpt', n_layer=3, n_head=4, n_embd=32, n_ctx=16, vocab_size=29,
+  n_special=3, embd_pdrop=0.1, attn_pdrop=0.1, resid_pdrop=0.1,
+  embedding_dropout='sum', softmax_rows='tokens', dtype='float32',
+  remat='none', unroll=1,
+)  # fmt: skip
+LSTM = lstm.LSTMConfig(
+  kind='lstm', units=40, n_embd=32, n_ctx=16, vocab_size=29, n_special=3,
+  embd_pdrop=0.1, output_pdrop=0.1, dtype='float32',
+)  # fmt: skip
+GREEDY = decoding.Sampling(True, 1.0, 0, 1.0)
+FREE = decoding.Sampling(False, 1.3, 0, 1.0)
+PROMPTS = ([3, 1, 4, 1, 5], [9], [2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2])
+
+
+@functools.cache
+def made(config):
+  """Parameters large enough for the tokens to matter."""
+  variables = models.new(config).init(
+    jax.random.key(0), jnp.zeros((1, 4), jnp.int32), seed_2=None
+  )
+  draw = np.random.default_rng(0)
+  return jax.tree.map(
+    lambda x: x + 0.2 * draw.standard_normal(x.shape, np.float32),
+    jax.tree.map(np.asarray, gpt.nn.unbox(variables['params'])),
+  )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def forward(config, params, tokens_1T):
+  variables = {'params': params}
+  return models.new(config).apply(variables, tokens_1T, seed_2=None)[0]
+
+
+def states(config, tokens):
+  """[T, D] of one whole text, without a cache."""
+  padded = [*tokens, *[0] * (config.n_ctx - len(tokens))]
+  h_1TD = forward(config, made(config), jnp.array([padded]))
+  return np.asarray(h_1TD[0, : len(tokens)])
+
+
+def next_logits(config, tokens):
+  embed_VD = made(config)['tokens_embed'][: config.vocab_size]
+  return states(config, tokens)[-1] @ embed_VD.T
+
+
+@pytest.mark.parametrize('config', [GPT, LSTM], ids=['gpt', 'lstm'])
+def test_states_equal_those_of_the_whole_text(config):
+  """Prompts of unequal length at once, then a token at a time."""
+  model, params = models.new(config), made(config)
+  rows = [list(prompt) for prompt in PROMPTS]
+  tokens_BT, counts_B = decoding._padded(rows, config.n_ctx)
+  tokens_BT[tokens_BT == 0] = 17  # what follows a row is never seen
+  for row, tokens_T in zip(rows, tokens_BT, strict=True):
+    tokens_T[: len(row)] = row
+  cache, h_BD = decoding.prefill(model, params, tokens_BT, counts_B)
+  draw = np.random.default_rng(1)
+  for step in range(config.n_ctx - max(map(len, rows)) + 1):
+    want = [states(config, row)[-1] for row in rows]
+    np.testing.assert_allclose(h_BD, want, rtol=0, atol=1e-5)
+    token_B = draw.integers(0, 29, len(rows), np.int32)
+    rows = [[*row, int(t)] for row, t in zip(rows, token_B, strict=True)]
+    if max(map(len, rows)) <= config.n_ctx:
+      cache, h_BD = decoding.decode(
+        model, params, cache, token_B, jnp.array(counts_B + step)
+      )
+
+
+def generate(config, prompts, **changes):
+  settings = {
+    'num_tokens': 5, 'num_samples': 1, 'seed': 0, 'sampling': GREEDY,
+  }  # fmt: skip
+  return decoding.generate(made(config), config, prompts, **settings | changes)
+
+
+@pytest.mark.parametrize('config', [GPT, LSTM], ids=['gpt', 'lstm'])
+@pytest.mark.parametrize('length', [1, 5, 15, 16, 40])
+def test_greedy_tokens_follow_the_rule_for_long_texts(config, length):
+  prompt = np.random.default_rng(length).integers(0, 29, length).tolist()
+  ours = generate(config, [prompt], num_tokens=30)[0, 0].tolist()
+  seen, want = prompt[-config.n_ctx :], []
+  for _ in range(30):
+    want.append(int(next_logits(config, seen).argmax()))
+    seen.append(want[-1])
+    if len(seen) > config.n_ctx:  # full: on from the last half
+      seen = seen[-config.n_ctx // 2 :]
+  assert ours == want
+
+
+@pytest.mark.parametrize('config', [GPT, LSTM], ids=['gpt', 'lstm'])
+def test_a_row_does_not_depend_on_the_others(config):
+  """Through full contexts, which the rows reach at different times."""
+  together = generate(
+    config, PROMPTS, num_tokens=24, num_samples=2, sampling=FREE
+  )
+  assert together.shape == (3, 2, 24)
+  assert together.max() < config.vocab_size
+  first = generate(
+    config, PROMPTS[:1], num_tokens=24, num_samples=1, sampling=FREE
+  )
+  assert (first[0, 0] == together[0, 0]).all()
+  assert (together[:, 0] != together[:, 1]).any(axis=1).all()
+  again = generate(config, PROMPTS, num_tokens=24, num_samples=2, sampling=FREE)
+  assert (again == together).all()
+  other = generate(
+    config, PROMPTS, num_tokens=24, num_samples=2, sampling=FREE, seed=1
+  )
+  assert (other != together).any()
+
+
+def test_tokens_are_drawn_as_often_as_their_probability():
+  drawn = generate(
+    GPT, [PROMPTS[0]], num_tokens=1, num_samples=20_000, sampling=FREE
+  ).ravel()
+  counts_V = np.bincount(drawn, minlength=29)
+  logits_V = next_logits(GPT, PROMPTS[0]) / 1.3
+  probs_V = np.exp(logits_V - logits_V.max())
+  probs_V /= probs_V.sum()
+  error_V = np.sqrt(20_000 * probs_V * (1 - probs_V))
+  assert (abs(counts_V - 20_000 * probs_V) < 5 * error_V + 1).all()
+
+
+@pytest.mark.parametrize(
+  ('top_k', 'top_p', 'kept'),
+  [
+    (0, 1.0, {0, 1, 2, 3}),
+    (2, 1.0, {1, 3}),
+    (9, 1.0, {0, 1, 2, 3}),
+    (0, 0.5, {1}),
+    (0, 0.51, {1, 3}),
+    (0, 1e-9, {1}),
+    # After top_k the two share all: 5/8 and 3/8.
+    (2, 0.6, {1}),
+    (2, 0.7, {1, 3}),
+  ],
+)
+def test_what_is_left_to_draw_from(top_k, top_p, kept):
+  probs_BV = np.array([[0.15, 0.5, 0.05, 0.3]])
+  logits_BV = decoding.kept_logits(
+    jnp.log(probs_BV), decoding.Sampling(False, 1.0, top_k, top_p)
+  )
+  assert set(np.flatnonzero(np.isfinite(logits_BV[0]))) == kept
+
+
+def test_a_decoded_token_reads_no_other():
+  """One step multiplies one row of states by each matrix, not T of them."""
+  config = GPT
+  model, params = models.new(config), made(config)
+  cache, _ = decoding.prefill(
+    model, params, *decoding._padded([[1] * 9], config.n_ctx)
+  )
+  lowered = decoding.decode.lower(
+    model, params, cache, jnp.array([1]), jnp.array([9])
+  )
+  cost = lowered.compile().cost_analysis()
+  D, F, T = config.n_embd, 4 * config.n_embd, config.n_ctx
+  # A scanned body is counted once.
+  layer = 2 * (4 * D * D + 2 * D * F + 2 * T * D)
+  assert layer <= cost['flops'] < 1.6 * layer

@@ -1,0 +1,92 @@
+"""The figures of the paper: typed a second time, and read from the facts."""
+
+import re
+import statistics
+
+import pytest
+
+from gpt1_jax.data import tasks, zero_shot
+from gpt1_jax.reporting import paper
+
+# Column, GPT-1, best before; in the order of the paper's columns.
+TABLES = {
+  paper.TABLE_2: """
+    MNLI-m 82.1 80.6, MNLI-mm 81.4 80.1, SNLI 89.9 89.3, SciTail 88.3 83.3,
+    QNLI 88.1 82.3, RTE 56.0 61.7""",
+  paper.TABLE_3: """
+    Story Cloze 86.5 77.6, RACE-m 62.9 60.2, RACE-h 57.4 50.3,
+    RACE 59.0 53.3""",
+  paper.TABLE_4: """
+    CoLA 45.4 35.0, SST-2 91.3 93.2, MRPC 82.3 86.0, STS-B 82.0 81.0,
+    QQP 70.3 66.1""",
+}
+# Average, CoLA, SST-2, MRPC, STS-B, QQP, MNLI, QNLI, RTE.
+ABLATIONS = {
+  paper.FULL: '74.7 45.4 91.3 82.3 82.0 70.3 81.8 88.1 56.0',
+  paper.NO_PRETRAINING: '59.9 18.9 84.0 79.4 30.9 65.5 75.7 71.2 53.8',
+  paper.NO_AUXILIARY: '75.0 47.9 92.0 84.9 83.2 69.8 81.1 86.9 54.4',
+  paper.LSTM: '69.1 30.3 90.5 83.2 71.8 68.1 73.7 81.1 54.6',
+}
+
+
+@pytest.mark.parametrize(('table', 'text'), TABLES.items())
+def test_tables_2_to_4(table, text):
+  found = [f'{c.column} {c.score:.1f} {c.earlier:.1f}' for c in table]
+  assert found == [' '.join(part.split()) for part in text.split(',')]
+
+
+def test_table_5():
+  assert {
+    name: ' '.join(f'{x:.1f}' for x in (average, *row))
+    for name, (average, row) in paper.TABLE_5.items()
+  } == ABLATIONS
+
+
+def test_averages_are_of_the_columns():
+  """Unweighted (P Table 5); its last row is given a tenth too low."""
+  for average, row in paper.TABLE_5.values():
+    assert abs(average - statistics.mean(row)) < 0.0626
+
+
+def test_metrics_are_those_that_tasks_are_scored_by():
+  for column in (*paper.TABLE_2, *paper.TABLE_3, *paper.TABLE_4):
+    assert tasks.TASKS[column.task].metrics[0] == column.metric
+    dev = f'dev{column.part}'
+    assert dev in tasks.TASKS[column.task].dev_splits
+  named = {c.task for t in TABLES for c in t}
+  assert named == set(tasks.TWELVE)
+
+
+def test_zero_shot_is_held_against_the_same_scores():
+  for column in (*paper.TABLE_3, *paper.TABLE_4):
+    name = column.instead or column.task
+    if name in zero_shot.TASKS:
+      task = zero_shot.TASKS[name]
+      assert (task.metric, task.reference) == (
+        column.metric,
+        pytest.approx(column.earlier / 100),
+      )
+
+
+def test_the_paper_in_the_projects_facts(shared_data):
+  path = shared_data.parent / 'REFERENCE.md'
+  if not path.exists():
+    pytest.skip('no REFERENCE.md beside the real data')
+  text = path.read_text(encoding='utf-8')
+  rows = re.findall(
+    r'^\| ([\w -]+) \|[^|]*\|[^|]*\| ([\w -]+) \| ([\d./mh, ]+) \|', text, re.M
+  )
+  given = {name: re.findall(r'\d+\.\d', cell) for name, _, cell in rows}
+  columns = (*paper.TABLE_2, *paper.TABLE_3, *paper.TABLE_4)
+  ours = {}
+  for column in columns:
+    name = re.sub('-(mm|m|h)$', '', column.column)
+    ours.setdefault(name, []).append(f'{column.score:.1f}')
+  assert len(given) == 12
+  assert given == ours
+  found = re.search(r'Ablations \(P Table 5;.*?\): (.*?)Layers', text, re.S)
+  numbers = re.findall(r'\d+\.\d', found.group(1).replace('**', ''))
+  assert numbers == ' '.join(ABLATIONS.values()).split()
+  assert f'GLUE score {paper.GLUE}' in text
+  assert f'{paper.PARAMETERS:,}' in text
+  assert f'perplexity {paper.PERPLEXITY}' in text
