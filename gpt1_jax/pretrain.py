@@ -23,6 +23,7 @@ from gpt1_jax.data import shards, tokenizer as tokenizer_lib, windows
 from gpt1_jax.model import models
 from gpt1_jax.train import (
   checkpoint,
+  executable as executable_lib,
   loop,
   perplexity,
   pretraining,
@@ -43,17 +44,31 @@ _WORKDIR = flags.DEFINE_string(
   'Folder of the run: made if absent, gone on from if it holds this run.',
   required=True,
 )
+_EXECUTABLE = flags.DEFINE_string(
+  'executable',
+  None,
+  'Compiled train step of `launch/aot_compile.py --save`, of this very '
+  'configuration and machine; a file you trust.',
+)
 
 
 def main(argv: list[str]) -> None:
   del argv
   command.keep_memory()
   with hosts.connected():
-    pretrain(_CONFIG.value.to_dict(), _WORKDIR.value)
+    pretrain(_CONFIG.value.to_dict(), _WORKDIR.value, _EXECUTABLE.value)
 
 
-def pretrain(config: dict[str, Any], workdir: str) -> dict[str, Any]:
-  """Runs the whole of pretraining; returns what scores.json holds."""
+def pretrain(
+  config: dict[str, Any], workdir: str, executable: str | None = None
+) -> dict[str, Any]:
+  """Runs the whole of pretraining; returns what scores.json holds.
+
+  Args:
+    config: plain values.
+    workdir: the run.
+    executable: a file with the compiled train step.
+  """
   settings = pretraining.settings(config)
   # 1. What there is to read.
   meta = shards.read_meta(settings.data.path)
@@ -70,6 +85,8 @@ def pretrain(config: dict[str, Any], workdir: str) -> dict[str, Any]:
   )
   # 2. Everything that can be refused is refused before any computation.
   program = pretraining.build(settings, model_config, mesh, num_steps)
+  if executable:
+    program = executable_lib.load(executable, program, config)
   facts = {
     'model': vars(model_config),
     'tokenizer_fingerprint': tokenizer.fingerprint,

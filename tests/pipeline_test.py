@@ -27,8 +27,10 @@ TINY = (
 
 
 def command(verb, *args, start=False):
-  environment = {**os.environ, 'XLA_FLAGS': ''}
+  environment = {**os.environ, 'XLA_FLAGS': '', 'PYTHONPATH': str(ROOT)}
   words = [sys.executable, '-m', f'gpt1_jax.{verb}', *map(str, args)]
+  if verb.endswith('.py'):  # a program of launch/
+    words = [sys.executable, verb, *map(str, args)]
   options = {
     'cwd': ROOT,
     'env': environment,

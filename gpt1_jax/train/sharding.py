@@ -58,7 +58,8 @@ def arrange(devices: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
   divides into, then fsdp, then tensor.
 
   Raises:
-    UserError: the sizes do not multiply to the number of devices.
+    UserError: the sizes do not multiply to the number of devices, or do not
+      divide over the slices.
   """
   sizes, asked = list(sizes), 'x'.join(str(s) for s in sizes)
   count = len(devices)
@@ -76,13 +77,22 @@ def arrange(devices: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
     )
   slices = len({getattr(d, 'slice_index', None) for d in devices})
   if slices == 1:
-    return mesh_utils.create_device_mesh(sizes, devices)
+    return mesh_utils.create_device_mesh(
+      sizes, devices, allow_split_physical_axes=True
+    )
   left, across = slices, []
   for size in sizes:
     across.append(math.gcd(size, left))
     left //= across[-1]
+  if left > 1:
+    raise UserError(
+      f'mesh {asked} (data x fsdp x tensor) does not divide over {slices} '
+      f'slices; make config.mesh.data a multiple of {slices}'
+    )
   within = [size // a for size, a in zip(sizes, across, strict=True)]
-  return mesh_utils.create_hybrid_device_mesh(within, across, devices)
+  return mesh_utils.create_hybrid_device_mesh(
+    within, across, devices, allow_split_physical_axes=True
+  )
 
 
 @contextlib.contextmanager

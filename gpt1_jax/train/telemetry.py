@@ -16,23 +16,7 @@ import jax
 import tensorboardX
 from rich import console, progress
 
-# bf16 TFLOP/s a device, by jax's device_kind (REFERENCE §5); v2 and v3 show
-# two devices a chip.
-_PEAK_TFLOPS = {
-  'TPU v2': 23,
-  'TPU v3': 61.5,
-  'TPU v4': 275,
-  'TPU v5 lite': 197,
-  'TPU v5e': 197,
-  'TPU v5': 459,
-  'TPU v5p': 459,
-  'TPU v6 lite': 918,
-  'TPU v6e': 918,
-  'TPU7x': 1153.5,
-  'NVIDIA A100': 312,
-  'NVIDIA H100': 989,
-  'NVIDIA H200': 989,
-}
+from gpt1_jax.train import chips
 
 
 class Telemetry:
@@ -155,11 +139,8 @@ class Telemetry:
 
 def peak_flops() -> float | None:
   """FLOP/s of all devices in bf16, None where the kind is unknown (CPU)."""
-  kind = jax.devices()[0].device_kind
-  for name in sorted(_PEAK_TFLOPS, key=len, reverse=True):
-    if kind.startswith(name):
-      return _PEAK_TFLOPS[name] * 1e12 * jax.device_count()
-  return None
+  chip = chips.of(jax.devices()[0].device_kind)
+  return chip.flops * jax.device_count() if chip else None
 
 
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
