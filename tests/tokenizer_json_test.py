@@ -2,6 +2,7 @@
 
 import sys
 
+import ftfy
 import hypothesis
 import pytest
 from hypothesis import strategies as st
@@ -78,6 +79,10 @@ _PARTS = st.sampled_from(
 @hypothesis.given(st.lists(_PARTS, max_size=30).map(''.join))
 @hypothesis.settings(max_examples=400, deadline=None)
 def test_any_text_through_sentencepiece(bpe, converted, raw):
+  # What ftfy takes for a wrong encoding (É“ for ɓ) is mended by ours alone.
+  hypothesis.assume(
+    all(ftfy.fix_encoding(line) == line for line in raw.split('\n'))
+  )
   assert converted.encode(raw).ids == bpe.encode(raw)
 
 
