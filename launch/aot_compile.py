@@ -76,7 +76,7 @@ def main(argv: list[str]) -> None:
       ),
       len(topology.devices),
       topology.slices,
-      console.Console(stderr=True, highlight=False),
+      console.Console(stderr=True, highlight=False, soft_wrap=True),
     )
   else:
     figures, built = compiled_lib.compile_config(
