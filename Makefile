@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 SHELL_SCRIPTS := .ci/run $(wildcard launch/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test browser peers beam lint clean
+.PHONY: help demo test browser peers tpu beam lint clean
 
 help:
 	@echo 'make demo   the whole road in under 6 minutes: corpus, tokenizer,'
@@ -20,6 +20,7 @@ help:
 	@echo 'make test   the test suite (ARGS="-k shards" runs a part of it)'
 	@echo 'make browser   the report page in the Chromium of this system'
 	@echo 'make peers  the tests against torch and transformers, at full size'
+	@echo 'make tpu    compile for TPU slices that are not there (libtpu)'
 	@echo 'make beam   the tests of preparing on Apache Beam'
 	@echo 'make lint   ruff format --check, ruff check, shellcheck'
 	@echo 'make clean  remove $(VENV); runs/ stays'
@@ -38,6 +39,9 @@ browser: $(VENV)/installed-browser
 
 peers: $(VENV)/installed-peers
 	$(BIN)/python -m pytest -m peers $(ARGS)
+
+tpu: $(VENV)/installed-tpu
+	$(BIN)/python -m pytest -m tpu -rs $(ARGS)
 
 beam: $(VENV)/installed-beam
 	$(BIN)/python -m pytest tests/beam_test.py -rs $(ARGS)
@@ -74,6 +78,11 @@ $(VENV)/installed-browser: $(VENV)/installed-test
 $(VENV)/installed-peers: $(VENV)/installed-test
 	@echo 'Installing torch and transformers (up to 3 GB with CUDA) ...'
 	@$(PIP) --editable '.[test,peers]'
+	@touch $@
+
+$(VENV)/installed-tpu: $(VENV)/installed-test
+	@echo 'Installing the compiler for TPUs (libtpu) ...'
+	@$(PIP) --editable '.[test,tpu]'
 	@touch $@
 
 $(VENV)/installed-beam: $(VENV)/installed-test

@@ -7,6 +7,7 @@ anything else is a defect of ours and keeps its traceback.
 
 import ctypes
 import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -135,4 +136,9 @@ def positive(section: str, values: Mapping[str, Any], *names: str) -> None:
 
 def _fail(message: str) -> None:
   print(f'error: {message}', file=sys.stderr, flush=True)
+  jax = sys.modules.get('jax')  # not loaded by commands that only read text
+  if jax and jax.distributed.is_initialized():
+    # An orderly exit would wait for the other hosts, which wait for this one.
+    sys.stdout.flush()
+    os._exit(1)
   sys.exit(1)

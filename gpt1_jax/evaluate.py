@@ -34,10 +34,9 @@ takes every checkpoint that the run kept (config.train.keep).
 import json
 
 import jax
-import jax.numpy as jnp
 from absl import flags
 
-from gpt1_jax import command
+from gpt1_jax import command, hosts
 from gpt1_jax.data import shards, tokenizer as tokenizer_lib, windows
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
@@ -79,6 +78,11 @@ _ONLY = {
 def main(argv: list[str]) -> None:
   del argv
   command.keep_memory()
+  with hosts.connected():
+    _evaluate()
+
+
+def _evaluate() -> None:
   if _BATCH.value < 1:
     raise UserError(f'--batch_size is {_BATCH.value}: at least 1')
   for name, own in _ONLY.items():
@@ -121,27 +125,31 @@ def _perplexity() -> None:
     )
   config = models.read(meta['model'])
   mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
+  batch_size = _BATCH.value * jax.device_count()
   split = windows.Windows(
     data,
     _SPLIT.value,
     n_ctx=config.n_ctx,
-    batch_size=_BATCH.value * jax.device_count(),
+    batch_size=batch_size,
     cross_documents=True,
     seed=None,
-    host_index=jax.process_index(),
-    host_count=jax.process_count(),
+    rows=sharding.host_rows(mesh, batch_size),
   )
   with sharding.use(mesh):
     evaluate = perplexity.perplexity_fn(
       models.new(config), mesh, split, facts['words']
     )
-    scores = evaluate({'gpt': jax.tree.map(jnp.asarray, params['gpt'])})
-  print(
-    json.dumps(
-      {'data': data, 'split': _SPLIT.value, 'step': step, **facts, **scores}
-      | {'shards': len(facts['shards'])}
+    whole = sharding.replicated(mesh)
+    scores = evaluate(
+      {'gpt': jax.tree.map(lambda x: sharding.put(x, whole), params['gpt'])}
     )
-  )
+  if jax.process_index() == 0:
+    print(
+      json.dumps(
+        {'data': data, 'split': _SPLIT.value, 'step': step, **facts, **scores}
+        | {'shards': len(facts['shards'])}
+      )
+    )
 
 
 def _trained_on(workdir: str) -> str:

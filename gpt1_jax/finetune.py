@@ -18,7 +18,7 @@ each in WORKDIR/TASK. In both what is finished is not run again.
 from absl import flags
 from ml_collections import config_flags
 
-from gpt1_jax import command
+from gpt1_jax import command, hosts
 from gpt1_jax.finetuning import suite
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -37,7 +37,8 @@ _WORKDIR = flags.DEFINE_string(
 def main(argv: list[str]) -> None:
   del argv
   command.keep_memory()
-  suite.finetune(_CONFIG.value.to_dict(), _WORKDIR.value)
+  with hosts.connected():
+    suite.finetune(_CONFIG.value.to_dict(), _WORKDIR.value)
 
 
 if __name__ == '__main__':

@@ -18,7 +18,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from gpt1_jax import command
+from gpt1_jax import command, hosts
 from gpt1_jax.data import shards, tokenizer as tokenizer_lib, windows
 from gpt1_jax.model import models
 from gpt1_jax.train import (
@@ -55,7 +55,8 @@ _EXECUTABLE = flags.DEFINE_string(
 def main(argv: list[str]) -> None:
   del argv
   command.keep_memory()
-  pretrain(_CONFIG.value.to_dict(), _WORKDIR.value, _EXECUTABLE.value)
+  with hosts.connected():
+    pretrain(_CONFIG.value.to_dict(), _WORKDIR.value, _EXECUTABLE.value)
 
 
 def pretrain(
@@ -73,16 +74,16 @@ def pretrain(
   meta = shards.read_meta(settings.data.path)
   tokenizer = tokenizer_lib.load(settings.data.path)
   model_config = pretraining.model_config(settings, tokenizer.vocab_size)
-  train, validation = _open(settings.data, model_config.n_ctx)
+  mesh = command.fill(
+    'mesh', sharding.make_mesh, settings.mesh, devices=jax.devices()
+  )
+  train, validation = _open(settings.data, model_config.n_ctx, mesh)
   num_steps = command.num_steps(
     settings.train.num_steps,
     settings.train.num_epochs,
     train.num_windows / settings.data.batch_size,
   )
   # 2. Everything that can be refused is refused before any computation.
-  mesh = command.fill(
-    'mesh', sharding.make_mesh, settings.mesh, devices=jax.devices()
-  )
   program = pretraining.build(settings, model_config, mesh, num_steps)
   if executable:
     program = executable_lib.load(executable, program, config)
@@ -93,7 +94,8 @@ def pretrain(
   parameters = models.num_parameters(model_config)
   counts = {'parameters': parameters, 'num_steps': num_steps}
   run.start(workdir, 'pretrain', config, {**facts, **counts})
-  tokenizer.save(f'{workdir}/tokenizer')
+  if jax.process_index() == 0:
+    tokenizer.save(f'{workdir}/tokenizer')
   held_out = meta['splits']['validation']
   evaluate = perplexity.perplexity_fn(
     program.model, mesh, validation, held_out['words']
@@ -160,7 +162,7 @@ def _fit(
 
 
 def _open(
-  data: pretraining.DataSettings, n_ctx: int
+  data: pretraining.DataSettings, n_ctx: int, mesh: jax.sharding.Mesh
 ) -> tuple[windows.Windows, windows.Windows]:
   """Windows of the training split, shuffled, and of the other, in order."""
   train, validation = (
@@ -171,8 +173,7 @@ def _open(
       batch_size=data.batch_size,
       cross_documents=data.cross_documents,
       seed=seed,
-      host_index=jax.process_index(),
-      host_count=jax.process_count(),
+      rows=sharding.host_rows(mesh, data.batch_size),
     )
     for split, seed in (('train', data.seed), ('validation', None))
   )

@@ -175,10 +175,8 @@ def test_windows_are_a_function_of_the_step(data):
   options = {'n_ctx': 32, 'cross_documents': True}
   whole = windows.Windows(data, 'train', batch_size=8, seed=1, **options)
   halves = [
-    windows.Windows(
-      data, 'train', batch_size=8, seed=1, host_index=i, host_count=2, **options
-    )
-    for i in (0, 1)
+    windows.Windows(data, 'train', batch_size=8, seed=1, rows=rows, **options)
+    for rows in (range(4), range(4, 8))
   ]
   seen = []
   for step in range(whole.num_windows // 8):

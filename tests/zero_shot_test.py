@@ -123,7 +123,7 @@ def questions_of(run, folder, names=()):
 def scored(run, questions, step=STEPS[0], batch_size=8):
   params, model = load(run, step)
   packed, firsts = zero_shot.pack(questions, MODEL['n_ctx'])
-  sequences = scoring.Sequences(packed, firsts, batch_size)
+  sequences = scoring.Sequences(packed, firsts, batch_size, range(batch_size))
   mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
   with sharding.use(mesh):
     score = scoring.score_fn(model, mesh)
@@ -186,7 +186,7 @@ def test_batches_do_not_matter(run, folder, monkeypatch):
 def test_every_sequence_is_in_one_batch(run, folder):
   questions = questions_of(run, folder)
   packed, firsts = zero_shot.pack(questions, MODEL['n_ctx'])
-  sequences = scoring.Sequences(packed, firsts, 8)
+  sequences = scoring.Sequences(packed, firsts, 8, range(8))
   seen = {}
   for batch in sequences:
     for row, index in enumerate(batch['index']):
@@ -576,7 +576,7 @@ def test_errors(run, folder, tmp_path, change, names, expected):
 def test_a_checkpoint_that_has_diverged(run, folder):
   questions = questions_of(run, folder, ['sst2'])
   packed, firsts = zero_shot.pack(questions, MODEL['n_ctx'])
-  sequences = scoring.Sequences(packed, firsts, 8)
+  sequences = scoring.Sequences(packed, firsts, 8, range(8))
   params, model = load(run, 3)
   params = jax.tree.map(lambda x: np.full_like(x, np.nan), params)
   mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)

@@ -145,8 +145,7 @@ class Batches:
     seed: int = 0,
     lengths: Iterable[int] = (),
     train: bool = False,
-    host_index: int = 0,
-    host_count: int = 1,
+    rows: Sequence[int] | None = None,
     drop_last: bool = False,
   ):
     """Plans the batches; nothing is padded before it is asked for.
@@ -158,19 +157,17 @@ class Batches:
       lengths: widths T that may be compiled; those at or above n_ctx stand
         for n_ctx, which is always one of them.
       train: shuffle anew each epoch; else file order within each width.
-      host_index: this host.
-      host_count: hosts; each gets batch_size / host_count rows of a batch.
+      rows: which rows of each batch are laid out here; None: all.
       drop_last: leave out, each epoch, the examples that do not fill a last
         batch (training only; C: train.py), instead of padding it.
 
     Raises:
-      UserError: batch_size is not a multiple of host_count, no lengths fit, or
-        no batch is full and drop_last leaves none.
+      UserError: batch_size is below 1, no lengths fit, or no batch is full and
+        drop_last leaves none.
     """
-    if batch_size < 1 or batch_size % host_count:
+    if batch_size < 1:
       raise errors.UserError(
-        f'config.data.batch_size is {batch_size}: it must be a positive '
-        f'multiple of the {host_count} hosts'
+        f'config.data.batch_size is {batch_size}: at least 1'
       )
     lengths = list(lengths)
     if any(length < 1 for length in lengths):
@@ -194,8 +191,7 @@ class Batches:
     self._batch_size, self._seed, self._train = batch_size, seed, train
     self._count = count  # examples of an epoch
     self._targets = features.targets()
-    per_host = batch_size // host_count
-    self._rows = slice(host_index * per_host, (host_index + 1) * per_host)
+    self._rows = list(range(batch_size) if rows is None else rows)
     self._plan: tuple[int, np.ndarray] = (-1, np.empty(0))
 
   def batch(self, step: int) -> dict[str, np.ndarray]:

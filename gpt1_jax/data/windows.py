@@ -5,6 +5,8 @@ step takes, and this host reads only its rows of them. So resuming is restoring
 the step, and the number of hosts may change.
 """
 
+from collections.abc import Sequence
+
 import grain
 import numpy as np
 
@@ -31,8 +33,7 @@ class Windows:
     batch_size: int,
     cross_documents: bool,
     seed: int | None,
-    host_index: int = 0,
-    host_count: int = 1,
+    rows: Sequence[int] | None = None,
   ):
     """Opens the shards.
 
@@ -47,22 +48,16 @@ class Windows:
         contiguous sequences); None reads in order, once, with windows that
         overlap by one token, so that every token but the first is a target
         exactly once.
-      host_index, host_count: which rows of each batch are read here.
+      rows: which rows of each batch are read here; None: all.
 
     Raises:
-      UserError: the batch does not divide over the hosts, or the split is
-        shorter than one window.
+      UserError: the split is shorter than one window.
     """
-    if batch_size % host_count:
-      raise UserError(
-        f'data.batch_size {batch_size} does not divide over {host_count} hosts'
-      )
     self._source = _Source(
       shards.Tokens(path, split), n_ctx, cross_documents, int(seed is None)
     )
     self._batch_size = batch_size
-    self._rows = batch_size // host_count
-    self._first_row = self._rows * host_index
+    self._rows = range(batch_size) if rows is None else rows
     self._shuffled = seed is not None
     self.num_windows = len(self._source)
     if not self.num_windows:
@@ -77,9 +72,9 @@ class Windows:
 
   def batch(self, step: int) -> dict[str, np.ndarray]:
     """This host's rows: tokens int32 [rows, T], weights float32 [rows, T]."""
-    start = step * self._batch_size + self._first_row
     rows = []
-    for i in range(start, start + self._rows):
+    for row in self._rows:
+      i = step * self._batch_size + row
       if self._shuffled or i < self.num_windows:
         rows.append(self._dataset[i])
       else:

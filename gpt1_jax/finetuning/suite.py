@@ -72,9 +72,10 @@ def _all(config: dict[str, Any], workdir: str) -> dict[str, Any]:
   path = config['data'].get('path')
   results: dict[str, Any] = {}
   for name in tasks.TWELVE:
-    if not sources.is_tfds(path) and not sources.has(
+    missing = not sources.is_tfds(path) and not sources.has(
       tasks.TASKS[name], path, 'train'
-    ):
+    )
+    if missing and jax.process_index() == 0:
       print(f'{name}: not found in {path}; the other tasks are run')
   for name in tasks.TWELVE:
     one, folder = {**config, 'task': name}, f'{workdir}/{name}'
@@ -82,7 +83,8 @@ def _all(config: dict[str, Any], workdir: str) -> dict[str, Any]:
       results[name] = finished(folder, one) or finetune(one, folder)
     except UserError as error:
       results[name] = {'error': str(error)}
-      print(f'{name}: {error}')
+      if jax.process_index() == 0:
+        print(f'{name}: {error}')
     if jax.process_index() == 0:
       _write_summary(pathlib.Path(workdir), results)
   table = summary.markdown(results)

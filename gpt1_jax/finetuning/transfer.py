@@ -104,15 +104,16 @@ def transfer(pretrained: Any, params: Any, layers: int) -> Any:
       embeddings are always taken (P §5, Figure 2 left).
   """
   body = dict(pretrained['gpt'])
+  fresh = params['gpt']
   if 'h' in body and layers < len(body['h']['ln_1']['bias']):  # stacked blocks
     body['h'] = jax.tree.map(
       lambda old, new: np.concatenate([old[:layers], new[layers:]]),
       body['h'],
-      jax.device_get(params['gpt']['h']),
+      sharding.gather(fresh['h']),
     )
-  fresh = jax.device_get(params['gpt']['tokens_embed'])
   rows = body['tokens_embed'].shape[0]
-  body['tokens_embed'] = np.concatenate([body['tokens_embed'], fresh[rows:]])
+  specials = sharding.gather(fresh['tokens_embed'])[rows:]
+  body['tokens_embed'] = np.concatenate([body['tokens_embed'], specials])
   return {**params, 'gpt': sharding.like(body, params['gpt'])}
 
 

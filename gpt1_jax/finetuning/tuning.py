@@ -93,6 +93,9 @@ class Tuning:
     at_least_one = ('log_every', 'keep', 'microbatches', 'seeds')
     command.positive('train', parts['train'], *at_least_one)
     head_settings = command.fill('head', transfer.HeadSettings, parts['head'])
+    self._mesh = command.fill(
+      'mesh', sharding.make_mesh, parts['mesh'], devices=jax.devices()
+    )
     # 1. The task, and the run whose shape (and weights) are taken.
     self.task = tasks.resolve(config['task'])
     source, self._pretrained, self._model_config = transfer.source(config)
@@ -118,9 +121,6 @@ class Tuning:
       self.settings.num_steps,
       self.settings.num_epochs,
       self._batches['train'].steps_per_epoch,
-    )
-    self._mesh = command.fill(
-      'mesh', sharding.make_mesh, parts['mesh'], devices=jax.devices()
     )
     optimizer, rate = command.fill(
       'optim',
@@ -183,7 +183,8 @@ class Tuning:
     """
     config = one_seed(self.config, number)
     run.start(workdir, 'finetune', config, self.facts)
-    self._tokenizer.save(f'{workdir}/tokenizer')
+    if jax.process_index() == 0:
+      self._tokenizer.save(f'{workdir}/tokenizer')
     with sharding.use(self._mesh):
       state = self._fit(workdir, config['train']['seed'], number)
       # The best checkpoint on the dev set is the one that counts.
@@ -251,8 +252,7 @@ class Tuning:
       seed,
       self._data.lengths,
       train=split == 'train',
-      host_index=jax.process_index(),
-      host_count=jax.process_count(),
+      rows=sharding.host_rows(self._mesh, self._data.batch_size),
       drop_last=self._data.drop_last,
     )
 

@@ -220,7 +220,9 @@ class GPT(nn.Module):
       positions = positions_embed_TD[:T]
     else:
       positions = positions_embed_TD[starts_B[:, None] + jnp.arange(T)]
-    h_BTD = tokens_embed_VD[tokens_BT] + positions
+    # Whole rows on every device: each looks up its own part of the batch.
+    rows_VD = nn.with_logical_constraint(tokens_embed_VD, ('vocab', None))
+    h_BTD = rows_VD[tokens_BT] + positions
     if c.embedding_dropout == 'sum':
       h_BTD = dropout.dropout(
         h_BTD, c.embd_pdrop, seed_2, embedding_site, rows_B

@@ -124,7 +124,9 @@ class LSTM(nn.Module):
       (c.token_rows, c.n_embd),
       jnp.float32,
     )
-    x_BTD = tokens_embed_VD[tokens_BT]
+    # Whole rows on every device: each looks up its own part of the batch.
+    rows_VD = nn.with_logical_constraint(tokens_embed_VD, ('vocab', None))
+    x_BTD = rows_VD[tokens_BT]
     x_BTD = drop(x_BTD, c.embd_pdrop, dropout.EMBEDDING).astype(dtype)
     x_BTD = nn.with_logical_constraint(x_BTD, ('batch', None, None))
     cell = nn.OptimizedLSTMCell(

@@ -58,8 +58,9 @@ def fit(
   scores = None
   waiting = None  # metrics of the update before, read one step late
   for step, batch in _prefetch(batch_fn, first, num_steps):
-    tokens = int(batch['tokens'].size) * jax.process_count()
-    state, metrics = train_step(state, sharding.put_batch(batch, mesh))
+    batch = sharding.put_batch(batch, mesh)
+    tokens = batch['tokens'].size
+    state, metrics = train_step(state, batch)
     done = step + 1
     if waiting:
       _read(*waiting, log, log_every, num_steps)

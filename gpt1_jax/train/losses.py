@@ -4,13 +4,18 @@ Every loss here is a sum over examples; the step divides by their number, so
 that microbatches, padding and hosts change nothing.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
+from jax.sharding import PartitionSpec
 
 from gpt1_jax.model.linear import einsum
+from gpt1_jax.train.sharding import BATCH_AXES, VOCAB_AXIS
 
-# Tokens whose logits are alive at a time; a whole batch of them in float32
-# would be the largest array of the program.
+# Tokens whose logits are alive at a time on a device; a whole batch of them in
+# float32 would be the largest array of the program.
 CHUNK_TOKENS = 2048
 # Of the LM loss in fine-tuning; see `lm_weights`.
 LM_REDUCTIONS = ('tokens', 'sequences')
@@ -38,8 +43,46 @@ def lm_loss(
   """
   targets_BT = jnp.roll(tokens_BT, -1, axis=1)
   weights_BT = jnp.roll(weights_BT.at[:, 0].set(0.0), -1, axis=1)
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.size <= 1:
+    return _nll_sum(None, None, h_BTD, embed_VD, targets_BT, weights_BT)
+  # Each device takes its rows of the batch and, of a mesh's tensor axis, its
+  # part of the vocabulary, made to divide by rows that are masked. The matrix's
+  # gradient is summed over the batch once, after all chunks.
+  V, axis = embed_VD.shape[0], None
+  rows, vocab = PartitionSpec(BATCH_AXES), PartitionSpec()
+  if mesh.shape[VOCAB_AXIS] > 1:
+    axis, vocab = VOCAB_AXIS, PartitionSpec(VOCAB_AXIS)
+    padding = -V % mesh.shape[axis]
+    embed_VD = jnp.pad(embed_VD, ((0, padding), (0, 0)))
+    # As the parameter is, so that its gradient is gathered once.
+    embed_VD = nn.with_logical_constraint(embed_VD, ('vocab', 'embed'))
+
+  def local(h_BTD, embed_VD, targets_BT, weights_BT):
+    embed_VD = jax.lax.pcast(embed_VD, BATCH_AXES, to='varying')
+    total = _nll_sum(axis, V, h_BTD, embed_VD, targets_BT, weights_BT)
+    return jax.lax.psum(total, BATCH_AXES)
+
+  return jax.shard_map(
+    local, in_specs=(rows, vocab, rows, rows), out_specs=PartitionSpec()
+  )(h_BTD, embed_VD, targets_BT, weights_BT)
+
+
+def _nll_sum(axis, num_rows, h_BTD, embed_VD, targets_BT, weights_BT):
+  """Sum of weights * nll, in chunks of whole columns.
+
+  Args:
+    axis: of the mesh, over which the rows of embed_VD are spread, or None.
+    num_rows: of the vocabulary, without padding; None: on one device.
+    h_BTD, embed_VD, targets_BT, weights_BT: this device's part.
+  """
   return _chunked_nll(
-    _chunks(h_BTD), embed_VD, _chunks(targets_BT), _chunks(weights_BT)
+    axis,
+    num_rows,
+    _chunks(h_BTD),
+    embed_VD,
+    _chunks(targets_BT),
+    _chunks(weights_BT),
   )
 
 
@@ -54,8 +97,7 @@ def token_log_probs(
   targets_BT = jnp.roll(tokens_BT, -1, axis=1)
 
   def one(chunk):
-    nll_BC, _, _ = _nll(chunk[0], embed_VD, chunk[1])
-    return nll_BC
+    return _nll(None, None, chunk[0], embed_VD, chunk[1])[0]
 
   nll_NBC = jax.lax.map(one, (_chunks(h_BTD), _chunks(targets_BT)))
   nll_BT = jnp.moveaxis(nll_NBC, 0, 1).reshape(B, -1)[:, :T]
@@ -74,46 +116,59 @@ def _chunks(x: jax.Array) -> jax.Array:
   return jnp.moveaxis(x, 1, 0)
 
 
-@jax.custom_vjp
-def _chunked_nll(h_NBCD, embed_VD, targets_NBC, weights_NBC):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _chunked_nll(axis, num_rows, h_NBCD, embed_VD, targets_NBC, weights_NBC):
   """Sum of weights * nll over N chunks, logits of one chunk at a time."""
 
   def one(total, chunk):
     h_BCD, targets_BC, weights_BC = chunk
-    nll_BC, _, _ = _nll(h_BCD, embed_VD, targets_BC)
+    nll_BC, _, _, _ = _nll(axis, num_rows, h_BCD, embed_VD, targets_BC)
     return total + jnp.sum(nll_BC * weights_BC), None
 
   total, _ = jax.lax.scan(
-    one, jnp.float32(0), (h_NBCD, targets_NBC, weights_NBC)
+    one,
+    _zeros(BATCH_AXES if num_rows else ()),
+    (h_NBCD, targets_NBC, weights_NBC),
   )
   return total
 
 
-def _chunked_nll_fwd(h_NBCD, embed_VD, targets_NBC, weights_NBC):
+def _chunked_nll_fwd(
+  axis, num_rows, h_NBCD, embed_VD, targets_NBC, weights_NBC
+):
   """The sum and, while the logits are at hand, its gradients."""
 
   def one(carry, chunk):
     total, d_embed_VD = carry
     h_BCD, targets_BC, weights_BC = chunk
-    nll_BC, logits_BCV, lse_BC = _nll(h_BCD, embed_VD, targets_BC)
+    nll_BC, logits_BCV, lse_BC, places_BC = _nll(
+      axis, num_rows, h_BCD, embed_VD, targets_BC
+    )
     probs_BCV = jnp.exp(logits_BCV - lse_BC[..., None])
-    hit_BCV = targets_BC[..., None] == jnp.arange(embed_VD.shape[0])
+    hit_BCV = places_BC[..., None] == jnp.arange(embed_VD.shape[0])
     d_logits_BCV = (probs_BCV - hit_BCV) * weights_BC[..., None]
     d_logits_BCV = d_logits_BCV.astype(h_BCD.dtype)
     d_h_BCD = einsum('BCV,VD->BCD', d_logits_BCV, embed_VD)
     d_embed_VD += einsum('BCV,BCD->VD', d_logits_BCV, h_BCD)
     total += jnp.sum(nll_BC * weights_BC)
-    return (total, d_embed_VD), (d_h_BCD.astype(h_BCD.dtype), nll_BC)
+    return (total, d_embed_VD), (d_h_BCD, nll_BC)
 
+  varying = BATCH_AXES if num_rows else ()
   (total, d_embed_VD), (d_h_NBCD, nll_NBC) = jax.lax.scan(
     one,
-    (jnp.float32(0), jnp.zeros_like(embed_VD)),
+    (
+      _zeros(varying),
+      _zeros((*varying, axis) if axis else varying, embed_VD.shape),
+    ),
     (h_NBCD, targets_NBC, weights_NBC),
   )
-  return total, (d_h_NBCD, d_embed_VD, nll_NBC)
+  if axis:
+    d_h_NBCD = jax.lax.psum(d_h_NBCD, axis)
+  return total, (d_h_NBCD.astype(h_NBCD.dtype), d_embed_VD, nll_NBC)
 
 
-def _chunked_nll_bwd(residuals, g):
+def _chunked_nll_bwd(axis, num_rows, residuals, g):
+  del axis, num_rows
   d_h_NBCD, d_embed_VD, nll_NBC = residuals
   return (
     (g * d_h_NBCD).astype(d_h_NBCD.dtype),
@@ -126,13 +181,43 @@ def _chunked_nll_bwd(residuals, g):
 _chunked_nll.defvjp(_chunked_nll_fwd, _chunked_nll_bwd)
 
 
-def _nll(h_BCD, embed_VD, targets_BC):
+def _nll(axis, num_rows, h_BCD, embed_VD, targets_BC):
+  """Nll, this device's logits, their logsumexp, where targets stand in them."""
   logits_BCV = einsum('BCD,VD->BCV', h_BCD, embed_VD)
-  lse_BC = jax.nn.logsumexp(logits_BCV, axis=-1)
-  picked_BC = jnp.take_along_axis(logits_BCV, targets_BC[..., None], axis=-1)[
-    ..., 0
-  ]
-  return lse_BC - picked_BC, logits_BCV, lse_BC
+  if axis is None:
+    lse_BC = jax.nn.logsumexp(logits_BCV, axis=-1)
+    return (
+      lse_BC - _pick(logits_BCV, targets_BC),
+      logits_BCV,
+      lse_BC,
+      targets_BC,
+    )
+  V = embed_VD.shape[0]
+  start = jax.lax.axis_index(axis) * V
+  real_V = start + jnp.arange(V) < num_rows
+  logits_BCV = jnp.where(real_V, logits_BCV, -jnp.inf)
+  places_BC = targets_BC - start
+  here_BC = (places_BC >= 0) & (places_BC < V)
+  picked_BC = _pick(logits_BCV, jnp.clip(places_BC, 0, V - 1))
+  picked_BC = jnp.where(here_BC, picked_BC, 0.0)
+  part_BC = jax.nn.logsumexp(logits_BCV, axis=-1)
+  most_BC = jax.lax.pmax(part_BC, axis)
+  sum_BC, picked_BC = jax.lax.psum(
+    (jnp.exp(part_BC - most_BC), picked_BC), axis
+  )
+  lse_BC = most_BC + jnp.log(sum_BC)
+  return lse_BC - picked_BC, logits_BCV, lse_BC, places_BC
+
+
+def _pick(logits_BCV, places_BC):
+  """The logit at each place."""
+  return jnp.take_along_axis(logits_BCV, places_BC[..., None], -1)[..., 0]
+
+
+def _zeros(axes, shape=()):
+  """What a scan starts from that adds to it values that differ along axes."""
+  zeros = jnp.zeros(shape, jnp.float32)
+  return jax.lax.pcast(zeros, axes, to='varying') if axes else zeros
 
 
 def task_loss(

@@ -10,6 +10,9 @@ import pathlib
 import subprocess
 from typing import Any
 
+import jax
+from jax.experimental import multihost_utils
+
 from gpt1_jax import revision
 from gpt1_jax.errors import UserError
 
@@ -43,6 +46,8 @@ def write_text(path: pathlib.Path | str, text: str) -> None:
 def start(workdir: str, command: str, config: dict[str, Any], facts: dict):
   """Makes the run's folder, or checks that the one there is the same run.
 
+  Every host looks before one of them writes, and none goes on before it has.
+
   Args:
     workdir: the run.
     command: 'pretrain' or 'finetune'.
@@ -52,26 +57,38 @@ def start(workdir: str, command: str, config: dict[str, Any], facts: dict):
   Raises:
     UserError: the folder holds another run; the message names what differs.
   """
-  directory = pathlib.Path(workdir)
-  directory.mkdir(parents=True, exist_ok=True)
   config = json.loads(json.dumps(config))
-  path = directory / 'config.json'
-  if path.exists():
-    there = load(workdir)
-    if there['command'] != command:
-      raise UserError(
-        f'{workdir}: holds a {there["command"]} run; give another --workdir'
-      )
-    different = _differences(_complete(there['config']), _complete(config))
-    if different:
-      raise UserError(
-        f'{workdir}: holds a run with another {", ".join(different)}; '
-        'give another --workdir or the same configuration'
-      )
-    return
-  write_json(
-    path, {'command': command, 'config': config, 'commit': commit(), **facts}
-  )
+  path = pathlib.Path(workdir) / 'config.json'
+  there = path.exists()
+  if there:
+    _check_same(workdir, command, config)
+  _meet('looked at', path)
+  if not there and jax.process_index() == 0:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(
+      path, {'command': command, 'config': config, 'commit': commit(), **facts}
+    )
+  _meet('wrote', path)
+
+
+def _check_same(workdir: str, command: str, config: dict[str, Any]) -> None:
+  there = load(workdir)
+  if there['command'] != command:
+    raise UserError(
+      f'{workdir}: holds a {there["command"]} run; give another --workdir'
+    )
+  different = _differences(_complete(there['config']), _complete(config))
+  if different:
+    raise UserError(
+      f'{workdir}: holds a run with another {", ".join(different)}; '
+      'give another --workdir or the same configuration'
+    )
+
+
+def _meet(what: str, path: pathlib.Path) -> None:
+  """Waits until all hosts are here."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(f'{what} {path}')
 
 
 def load(workdir: str) -> dict[str, Any]:

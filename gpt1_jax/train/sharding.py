@@ -19,8 +19,13 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from gpt1_jax.errors import UserError
 
 MESH_AXES = ('data', 'fsdp', 'tensor')
+BATCH_AXES = ('data', 'fsdp')
+# Of the softmax over the vocabulary (losses.py), which pads the rows to divide.
+# The matrix itself is stored in its 40,478 rows, which nothing but 2, 37 and
+# 547 divide: cut along embed, checkpoints are alike on every mesh.
+VOCAB_AXIS = 'tensor'
 LOGICAL_AXIS_RULES = (
-  ('batch', ('data', 'fsdp')),
+  ('batch', BATCH_AXES),
   ('embed', 'fsdp'),
   ('heads', 'tensor'),
   ('mlp', 'tensor'),
@@ -130,31 +135,18 @@ def check_divides(
       )
 
 
-def init_state(
-  init: Callable[[], Any], mesh: jax.sharding.Mesh
-) -> tuple[Any, Any]:
-  """Runs `init()` so that its arrays are born sharded.
-
-  Args:
-    init: makes a tree whose parameters are boxed with logical axis names.
-    mesh: in force.
-
-  Returns:
-    The tree, unboxed, and its shardings.
-  """
-  make, shardings = jit_init(init, mesh)
-  return make(), shardings
-
-
 def jit_init(
   init: Callable[..., Any], mesh: jax.sharding.Mesh, *args: Any
 ) -> tuple[Callable[..., Any], Any]:
-  """`init(*args)` compiled for a mesh, and its shardings; see `init_state`.
+  """`init(*args)` compiled so that its arrays are born sharded.
 
   Args:
     init: makes a tree whose parameters are boxed with logical axis names.
     mesh: in force.
     *args: arrays, such as a seed; others of their kind are not compiled again.
+
+  Returns:
+    The function, whose tree is unboxed, and the tree's shardings.
   """
   shardings = state_shardings(jax.eval_shape(init, *args), mesh)
   make = jax.jit(lambda *args: nn.unbox(init(*args)), out_shardings=shardings)
@@ -169,7 +161,7 @@ def state_shardings(abstract: Any, mesh: jax.sharding.Mesh) -> Any:
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
   """Rows of a batch over data and fsdp."""
-  return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+  return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
@@ -186,17 +178,76 @@ def abstract(tree: Any, shardings: Any) -> Any:
   )
 
 
+def host_rows(mesh: jax.sharding.Mesh, batch_size: int) -> list[int]:
+  """Rows of the global batch that this host's devices hold, in order.
+
+  Hosts that share a row, as they do where tensor spans hosts, each read it.
+
+  Raises:
+    UserError: the batch does not divide over the mesh.
+  """
+  parts = mesh.shape['data'] * mesh.shape['fsdp']
+  if batch_size % parts:
+    raise UserError(
+      f'data.batch_size {batch_size} does not divide over data x fsdp = '
+      f'{parts} devices: change one of them'
+    )
+  rows = batch_size // parts
+  return [
+    part * rows + row for part in _host_parts(mesh) for row in range(rows)
+  ]
+
+
 def put_batch(
   batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh
 ) -> dict[str, jax.Array]:
-  """This host's rows → global arrays."""
+  """This host's rows (`host_rows`) → global arrays."""
   sharding = batch_sharding(mesh)
-  return {
-    name: jax.make_array_from_process_local_data(sharding, rows)
-    for name, rows in batch.items()
-  }
+  here = _host_parts(mesh)
+  parts = mesh.shape['data'] * mesh.shape['fsdp']
+
+  def put(local):
+    rows = len(local) // len(here)
+
+    def part(index):
+      place = here.index((index[0].start or 0) // rows) * rows
+      return local[place : place + rows]
+
+    shape = (rows * parts, *local.shape[1:])
+    return jax.make_array_from_callback(shape, sharding, part)
+
+  return {name: put(local) for name, local in batch.items()}
+
+
+def _host_parts(mesh: jax.sharding.Mesh) -> list[int]:
+  """Which parts of a batch, cut over data x fsdp, this host's devices hold."""
+  parts = mesh.devices.reshape(-1, mesh.shape['tensor'])
+  here = jax.process_index()
+  return [
+    part
+    for part, devices in enumerate(parts)
+    if any(device.process_index == here for device in devices)
+  ]
 
 
 def like(tree: Any, placed: Any) -> Any:
   """Numpy arrays → arrays with the shardings of `placed`, a tree alike."""
-  return jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), tree, placed)
+  return jax.tree.map(lambda x, y: put(x, y.sharding), tree, placed)
+
+
+def gather(tree: Any) -> Any:
+  """Arrays → numpy, whole, on every host."""
+
+  def whole(x):
+    if not x.is_fully_addressable:
+      everywhere = replicated(x.sharding.mesh)
+      x = jax.jit(lambda x: x, out_shardings=everywhere)(x)
+    return jax.device_get(x)
+
+  return jax.tree.map(whole, tree)
+
+
+def put(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
+  """An array that every host has whole → its parts on this host's devices."""
+  x = np.asarray(x)
+  return jax.make_array_from_callback(x.shape, sharding, lambda i: x[i])

@@ -99,29 +99,6 @@ def dropout_seed(seed: int, step: jax.Array) -> jax.Array:
   return jax.random.key_data(key)
 
 
-def jit_train_step(
-  loss_fn: LossFn,
-  optimizer: optax.GradientTransformation,
-  rate: Callable[[jax.Array], jax.Array],
-  state_shardings: Any,
-  batch_sharding: jax.sharding.NamedSharding,
-  *,
-  microbatches: int,
-  seed: int,
-) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
-  """`train_step` compiled for a mesh: (state, batch), the state donated."""
-  step = jit_seeded_step(
-    loss_fn,
-    optimizer,
-    rate,
-    state_shardings,
-    batch_sharding,
-    microbatches=microbatches,
-  )
-  placed = place_seed(seed, batch_sharding.mesh)
-  return lambda state, batch: step(state, batch, placed)
-
-
 def jit_seeded_step(
   loss_fn: LossFn,
   optimizer: optax.GradientTransformation,
@@ -165,7 +142,7 @@ def place_seed(seed: int, mesh: jax.sharding.Mesh) -> jax.Array:
   """
   if not 0 <= seed < 2**31:
     raise UserError(f'config.train.seed is {seed}: from 0 to {2**31 - 1}')
-  return jax.device_put(np.uint32(seed), sharding.replicated(mesh))
+  return sharding.put(np.uint32(seed), sharding.replicated(mesh))
 
 
 def pretrain_loss(model: models.Model) -> LossFn:

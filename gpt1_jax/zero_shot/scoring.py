@@ -5,7 +5,7 @@ each width of a batch, for all tasks and all checkpoints.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -26,7 +26,11 @@ class Sequences:
   """All sequences in batches of like length; this host's rows of them."""
 
   def __init__(
-    self, packed: features_lib.Features, firsts: np.ndarray, batch_size: int
+    self,
+    packed: features_lib.Features,
+    firsts: np.ndarray,
+    batch_size: int,
+    rows: Sequence[int],
   ):
     """Plans the batches.
 
@@ -34,14 +38,11 @@ class Sequences:
       packed: of `zero_shot.pack`.
       firsts: int64 [N], where the scored tokens of each begin.
       batch_size: over all hosts.
+      rows: of each batch, which are laid out here.
     """
     self._firsts = firsts
     self._batches = features_lib.Batches(
-      packed,
-      batch_size,
-      lengths=WIDTHS,
-      host_index=jax.process_index(),
-      host_count=jax.process_count(),
+      packed, batch_size, lengths=WIDTHS, rows=rows
     )
     self.num_sequences = packed.num_examples
     self.num_batches = self._batches.steps_per_epoch
@@ -79,7 +80,7 @@ def score_fn(model: models.Model, mesh: jax.sharding.Mesh) -> Score:
   Raises (when called):
     UserError: a sum is not finite.
   """
-  replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  replicated = sharding.replicated(mesh)
 
   @functools.partial(jax.jit, out_shardings=replicated)
   def forward(params, batch):
@@ -89,7 +90,7 @@ def score_fn(model: models.Model, mesh: jax.sharding.Mesh) -> Score:
     return jnp.sum(log_probs_BT * batch['weights'], axis=1), batch['index']
 
   def score(params, sequences, progress):
-    params = jax.device_put(params, replicated)
+    params = jax.tree.map(lambda x: sharding.put(x, replicated), params)
     out = np.full(sequences.num_sequences, np.nan)
     waiting = None  # read one batch late, so that the device does not stall
 

@@ -58,9 +58,12 @@ def evaluate(
   config = models.read(meta['model'])
   questions = read(path, names, tokenizer_lib.load(workdir), config.n_ctx)
   packed, firsts = zero_shot.pack(questions, config.n_ctx)
-  sequences = scoring.Sequences(packed, firsts, batch_size * jax.device_count())
-  rows, commit = [], run_lib.commit()
   mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
+  batch_size *= jax.device_count()
+  sequences = scoring.Sequences(
+    packed, firsts, batch_size, sharding.host_rows(mesh, batch_size)
+  )
+  rows, commit = [], run_lib.commit()
   with (
     sharding.use(mesh),
     progress.Progress(

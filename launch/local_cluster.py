@@ -1,0 +1,164 @@
+r"""A job of several processes on this machine: a pod in small.
+
+  python launch/local_cluster.py --processes=4 --devices_per_process=2 -- \
+      python -m gpt1_jax.pretrain --config=configs/pretrain.py:tiny ...
+
+Each process has its own CPU devices, and they speak through Gloo. A line of
+output carries the number of its process. When one ends badly, all are ended.
+"""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+from absl import app, flags
+
+_PROCESSES = flags.DEFINE_integer(
+  'processes', 2, 'Processes, each of which is a host.', lower_bound=1
+)
+_DEVICES = flags.DEFINE_integer(
+  'devices_per_process', 1, 'CPU devices of each.', lower_bound=1
+)
+_GRACE = flags.DEFINE_float(
+  'grace',
+  2.0,
+  'Seconds that the others have to end by themselves when one ends badly, and '
+  'again between being asked to end and being killed.',
+  lower_bound=0.0,
+)
+
+_FLAG = '--xla_force_host_platform_device_count'
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) < 2:
+    _say('no command: ... -- python -m gpt1_jax.pretrain ...')
+    sys.exit(1)
+  sys.exit(run(argv[1:], _PROCESSES.value, _DEVICES.value, _GRACE.value))
+
+
+def run(
+  words: Sequence[str], processes: int, devices: int, grace: float
+) -> int:
+  """Runs a command in several processes and waits for all.
+
+  Args:
+    words: the command.
+    processes, devices: how many, and of how many devices each.
+    grace: see the flag.
+
+  Returns:
+    0 if all ended well, else 1.
+  """
+  port = _free_port()
+  running = []
+  for index in range(processes):
+    try:
+      process = subprocess.Popen(
+        words,
+        env=_environment(index, processes, devices, port),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+      )
+    except OSError:
+      _end(running, grace)
+      raise
+    running.append(process)
+  readers = [
+    threading.Thread(target=_copy, args=(index, process), daemon=True)
+    for index, process in enumerate(running)
+  ]
+  for reader in readers:
+    reader.start()
+  try:
+    failed = _first_failure(running)
+    if failed is not None:
+      _say(
+        f'process {failed} of {processes} {_ending(running[failed])}: ending '
+        'the others; the same command goes on from the last checkpoint'
+      )
+      _wait(running, grace)
+  finally:
+    _end(running, grace)
+  for reader in readers:
+    reader.join(grace)
+  return 0 if failed is None else 1
+
+
+def _environment(
+  index: int, processes: int, devices: int, port: int
+) -> dict[str, str]:
+  other = re.sub(rf'{_FLAG}=\d+', '', os.environ.get('XLA_FLAGS', ''))
+  return {
+    **os.environ,
+    'JAX_PLATFORMS': 'cpu',
+    'JAX_COORDINATOR_ADDRESS': f'127.0.0.1:{port}',
+    'JAX_NUM_PROCESSES': str(processes),
+    'JAX_PROCESS_ID': str(index),
+    'XLA_FLAGS': f'{other} {_FLAG}={devices}'.strip(),
+    'PYTHONUNBUFFERED': '1',
+  }
+
+
+def _free_port() -> int:
+  with socket.socket() as listener:
+    listener.bind(('127.0.0.1', 0))
+    return listener.getsockname()[1]
+
+
+def _copy(index: int, process: subprocess.Popen) -> None:
+  """Its output, line by line, with its number before each."""
+  for line in process.stdout:
+    text = line.decode(errors='replace').rstrip('\n')
+    print(f'[{index}] {text}', flush=True)
+
+
+def _first_failure(running: list[subprocess.Popen]) -> int | None:
+  """The number of the first that ends badly; None once all ended well."""
+  while True:
+    codes = [process.poll() for process in running]
+    for index, code in enumerate(codes):
+      if code:
+        return index
+    if None not in codes:
+      return None
+    time.sleep(0.05)
+
+
+def _ending(process: subprocess.Popen) -> str:
+  code = process.returncode
+  if code < 0:
+    return f'was killed by {signal.Signals(-code).name}'
+  return f'ended with exit code {code}'
+
+
+def _wait(running: list[subprocess.Popen], seconds: float) -> None:
+  deadline = time.monotonic() + seconds
+  while time.monotonic() < deadline:
+    if all(process.poll() is not None for process in running):
+      return
+    time.sleep(0.05)
+
+
+def _end(running: list[subprocess.Popen], grace: float) -> None:
+  """Asks the processes that still run to end, then kills them."""
+  for signal_ in (signal.SIGTERM, signal.SIGKILL):
+    for process in running:
+      if process.poll() is None:
+        process.send_signal(signal_)
+    _wait(running, grace)
+
+
+def _say(message: str) -> None:
+  print(f'error: {message}', file=sys.stderr, flush=True)
+
+
+if __name__ == '__main__':
+  app.run(main)

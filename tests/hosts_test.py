@@ -1,0 +1,387 @@
+"""Several hosts: real jobs of several processes on this machine, with Gloo.
+
+However many hosts share the eight devices, it is the same run.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from gpt1_jax import hosts
+from gpt1_jax.errors import UserError
+from gpt1_jax.model import models
+from gpt1_jax.train import checkpoint, pretraining, run, sharding, telemetry
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+STEPS = 24
+TINY = (
+  '--config=configs/pretrain.py:tiny',
+  '--config.model.n_layer=1',
+  '--config.model.n_embd=64',
+  '--config.model.n_ctx=32',
+  '--config.data.batch_size=8',
+  f'--config.train.num_steps={STEPS}',
+  '--config.train.eval_every=12',
+  '--config.train.checkpoint_every=4',
+  '--config.train.log_every=1',
+  # As in step_test.py: what is compared is not to be a rounding error.
+  '--config.optim.eps=1e-2',
+)
+# Runs a command and notes what it writes under its workdir.
+AUDITED = """
+import json, os, runpy, sys
+out, workdir, module, *rest = sys.argv[1:]
+written = set()
+def note(event, args):
+  if event == 'open' and isinstance(args[0], str):
+    if not args[2] & (os.O_WRONLY | os.O_RDWR):
+      return
+  elif event not in ('os.mkdir', 'os.rename'):
+    return
+  path = os.path.relpath(os.path.abspath(str(args[0])), workdir)
+  if path != '..' and not path.startswith('../'):
+    written.add(path.split('/')[0])
+sys.addaudithook(note)
+sys.argv = [module, f'--workdir={workdir}', *rest]
+try:
+  runpy.run_module(module, run_name='__main__')
+finally:
+  name = out + '/' + os.environ['JAX_PROCESS_ID']
+  json.dump(sorted(written), open(name, 'w'))
+"""
+
+
+def environment(**more):
+  clean = {k: v for k, v in os.environ.items() if not k.startswith('JAX_')}
+  return {**clean, 'XLA_FLAGS': '', 'JAX_PLATFORMS': 'cpu', **more}
+
+
+def cluster(processes, devices, *words, start=False):
+  """A job of `processes` hosts of `devices` each, with this Python."""
+  job = subprocess.Popen(
+    [
+      sys.executable,
+      'launch/local_cluster.py',
+      f'--processes={processes}',
+      f'--devices_per_process={devices}',
+      '--',
+      sys.executable,
+      *map(str, words),
+    ],
+    cwd=ROOT,
+    env=environment(),
+    text=True,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+  )
+  if start:
+    return job
+  output = job.communicate(timeout=300)[0]
+  assert job.returncode == 0, output
+  return output
+
+
+def rows(workdir):
+  timed = {'tokens_per_second', 'seconds', 'utilisation'}
+  return [
+    {k: v for k, v in row.items() if k not in timed}
+    for row in telemetry.read_rows(pathlib.Path(workdir) / 'metrics.jsonl')
+  ]
+
+
+def state(workdir):
+  """The last checkpoint: parameters and the optimiser's moments."""
+  facts = run.load(str(workdir))
+  settings = pretraining.settings(facts['config'])
+  program = pretraining.build(
+    settings,
+    models.read(facts['model']),
+    sharding.make_mesh(jax.devices()[:1], data=1, fsdp=1, tensor=1),
+    STEPS,
+  )
+  checkpoints = checkpoint.Checkpoints(str(workdir), keep=3, keep_best=False)
+  with contextlib.closing(checkpoints):
+    return checkpoints.restore(checkpoints.latest_step, program.arguments[0])
+
+
+def assert_same_run(a, b):
+  """The same rows, and the same last checkpoint."""
+  assert [row['step'] for row in rows(a)] == [row['step'] for row in rows(b)]
+  for x, y in zip(rows(a), rows(b), strict=True):
+    assert x == pytest.approx(y, rel=2e-6)
+  one, other = state(a), state(b)
+  assert int(one.step) == STEPS
+  for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+    np.testing.assert_allclose(x, y, rtol=0, atol=2e-6 * np.abs(y).max())
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+  output = tmp_path_factory.mktemp('data') / 'reference'
+  subprocess.run(
+    [
+      sys.executable,
+      '-m',
+      'gpt1_jax.prepare',
+      '--input=builtin:python-reference',
+      f'--output={output}',
+      '--merges=300',
+      '--validation_fraction=0.02',
+    ],
+    cwd=ROOT,
+    env=environment(),
+    capture_output=True,
+    check=True,
+  )
+  return output
+
+
+@pytest.fixture(scope='module')
+def straight(data, tmp_path_factory):
+  """One process with eight devices."""
+  workdir = tmp_path_factory.mktemp('runs') / 'one'
+  options = (*TINY, f'--workdir={workdir}', f'--config.data.path={data}')
+  cluster(1, 8, '-m', 'gpt1_jax.pretrain', *options)
+  return workdir
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('processes', 'devices'), [(2, 4), (4, 2)])
+def test_hosts_share_one_run(data, straight, tmp_path, processes, devices):
+  workdir, notes = tmp_path / 'run', tmp_path / 'notes'
+  notes.mkdir()
+  words = (notes, workdir, 'gpt1_jax.pretrain', *TINY)
+  output = cluster(
+    processes, devices, '-c', AUDITED, *words, f'--config.data.path={data}'
+  )
+  assert_same_run(workdir, straight)
+  # Of what is said and written, all but the shares of a checkpoint is by one.
+  assert '[0] pretrain 24/24' in output
+  assert '[1] pretrain' not in output
+  written = [json.loads((notes / str(i)).read_text()) for i in range(processes)]
+  for name in ('config.json', 'metrics.jsonl', 'tensorboard', 'tokenizer'):
+    assert any(path.startswith(name) for path in written[0])
+  for others in written[1:]:
+    assert set(others) <= {'checkpoints'}
+
+
+@pytest.mark.slow
+def test_a_killed_host_ends_the_job_which_others_resume(
+  data, straight, tmp_path
+):
+  workdir = tmp_path / 'run'
+  options = ('gpt1_jax.pretrain', *TINY, f'--config.data.path={data}')
+  job = cluster(2, 2, '-m', *options, f'--workdir={workdir}', start=True)
+  deadline = time.monotonic() + 200
+  while not (workdir / 'checkpoints' / '4').is_dir():
+    assert job.poll() is None, job.communicate()[0]
+    assert time.monotonic() < deadline
+    time.sleep(0.02)
+  os.kill(_process(job, 1), signal.SIGKILL)
+  killed = time.monotonic()
+  output = job.communicate(timeout=60)[0]
+  assert time.monotonic() - killed < 20
+  assert job.returncode == 1
+  assert 'process 1 of 2 was killed by SIGKILL: ending the others' in output
+  assert 'Traceback' not in output
+  assert len(rows(workdir)) < STEPS
+  more = tmp_path / 'more'
+  shutil.copytree(workdir, more)
+  cluster(1, 2, '-m', *options, f'--workdir={workdir}')
+  assert_same_run(workdir, straight)
+  mesh = ('--config.mesh.fsdp=2', '--config.mesh.tensor=2')
+  cluster(4, 1, '-m', *options, f'--workdir={more}', *mesh)
+  assert_same_run(more, straight)
+
+
+def _process(job, index):
+  """The process id of one host of a job: of its children, in order."""
+  children = pathlib.Path(f'/proc/{job.pid}/task/{job.pid}/children')
+  if not children.exists():
+    pytest.skip('no /proc: the children of a process are not to be found')
+  return int(children.read_text().split()[index])
+
+
+READS = """
+import json, sys
+from absl import app
+from gpt1_jax import hosts
+from gpt1_jax.data import windows
+from gpt1_jax.train import sharding
+import jax, numpy as np
+from jax.experimental import multihost_utils
+
+def main(argv):
+  with hosts.connected():
+    found = {}
+    for sizes in ((4, 1, 1), (2, 1, 2), (1, 4, 1), (1, 1, 4), (1, 2, 2)):
+      mesh = sharding.make_mesh(
+        jax.devices(), **dict(zip(sharding.MESH_AXES, sizes))
+      )
+      rows = sharding.host_rows(mesh, 8)
+      options = {'n_ctx': 32, 'batch_size': 8, 'cross_documents': True}
+      split = windows.Windows(argv[1], 'validation', seed=None, rows=rows,
+                              **options)
+      tokens, read = split._source._tokens, []
+      plain = tokens.read
+      tokens.read = lambda *args: read.append(args) or plain(*args)
+      targets = []
+      for step in range(split.steps_per_epoch):
+        batch = sharding.put_batch(split.batch(step), mesh)
+        batch = jax.tree.map(
+          lambda x: multihost_utils.process_allgather(x, tiled=True), batch)
+        targets += batch['tokens'][batch['weights'] > 0].tolist()
+      found['x'.join(map(str, sizes))] = {
+        'rows': rows, 'read': sorted(start for start, _ in read),
+        'steps': split.steps_per_epoch, 'targets': targets}
+    print(json.dumps(found), flush=True)
+app.run(main)
+"""
+
+
+@pytest.mark.slow
+def test_each_host_reads_its_rows_and_all_are_counted_once(data):
+  from gpt1_jax.data import shards
+
+  output = cluster(2, 2, '-c', READS, data)
+  found = {}
+  for line in output.splitlines():
+    if line[3:].startswith(' {') or line[4:].startswith('{'):
+      found[int(line[1])] = json.loads(line[4:])
+  stream = shards.Tokens(data, 'validation')
+  stream = stream.read(0, stream.num_tokens).tolist()
+  for name, (a, b) in {
+    name: (found[0][name], found[1][name]) for name in found[0]
+  }.items():
+    assert a['steps'] == b['steps']
+    assert a['targets'] == b['targets'] == stream[1:]
+    shared = name.endswith('1x4')
+    assert a['rows'] == (list(range(8)) if shared else [0, 1, 2, 3])
+    assert b['rows'] == (list(range(8)) if shared else [4, 5, 6, 7])
+    assert bool(set(a['read']) & set(b['read'])) == shared
+    assert len({*a['read'], *b['read']}) == -(-(len(stream) - 1) // 31)
+
+
+@pytest.mark.slow
+def test_evaluate_and_finetune_on_two_hosts(straight, tmp_path):
+  output = cluster(
+    2, 1, '-m', 'gpt1_jax.evaluate', f'--workdir={straight}', '--batch_size=4'
+  )
+  lines = [x for x in output.splitlines() if '"eval_loss"' in x]
+  assert len(lines) == 1
+  scores = json.loads((straight / 'scores.json').read_text())
+  assert json.loads(lines[0][4:])['eval_loss'] == pytest.approx(
+    scores['eval_loss'], rel=2e-6
+  )
+  task = tmp_path / 'task'
+  task.mkdir()
+  for split, count in (('train', 20), ('dev', 11)):
+    with (task / f'{split}.jsonl').open('w') as file:
+      for i in range(count):
+        label = ('bad', 'good')[i % 3 == 0]
+        row = {'text': f'the {label} object {i}', 'label': label}
+        file.write(json.dumps(row) + '\n')
+  options = (
+    '--config=configs/own_task.py:tiny',
+    f'--config.init_from={straight}',
+    f'--config.data.path={task}',
+    '--config.data.lengths=(32,)',
+    '--config.optim.eps=1e-2',
+    '--config.train.num_steps=6',
+    '--config.mesh.fsdp=2',
+  )
+  runs = [tmp_path / 'one', tmp_path / 'two']
+  for workdir, shape in zip(runs, ((1, 2), (2, 1)), strict=True):
+    cluster(*shape, '-m', 'gpt1_jax.finetune', *options, f'--workdir={workdir}')
+  for x, y in zip(*map(rows, runs), strict=True):
+    assert x == pytest.approx(y, rel=2e-6)
+  one, two = (run / 'predictions' / 'dev.tsv' for run in runs)
+  assert len(one.read_text().splitlines()) == 1 + 11
+  for x, y in zip(
+    one.read_text().split(), two.read_text().split(), strict=True
+  ):
+    assert x == y or float(x) == pytest.approx(float(y), rel=2e-5)
+
+
+def test_missing_hosts_are_said_in_time(tmp_path):
+  with socket.socket() as listener:
+    listener.bind(('127.0.0.1', 0))
+    port = listener.getsockname()[1]
+  for index in ('0', '1'):
+    done = subprocess.run(
+      [
+        sys.executable,
+        '-m',
+        'gpt1_jax.evaluate',
+        f'--workdir={tmp_path}',
+        '--coordinator_timeout=1',
+      ],
+      cwd=ROOT,
+      env=environment(
+        JAX_COORDINATOR_ADDRESS=f'127.0.0.1:{port}',
+        JAX_NUM_PROCESSES='3',
+        JAX_PROCESS_ID=index,
+      ),
+      text=True,
+      capture_output=True,
+      timeout=60,
+      check=False,
+    )
+    assert done.returncode == 1
+    lines = [x for x in done.stderr.splitlines() if x]
+    assert len(lines) == 1, done.stderr
+    assert f'all 3 hosts (this is {index}) did not meet at 127' in lines[0]
+    assert 'within 1 s' in lines[0]
+
+
+def test_what_the_environment_says():
+  off = {'TPU_SKIP_MDS_QUERY': '1'}  # jax sets it where there is no TPU
+  slurm = {'SLURM_NTASKS': '8', 'SLURM_JOB_ID': '1', 'SLURM_PROCID': '0'}
+  assert hosts.num_hosts(off) == 1
+  assert hosts.num_hosts(off | {'JAX_NUM_PROCESSES': '4'}) == 4
+  assert hosts.num_hosts(off | slurm) == 1  # sbatch: nothing was started yet
+  assert hosts.num_hosts(off | slurm | {'SLURM_STEP_NODELIST': 'n[1-8]'}) == 8
+  assert hosts.num_hosts(off | {'OMPI_COMM_WORLD_SIZE': '2'}) == 2
+  with pytest.raises(UserError, match="JAX_NUM_PROCESSES is 'x': a number"):
+    hosts.num_hosts({'JAX_NUM_PROCESSES': 'x'})
+
+
+def test_a_cluster_is_told_by_three_variables():
+  three = {
+    'JAX_COORDINATOR_ADDRESS': 'host:1234',
+    'JAX_NUM_PROCESSES': '2',
+    'JAX_PROCESS_ID': '1',
+  }
+  assert hosts.explicit({}) == {}
+  assert hosts.explicit(three) == {
+    'coordinator_address': 'host:1234',
+    'num_processes': 2,
+    'process_id': 1,
+  }
+  for name in ('JAX_COORDINATOR_ADDRESS', 'JAX_PROCESS_ID'):
+    some = {k: v for k, v in three.items() if k != name}
+    with pytest.raises(UserError, match=f'is set and {name} is not'):
+      hosts.explicit(some)
+  with pytest.raises(UserError, match='JAX_PROCESS_ID is 2: from 0 to 1'):
+    hosts.explicit(three | {'JAX_PROCESS_ID': '2'})
+
+
+def test_the_launcher_says_how_a_process_ended():
+  for code, words in (
+    ('import sys; sys.exit(3)', 'process 0 of 1 ended with exit code 3'),
+    ('import os; os.kill(os.getpid(), 9)', 'process 0 of 1 was killed by SIG'),
+  ):
+    job = cluster(1, 1, '-c', code, start=True)
+    assert words in job.communicate(timeout=60)[0]
+    assert job.returncode == 1
