@@ -65,20 +65,22 @@ def main(argv: list[str]) -> None:
     jax.config.update('jax_platforms', 'cpu')  # leaves a TPU that is here alone
   config = _CONFIG.value.to_dict()
   config['data']['path'] = config['data']['path'] or ''  # not read here
-  topology = chips.topology(_TOPOLOGY.value, _SLICES.value)
   vocab_size, num_steps = sizes(config)
+  where = (_TOPOLOGY.value, _SLICES.value)
   out = console.Console(highlight=False, soft_wrap=True)
+  figures = built = None
   if _SUGGEST.value:
-    config, figures, built = suggest.fastest(
+    config, figures = suggest.fastest(
       config,
-      lambda changed: compiled_lib.compile_config(
-        changed, topology, vocab_size, num_steps
+      lambda changed: suggest.compile_apart(
+        changed, *where, vocab_size, num_steps
       ),
-      len(topology.devices),
-      topology.slices,
-      console.Console(stderr=True, highlight=False),
+      suggest.count_devices(*where),
+      _SLICES.value,
+      console.Console(stderr=True, highlight=False, soft_wrap=True),
     )
-  else:
+  topology = chips.topology(*where)
+  if figures is None or _SAVE.value:
     figures, built = compiled_lib.compile_config(
       config, topology, vocab_size, num_steps
     )

@@ -12,6 +12,7 @@ import datetime
 import io
 import json
 import pathlib
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -41,6 +42,12 @@ _TOKENS = flags.DEFINE_integer(
   'tokens',
   1_114_112_000,  # 34,000 batches of 64 x 512: REFERENCE §1, ~3.4 M updates
   'Tokens of an epoch.',
+)
+_OPENING = (
+  "What the compiler says of the paper's recipe (P §4.1) on more and more "
+  'chips. **Compiled, not run**: no TPU took part. Times are bounds and '
+  'utilisations the most that could be, with these assumptions: '
+  f'{compiled.ASSUMPTIONS}.'
 )
 
 
@@ -156,12 +163,10 @@ def page(rows: list[Row], config: dict[str, Any]) -> str:
   ]
   return f"""# Scaling on paper
 
-What the compiler says of the paper's recipe (P §4.1) on more and more chips.
-**Compiled, not run**: no TPU took part. Times are bounds and utilisations the
-most that could be, with these assumptions: {compiled.ASSUMPTIONS}.
+{textwrap.fill(_OPENING, 80)}
 
 - {datetime.date.today()}, jax {jax.__version__}, libtpu
-  {executable.libtpu_version()}; `python launch/scaling.py --output=docs` with
+  {executable.libtpu_version()}; `python launch/scaling.py --output=docs`,
   model.dtype={model['dtype']}, model.remat={model['remat']}.
 - Hours are for {_EPOCHS.value} epochs of {_TOKENS.value:,} tokens: the paper's
   3.4 million updates of 64 x 512 (REFERENCE: derived). A larger batch makes

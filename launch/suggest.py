@@ -6,14 +6,18 @@ meshes than the data one are tried only where the state takes a good part of
 HBM, or nothing fits.
 """
 
+import multiprocessing
 from collections.abc import Callable, Iterator
+from concurrent import futures
+from concurrent.futures import process
 from typing import Any
 
+import jax
 from rich import console as rich_console
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt
-from gpt1_jax.train import compiled
+from gpt1_jax.train import chips, compiled
 
 # State beyond this part of HBM makes it worth while to spread it.
 _LARGE_STATE = 0.2
@@ -21,16 +25,16 @@ _LARGE_STATE = 0.2
 
 def fastest(
   config: dict[str, Any],
-  compile_config: Callable[[dict[str, Any]], tuple[compiled.Figures, Any]],
+  compile_config: Callable[[dict[str, Any]], compiled.Figures | None],
   devices: int,
   slices: int,
   console: rich_console.Console,
-) -> tuple[dict[str, Any], compiled.Figures, Any]:
-  """Compiles candidates; the best one's configuration, figures and program.
+) -> tuple[dict[str, Any], compiled.Figures]:
+  """Compiles candidates; the best one's configuration and figures.
 
   Args:
     config: what to start from; all else in it stays.
-    compile_config: configuration → (figures, what was compiled).
+    compile_config: configuration → figures, None if the compiler crashed.
     devices: of all slices.
     slices: over which data must divide.
     console: where progress is said.
@@ -46,19 +50,67 @@ def fastest(
       if mesh['tensor'] > 1:
         break
     for remat in gpt.REMAT:
-      for changed, figures, built in fitting(
+      for changed, figures in fitting(
         config, mesh, remat, compile_config, console
       ):
         state_bytes = figures.hbm_argument_bytes or state_bytes
         capacity = figures.hbm_capacity_bytes
         if figures.fits and (best is None or _time(figures) < _time(best[1])):
-          best = (changed, figures, built)
+          best = (changed, figures)
   if best is None:
     raise UserError(
       'nothing fits, whatever the microbatches, remat and mesh: more chips, or '
       'a smaller model'
     )
   return best
+
+
+def compile_apart(
+  config: dict[str, Any], name: str, slices: int, *sizes: int
+) -> compiled.Figures | None:
+  """`compiled.compile_config` in a process of its own.
+
+  A crash of the compiler (libtpu 0.0.40 crashes on some small shapes with
+  remat) is None, and libtpu's lock is free again afterwards.
+
+  Args:
+    config: of pretraining.
+    name, slices: of the topology.
+    *sizes: vocab_size and num_steps.
+  """
+  with _process() as pool:
+    try:
+      return pool.submit(_figures, config, name, slices, *sizes).result()
+    except process.BrokenProcessPool:
+      return None
+
+
+def count_devices(name: str, slices: int) -> int:
+  """Of a topology, counted in a process of its own."""
+  with _process() as pool:
+    return pool.submit(_count, name, slices).result()
+
+
+def _process() -> futures.ProcessPoolExecutor:
+  return futures.ProcessPoolExecutor(
+    1, mp_context=multiprocessing.get_context('spawn')
+  )
+
+
+def _count(name, slices):
+  _no_accelerator(name)
+  return len(chips.topology(name, slices).devices)
+
+
+def _figures(config, name, slices, *sizes):
+  _no_accelerator(name)
+  topology = chips.topology(name, slices)
+  return compiled.compile_config(config, topology, *sizes)[0]
+
+
+def _no_accelerator(name: str) -> None:
+  if name != 'local':
+    jax.config.update('jax_platforms', 'cpu')
 
 
 def meshes(
@@ -82,9 +134,9 @@ def fitting(
   config: dict[str, Any],
   mesh: dict[str, int],
   remat: str,
-  compile_config: Callable[[dict[str, Any]], tuple[compiled.Figures, Any]],
+  compile_config: Callable[[dict[str, Any]], compiled.Figures | None],
   console: rich_console.Console,
-) -> Iterator[tuple[dict[str, Any], compiled.Figures, Any]]:
+) -> Iterator[tuple[dict[str, Any], compiled.Figures]]:
   """Tries microbatches 1, 2, 4 ... until the step fits or cannot be cut."""
   rows = config['data']['batch_size']
   shards = mesh['data'] * mesh['fsdp']
@@ -98,9 +150,12 @@ def fitting(
         'train': {**config['train'], 'microbatches': microbatches},
       }
       console.print(f'compiling {flags(changed)} ...', markup=False)
-      figures, built = compile_config(changed)
+      figures = compile_config(changed)
+      if figures is None:
+        console.print('  the compiler crashed: left out', markup=False)
+        return
       console.print(_outcome(figures), markup=False)
-      yield changed, figures, built
+      yield changed, figures
       if figures.fits:
         return
       least = microbatches * least_cut(figures)

@@ -39,8 +39,8 @@ WORLD = {
 # It waits at the step where the machines are to be taken away.
 TRAIN_PY = """
 import os, pathlib, time
-from gpt1_jax.train import run
-assert run.commit() == os.path.basename(os.getcwd()), run.commit()
+from gpt1_jax.revision import COMMIT
+assert COMMIT[:12] == os.path.basename(os.getcwd()), COMMIT
 steps = pathlib.Path(os.environ['FAKE_CLOUD'], 'bucket/b/run/steps')
 steps.parent.mkdir(parents=True, exist_ok=True)
 done = int(steps.read_text()) if steps.exists() else 0
