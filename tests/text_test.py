@@ -128,21 +128,6 @@ def test_paragraphs_keeps_verse_and_contents_within_wrapped_prose():
   assert text.paragraphs(raw) == '\n'.join([joined, verse, joined, contents])
 
 
-def test_an_indented_line_begins_a_paragraph():
-  first = [
-    '    "It is a long way round by the bridge," he said, and looked across at',
-    'the house, where one window after another was lit as the evening came on.',
-  ]
-  second = [
-    '    She did not answer, for she had seen the boat, and the man in it who',
-    ' rowed as if he had the whole of the night before him, or nowhere to be.',
-  ]
-  assert text.paragraphs('\n'.join(first + second)).split('\n') == [
-    ' '.join(line.strip() for line in first),
-    ' '.join(line.strip() for line in second),
-  ]
-
-
 def test_paragraphs_leaves_one_paragraph_a_line():
   long = 'word ' * 60 + 'end.'
   raw = f'{long}\n\n"No," he said.\n"Yes," she said.\n{long}\n'

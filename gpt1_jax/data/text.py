@@ -10,7 +10,7 @@ import re
 import ftfy
 
 # Goes into meta.json; raise it when cleaning changes what comes out.
-CLEANING_VERSION = 2
+CLEANING_VERSION = 1
 
 _FTFY = ftfy.TextFixerConfig(unescape_html=False, explain=False)
 # ftfy leaves printable ASCII alone.
@@ -21,9 +21,6 @@ SET_APART = '-~!";?+,)(\\/*[]}{|_'
 # A file whose longest lines (but for one in twenty) are at most this long is
 # taken to be hard-wrapped.
 _WRAPPED_WIDTH = 100
-# Spaces beyond the line before that begin a paragraph: one is often the trace
-# of a mark that was taken out.
-_INDENT = 2
 
 
 def clean(text: str) -> str:
@@ -66,16 +63,14 @@ def standardize(text: str) -> str:
 def paragraphs(text: str) -> str:
   """Joins hard-wrapped lines, so that each paragraph is one line.
 
-  A blank line ends a paragraph, and an indented line (two spaces or more
-  beyond the line before) begins one. Where the file is hard-wrapped (95% of its
+  A blank line ends a paragraph. Where the file is hard-wrapped (95% of its
   lines are at most 100 characters long), a line break within a block is a
   wrap, and goes, only if the line is nearly full: if the next word would have
   taken it past three quarters of the usual width. So verse, headings and
   contents keep their lines. Files of one paragraph a line stay as they are.
   """
   text = text.replace('\r\n', '\n').replace('\r', '\n')
-  raw = text.split('\n')
-  lines = [line.strip() for line in raw]
+  lines = [line.strip() for line in text.split('\n')]
   lengths = sorted(len(line) for line in lines if line)
   if not lengths:
     return ''
@@ -83,15 +78,13 @@ def paragraphs(text: str) -> str:
   if width > _WRAPPED_WIDTH:
     return '\n'.join(line for line in lines if line)
   out: list[str] = []
-  last, last_indent = '', 0  # of the line before, '' if it is blank
-  for whole, line in zip(raw, lines, strict=True):
-    indent = len(whole) - len(whole.lstrip())
-    begins = not last or indent >= last_indent + _INDENT
-    if line and not begins and _is_wrap(last, line, width):
+  last = ''  # the line before this one, '' after a blank line
+  for line in lines:
+    if line and last and _is_wrap(last, line, width):
       out[-1] += ' ' + line
     elif line:
       out.append(line)
-    last, last_indent = line, indent
+    last = line
   return '\n'.join(out)
 
 
