@@ -100,7 +100,9 @@ def test_another_configuration_is_refused(saved, changes, message):
 
 def test_settings_beside_the_step_may_differ(saved):
   other = config(**{'train.log_every': 7, 'data.seed': 9, 'train.seed': 4})
-  executable.load(saved[0], build(other), other)
+  built = build(other)
+  loaded = executable.load(saved[0], built, other)
+  assert loaded.train_step is not built.train_step
 
 
 @pytest.mark.parametrize('change', [{'vocab_size': 98}, {'num_steps': 11}])

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.finetuning import summary
+from gpt1_jax.finetuning import summary, transfer
 from gpt1_jax.reporting import paper
 from gpt1_jax.train import run as run_lib, telemetry
 
@@ -75,12 +75,11 @@ class Run:
   @property
   def layers(self) -> int | None:
     """Those that came from pretraining; None from scratch."""
-    config = self.facts['config']
+    config = run_lib.complete(self.facts['config'])
     if config['init_from'] == 'none':
       return None
-    # Runs from before the setting took all, which it calls -1.
-    layers = config.get('transfer', {}).get('layers', -1)
-    return self.depth if layers == -1 else layers
+    layers = config['transfer']['layers']
+    return self.depth if layers == transfer.ALL_LAYERS else layers
 
   @property
   def variant(self) -> str:

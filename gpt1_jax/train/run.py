@@ -77,7 +77,7 @@ def _check_same(workdir: str, command: str, config: dict[str, Any]) -> None:
     raise UserError(
       f'{workdir}: holds a {there["command"]} run; give another --workdir'
     )
-  different = _differences(_complete(there['config']), _complete(config))
+  different = _differences(complete(there['config']), complete(config))
   if different:
     raise UserError(
       f'{workdir}: holds a run with another {", ".join(different)}; '
@@ -140,7 +140,7 @@ def commit() -> str | None:
   return described.stdout.strip()
 
 
-def _complete(config: dict[str, Any]) -> dict[str, Any]:
+def complete(config: dict[str, Any]) -> dict[str, Any]:
   """The configuration with the younger settings, if it is an older one."""
   return config | {
     name: values | config.get(name, {}) for name, values in _YOUNGER.items()
