@@ -475,6 +475,17 @@ stack_frame_id=4
 """
 
 
+def test_out_of_memory_without_a_list_of_buffers():
+  """In the format of libtpu 0.0.42."""
+  told = out_of_memory.parse(
+    'RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required '
+    'for HLO temporaries (28.25G) exceeds available HBM (15.75G).'
+  )
+  assert told['hbm_peak_bytes'] == 28.25 * 2**30
+  assert told['hbm_capacity_bytes'] == 15.75 * 2**30
+  assert told['buffers'] == ()
+
+
 def test_out_of_memory_is_a_sentence():
   told = out_of_memory.parse(MESSAGE)
   assert told['hbm_peak_bytes'] == 22.5 * 2**30

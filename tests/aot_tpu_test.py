@@ -166,13 +166,13 @@ def test_out_of_memory_is_a_sentence():
   assert built is None
   assert not figures.fits
   assert figures.hbm_peak_bytes > figures.hbm_capacity_bytes
-  assert figures.buffers
   sentence = out_of_memory.sentence(
     figures, pretraining.settings(config(**changes))
   )
   assert sentence.count('\n') == 0
-  assert 'GiB of the 15.75 GiB it has; the largest buffers are' in sentence
-  assert '[30000,4,' in sentence
+  assert 'GiB of the 15.75 GiB it has; ' in sentence
+  # libtpu 0.0.40 lists the buffers, 0.0.42 does not here.
+  assert ('[30000,4,' in sentence) == bool(figures.buffers)
   assert 'config.train.microbatches=2' in sentence
 
 

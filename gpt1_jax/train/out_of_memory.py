@@ -12,6 +12,10 @@ _ONE = re.compile(
   r'Allocation \(size=(\d+)\) would exceed memory \(size=(\d+)\)'
   r".*?shape = '(\w+\[[\d,]*\]).*?tag = '(?:output of )?([^'@]*)"
 )
+_NEEDED = (
+  re.compile(rf'Used {_SIZE} of {_SIZE} hbm'),  # libtpu 0.0.40
+  re.compile(rf'temporaries \({_SIZE}\) exceeds available HBM \({_SIZE}\)'),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +32,13 @@ def parse(message: str) -> dict[str, Any]:
   """What the compiler says was needed, and what for.
 
   Args:
-    message: of its error, 'Ran out of memory in memory space hbm ...'.
+    message: of its error, 'Ran out of memory in memory space hbm ...'; where
+      the temporaries alone are too large, libtpu 0.0.42 lists no buffers.
 
   Returns:
     Fields of `compiled.Figures`, None where the message does not tell.
   """
-  needed = re.search(rf'Used {_SIZE} of {_SIZE} hbm', message)
+  needed = next(filter(None, (form.search(message) for form in _NEEDED)), None)
   parts = {
     name: _bytes(size, unit)
     for name, size, unit in re.findall(
