@@ -51,13 +51,12 @@ def attend(
 class Attention(nn.Module):
   """c_attn (queries, keys, values in one product), attend, c_proj.
 
-  Attributes:
-    n_ctx: positions that are kept when decoding.
+  Decoding, it keeps as many positions as its first call had, or as there are
+  in the cache that it is given.
   """
 
   n_embd: int
   n_head: int
-  n_ctx: int
   attn_pdrop: float
 
   @nn.compact
@@ -88,7 +87,7 @@ class Attention(nn.Module):
       k_BTHK = self._keep('k', k_BTHK, starts_B)
       v_BTHK = self._keep('v', v_BTHK, starts_B)
       places_BT = starts_B[:, None] + jnp.arange(T)
-      seen = jnp.arange(self.n_ctx) <= places_BT[:, None, :, None]
+      seen = jnp.arange(k_BTHK.shape[1]) <= places_BT[:, None, :, None]
     a_BTHK = attend(
       q_BTHK,
       k_BTHK,
@@ -106,11 +105,8 @@ class Attention(nn.Module):
   def _keep(
     self, name: str, new_BTHK: jax.Array, starts_B: jax.Array
   ) -> jax.Array:
-    """All positions [B, n_ctx, H, K], the new ones put in their places."""
-    B, _, H, K = new_BTHK.shape
-    kept = self.variable(
-      'cache', name, jnp.zeros, (B, self.n_ctx, H, K), new_BTHK.dtype
-    )
+    """All positions [B, S, H, K], the new ones put in their places."""
+    kept = self.variable('cache', name, jnp.zeros_like, new_BTHK)
     put = jax.vmap(
       lambda old_THK, new_THK, start: jax.lax.dynamic_update_slice(
         old_THK, new_THK, (start, 0, 0)
