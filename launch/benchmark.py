@@ -55,6 +55,8 @@ def main(argv: list[str]) -> None:
   for name in ('steps', 'repeats'):
     if flags.FLAGS[name].value < 1:
       raise UserError(f'--{name} is {flags.FLAGS[name].value}: at least 1')
+  if _SUITE.value == 'finetune' and not _DATA.value:
+    raise UserError('--suite=finetune: give --data, a folder with tasks/glue')
   options = results.Options(
     preset='tiny' if _QUICK.value else 'paper',
     vocab_size=1000 if _QUICK.value else 40_478,

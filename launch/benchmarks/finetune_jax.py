@@ -19,7 +19,6 @@ from gpt1_jax.train import optim, pretraining, sharding, step as step_lib
 def prepare(
   settings: dict[str, Any],
 ) -> tuple[process.Measure, dict[str, Any]]:
-  command.keep_memory()
   batches = shapes.read_batches(settings['batches'])
   config = finetune_config.get_config(settings['task']).to_dict()
   task = tasks.resolve(config['task'])

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import process, shapes
-from gpt1_jax import command
 from gpt1_jax.model import decoding, models
 from gpt1_jax.train import pretraining
 
@@ -15,7 +14,6 @@ from gpt1_jax.train import pretraining
 def prepare(
   settings: dict[str, Any],
 ) -> tuple[process.Measure, dict[str, Any]]:
-  command.keep_memory()
   parts = pretraining.settings(shapes.config(settings))
   config = pretraining.model_config(parts, settings['vocab_size'])
   tokens = jnp.zeros((1, config.n_ctx), jnp.int32)

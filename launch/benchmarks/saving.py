@@ -7,14 +7,12 @@ from typing import Any
 import jax
 
 from benchmarks import process, train_jax
-from gpt1_jax import command
 from gpt1_jax.train import checkpoint, sharding, step as step_lib
 
 
 def prepare(
   settings: dict[str, Any],
 ) -> tuple[process.Measure, dict[str, Any]]:
-  command.keep_memory()
   program, state, batch = train_jax.start(settings)
   seed = step_lib.place_seed(0, program.mesh)
   folder = tempfile.TemporaryDirectory()

@@ -14,7 +14,6 @@ from gpt1_jax.train import pretraining, sharding, step as step_lib
 def prepare(
   settings: dict[str, Any],
 ) -> tuple[process.Measure, dict[str, Any]]:
-  command.keep_memory()
   program, state, batch = start(settings)
   seed = step_lib.place_seed(0, program.mesh)
   steps = settings['steps']
