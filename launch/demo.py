@@ -30,7 +30,6 @@ _SEED = flags.DEFINE_integer('seed', 0, 'Of weights, dropout and data order.')
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MERGES = 1500
-VALIDATION_FRACTION = 0.3
 PROMPT = 'The statement'
 
 # Four layers at this rate, warmed up in 50 updates, stay at the entropy of
@@ -90,9 +89,9 @@ class Demo:
     self.say(
       'prepare',
       'The corpus is the Python Language Reference that every Python carries: '
-      '79 topics, about 95,000 words. Cleaned, split by topic '
-      f'({VALIDATION_FRACTION:.0%} held out, chosen by their hash), a '
-      f'tokenizer of {MERGES:,} merges learned, text written as token shards.',
+      f'79 topics, about 95,000 words. Cleaned, {len(demo_task.HELD_OUT)} '
+      f'topics held out, a tokenizer of {MERGES:,} merges learned, text '
+      'written as token shards.',
     )
     self.call(
       'prepare',
@@ -100,7 +99,8 @@ class Demo:
       f'--input={demo_task.CORPUS}',
       f'--output={self.path("shards")}',
       f'--merges={MERGES}',
-      f'--validation_fraction={VALIDATION_FRACTION}',
+      '--validation_fraction=0',
+      *(f'--hold_out={demo_task.CORPUS}#{name}' for name in demo_task.HELD_OUT),
     )
 
   def pretrain(self) -> None:

@@ -113,7 +113,8 @@ def test_topics_are_those_prepare_held_out(demo, tmp_path):
       f'--input={demo.CORPUS}',
       f'--output={tmp_path / "shards"}',
       '--merges=100',
-      '--validation_fraction=0.3',
+      '--validation_fraction=0',
+      *(f'--hold_out={demo.CORPUS}#{name}' for name in demo.HELD_OUT),
       '--workers=1',
     ],
     cwd=ROOT,
@@ -133,5 +134,6 @@ def test_topics_are_those_prepare_held_out(demo, tmp_path):
     == shards.read_meta(tmp_path / 'shards')['splits']['validation']['words']
   )
   train, dev = demo.make_task(held_out, seen)
-  assert len(train) > 1000
-  assert len(dev) > 400
+  assert len(held_out) == len(demo.HELD_OUT)
+  assert len(train) > 2000
+  assert len(dev) > 1000
