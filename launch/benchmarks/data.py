@@ -6,7 +6,7 @@ import tempfile
 import time
 
 from benchmarks import process, results, shapes, windows
-from gpt1_jax.data import corpus, stages, tokenizer as tokenizer_lib
+from gpt1_jax.data import corpus, stages, steps, tokenizer as tokenizer_lib
 
 _BUILTIN = 'builtin:python-reference'
 
@@ -95,7 +95,8 @@ def _encode(options: results.Options) -> list[results.Row]:
       list(workers.map(time.sleep, [0.1] * 4 * cores))
       started = time.perf_counter()
       documents = corpus.documents(specs, 'text')
-      stages.clean(workers, documents, spool, 0.05, lambda *_: None)
+      rule = steps.SplitRule(0.05, ())
+      stages.clean(workers, documents, spool, rule, lambda *_: None)
       seconds = time.perf_counter() - started
       words = stages.count_words(workers, spool, 1.0, lambda *_: None)
     merges = 500 if options.quick else 8000
