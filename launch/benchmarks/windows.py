@@ -22,6 +22,7 @@ def prepare(
 
   def measure() -> dict[str, float]:
     nonlocal step
+    before = process.memory_bytes()['resident_bytes']
     started = time.perf_counter()
     source = windows.Windows(
       path,
@@ -32,6 +33,7 @@ def prepare(
       seed=0,
     )
     opened = time.perf_counter() - started
+    added = process.memory_bytes()['resident_bytes'] - before
     # Any place of the corpus, read by itself.
     tokens = shards.Tokens(path, 'train')
     places = np.random.default_rng(step).integers(
@@ -49,6 +51,7 @@ def prepare(
     return {
       'tokens_per_second': batch['tokens'].size / seconds,
       'open_seconds': opened,
+      'open_bytes': added,
       'read_seconds': read,
       **process.memory_bytes(),
     }
