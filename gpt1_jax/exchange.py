@@ -28,6 +28,7 @@ RELEASED = {
   'embedding_dropout': 'matrix',
   'softmax_rows': 'all',
   'dtype': 'float32',
+  'attention': 'auto',
   'remat': 'none',
   'unroll': 1,
 }

@@ -29,6 +29,7 @@ SMALL = gpt.GPTConfig(
   embedding_dropout='sum',
   softmax_rows='tokens',
   dtype='float32',
+  attention='auto',
   remat='none',
   unroll=1,
 )

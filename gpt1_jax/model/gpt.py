@@ -14,7 +14,7 @@ from flax import linen as nn
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import dropout
-from gpt1_jax.model.attention import Attention
+from gpt1_jax.model.attention import PATHS, Attention
 from gpt1_jax.model.linear import Linear, einsum, normal_init
 
 REMAT = ('none', 'dots', 'full')
@@ -39,6 +39,8 @@ class GPTConfig:
     softmax_rows: 'tokens', or 'all' rows of the matrix, positions included
       (C: train.py).
     dtype: 'float32' or 'bfloat16', of the computation; parameters are float32.
+    attention: 'auto' (the kernel of `flash` on a TPU), 'plain' or 'flash'; see
+      `attention.why_plain`.
     remat: what the backward pass recomputes: 'none', 'dots' (all but the
       products), 'full' (each block).
     unroll: blocks that one iteration of the loop over the layers holds. 1
@@ -59,6 +61,7 @@ class GPTConfig:
   embedding_dropout: str
   softmax_rows: str
   dtype: str
+  attention: str
   remat: str
   unroll: int
 
@@ -87,6 +90,7 @@ class GPTConfig:
       ('embedding_dropout', EMBEDDING_DROPOUT),
       ('softmax_rows', SOFTMAX_ROWS),
       ('dtype', DTYPES),
+      ('attention', PATHS),
       ('remat', REMAT),
     ):
       if getattr(self, name) not in allowed:
@@ -141,7 +145,7 @@ class Block(nn.Module):
       return dropout.dropout(x_BTD, c.resid_pdrop, seed_2, site, rows_B)
 
     attention = Attention(
-      c.n_embd, c.n_head, c.n_ctx, c.attn_pdrop, name='attn'
+      c.n_embd, c.n_head, c.n_ctx, c.attn_pdrop, c.attention, name='attn'
     )
     a_BTD = attention(h_BTD, layer, seed_2, rows_B, starts_B)
     h_BTD = _layer_norm('ln_1', h_BTD + drop(a_BTD, dropout.RESIDUAL_ATTENTION))

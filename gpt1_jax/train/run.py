@@ -27,7 +27,10 @@ _MAY_DIFFER = (
   'data.path',
 )
 # Settings younger than some runs, and what those runs had in their place.
-_YOUNGER = {'model': {'kind': 'gpt'}, 'transfer': {'layers': -1}}
+_YOUNGER = {
+  'model': {'kind': 'gpt', 'attention': 'auto'},
+  'transfer': {'layers': -1},
+}
 
 
 def write_json(path: pathlib.Path | str, value: Any) -> None:
