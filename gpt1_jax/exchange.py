@@ -29,7 +29,7 @@ RELEASED = {
   'softmax_rows': 'all',
   'dtype': 'float32',
   'attention': 'auto',
-  'remat': 'none',
+  'remat': 'auto',
   'unroll': 1,
 }
 _HEAD_WIDTH = 64  # P §4.1

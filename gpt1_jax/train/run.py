@@ -17,9 +17,11 @@ from gpt1_jax import revision
 from gpt1_jax.errors import UserError
 
 # What may differ between a run and its resumption: where things lie, how much
-# is printed and kept, and the shape of the machine.
+# is printed and kept, the shape of the machine, and what is recomputed there.
 _MAY_DIFFER = (
   'mesh',
+  'model.attention',
+  'model.remat',
   'train.log_every',
   'train.keep',
   'train.seeds',
