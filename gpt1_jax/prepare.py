@@ -10,7 +10,8 @@ file is one document), .jsonl, .jsonl.gz or .parquet files (one row is one
 document), tfds:NAME[/CONFIG]:SPLIT[:FIELD], builtin:python-reference.
 
 Documents are decoded (UTF-8), mended (ftfy), standardised and deduplicated, and
-split into training and validation by their hash. Then a BPE tokenizer is
+split into training and validation by their hash (or, with --hold_out, by their
+name). Then a BPE tokenizer is
 trained on the training split, and the tokens are written in shards.
 
 --tokenizer=openai:DIR takes the original vocabulary of GPT-1 instead, from
@@ -58,6 +59,7 @@ from gpt1_jax.data import (
   corpus,
   shards,
   stages,
+  steps,
   text as text_lib,
   tokenizer as tokenizer_lib,
 )
@@ -89,6 +91,13 @@ _SAMPLE_MB = flags.DEFINE_integer(
 )
 _VALIDATION = flags.DEFINE_float(
   'validation_fraction', 0.05, 'Share of documents held out, by their hash.'
+)
+_HOLD_OUT = flags.DEFINE_multi_string(
+  'hold_out',
+  [],
+  'Documents held out by name: a pattern of their source, such as '
+  "'*/Austen_*'; may be given several times. With --validation_fraction=0, "
+  'they alone.',
 )
 _SHARD_TOKENS = flags.DEFINE_integer(
   'shard_tokens', 100_000_000, 'Tokens a shard, at most.'
@@ -145,9 +154,9 @@ def prepare(
   total = corpus.total_bytes(settings['inputs'])
   with stages.Workers(workers_count) as workers:
     documents = corpus.documents(settings['inputs'], settings['text_field'])
-    fraction = settings['validation_fraction']
+    rule = steps.SplitRule.of(settings)
     with progress.Progress('clean', total, 'documents', 'MB/s') as bar:
-      size = stages.clean(workers, documents, spool, fraction, bar.add)
+      size = stages.clean(workers, documents, spool, rule, bar.add)
     cleaned = sum(file.stat().st_size for file in spool.iterdir())
     if not tokenizer:
       share = settings['tokenizer_sample_mb'] * 1_000_000 / size
@@ -259,6 +268,7 @@ def _settings() -> dict[str, Any]:
     'tokenizer': _TOKENIZER.value,
     'tokenizer_sample_mb': _SAMPLE_MB.value,
     'validation_fraction': _VALIDATION.value,
+    'hold_out': _HOLD_OUT.value,
     'shard_tokens': _SHARD_TOKENS.value,
   }
   _check(settings)
@@ -268,6 +278,7 @@ def _settings() -> dict[str, Any]:
 def _check_finished(output: pathlib.Path, settings: dict[str, Any]) -> None:
   meta = shards.read_meta(output)
   there = meta['settings']
+  there.setdefault('hold_out', [])  # younger than some prepared data
   different = [k for k in settings if settings[k] != there.get(k)]
   if different:
     raise UserError(
@@ -303,8 +314,11 @@ def _check(settings: dict[str, Any]) -> None:
         raise UserError(
           f'--input={spec}: only --engine=beam reads it; or copy it here first'
         )
-  if not 0 < settings['validation_fraction'] < 1:
-    raise UserError('--validation_fraction lies between 0 and 1')
+  fraction = settings['validation_fraction']
+  if not (0 < fraction < 1 or (fraction == 0 and settings['hold_out'])):
+    raise UserError(
+      '--validation_fraction lies between 0 and 1; 0 itself takes --hold_out'
+    )
   for name, value in (
     ('merges', settings['merges']),
     ('shard_tokens', settings['shard_tokens']),

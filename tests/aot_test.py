@@ -483,6 +483,8 @@ def test_out_of_memory_without_a_list_of_buffers():
   )
   assert told['hbm_peak_bytes'] == 28.25 * 2**30
   assert told['hbm_capacity_bytes'] == 15.75 * 2**30
+  assert told['hbm_temp_bytes'] == told['hbm_peak_bytes']
+  assert told['hbm_argument_bytes'] is None
   assert told['buffers'] == ()
 
 

@@ -100,6 +100,7 @@ def _settings(inputs: list[str], **changes: object) -> dict[str, object]:
     'tokenizer': None,
     'tokenizer_sample_mb': 1000,
     'validation_fraction': 0.3,
+    'hold_out': [],
     'shard_tokens': 1000,
     **changes,
   }
@@ -162,6 +163,23 @@ def test_blocks_and_shards_of_any_size(
   local, beam = _both(tmp_path, settings)
   assert beam == local
   assert len(local) > 100
+
+
+def test_documents_are_held_out_by_name(mixed, tmp_path):
+  changes = {'validation_fraction': 0.0, 'hold_out': ['*:2']}
+  settings = _settings(mixed, **changes)
+  local, beam = _both(tmp_path, settings)
+  assert beam == local
+  rows = list(shards.read_documents(tmp_path / 'beam'))
+  held_out = [r['source'] for r in rows if r['split'] == 'validation']
+  assert held_out
+  assert held_out == [
+    r['source']
+    for r in rows
+    if r['source'].endswith(':2') and r['split'] != 'duplicate'
+  ]
+  with pytest.raises(UserError, match=r'--hold_out=\*:x: the source of no'):
+    prepare.prepare_on_beam(tmp_path, {**settings, 'hold_out': ['*:x']}, '')
 
 
 def test_a_given_tokenizer(mixed, tmp_path):

@@ -34,8 +34,10 @@ def _topic(name: str, num_lines: int) -> str:
 
 
 @pytest.fixture(scope='module')
-def held_out():
-  return {name: _topic(name, 6) for name in ('p', 'q', 'r', 's', 't', 'u')}
+def parts():
+  return tuple(
+    {name: _topic(name, 6) for name in part} for part in ('pqrs', 'tu')
+  )
 
 
 def _topics_of(text: str) -> set[str]:
@@ -43,9 +45,10 @@ def _topics_of(text: str) -> set[str]:
 
 
 def test_the_right_choice_goes_on_and_the_wrong_is_of_another_topic(
-  demo, held_out
+  demo, parts
 ):
-  for rows in demo.make_task(held_out, set()):
+  held_out = parts[0] | parts[1]
+  for rows in demo.make_task(*parts, set()):
     assert {row['label'] for row in rows} == {0, 1}
     for row in rows:
       right = row['choices'][row['label']]
@@ -57,8 +60,8 @@ def test_the_right_choice_goes_on_and_the_wrong_is_of_another_topic(
       assert len(right.split()) == len(wrong.split()) == demo.ANSWER_WORDS
 
 
-def test_train_and_dev_share_no_topic(demo, held_out):
-  train, dev = demo.make_task(held_out, set())
+def test_train_and_dev_share_no_topic(demo, parts):
+  train, dev = demo.make_task(*parts, set())
   both = [
     {
       t
@@ -68,14 +71,13 @@ def test_train_and_dev_share_no_topic(demo, held_out):
     }
     for rows in (train, dev)
   ]
-  assert both[0].isdisjoint(both[1])
-  assert both[0] | both[1] == set(held_out)
+  assert both == [set(part) for part in parts]
   assert len(train) == 2 * len(dev)
 
 
-def test_what_pretraining_saw_is_left_out(demo, held_out):
-  seen = {line.strip() for line in held_out['p'].split('\n')}
-  train, dev = demo.make_task(held_out, seen)
+def test_what_pretraining_saw_is_left_out(demo, parts):
+  seen = {line.strip() for line in parts[0]['p'].split('\n')}
+  train, dev = demo.make_task(*parts, seen)
   words = {
     word
     for row in (*train, *dev)
@@ -86,22 +88,22 @@ def test_what_pretraining_saw_is_left_out(demo, held_out):
   assert {word[0] for word in words} == set('qrstu')
 
 
-def test_a_line_of_two_topics_belongs_to_the_shorter(demo, held_out):
-  quoting = {**held_out, 'v': _topic('v', 6) + ' \n ' + held_out['p']}
-  train, dev = demo.make_task(quoting, set())
+def test_a_line_of_two_topics_belongs_to_the_shorter(demo, parts):
+  quoting = {**parts[1], 'v': _topic('v', 6) + ' \n ' + parts[0]['p']}
+  train, dev = demo.make_task(parts[0], quoting, set())
   for row in (*train, *dev):
     for text in (row['text'], *row['choices']):
       assert len(_topics_of(text)) == 1
 
 
-def test_the_same_task_each_time(demo, held_out):
-  assert demo.make_task(held_out, set()) == demo.make_task(held_out, set())
+def test_the_same_task_each_time(demo, parts):
+  assert demo.make_task(*parts, set()) == demo.make_task(*parts, set())
 
 
-def test_too_few_topics_are_refused(demo, held_out):
-  few = {name: held_out[name] for name in 'pqr'}
+def test_too_few_topics_are_refused(demo, parts):
+  few = {'t': parts[1]['t']}
   with pytest.raises(UserError, match='too few topics'):
-    demo.make_task(few, set())
+    demo.make_task(parts[0], few, set())
 
 
 def test_topics_are_those_prepare_held_out(demo, tmp_path):
@@ -113,25 +115,30 @@ def test_topics_are_those_prepare_held_out(demo, tmp_path):
       f'--input={demo.CORPUS}',
       f'--output={tmp_path / "shards"}',
       '--merges=100',
-      '--validation_fraction=0.3',
+      '--validation_fraction=0',
+      *(f'--hold_out={demo.CORPUS}#{name}' for name in demo.HELD_OUT),
       '--workers=1',
     ],
     cwd=ROOT,
     check=True,
     capture_output=True,
   )
-  held_out, seen = demo.topics(tmp_path / 'shards')
-  rows = {
-    row['source']: row for row in shards.read_documents(tmp_path / 'shards')
-  }
-  assert {s for s, r in rows.items() if r['split'] == 'validation'} == set(
-    held_out
+  *parts, seen = demo.topics(tmp_path / 'shards')
+  assert tuple(sorted(part) for part in parts) == (
+    sorted(demo.TRAIN),
+    sorted(demo.DEV),
   )
-  words = sum(len(text.split()) for text in held_out.values())
+  rows = {
+    row['source'].split('#')[1]
+    for row in shards.read_documents(tmp_path / 'shards')
+    if row['split'] == 'validation'
+  }
+  assert rows == {*demo.TRAIN, *demo.DEV}
+  words = sum(len(text.split()) for part in parts for text in part.values())
   assert (
     words
     == shards.read_meta(tmp_path / 'shards')['splits']['validation']['words']
   )
-  train, dev = demo.make_task(held_out, seen)
-  assert len(train) > 1000
-  assert len(dev) > 400
+  train, dev = demo.make_task(*parts, seen)
+  assert len(train) > 2000
+  assert len(dev) > 1000

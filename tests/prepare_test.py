@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from gpt1_jax import prepare, unfinished
-from gpt1_jax.data import shards, stages, steps, text, tokenizer
+from gpt1_jax.data import corpus, shards, stages, steps, text, tokenizer
 from gpt1_jax.errors import UserError
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -159,10 +159,17 @@ def test_adding_files_moves_no_document(books, output, tmp_path):
 
 def test_split_is_a_function_of_the_hash():
   hashes = [hashlib.sha256(b'%d' % i).hexdigest() for i in range(4000)]
+
+  def held_out(fraction):
+    rows = [{'sha256': h, 'source': 'x'} for h in hashes]
+    for row in rows:
+      steps.SplitRule(fraction, ()).place(row, is_copy=False)
+    return {r['sha256'] for r in rows if r['split'] == 'validation'}
+
   for fraction in (0.01, 0.05, 0.5):
-    held = {h for h in hashes if steps.split_of(h, fraction) == 'validation'}
+    held = held_out(fraction)
     assert len(held) / len(hashes) == pytest.approx(fraction, abs=0.02)
-    more = {h for h in hashes if steps.split_of(h, 0.6) == 'validation'}
+    more = held_out(0.6)
     assert held < more
 
 
@@ -279,6 +286,7 @@ def test_a_bad_document_in_the_middle_leaves_nothing(books, tmp_path):
   [
     ((), '--input is missing'),
     (('--input=x', '--validation_fraction=1'), 'between 0 and 1'),
+    (('--input=x', '--validation_fraction=0'), '0 itself takes --hold_out'),
     (('--input=x', '--merges=0'), '--merges is 0'),
     (('--input=x', '--workers=0'), '--workers is 0'),
     (('--input=x',), 'no such file'),
@@ -299,6 +307,45 @@ def test_help_has_examples_and_every_flag():
   for words in ('--input=books/', 'builtin:python-reference', '--[no]verify',
                 '--tokenizer_sample_mb', 'Memory stays bounded'):  # fmt: skip
     assert words in stdout
+
+
+def test_what_python_carries_is_measured(monkeypatch):
+  from pydoc_data import topics
+
+  monkeypatch.setattr(topics, 'topics', {'a': 'four', 'b': 'five words'})
+  found = corpus.measure(['builtin:python-reference', 'tfds:x:train'])
+  assert found == {'files': 1, 'bytes': 14}
+  assert corpus.total_bytes(['builtin:python-reference']) == 14
+
+
+def test_documents_are_held_out_by_name(books, tmp_path):
+  out = tmp_path / 'out'
+  flags = (f'--input={books}', '--merges=60', f'--output={out}')
+  named = ('--hold_out=*/003.txt', '--hold_out=*/01?.txt')
+  _good(*flags, *named, '--validation_fraction=0')
+  alone = _held_out(out)
+  assert alone == {'003.txt', *(f'01{i}.txt' for i in range(10))}
+  shutil.rmtree(out)
+  _good(*flags, *_FLAGS)
+  by_hash = _held_out(out)
+  assert by_hash - alone
+  line = _refused(*flags, *named, *_FLAGS)
+  assert 'finished before with another hold_out' in line
+  shutil.rmtree(out)
+  _good(*flags, *named, *_FLAGS)
+  assert _held_out(out) == alone | by_hash
+  shutil.rmtree(out)
+  line = _refused(*flags, *named, '--hold_out=003.txt')
+  assert '--hold_out=003.txt: the source of no document is like it' in line
+  line = _refused(*flags, '--hold_out=*')
+  assert '--hold_out leaves it nothing' in line
+
+
+def _held_out(path):
+  rows = shards.read_documents(path)
+  return {
+    row['source'].split('/')[-1] for row in rows if row['split'] == 'validation'
+  }
 
 
 def test_an_empty_split_says_which_fraction_fills_it(books, tmp_path):
@@ -348,6 +395,7 @@ def test_no_space_left_while_shards_are_written(books, tmp_path, monkeypatch):
     'tokenizer': None,
     'tokenizer_sample_mb': 1,
     'validation_fraction': 0.25,
+    'hold_out': [],
     'shard_tokens': 1000,
   }
   with (

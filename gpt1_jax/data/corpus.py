@@ -116,23 +116,26 @@ def read(
 
 def total_bytes(specs: list[str]) -> int | None:
   """Bytes of all inputs as they lie on disk; None where TFDS is among them."""
-  total = 0
-  for kind, where in inputs(specs):
-    if kind == 'tfds':
-      return None
-    if kind == 'builtin':
-      total += sum(document.disk for document in _python_reference())
-    else:
-      total += os.path.getsize(where)
-  return total
+  found = inputs(specs)
+  if any(kind == 'tfds' for kind, _ in found):
+    return None
+  return sum(_bytes(*one) for one in found)
 
 
 def measure(specs: list[str]) -> dict[str, int]:
-  """Files of all inputs and their bytes, to see that an input has changed."""
-  files = [
-    where for kind, where in inputs(specs) if kind not in ('tfds', 'builtin')
-  ]
-  return {'files': len(files), 'bytes': sum(map(os.path.getsize, files))}
+  """Files of all inputs and their bytes, to see that an input has changed.
+
+  What Python carries is a file too, another one in every version of it; what
+  TFDS holds is not measured.
+  """
+  found = [(kind, where) for kind, where in inputs(specs) if kind != 'tfds']
+  return {'files': len(found), 'bytes': sum(_bytes(*one) for one in found)}
+
+
+def _bytes(kind: str, where: str) -> int:
+  if kind == 'builtin':
+    return sum(document.disk for document in _python_reference())
+  return os.path.getsize(where)
 
 
 def _files(spec: str) -> list[tuple[str, str]]:

@@ -93,7 +93,7 @@ def clean(
   workers: Workers,
   documents: Iterable[corpus.Document],
   spool: pathlib.Path,
-  validation_fraction: float,
+  rule: steps.SplitRule,
   report: Report,
 ) -> int:
   """Documents → cleaned text in the spool; returns the training bytes.
@@ -111,16 +111,16 @@ def clean(
     for rows, disk in workers.map(_clean_chunk, jobs):
       for row in rows:
         digest = steps.digest_of(row)
-        steps.place(row, validation_fraction, is_copy=digest in seen)
+        rule.place(row, is_copy=digest in seen)
         if digest not in seen:
           seen.add(digest)
           shares = sorted([*shares, steps.share_of(row['sha256'])])
           shares = [shares[0], shares[-1]]
-        counts[row['split']] += 1
+        counts.update(rule.counts_of(row))
         train_bytes += row['bytes'] * (row['split'] == 'train')
       file.write(json.dumps(rows) + '\n')
       report(len(rows), disk, sum(row['bytes'] for row in rows) / 1e6)
-  steps.check_splits(counts, shares)
+  steps.check_splits(counts, shares, rule)
   return train_bytes
 
 

@@ -4,6 +4,8 @@ Both engines call these, so that what comes out is the same, byte for byte.
 """
 
 import collections
+import dataclasses
+import fnmatch
 import hashlib
 from collections.abc import Iterator
 from typing import Any
@@ -42,18 +44,43 @@ def digest_of(row: dict[str, Any]) -> bytes:
   return bytes.fromhex(row['sha256'])[:16]
 
 
-def place(
-  row: dict[str, Any], validation_fraction: float, is_copy: bool
-) -> None:
-  """Adds its split to a document's row; a copy counts no words."""
-  row['split'] = split_of(row['sha256'], validation_fraction)
-  if is_copy:
-    row.update(split='duplicate', words=0)
+@dataclasses.dataclass(frozen=True)
+class SplitRule:
+  """Which documents are held out, whatever else is in the corpus.
+
+  Attributes:
+    fraction: of all documents, by their hash.
+    hold_out: patterns (`fnmatch`) of the sources of others.
+  """
+
+  fraction: float
+  hold_out: tuple[str, ...]
+
+  @classmethod
+  def of(cls, settings: dict[str, Any]) -> 'SplitRule':
+    """From prepare's settings."""
+    return cls(settings['validation_fraction'], tuple(settings['hold_out']))
+
+  def place(self, row: dict[str, Any], is_copy: bool) -> None:
+    """Adds its split to a document's row; a copy counts no words."""
+    row['split'] = 'train'
+    if share_of(row['sha256']) < self.fraction or any(self._named(row)):
+      row['split'] = 'validation'
+    if is_copy:
+      row.update(split='duplicate', words=0)
+
+  def counts_of(self, row: dict[str, Any]) -> list[str]:
+    """What a placed document counts for: its split, patterns like it."""
+    return [row['split'], *map(_held_out_by, self._named(row))]
+
+  def _named(self, row: dict[str, Any]) -> Iterator[str]:
+    for pattern in self.hold_out:
+      if fnmatch.fnmatchcase(row['source'], pattern):
+        yield pattern
 
 
-def split_of(sha256: str, validation_fraction: float) -> str:
-  """A document's split: a function of its own hash and nothing else."""
-  return 'validation' if share_of(sha256) < validation_fraction else 'train'
+def _held_out_by(pattern: str) -> str:
+  return f'--hold_out={pattern}'
 
 
 def share_of(sha256: str) -> float:
@@ -61,12 +88,15 @@ def share_of(sha256: str) -> float:
   return int(sha256[:13], 16) / 16**13
 
 
-def check_splits(counts: collections.Counter[str], shares: list[float]) -> None:
+def check_splits(
+  counts: collections.Counter[str], shares: list[float], rule: SplitRule
+) -> None:
   """Refuses a corpus that leaves a split empty.
 
   Args:
-    counts: documents of each split, and duplicates.
+    counts: documents of each of their `counts_of`.
     shares: the smallest and the largest `share_of` the documents kept.
+    rule: that placed them.
 
   Raises:
     UserError: with what would fill it.
@@ -81,6 +111,14 @@ def check_splits(counts: collections.Counter[str], shares: list[float]) -> None:
       + ', and training and validation need one each; give more, or cut it '
       'into several files'
     )
+  for pattern in rule.hold_out:
+    if not counts[_held_out_by(pattern)]:
+      raise UserError(
+        f'{_held_out_by(pattern)}: the source of no document is like it; the '
+        'sources are paths as --input names them, a row with :NUMBER'
+      )
+  if not counts['train'] and rule.hold_out:
+    raise UserError('the train split is empty: --hold_out leaves it nothing')
   for split, bound in (('validation', shares[0]), ('train', shares[-1])):
     if not counts[split]:
       # Between two shares any fraction will do; a little inside is robust.

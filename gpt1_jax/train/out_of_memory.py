@@ -12,9 +12,9 @@ _ONE = re.compile(
   r'Allocation \(size=(\d+)\) would exceed memory \(size=(\d+)\)'
   r".*?shape = '(\w+\[[\d,]*\]).*?tag = '(?:output of )?([^'@]*)"
 )
-_NEEDED = (
-  re.compile(rf'Used {_SIZE} of {_SIZE} hbm'),  # libtpu 0.0.40
-  re.compile(rf'temporaries \({_SIZE}\) exceeds available HBM \({_SIZE}\)'),
+_NEEDED = re.compile(rf'Used {_SIZE} of {_SIZE} hbm')  # libtpu 0.0.40
+_TEMPORARIES = re.compile(  # libtpu 0.0.42
+  rf'temporaries \({_SIZE}\) exceeds available HBM \({_SIZE}\)'
 )
 
 
@@ -38,7 +38,8 @@ def parse(message: str) -> dict[str, Any]:
   Returns:
     Fields of `compiled.Figures`, None where the message does not tell.
   """
-  needed = next(filter(None, (form.search(message) for form in _NEEDED)), None)
+  temporaries = _TEMPORARIES.search(message)
+  needed = _NEEDED.search(message) or temporaries
   parts = {
     name: _bytes(size, unit)
     for name, size, unit in re.findall(
@@ -59,7 +60,11 @@ def parse(message: str) -> dict[str, Any]:
   return {
     'hbm_peak_bytes': _bytes(*needed.groups()[:2]) if needed else None,
     'hbm_capacity_bytes': _bytes(*needed.groups()[2:]) if needed else None,
-    'hbm_temp_bytes': parts.get('HLO temp'),
+    'hbm_temp_bytes': (
+      _bytes(*temporaries.groups()[:2])
+      if temporaries
+      else parts.get('HLO temp')
+    ),
     'hbm_argument_bytes': parts.get('arguments'),
     'buffers': _buffers(message),
   }

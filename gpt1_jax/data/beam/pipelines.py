@@ -63,6 +63,7 @@ def clean(
   Raises:
     UserError: a document is damaged or empty, or a split has none.
   """
+  rule = steps.SplitRule.of(settings)
   with running.pipeline(options) as pipeline:
     documents = (
       pipeline
@@ -72,12 +73,12 @@ def clean(
       | 'spread documents' >> beam.Reshuffle()
       | 'clean' >> beam.ParDo(work.Clean())
       | 'find copies' >> beam.GroupByKey()
-      | 'split' >> beam.ParDo(work.Split(settings['validation_fraction']))
+      | 'split' >> beam.ParDo(work.Split(rule))
     )
     _ = documents | 'save documents' >> avroio.WriteToAvro(
       spool.of(_CLEANED), _SCHEMA, codec='null'
     )
-    facts = documents | 'find facts' >> beam.CombineGlobally(work.Facts())
+    facts = documents | 'find facts' >> beam.CombineGlobally(work.Facts(rule))
     _save(facts, spool, 'facts')
     if not settings['tokenizer']:
       sample = settings['tokenizer_sample_mb'] * 1_000_000
@@ -93,7 +94,8 @@ def clean(
       )
       _save(words, spool, 'words')
   (facts,) = spool.values('facts')
-  steps.check_splits(collections.Counter(facts['counts']), facts['shares'])
+  counts = collections.Counter(facts['counts'])
+  steps.check_splits(counts, facts['shares'], rule)
   if settings['tokenizer']:
     return collections.Counter()
   return collections.Counter(dict(spool.values('words')))

@@ -58,8 +58,8 @@ class Clean(beam.DoFn):
 class Split(beam.DoFn):
   """Copies of a document → the first of them with its text, and the others."""
 
-  def __init__(self, validation_fraction: float):
-    self._validation_fraction = validation_fraction
+  def __init__(self, rule: steps.SplitRule):
+    self._rule = rule
 
   def process(
     self,
@@ -70,7 +70,7 @@ class Split(beam.DoFn):
     for place, row, text in found:
       row = dict(row)
       is_copy = place != first
-      steps.place(row, self._validation_fraction, is_copy)
+      self._rule.place(row, is_copy)
       yield {
         'run': place[0],
         'number': place[1],
@@ -80,7 +80,10 @@ class Split(beam.DoFn):
 
 
 class Facts(beam.CombineFn):
-  """Of all documents: how many a split, the ends of their shares, bytes."""
+  """Of all documents: what they count for, the ends of their shares, bytes."""
+
+  def __init__(self, rule: steps.SplitRule):
+    self._rule = rule
 
   def create_accumulator(self) -> dict[str, Any]:
     return {'counts': {}, 'shares': [], 'train_bytes': 0}
@@ -93,7 +96,7 @@ class Facts(beam.CombineFn):
       [
         facts,
         {
-          'counts': {split: 1},
+          'counts': dict.fromkeys(self._rule.counts_of(row), 1),
           'shares': [steps.share_of(row['sha256'])] * kept,
           'train_bytes': row['bytes'] * (split == 'train'),
         },
@@ -105,8 +108,8 @@ class Facts(beam.CombineFn):
     ends: list[float] = []
     train_bytes = 0
     for facts in several:
-      for split, count in facts['counts'].items():
-        counts[split] = counts.get(split, 0) + count
+      for name, count in facts['counts'].items():
+        counts[name] = counts.get(name, 0) + count
       shares = [*ends, *facts['shares']]
       ends = [min(shares), max(shares)] if shares else []
       train_bytes += facts['train_bytes']
