@@ -47,8 +47,8 @@ PRETRAIN = {
   'optim.warmup': 100.0,
   'data.batch_size': 16,
 }
-# At 1e-3 training from scratch learns which words recur; pretrained weights gain
-# little from it.
+# At 1e-3 training from scratch learns which words recur; pretrained weights
+# gain little from it.
 FINETUNE = {
   'optim.peak_lr': 3e-4,
   'train.num_epochs': 3,
