@@ -5,7 +5,6 @@ system error such as a full disk) becomes one line on stderr and exit code 1;
 anything else is a defect of ours and keeps its traceback.
 """
 
-import ctypes
 import inspect
 import os
 import sys
@@ -37,24 +36,6 @@ def run(main: Callable[[list[str]], None]) -> None:
 
   logging.set_verbosity(logging.WARNING)
   app.run(guarded)
-
-
-def keep_memory() -> None:
-  """Lets the allocator keep what it frees, for programs that compute.
-
-  XLA's CPU backend asks for the step's temporaries anew at every step; glibc
-  hands large blocks back to the system each time, and having them mapped again
-  page by page took a fifth of the step of `mini` on two cores. Elsewhere than
-  on glibc: nothing.
-  """
-  try:
-    mallopt = ctypes.CDLL(None).mallopt
-  except (AttributeError, OSError, TypeError):
-    return
-  trim_threshold, mmap_max, arena_max = -1, -4, -8  # malloc.h
-  mallopt(mmap_max, 0)
-  mallopt(trim_threshold, -1)
-  mallopt(arena_max, 1)
 
 
 def sections(config: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -77,7 +77,6 @@ _ONLY = {
 
 def main(argv: list[str]) -> None:
   del argv
-  command.keep_memory()
   with hosts.connected():
     _evaluate()
 

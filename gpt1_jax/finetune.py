@@ -36,7 +36,6 @@ _WORKDIR = flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
   del argv
-  command.keep_memory()
   with hosts.connected():
     suite.finetune(_CONFIG.value.to_dict(), _WORKDIR.value)
 

@@ -43,7 +43,6 @@ _STEP = flags.DEFINE_integer(
 
 def main(argv: list[str]) -> None:
   del argv
-  command.keep_memory()
   for name, flag in (('num_tokens', _TOKENS), ('num_samples', _SAMPLES)):
     if flag.value < 1:
       raise UserError(f'--{name} is {flag.value}: at least 1')

@@ -54,7 +54,6 @@ _EXECUTABLE = flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
   del argv
-  command.keep_memory()
   with hosts.connected():
     pretrain(_CONFIG.value.to_dict(), _WORKDIR.value, _EXECUTABLE.value)
 

@@ -1,8 +1,5 @@
 """The front doors' shared parts: sections, counts, one-line errors."""
 
-import subprocess
-import sys
-
 import pytest
 
 from gpt1_jax import command
@@ -29,35 +26,3 @@ def test_exactly_one_of_steps_and_epochs():
   for steps, epochs in ((0, 0), (5, 1.0)):
     with pytest.raises(UserError, match='exactly one'):
       command.num_steps(steps, epochs, 100.0)
-
-
-def test_kept_memory_is_not_mapped_again():
-  """A block freed and taken again costs no new pages."""
-  program = """
-import ctypes, resource
-from gpt1_jax import command
-faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-def rounds():
-  before = faults()
-  for _ in range(4):
-    ctypes.memset((block := libc.malloc(1 << 26)), 1, 1 << 26)
-    libc.free(block)
-  return faults() - before
-libc = ctypes.CDLL(None)
-libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-libc.free.argtypes = [ctypes.c_void_p]
-if not hasattr(libc, 'mallopt'):
-  raise SystemExit(77)
-plain = rounds()
-command.keep_memory()
-rounds()
-print(plain, rounds())
-"""
-  done = subprocess.run(
-    [sys.executable, '-c', program], capture_output=True, text=True, check=False
-  )
-  if done.returncode == 77:
-    pytest.skip('the C library is not glibc')
-  assert done.returncode == 0, done.stderr
-  plain, kept = map(int, done.stdout.split())
-  assert kept < plain / 10

@@ -154,14 +154,15 @@ def _cudnn(q_BTHK: jax.Array, path: str, dropped: dict) -> bool:
 class Attention(nn.Module):
   """c_attn (queries, keys, values in one product), attend, c_proj.
 
+  Decoding, it keeps as many positions as its first call had, or as there are
+  in the cache that it is given.
+
   Attributes:
-    n_ctx: positions that are kept when decoding.
     chosen: of PATHS; see `why_plain`.
   """
 
   n_embd: int
   n_head: int
-  n_ctx: int
   attn_pdrop: float
   chosen: str
 
@@ -232,17 +233,14 @@ class Attention(nn.Module):
       k_BTHK = self._keep('k', k_BTHK, starts_B)
       v_BTHK = self._keep('v', v_BTHK, starts_B)
       places_BT = starts_B[:, None] + jnp.arange(T)
-      seen = jnp.arange(self.n_ctx) <= places_BT[:, None, :, None]
+      seen = jnp.arange(k_BTHK.shape[1]) <= places_BT[:, None, :, None]
     return attend(q_BTHK, k_BTHK, v_BTHK, seen=seen, **dropped)
 
   def _keep(
     self, name: str, new_BTHK: jax.Array, starts_B: jax.Array
   ) -> jax.Array:
-    """All positions [B, n_ctx, H, K], the new ones put in their places."""
-    B, _, H, K = new_BTHK.shape
-    kept = self.variable(
-      'cache', name, jnp.zeros, (B, self.n_ctx, H, K), new_BTHK.dtype
-    )
+    """All positions [B, S, H, K], the new ones put in their places."""
+    kept = self.variable('cache', name, jnp.zeros_like, new_BTHK)
     put = jax.vmap(
       lambda old_THK, new_THK, start: jax.lax.dynamic_update_slice(
         old_THK, new_THK, (start, 0, 0)

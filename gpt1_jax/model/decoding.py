@@ -4,7 +4,8 @@
 LSTM's memory) in the collection 'cache'; `decode` then takes one token of each
 row. Rows have lengths of their own: a prompt stands at the left, what follows
 it in a batch is never seen. The rule for long texts: when the context of n_ctx
-tokens is full, a row goes on from the last half of it, read anew.
+tokens is full, a row goes on from the last half of it, read anew. The cache of
+a GPT is as wide as the texts will be, not as the context.
 """
 
 import dataclasses
@@ -65,15 +66,19 @@ def generate(
   model = models.new(config)
   n_ctx = config.n_ctx
   params = _computed_in(params, jnp.dtype(config.dtype))
+  if config.kind == 'gpt':
+    model, params = gpt.GPT(config, apart=True), gpt.apart(params)
   rows = [list(prompt)[-n_ctx:] for prompt in prompts]
   keys_R = _row_keys(seed, len(rows), num_samples)
   lengths_R = np.repeat([len(row) for row in rows], num_samples)
-  cache, h_PD = prefill(model, params, *_padded(rows, n_ctx))
+  cache, h_RD = prefill(model, params, *_padded(rows, n_ctx))
   if num_samples > 1:
-    cache, h_PD = _repeated(model, cache, h_PD, num_samples)
+    cache, h_RD = jax.tree.map(
+      lambda x: jnp.repeat(x, num_samples, axis=0), (cache, h_RD)
+    )
   made: list[jax.Array] = []
   texts, read = None, 0  # of each row, where the context was full
-  token_R = pick(model, params, h_PD, keys_R, 0, sampling)
+  token_R = pick(model, params, h_RD, keys_R, 0, sampling)
   made.append(token_R)
   for step in range(1, num_tokens):
     if lengths_R.max() == n_ctx:
@@ -87,6 +92,8 @@ def generate(
       lengths_R = keep_R
       cache, h_RD = prefill(model, params, *_padded(texts, n_ctx))
     else:
+      last = min(n_ctx, int(lengths_R.max()) + num_tokens - step)
+      cache = _with_room(cache, last)
       cache, h_RD = decode(model, params, cache, token_R, jnp.array(lengths_R))
       lengths_R = lengths_R + 1
     token_R = pick(model, params, h_RD, keys_R, step, sampling)
@@ -150,8 +157,9 @@ def pick(
   sampling: Sampling,
 ) -> jax.Array:
   """int32 [B]: one token of each row, drawn from its state."""
-  embed_VD = params['tokens_embed'][: model.config.vocab_size]
-  logits_BV = gpt.logits(h_BD[:, None], embed_VD)[:, 0]
+  # Of all rows, and then cut: cut before, the matrix would be copied.
+  logits_BV = gpt.logits(h_BD[:, None], params['tokens_embed'])[:, 0]
+  logits_BV = logits_BV[:, : model.config.vocab_size]
   if sampling.greedy:
     return logits_BV.argmax(axis=-1).astype(jnp.int32)
   logits_BV = kept_logits(logits_BV, sampling)
@@ -206,10 +214,18 @@ def _padded(
   return tokens_BT, counts_B
 
 
-def _repeated(
-  model: models.Model, cache: Any, h_PD: jax.Array, times: int
-) -> tuple[Any, jax.Array]:
-  """What was read once, for each sample of a prompt."""
-  axis = 1 if model.config.kind == 'gpt' else 0  # a GPT's layers come first
-  cache = jax.tree.map(lambda x: jnp.repeat(x, times, axis=axis), cache)
-  return cache, jnp.repeat(h_PD, times, axis=0)
+def _with_room(cache: Any, positions: int) -> Any:
+  """The cache, with room for that many positions of each row.
+
+  Keys and values [B, S, H, K] are made wider by a multiple; an LSTM's memory
+  has no positions.
+  """
+
+  def widen(x: jax.Array) -> jax.Array:
+    missing = -(-(positions - x.shape[1]) // _WIDTH) * _WIDTH
+    return jnp.pad(x, ((0, 0), (0, missing), (0, 0), (0, 0)))
+
+  def short(x: jax.Array) -> bool:
+    return x.ndim == 4 and x.shape[1] < positions
+
+  return jax.tree.map(lambda x: widen(x) if short(x) else x, cache)

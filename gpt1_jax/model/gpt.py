@@ -7,6 +7,8 @@ block with parameters stacked on a leading layer axis.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -153,7 +155,7 @@ class Block(nn.Module):
       return _layer_norm(name, sum_BTD)
 
     attention = Attention(
-      c.n_embd, c.n_head, c.n_ctx, c.attn_pdrop, c.attention, name='attn'
+      c.n_embd, c.n_head, c.attn_pdrop, c.attention, name='attn'
     )
     a_BTD = attention(h_BTD, layer, seed_2, rows_B, starts_B)
     h_BTD = add_norm('ln_1', h_BTD, a_BTD, dropout.RESIDUAL_ATTENTION)
@@ -163,9 +165,15 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-  """The decoder. Call it for states and the output matrix; see `logits`."""
+  """The decoder. Call it for states and the output matrix; see `logits`.
+
+  Attributes:
+    config: its shape and numerics.
+    apart: each block has parameters (and a cache) of its own, see `apart`.
+  """
 
   config: GPTConfig
+  apart: bool = False
 
   @nn.compact
   def __call__(
@@ -242,9 +250,14 @@ class GPT(nn.Module):
     h_BTD = nn.with_logical_constraint(
       h_BTD.astype(dtype), ('batch', None, None)
     )
-    h_BTD, _ = _stack(c)(c, name='h')(
-      h_BTD, jnp.arange(c.n_layer, dtype=jnp.uint32), seed_2, rows_B, starts_B
-    )
+    if self.apart:
+      for layer in range(c.n_layer):
+        block = Block(c, name=f'h{layer}')
+        h_BTD, _ = block(h_BTD, jnp.uint32(layer), seed_2, rows_B, starts_B)
+    else:
+      layers = jnp.arange(c.n_layer, dtype=jnp.uint32)
+      block = _stack(c)(c, name='h')
+      h_BTD, _ = block(h_BTD, layers, seed_2, rows_B, starts_B)
     if c.softmax_rows == 'all':
       return h_BTD, jnp.concatenate([tokens_embed_VD, positions_embed_TD])
     return h_BTD, tokens_embed_VD
@@ -253,6 +266,19 @@ class GPT(nn.Module):
 def logits(h_BTD: jax.Array, embed_VD: jax.Array) -> jax.Array:
   """float32 [B, T, V]: the softmax is tied to the embedding, without bias."""
   return einsum('BTD,VD->BTV', h_BTD, embed_VD)
+
+
+def apart(params: Mapping[str, Any]) -> dict[str, Any]:
+  """The parameters of a GPT, as one with `apart` wants them.
+
+  A block's slice of stacked parameters is copied before it is multiplied, which
+  does not count beside a batch, and takes longer than the product of a single
+  token: so decoding has them apart.
+  """
+  stacked, out = params['h'], {k: v for k, v in params.items() if k != 'h'}
+  for layer in range(len(stacked['ln_1']['bias'])):
+    out[f'h{layer}'] = jax.tree.map(lambda x, n=layer: x[n], stacked)
+  return out
 
 
 def num_parameters(config: GPTConfig) -> int:

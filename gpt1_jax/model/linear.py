@@ -35,25 +35,17 @@ def einsum(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _einsum(spec, x, y):
   y = y.astype(x.dtype)
-  product = functools.partial(
-    jnp.einsum, spec, preferred_element_type=jnp.float32
-  )
-  if x.dtype == jnp.float32 or not _batch_letters(spec):
-    return product(x, y)
-  # XLA's CPU backend has no kernel for some batched bfloat16 products; the
-  # same numbers multiplied as float32 give the same sums.
-  return jax.lax.platform_dependent(
-    x,
-    y,
-    cpu=lambda x, y: product(x.astype(jnp.float32), y.astype(jnp.float32)),
-    default=product,
-  )
-
-
-def _batch_letters(spec: str) -> set[str]:
   inputs, out = spec.split('->')
   x_spec, y_spec = inputs.split(',')
-  return set(x_spec) & set(y_spec) & set(out)
+  kept = [letter for letter in out if (letter in x_spec) != (letter in y_spec)]
+  # The operand whose letters the result has first goes first: what comes out
+  # lies as it is wanted. In the other order XLA's CPU backend transposes, and
+  # has no kernel for batched products in bfloat16.
+  if kept and kept[0] in y_spec:
+    x_spec, y_spec, x, y = y_spec, x_spec, y, x
+  return jnp.einsum(
+    f'{x_spec},{y_spec}->{out}', x, y, preferred_element_type=jnp.float32
+  )
 
 
 def _einsum_fwd(spec, x, y):

@@ -14,9 +14,12 @@ from jax.sharding import PartitionSpec
 from gpt1_jax.model.linear import einsum
 from gpt1_jax.train.sharding import BATCH_AXES, VOCAB_AXIS
 
-# Tokens whose logits are alive at a time on a device; a whole batch of them in
-# float32 would be the largest array of the program.
+# Tokens whose logits are alive at a time on a device: a quarter of them, within
+# bounds. Those of a whole batch in float32 would be the largest array of the
+# program; with fewer at a time the matrix's gradient is read and written more
+# often than it is worth.
 CHUNK_TOKENS = 2048
+LEAST_TOKENS = 256
 # Of the LM loss in fine-tuning; see `lm_weights`.
 LM_REDUCTIONS = ('tokens', 'sequences')
 
@@ -110,7 +113,8 @@ def _chunks(x: jax.Array) -> jax.Array:
   Whole columns make a chunk, so that the batch axis stays sharded.
   """
   B, T = x.shape[:2]
-  columns = max(1, min(T, CHUNK_TOKENS // B))
+  count = min(CHUNK_TOKENS, max(B * T // 4, LEAST_TOKENS))
+  columns = max(1, min(T, count // B))
   x = jnp.pad(x, ((0, 0), (0, -T % columns)) + ((0, 0),) * (x.ndim - 2))
   x = x.reshape(B, -1, columns, *x.shape[2:])
   return jnp.moveaxis(x, 1, 0)

@@ -1,0 +1,39 @@
+"""Starting anew: from the process to the first training step.
+
+One repetition: how long this process took until its first step could run,
+with what JAX compiled kept in a folder, empty or filled by the start before.
+"""
+
+import time
+from typing import Any
+
+import jax
+
+from benchmarks import process, train_jax
+from gpt1_jax.train import sharding, step as step_lib
+
+
+def prepare(
+  settings: dict[str, Any],
+) -> tuple[process.Measure, dict[str, Any]]:
+  jax.config.update('jax_compilation_cache_dir', settings['cache'])
+  program, state, batch = train_jax.start(settings)
+  seed = step_lib.place_seed(0, program.mesh)
+
+  def measure() -> dict[str, float]:
+    nonlocal state
+    with sharding.use(program.mesh):
+      state, metrics = program.train_step(state, batch, seed)
+      jax.block_until_ready(metrics)
+      first = time.time()
+      state, metrics = program.train_step(state, batch, seed)
+      jax.block_until_ready(metrics)
+    # The first step itself is as long as the second.
+    step = time.time() - first
+    return {'seconds': first - settings['started'] - step}
+
+  return measure, {'jax': jax.__version__}
+
+
+if __name__ == '__main__':
+  process.serve(prepare)

@@ -1,0 +1,79 @@
+"""The input pipeline of pretraining: open shards, read, make batches.
+
+Without jax, as it is on a host that only reads.
+"""
+
+import json
+import pathlib
+import time
+from typing import Any
+
+import numpy as np
+
+from benchmarks import process
+from gpt1_jax.data import shards, windows
+
+
+def prepare(
+  settings: dict[str, Any],
+) -> tuple[process.Measure, dict[str, Any]]:
+  path, count = settings['path'], settings['batches']
+  step = 0
+
+  def measure() -> dict[str, float]:
+    nonlocal step
+    started = time.perf_counter()
+    source = windows.Windows(
+      path,
+      'train',
+      n_ctx=settings['n_ctx'],
+      batch_size=settings['batch_size'],
+      cross_documents=True,
+      seed=0,
+    )
+    opened = time.perf_counter() - started
+    # Any place of the corpus, read by itself.
+    tokens = shards.Tokens(path, 'train')
+    places = np.random.default_rng(step).integers(
+      0, tokens.num_tokens - settings['n_ctx'], 1000
+    )
+    started = time.perf_counter()
+    for place in places.tolist():
+      tokens.read(place, settings['n_ctx'])
+    read = (time.perf_counter() - started) / len(places)
+    started = time.perf_counter()
+    for _ in range(count):
+      batch = source.batch(step)
+      step += 1
+    seconds = (time.perf_counter() - started) / count
+    return {
+      'tokens_per_second': batch['tokens'].size / seconds,
+      'open_seconds': opened,
+      'read_seconds': read,
+      **process.memory_bytes(),
+    }
+
+  return measure, {}
+
+
+def write_sparse(
+  path: pathlib.Path, num_tokens: int, shard_tokens: int
+) -> None:
+  """Shards as `prepare` leaves them, all zeros, which take no room."""
+  sizes = [
+    min(shard_tokens, num_tokens - start)
+    for start in range(0, num_tokens, shard_tokens)
+  ]
+  rows = []
+  for number, size in enumerate(sizes):
+    name = shards.shard_name('train', number, len(sizes))
+    with (path / name).open('wb') as file:
+      file.truncate(size * shards.DTYPE.itemsize)
+    rows.append({'name': name, 'tokens': size})
+  facts = {'tokens': num_tokens, 'words': num_tokens, 'shards': rows}
+  meta = {'version': shards.VERSION, 'splits': {'train': facts}}
+  (path / shards.META).write_text(json.dumps(meta), encoding='utf-8')
+
+
+if __name__ == '__main__':
+  process.serve(prepare)
