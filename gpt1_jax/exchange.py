@@ -28,7 +28,8 @@ RELEASED = {
   'embedding_dropout': 'matrix',
   'softmax_rows': 'all',
   'dtype': 'float32',
-  'remat': 'none',
+  'attention': 'auto',
+  'remat': 'auto',
   'unroll': 1,
 }
 _HEAD_WIDTH = 64  # P §4.1

@@ -47,11 +47,11 @@ PRETRAIN = {
   'optim.warmup': 100.0,
   'data.batch_size': 16,
 }
-# At 1e-3 training from scratch learns which words recur; pretrained weights
-# gain little from it.
+# At 1e-3, or chosen after three epochs, training from scratch comes nearer: it
+# learns which words recur, and no more from then on.
 FINETUNE = {
-  'optim.peak_lr': 3e-4,
-  'train.num_epochs': 3,
+  'optim.peak_lr': 6e-4,
+  'train.num_epochs': 5,
   'data.batch_size': 32,
   'data.lengths': (64,),
 }

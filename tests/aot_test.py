@@ -495,7 +495,7 @@ def test_out_of_memory_is_a_sentence():
   assert told['hbm_argument_bytes'] == round(1.3 * 2**30)
   assert told['hbm_temp_bytes'] == round(21.2 * 2**30)
   figures = compiled.not_fitting(told, 1e12, 9.0)
-  settings = pretraining.settings(small())
+  settings = pretraining.settings(small(**{'model.remat': 'none'}))
   assert out_of_memory.sentence(figures, settings) == (
     'does not fit: a device needs at least 22.50 GiB of the 15.75 GiB it has; '
     'the largest buffers are f32[12,16,12,512,512] of h/attn/mul (2.25 GiB, '

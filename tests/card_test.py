@@ -9,7 +9,8 @@ MODEL = gpt.GPTConfig(
   kind='gpt',
   n_layer=2, n_head=4, n_embd=128, n_ctx=64, vocab_size=571, n_special=0,
   embd_pdrop=0.1, attn_pdrop=0.1, resid_pdrop=0.1, embedding_dropout='sum',
-  softmax_rows='tokens', dtype='bfloat16', remat='none', unroll=2,
+  softmax_rows='tokens', dtype='bfloat16', attention='auto',
+  remat='none', unroll=2,
 )  # fmt: skip
 FACTS = {
   'command': 'pretrain',

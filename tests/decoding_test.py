@@ -13,7 +13,7 @@ GPT = gpt.GPTConfig(
   kind='gpt', n_layer=3, n_head=4, n_embd=32, n_ctx=16, vocab_size=29,
   n_special=3, embd_pdrop=0.1, attn_pdrop=0.1, resid_pdrop=0.1,
   embedding_dropout='sum', softmax_rows='tokens', dtype='float32',
-  remat='none', unroll=1,
+  attention='auto', remat='none', unroll=1,
 )  # fmt: skip
 LSTM = lstm.LSTMConfig(
   kind='lstm', units=40, n_embd=32, n_ctx=16, vocab_size=29, n_special=3,

@@ -29,6 +29,7 @@ SMALL = gpt.GPTConfig(
   embedding_dropout='sum',
   softmax_rows='tokens',
   dtype='float32',
+  attention='auto',
   remat='none',
   unroll=1,
 )
@@ -218,6 +219,24 @@ def test_recomputed_and_unrolled_equal_stored_and_looped(change):
   other, grads = gradient(dataclasses.replace(SMALL, **change))
   assert other == pytest.approx(stored, rel=1e-6)
   assert_near(grads, expected, 1e-6)
+
+
+@pytest.mark.parametrize(
+  ('remat', 'platform', 'recomputed'),
+  [
+    ('auto', 'cpu', False),
+    ('auto', 'tpu', True),
+    ('dots', 'cpu', True),
+    ('none', 'tpu', False),
+  ],
+)
+def test_recomputation_is_automatic_on_a_tpu(
+  remat, platform, recomputed, monkeypatch
+):
+  monkeypatch.setattr(gpt, 'platform', lambda: platform)
+  config, tokens = dataclasses.replace(SMALL, remat=remat), make(SMALL)[2]
+  found = jax.make_jaxpr(lambda p: loss(gpt.GPT(config), {'params': p}, tokens))
+  assert ('remat' in str(found(random_params(SMALL)))) == recomputed
 
 
 def test_bfloat16_stays_near_float32():

@@ -39,7 +39,8 @@ def test_the_tree_is_the_models(named):
     kind='gpt',
     n_layer=L, n_head=H, n_embd=D, n_ctx=T, vocab_size=V - 3, n_special=3,
     embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0, embedding_dropout='sum',
-    softmax_rows='tokens', dtype='float32', remat='none', unroll=1,
+    softmax_rows='tokens', dtype='float32', attention='auto',
+    remat='none', unroll=1,
   )  # fmt: skip
   tokens = np.zeros((1, T), np.int32)
   fresh = jax.eval_shape(

@@ -32,6 +32,7 @@ MODEL = {
   'embedding_dropout': 'sum',
   'softmax_rows': 'tokens',
   'dtype': 'float32',
+  'attention': 'auto',
   'remat': 'none',
   'unroll': 1,
 }

@@ -191,8 +191,10 @@ def test_wrong_starts_are_one_line(configure, pretrained, tmp_path):  # noqa: F8
 
 
 def test_older_runs_are_gone_on_with(tmp_path):
-  """Of the time before there were an LSTM and layers to choose."""
-  config = {'model': {'kind': 'gpt', 'n_layer': 2}, 'transfer': {'layers': -1}}
+  """Of the time before there were an LSTM, a kernel and layers to choose."""
+  model = {'kind': 'gpt', 'n_layer': 2, 'attention': 'auto'}
+  config = {'model': model, 'transfer': {'layers': -1}}
+  assert run.complete({'model': {'n_layer': 2}}) == config
   older = {'model': {'n_layer': 2}}
   (tmp_path / 'config.json').write_text(
     json.dumps({'command': 'finetune', 'config': older})
@@ -205,3 +207,7 @@ def test_older_runs_are_gone_on_with(tmp_path):
     other = {**config, section: {**config[section], key: value}}
     with pytest.raises(UserError, match=f'another {section}.{key}'):
       run.start(str(tmp_path), 'finetune', other, {})
+  # How it is computed is the machine's business.
+  machine = {'attention': 'plain', 'remat': 'full'}
+  moved = {**config, 'model': {**model, **machine}}
+  run.start(str(tmp_path), 'finetune', moved, {})

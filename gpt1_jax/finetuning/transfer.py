@@ -21,6 +21,7 @@ FROM_THE_RUN = {
     'n_embd',
     'n_ctx',
     'vocab_size',
+    'attention',
     'remat',
     'unroll',
   ),

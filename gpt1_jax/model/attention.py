@@ -2,17 +2,24 @@
 
 The plain path: scores of every pair of positions, masked, softmax in float32,
 dropout on the probabilities, as the released code has it. Decoding takes the
-same path, with keys and values kept from the tokens before.
+same path, with keys and values kept from the tokens before. On a TPU a kernel
+does the same (`flash`), on a GPU cuDNN where nothing is dropped.
 """
+
+import functools
+import math
 
 import jax
 import jax.numpy as jnp
+from absl import logging
 from flax import linen as nn
+from jax import ad_checkpoint
 
-from gpt1_jax.model import dropout
+from gpt1_jax.model import dropout, flash
 from gpt1_jax.model.linear import Linear, einsum
 
 MASKED = -1e9  # C: train.py, mask_attn_weights
+PATHS = ('auto', 'plain', 'flash')
 
 
 def attend(
@@ -48,16 +55,116 @@ def attend(
   return out_BTHK.astype(q_BTHK.dtype)
 
 
+def attend_flash(
+  qkv_CBTN: jax.Array,
+  n_head: int,
+  *,
+  rate: float,
+  seed_2: jax.Array | None,
+  site: jax.Array,
+  rows_B: jax.Array,
+) -> jax.Array:
+  """`attend` over earlier positions by the kernel, on the mesh in force.
+
+  Each device takes its sequences and its heads; which they are among all
+  enters dropout's bits, so that no mesh changes them.
+
+  Args:
+    qkv_CBTN: queries, keys and values, their heads side by side in N columns:
+      so they are laid out alike in and around the kernel.
+    n_head: heads.
+    rate, seed_2, site, rows_B: as for `attend`.
+
+  Returns:
+    [B, T, N] in the type of the queries.
+
+  """
+  B = qkv_CBTN.shape[1]
+  rate = 0.0 if seed_2 is None else rate
+  keys_B2 = jnp.zeros((B, 2), jnp.uint32)
+  if rate:
+    keys_B2 = jnp.stack(dropout.row_keys(seed_2, site, rows_B), axis=1)
+
+  def local(qkv_CBTN, keys_B2, heads_H):
+    return flash.attend(
+      qkv_CBTN,
+      keys_B2,
+      heads_H[:1],
+      n_head=len(heads_H),
+      rate=rate,
+      interpret=platform() != 'tpu',
+    )
+
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.size > 1:
+    batch, heads = nn.logical_to_mesh_axes(('batch', 'heads'))
+    spec = jax.sharding.PartitionSpec
+    local = jax.shard_map(
+      local,
+      in_specs=(spec(None, batch, None, heads), spec(batch), spec(heads)),
+      out_specs=spec(batch, None, heads),
+      check_vma=False,  # a kernel states none
+    )
+  return local(qkv_CBTN, keys_B2, jnp.arange(n_head, dtype=jnp.uint32))
+
+
+def why_plain(path: str, B: int, T: int, H: int, K: int) -> str | None:
+  """Why the plain path is taken and not the kernel; None: the kernel is.
+
+  Args:
+    path: of PATHS: 'auto' takes the kernel on a TPU, 'flash' everywhere (off
+      a TPU as plain operations, slowly: for tests), both if the sizes allow.
+    B, T, H, K: sizes of the queries.
+  """
+  if path == 'plain':
+    return 'config.model.attention is plain'
+  if path == 'auto' and platform() != 'tpu':
+    return f'the kernel is for TPUs, this is a {platform()}'
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.size > 1:
+    for name, size in (('batch', B), ('heads', H)):
+      (axes,) = nn.logical_to_mesh_axes((name,))
+      axes = axes if isinstance(axes, tuple) else (axes,)
+      parts = math.prod(mesh.shape[axis] for axis in axes if axis)
+      if size % parts:
+        return f'{size} of {name} do not divide over {parts} devices'
+  return flash.why_not(T, K)
+
+
+def platform() -> str:
+  """'cpu', 'gpu' or 'tpu': of the mesh in force, which may be a topology's."""
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  return device.platform if device else jax.default_backend()
+
+
+@functools.cache
+def _say(why: str) -> None:
+  """Once for each reason; a warning where the kernel could be."""
+  level = logging.WARNING if platform() == 'tpu' else logging.INFO
+  logging.log(level, 'attention takes the plain path: %s', why)
+
+
+def _cudnn(q_BTHK: jax.Array, path: str, dropped: dict) -> bool:
+  """Whether cuDNN's attention, which takes bfloat16, does the same."""
+  off = dropped['seed_2'] is None or dropped['rate'] == 0.0
+  here = path == 'auto' and platform() == 'gpu'
+  return off and here and q_BTHK.dtype == jnp.bfloat16
+
+
 class Attention(nn.Module):
   """c_attn (queries, keys, values in one product), attend, c_proj.
 
   Decoding, it keeps as many positions as its first call had, or as there are
   in the cache that it is given.
+
+  Attributes:
+    chosen: of PATHS; see `why_plain`.
   """
 
   n_embd: int
   n_head: int
   attn_pdrop: float
+  chosen: str
 
   @nn.compact
   def __call__(
@@ -69,38 +176,65 @@ class Attention(nn.Module):
     starts_B: jax.Array | None,
   ) -> jax.Array:
     D, H, K = self.n_embd, self.n_head, self.n_embd // self.n_head
-    qkv_BTCHK = Linear(
-      'BTD,DCHK->BTCHK',
+    B, T, _ = h_BTD.shape
+    dropped = {
+      'rate': self.attn_pdrop,
+      'seed_2': seed_2,
+      'site': dropout.site_id(layer, dropout.ATTENTION),
+      'rows_B': rows_B,
+    }
+    why = why_plain(self.chosen, B, T, H, K) if starts_B is None else 'decoding'
+    qkv_spec = 'BTD,DCHK->BTCHK'
+    qkv_axes = ('batch', None, None, 'heads', None)
+    out_spec, merged, out_merged = 'BTHK,HKD->BTD', None, None
+    if why is None:
+      # N is H and K in one: what the kernel takes without a copy.
+      qkv_spec = 'BTD,DCN->CBTN'
+      qkv_axes = (None, 'batch', None, 'heads')
+      out_spec, merged, out_merged = 'BTN,ND->BTD', (D, 3, D), (D, D)
+    qkv = Linear(
+      qkv_spec,
       (D, 3, H, K),
       ('embed', None, 'heads', None),
       bias_ndim=3,
+      merged=merged,
       name='c_attn',
     )(h_BTD)
-    qkv_BTCHK = nn.with_logical_constraint(
-      qkv_BTCHK, ('batch', None, None, 'heads', None)
-    )
+    qkv = nn.with_logical_constraint(qkv, qkv_axes)
+    qkv = ad_checkpoint.checkpoint_name(qkv, 'qkv')
+    if why is None:
+      a = attend_flash(qkv, H, **dropped)
+    else:
+      if starts_B is None and not self.is_initializing():
+        _say(why)
+      a = self._plain(qkv, starts_B, dropped)
+    a = ad_checkpoint.checkpoint_name(a, 'attended')
+    return Linear(
+      out_spec,
+      (H, K, D),
+      ('heads', None, 'embed'),
+      merged=out_merged,
+      name='c_proj',
+    )(a)
+
+  def _plain(
+    self, qkv_BTCHK: jax.Array, starts_B: jax.Array | None, dropped: dict
+  ) -> jax.Array:
+    """[B, T, H, K]: over the positions before, or all that are kept."""
     q_BTHK, k_BTHK, v_BTHK = (qkv_BTCHK[:, :, i] for i in range(3))
-    T = h_BTD.shape[1]
+    T = q_BTHK.shape[1]
     if starts_B is None:
+      if _cudnn(q_BTHK, self.chosen, dropped):
+        return jax.nn.dot_product_attention(
+          q_BTHK, k_BTHK, v_BTHK, is_causal=True, implementation='cudnn'
+        )
       seen = jnp.tril(jnp.ones((T, T), bool))
     else:
       k_BTHK = self._keep('k', k_BTHK, starts_B)
       v_BTHK = self._keep('v', v_BTHK, starts_B)
       places_BT = starts_B[:, None] + jnp.arange(T)
       seen = jnp.arange(k_BTHK.shape[1]) <= places_BT[:, None, :, None]
-    a_BTHK = attend(
-      q_BTHK,
-      k_BTHK,
-      v_BTHK,
-      seen=seen,
-      rate=self.attn_pdrop,
-      seed_2=seed_2,
-      site=dropout.site_id(layer, dropout.ATTENTION),
-      rows_B=rows_B,
-    )
-    return Linear(
-      'BTHK,HKD->BTD', (H, K, D), ('heads', None, 'embed'), name='c_proj'
-    )(a_BTHK)
+    return attend(q_BTHK, k_BTHK, v_BTHK, seen=seen, **dropped)
 
   def _keep(
     self, name: str, new_BTHK: jax.Array, starts_B: jax.Array

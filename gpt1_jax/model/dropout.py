@@ -47,8 +47,7 @@ def dropout(
   """
   if seed_2 is None or rate == 0.0:
     return x
-  threshold = round(rate * 2**32)
-  scale = 1.0 / (1.0 - threshold / 2**32)
+  threshold, scale = threshold_and_scale(rate)
   keep = keep_bits(x.shape, seed_2, site, rows_B) >= jnp.uint32(threshold)
   # Scaled in float32: bfloat16 has no 1 / 0.9, its nearest is 0.2% below.
   scaled = x.astype(jnp.float32) * jnp.float32(scale)
@@ -62,23 +61,54 @@ def keep_bits(
   rows_B: jax.Array,
 ) -> jax.Array:
   """uint32 random bits of `shape` ([B, ...]), good in their high bits."""
-  per_row = (-1,) + (1,) * (len(shape) - 1)
-  stream = _mix(seed_2[0] + _mix(site * jnp.uint32(0x9E3779B9) + seed_2[1]))
-  low_B = _mix(rows_B.astype(jnp.uint32) ^ stream)
-  high_B = _mix(low_B + _mix(stream ^ seed_2[1]))
+  low_B, high_B = row_keys(seed_2, site, rows_B)
   element = jnp.zeros((1, *shape[1:]), jnp.uint32)
   for axis in range(1, len(shape)):
     stride = np.uint32(math.prod(shape[axis + 1 :]))
     element += (
       jax.lax.broadcasted_iota(jnp.uint32, element.shape, axis) * stride
     )
+  per_row = (-1,) + (1,) * (len(shape) - 1)
+  return element_bits(element, low_B.reshape(per_row), high_B.reshape(per_row))
+
+
+def row_keys(
+  seed_2: jax.Array, site: jax.Array, rows_B: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """uint32 [B] twice: the two keys of each row, for `element_bits`."""
+  stream = _mix(seed_2[0] + _mix(site * jnp.uint32(0x9E3779B9) + seed_2[1]))
+  low_B = _mix(rows_B.astype(jnp.uint32) ^ stream)
+  high_B = _mix(low_B + _mix(stream ^ seed_2[1]))
+  return low_B, high_B
+
+
+def element_bits(
+  element: jax.Array, low: jax.Array, high: jax.Array
+) -> jax.Array:
+  """uint32 random bits of elements of a row, good in their high bits.
+
+  What the plain path and the kernel of `flash` both call.
+
+  Args:
+    element: uint32, where it stands in its row, laid flat.
+    low, high: the keys of its row.
+  """
   # Both keys of the row enter, one before and one inside the mixing, so that
   # two rows never walk the same sequence at different offsets.
-  x = element * jnp.uint32(0x9E3779B1) + low_B.reshape(per_row)
+  x = element * jnp.uint32(0x9E3779B1) + low
   x ^= x >> 16
-  x = x * jnp.uint32(0x7FEB352D) + high_B.reshape(per_row)
+  x = x * jnp.uint32(0x7FEB352D) + high
   x ^= x >> 15
   return x * jnp.uint32(0x846CA68B)
+
+
+def threshold_and_scale(rate: float) -> tuple[int, float]:
+  """Bits below the threshold are dropped, what is left times the scale.
+
+  The rate becomes a multiple of 2**-32, the scale is exact for that one.
+  """
+  threshold = round(rate * 2**32)
+  return threshold, 1.0 / (1.0 - threshold / 2**32)
 
 
 def _mix(x: jax.Array) -> jax.Array:

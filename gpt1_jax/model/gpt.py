@@ -13,12 +13,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import ad_checkpoint
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import dropout
-from gpt1_jax.model.attention import Attention
+from gpt1_jax.model.attention import PATHS, Attention, platform
 from gpt1_jax.model.linear import Linear, einsum, normal_init
 
+# What remat 'dots' keeps of a block besides its input: what products make, the
+# residual sums in the place of two of them, all in the type of the computation.
+SAVED = ('qkv', 'attended', 'residual', 'c_fc')
 REMAT = ('none', 'dots', 'full')
 DTYPES = ('float32', 'bfloat16')
 EMBEDDING_DROPOUT = ('sum', 'matrix')
@@ -41,8 +45,11 @@ class GPTConfig:
     softmax_rows: 'tokens', or 'all' rows of the matrix, positions included
       (C: train.py).
     dtype: 'float32' or 'bfloat16', of the computation; parameters are float32.
+    attention: 'auto' (the kernel of `flash` on a TPU), 'plain' or 'flash'; see
+      `attention.why_plain`.
     remat: what the backward pass recomputes: 'none', 'dots' (all but the
-      products), 'full' (each block).
+      products; see SAVED), 'full' (each block), or 'auto': 'dots' on a TPU,
+      where memory bounds the step, else 'none', where arithmetic does.
     unroll: blocks that one iteration of the loop over the layers holds. 1
       compiles fastest; n_layer (no loop) ran fastest on a CPU (`mini`, 1.2 x).
 
@@ -61,6 +68,7 @@ class GPTConfig:
   embedding_dropout: str
   softmax_rows: str
   dtype: str
+  attention: str
   remat: str
   unroll: int
 
@@ -89,7 +97,8 @@ class GPTConfig:
       ('embedding_dropout', EMBEDDING_DROPOUT),
       ('softmax_rows', SOFTMAX_ROWS),
       ('dtype', DTYPES),
-      ('remat', REMAT),
+      ('attention', PATHS),
+      ('remat', ('auto', *REMAT)),
     ):
       if getattr(self, name) not in allowed:
         raise UserError(
@@ -118,6 +127,7 @@ class MLP(nn.Module):
     D, F = self.n_embd, 4 * self.n_embd
     a_BTF = Linear('BTD,DF->BTF', (D, F), ('embed', 'mlp'), name='c_fc')(h_BTD)
     a_BTF = nn.with_logical_constraint(a_BTF, ('batch', None, 'mlp'))
+    a_BTF = ad_checkpoint.checkpoint_name(a_BTF, 'c_fc')
     a_BTF = nn.gelu(a_BTF, approximate=True)
     return Linear('BTF,FD->BTD', (F, D), ('mlp', 'embed'), name='c_proj')(a_BTF)
 
@@ -138,15 +148,19 @@ class Block(nn.Module):
   ) -> tuple[jax.Array, None]:
     c = self.config
 
-    def drop(x_BTD, site):
+    def add_norm(name, h_BTD, x_BTD, site):
       site = dropout.site_id(layer, site)
-      return dropout.dropout(x_BTD, c.resid_pdrop, seed_2, site, rows_B)
+      x_BTD = dropout.dropout(x_BTD, c.resid_pdrop, seed_2, site, rows_B)
+      sum_BTD = ad_checkpoint.checkpoint_name(h_BTD + x_BTD, 'residual')
+      return _layer_norm(name, sum_BTD)
 
-    attention = Attention(c.n_embd, c.n_head, c.attn_pdrop, name='attn')
+    attention = Attention(
+      c.n_embd, c.n_head, c.attn_pdrop, c.attention, name='attn'
+    )
     a_BTD = attention(h_BTD, layer, seed_2, rows_B, starts_B)
-    h_BTD = _layer_norm('ln_1', h_BTD + drop(a_BTD, dropout.RESIDUAL_ATTENTION))
+    h_BTD = add_norm('ln_1', h_BTD, a_BTD, dropout.RESIDUAL_ATTENTION)
     m_BTD = MLP(c.n_embd, name='mlp')(h_BTD)
-    h_BTD = _layer_norm('ln_2', h_BTD + drop(m_BTD, dropout.RESIDUAL_MLP))
+    h_BTD = add_norm('ln_2', h_BTD, m_BTD, dropout.RESIDUAL_MLP)
     return nn.with_logical_constraint(h_BTD, ('batch', None, None)), None
 
 
@@ -302,10 +316,13 @@ def _layer_norm(name: str, x_BTD: jax.Array) -> jax.Array:
 def _stack(config: GPTConfig) -> type[nn.Module]:
   """Block, scanned over the layers, recomputing what config.remat says."""
   block = Block
-  if config.remat != 'none':
+  remat = config.remat
+  if remat == 'auto':
+    remat = 'dots' if platform() == 'tpu' else 'none'
+  if remat != 'none':
     policy = None
-    if config.remat == 'dots':
-      policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    if remat == 'dots':
+      policy = jax.checkpoint_policies.save_only_these_names(*SAVED)
     block = nn.remat(Block, policy=policy, prevent_cse=False)
   return nn.scan(
     block,

@@ -72,8 +72,10 @@ class Linear(nn.Module):
     spec: the product, such as 'BTD,DF->BTF'.
     shape: the kernel's shape.
     axes: the kernel's logical axes; the bias has the trailing ones that the
-      output keeps.
+      output keeps, wherever they stand there.
     bias_ndim: how many trailing axes of the kernel the bias has.
+    merged: the kernel's shape in the product, if some of its axes are one
+      there.
 
   """
 
@@ -81,6 +83,7 @@ class Linear(nn.Module):
   shape: tuple[int, ...]
   axes: tuple[str | None, ...]
   bias_ndim: int = 1
+  merged: tuple[int, ...] | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -98,6 +101,11 @@ class Linear(nn.Module):
       self.shape[-self.bias_ndim :],
       jnp.float32,
     )
+    inputs, out = self.spec.split('->')
+    x_spec, kernel_spec = inputs.split(',')
+    kernel = kernel.reshape(self.merged or self.shape)
+    sizes = dict(zip(kernel_spec, kernel.shape, strict=True))
+    bias = bias.reshape([1 if a in x_spec else sizes[a] for a in out])
     return (einsum(self.spec, x, kernel) + bias).astype(x.dtype)
 
 

@@ -34,9 +34,12 @@ def config_class(values: Mapping[str, Any]) -> type[Config]:
 def read(recorded: Mapping[str, Any]) -> Config:
   """The configuration that a checkpoint recorded (`vars` of one).
 
-  What was written before there was an LSTM has no kind: it is a GPT.
+  What was written before there was an LSTM has no kind: it is a GPT; before
+  there was a kernel, no attention.
   """
   recorded = {'kind': 'gpt', **recorded}
+  if recorded['kind'] == 'gpt':
+    recorded = {'attention': 'auto', **recorded}
   return config_class(recorded)(**recorded)
 
 

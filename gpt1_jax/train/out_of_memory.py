@@ -135,7 +135,7 @@ def remedies(figures: Any, settings: pretraining.Settings) -> list[str]:
   out.append(f'config.train.microbatches={2 * microbatches}')
   if model.get('remat') == 'none':
     out.append('config.model.remat=dots or full')
-  elif model.get('remat') == 'dots':
+  elif model.get('remat') in ('auto', 'dots'):
     out.append('config.model.remat=full')
   arguments = figures.hbm_argument_bytes or 0
   if arguments > (figures.hbm_capacity_bytes or 0) / 4:

@@ -17,9 +17,11 @@ from gpt1_jax import revision
 from gpt1_jax.errors import UserError
 
 # What may differ between a run and its resumption: where things lie, how much
-# is printed and kept, and the shape of the machine.
+# is printed and kept, the shape of the machine, and what is recomputed there.
 _MAY_DIFFER = (
   'mesh',
+  'model.attention',
+  'model.remat',
   'train.log_every',
   'train.keep',
   'train.seeds',
@@ -27,7 +29,10 @@ _MAY_DIFFER = (
   'data.path',
 )
 # Settings younger than some runs, and what those runs had in their place.
-_YOUNGER = {'model': {'kind': 'gpt'}, 'transfer': {'layers': -1}}
+_YOUNGER = {
+  'model': {'kind': 'gpt', 'attention': 'auto'},
+  'transfer': {'layers': -1},
+}
 
 
 def write_json(path: pathlib.Path | str, value: Any) -> None:

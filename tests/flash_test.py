@@ -1,0 +1,274 @@
+"""The kernel of attention, interpreted, against the plain path.
+
+The same masks, so the same numbers to rounding. What a TPU's compiler makes of
+it: aot_tpu_test.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from gpt1_jax.model import attention, dropout, flash, gpt
+from gpt1_jax.train import losses, sharding
+from tests import gpt_test
+
+SEED = jnp.array([3, 5], jnp.uint32)
+ROWS = jnp.array([7, 2**20 + 1], jnp.uint32)  # far from 0, and not in order
+SITE = dropout.site_id(3, dropout.ATTENTION)
+
+
+def draw(shape, dtype=jnp.float32):
+  qkv, d_out = jax.random.split(jax.random.key(0))
+  _, B, T, H, K = shape
+  return (
+    jax.random.normal(qkv, shape).astype(dtype),
+    jax.random.normal(d_out, (B, T, H, K)).astype(dtype),
+  )
+
+
+def plain(qkv_CBTHK, rate, rows=ROWS):
+  T = qkv_CBTHK.shape[2]
+  return attention.attend(
+    *qkv_CBTHK,
+    seen=jnp.tril(jnp.ones((T, T), bool)),
+    rate=rate,
+    seed_2=SEED,
+    site=SITE,
+    rows_B=rows,
+  )
+
+
+def kernel(qkv_CBTHK, rate, rows=ROWS, seed_2=SEED):
+  _, B, T, H, K = qkv_CBTHK.shape
+  out_BTN = attention.attend_flash(
+    qkv_CBTHK.reshape(3, B, T, H * K),
+    H,
+    rate=rate,
+    seed_2=seed_2,
+    site=SITE,
+    rows_B=rows,
+  )
+  return out_BTN.reshape(B, T, H, K)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def with_gradient(path, qkv_CBTHK, rate, d_out_BTHK):
+  out_BTHK, pull = jax.vjp(lambda x: path(x, rate), qkv_CBTHK)
+  return out_BTHK, pull(d_out_BTHK)[0]
+
+
+@pytest.mark.parametrize(
+  ('shape', 'rate'),
+  [
+    ((3, 2, 512, 2, 64), 0.1),  # the paper's length and head width
+    ((3, 2, 256, 3, 64), 0.1),  # heads that do not pair: all at a time
+    ((3, 2, 128, 4, 32), 0.0),
+    ((3, 2, 256, 1, 128), 0.5),
+  ],
+)
+def test_kernel_equals_plain(shape, rate):
+  qkv, d_out = draw(shape)
+  expected, expected_d = with_gradient(plain, qkv, rate, d_out)
+  out, d_qkv = with_gradient(kernel, qkv, rate, d_out)
+  np.testing.assert_allclose(out, expected, atol=1e-5, rtol=1e-5)
+  np.testing.assert_allclose(d_qkv, expected_d, atol=1e-4, rtol=1e-4)
+
+
+def test_bfloat16_differs_by_its_rounding():
+  """Outputs by one rounding, 2^-8 of them; gradients by 2^-8 in norm.
+
+  The plain path rounds the gradient of the probabilities as well: against
+  float32 the kernel is the nearer of the two.
+  """
+  qkv, d_out = draw((3, 2, 128, 2, 64), jnp.bfloat16)
+  exact = with_gradient(plain, *as_float32(qkv, 0.1, d_out))
+  expected, found = (
+    as_float32(*with_gradient(path, qkv, 0.1, d_out))
+    for path in (plain, kernel)
+  )
+  np.testing.assert_allclose(found[0], expected[0], rtol=2**-7, atol=2**-9)
+  assert error(found[1], expected[1]) <= 2**-8
+  for i in range(2):
+    assert error(found[i], exact[i]) <= 1.01 * error(expected[i], exact[i])
+
+
+def as_float32(*values):
+  return [x if isinstance(x, float) else x.astype(jnp.float32) for x in values]
+
+
+def error(x, y):
+  """Norm of the difference, as a share of the norm."""
+  return float(jnp.linalg.norm(x - y) / jnp.linalg.norm(y))
+
+
+@functools.cache
+def kept():
+  """Which probabilities the kernel keeps: bool [B, H, T, S], T = S = 128.
+
+  Values that are rows of the identity make outputs of probabilities.
+  """
+  B, T, H = 2, 128, 3
+  v_BTHK = jnp.broadcast_to(jnp.eye(T)[None, :, None], (B, T, H, T))
+  qkv = jnp.stack([jnp.zeros_like(v_BTHK), jnp.zeros_like(v_BTHK), v_BTHK])
+  return np.asarray(kernel(qkv, 0.3)).transpose(0, 2, 1, 3) > 0
+
+
+def test_masks_are_the_plain_ones():
+  bits = dropout.keep_bits((2, 3, 128, 128), SEED, SITE, ROWS)
+  causal = np.tril(np.ones((128, 128), bool))
+  expected = np.asarray(bits >= np.uint32(round(0.3 * 2**32))) & causal
+  np.testing.assert_array_equal(kept(), expected)
+
+
+def test_rate_and_independence():
+  """The z of the rate, and of each pair of heads and sequences."""
+  dropped = ~kept()[..., np.tril(np.ones((128, 128), bool))]
+  streams = dropped.reshape(6, -1).astype(np.float64) - 0.3
+  n = streams.shape[1]
+  assert np.abs(streams.sum(1)).max() < 4.5 * (0.21 * n) ** 0.5
+  products = streams @ streams.T / (0.21 * n**0.5)
+  assert np.abs(products[np.triu_indices(6, 1)]).max() < 4.5
+
+
+def test_nothing_is_dropped_without_a_seed():
+  qkv, _ = draw((3, 2, 128, 2, 64))
+  off = kernel(qkv, 0.5, seed_2=None)
+  np.testing.assert_array_equal(off, kernel(qkv, 0.0))
+
+
+def on_mesh(sizes):
+  count = int(np.prod(sizes))
+  return sharding.make_mesh(
+    jax.devices()[:count],
+    **dict(zip(sharding.MESH_AXES, sizes, strict=True)),
+  )
+
+
+@pytest.mark.parametrize('sizes', [(2, 1, 1), (1, 2, 1), (1, 1, 2), (2, 1, 2)])
+def test_meshes_change_nothing(sizes):
+  qkv, d_out = draw((3, 2, 128, 4, 64))
+  out, d_qkv = with_gradient(kernel, qkv, 0.1, d_out)
+  with sharding.use(on_mesh(sizes)):
+    # The mesh is part of what jit looks up, so this compiles anew.
+    found, d_found = with_gradient(kernel, qkv, 0.1, d_out)
+  assert found.sharding.num_devices == np.prod(sizes)
+  np.testing.assert_allclose(found, out, atol=1e-6, rtol=1e-6)
+  np.testing.assert_allclose(d_found, d_qkv, atol=1e-6, rtol=1e-6)
+
+
+MODEL = dataclasses.replace(
+  gpt_test.SMALL, n_embd=128, n_head=2, n_ctx=128, attention='plain'
+)
+
+
+def loss_and_gradient(config, params, tokens):
+  def loss(params):
+    h_BTD, embed_VD = gpt.GPT(config).apply(
+      {'params': params}, tokens, seed_2=SEED
+    )
+    return losses.lm_loss(h_BTD, embed_VD, tokens, jnp.ones(tokens.shape))
+
+  return jax.jit(jax.value_and_grad(loss))(params)
+
+
+@pytest.mark.parametrize('remat', gpt.REMAT)
+def test_the_network_is_the_same(remat):
+  tokens = jax.random.randint(jax.random.key(1), (2, 128), 0, 101)
+  params = gpt_test.random_params(MODEL)
+  expected, expected_d = loss_and_gradient(MODEL, params, tokens)
+  config = dataclasses.replace(MODEL, attention='flash', remat=remat)
+  found, found_d = loss_and_gradient(config, params, tokens)
+  assert float(found) == pytest.approx(float(expected), rel=1e-6)
+  for x, y in zip(*map(jax.tree.leaves, (found_d, expected_d)), strict=True):
+    assert jnp.linalg.norm(x - y) <= 1e-5 * jnp.linalg.norm(y)
+
+
+def test_initialisation_is_the_same():
+  tokens = jnp.zeros((1, 128), jnp.int32)
+  config = dataclasses.replace(MODEL, attention='flash')
+  a, b = (
+    nn.unbox(gpt.GPT(c).init(jax.random.key(0), tokens, seed_2=None))
+    for c in (MODEL, config)
+  )
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize(
+  ('path', 'sizes', 'word'),
+  [
+    ('plain', (2, 512, 12, 64), 'is plain'),
+    ('auto', (2, 512, 12, 64), 'this is a cpu'),
+    ('flash', (2, 64, 12, 64), '64 positions'),
+    ('flash', (2, 500, 12, 64), '500 positions'),
+    ('flash', (2, 2048, 12, 64), '2048 positions'),
+    ('flash', (2, 512, 12, 48), 'head width 48'),
+    ('flash', (2, 512, 12, 64), None),
+  ],
+)
+def test_what_the_kernel_leaves_to_the_plain_path(path, sizes, word):
+  why = attention.why_plain(path, *sizes)
+  assert why is None if word is None else word in why
+
+
+def test_what_a_mesh_does_not_divide_is_plain():
+  with sharding.use(on_mesh((2, 1, 2))):
+    assert '3 of batch' in attention.why_plain('flash', 3, 512, 12, 64)
+    assert '3 of heads' in attention.why_plain('flash', 2, 512, 3, 64)
+    assert attention.why_plain('flash', 2, 512, 12, 64) is None
+
+
+def test_sizes_of_the_product():
+  for T in (128, 256, 512):
+    for K in (32, 64, 128):
+      assert flash.why_not(T, K) is None
+
+
+def test_why_plain_is_said_once(caplog):
+  tokens = jnp.zeros((1, 16), jnp.int32)
+  params = gpt_test.random_params(gpt_test.SMALL)
+  attention._say.cache_clear()
+  with caplog.at_level('INFO', logger='absl'):
+    for _ in range(2):
+      gpt.GPT(gpt_test.SMALL).apply({'params': params}, tokens, seed_2=None)
+  said = [r for r in caplog.records if 'the kernel is for TPUs' in r.message]
+  assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+  ('path', 'dtype', 'seed_2', 'taken'),
+  [
+    ('auto', 'bfloat16', None, True),
+    ('auto', 'bfloat16', SEED, False),  # it has dropout, but not our masks
+    ('auto', 'float32', None, False),
+    ('plain', 'bfloat16', None, False),
+  ],
+)
+def test_a_gpu_takes_cudnn_where_nothing_is_dropped(
+  path, dtype, seed_2, taken, monkeypatch
+):
+  """XLA's implementation of the same call stands in for cuDNN's: no GPU."""
+  config = dataclasses.replace(gpt_test.SMALL, attention=path, dtype=dtype)
+  tokens = jax.random.randint(jax.random.key(1), (2, 16), 0, 101)
+  params = gpt_test.random_params(config)
+
+  def states():
+    out, _ = gpt.GPT(config).apply({'params': params}, tokens, seed_2=seed_2)
+    return out.astype(jnp.float32)
+
+  expected, asked = states(), []
+  attend = jax.nn.dot_product_attention
+
+  def stand_in(*qkv, is_causal, implementation):
+    asked.append(implementation)
+    return attend(*qkv, is_causal=is_causal, implementation='xla')
+
+  monkeypatch.setattr(attention, 'platform', lambda: 'gpu')
+  monkeypatch.setattr(jax.nn, 'dot_product_attention', stand_in)
+  assert error(states(), expected) <= 0.01
+  assert bool(asked) == taken
+  assert set(asked) <= {'cudnn'}
