@@ -131,7 +131,7 @@ def test_prepare_again_verify_and_damage(data, tmp_path):
   )
   bad = tmp_path / 'bad'
   subprocess.run(['cp', '-r', data, bad], check=True)
-  shard = bad / 'validation-00000-of-00001.bin'
+  shard = min(bad.glob('validation-00000-of-*.bin'))
   content = bytearray(shard.read_bytes())
   content[100] ^= 1
   shard.write_bytes(content)

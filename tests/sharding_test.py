@@ -136,7 +136,10 @@ def test_tensor_reduces_what_a_block_hands_on():
   states = [dims for dims in sums if math.prod(dims) == B * T * D]
   assert len(states) == 4 * L + 1
   # The softmax: its largest, its sum, the logit of the target.
-  assert sorted(dims for dims in sums if dims not in states) == [(B, T)] * 3
+  others = sorted(dims for dims in sums if dims not in states)
+  assert others[:3] == [(B, T)] * 3
+  # XLA of jax 0.12 divides the embedding's scatter among the devices as well.
+  assert others[3:] in ([], [(26, 64)])
   # The matrix's gradient, in rows that divide by 4.
   gathers = [dims for kind, dims, _ in found if kind == 'all-gather']
   assert gathers == [(104, D)]
