@@ -18,6 +18,7 @@ VERSION = re.search(
 
 REQUIRES = [
   'absl-py>=2.1',
+  'etils[epath]>=1.10',
   'flax>=0.12.7',
   'ftfy>=6.2',
   'grain>=0.2.16',
@@ -36,6 +37,8 @@ REQUIRES = [
   'tensorboardX>=2.6.2.2',
   'tensorflow-datasets>=4.9.9',
 ]
+# Paths in a bucket: gs://.
+GCS = ['gcsfs>=2025.3']
 # The released vocabulary (spaCy splits words as the released code does) and
 # Hugging Face folders.
 OPENAI = ['safetensors>=0.5', 'spacy>=3.8', 'tokenizers>=0.21']
@@ -45,6 +48,7 @@ TEST = [
   'jsonschema>=4.18',
   'pytest>=8.3',
   'PyYAML>=6.0.1',
+  *GCS,
 ]
 
 setuptools.setup(
@@ -57,7 +61,8 @@ setuptools.setup(
   package_data={'gpt1_jax.reporting': ['page.css']},
   install_requires=REQUIRES,
   extras_require={
-    'tpu': ['jax[tpu]>=0.10'],
+    'gcs': GCS,
+    'tpu': [*GCS, 'jax[tpu]>=0.10'],
     'cuda': ['jax[cuda13]>=0.10'],
     'openai': OPENAI,
     # prepare --engine=beam, and building the larger TFDS data sets.

@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import app, logging
 
-from gpt1_jax import errors
+from gpt1_jax import errors, paths
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -32,7 +32,15 @@ def run(main: Callable[[list[str]], None]) -> None:
     except KeyboardInterrupt:
       _fail('interrupted; finished work is intact, run it again to go on')
     except OSError as error:
-      _fail(f'{error.strerror or error}: {error.filename or "(no file)"}')
+      line = paths.said(error)
+      _fail(
+        line or f'{error.strerror or error}: {error.filename or "(no file)"}'
+      )
+    except Exception as error:
+      line = paths.said(error)
+      if line is None:
+        raise
+      _fail(line)
 
   logging.set_verbosity(logging.WARNING)
   app.run(guarded)

@@ -21,18 +21,20 @@ Numbers are copied bit for bit in float32. What files of weights do not say is
 taken from the released code, as in configs/pretrain.py:openai: dropout on the
 embedding matrix, the softmax over all its rows. Rows for start, delimiter and
 extract, where the input has none, are drawn when fine-tuning starts, from that
-run's seed. It needs pip install 'gpt1_jax[openai]'.
+run's seed. It needs pip install 'gpt1_jax[openai]'. Both places may lie in a
+bucket (gs://BUCKET/...).
 """
 
 import contextlib
 import os
 import pathlib
-import shutil
+import tempfile
 from collections.abc import Iterator
 
 from absl import flags
 
-from gpt1_jax import command, exchange
+from gpt1_jax import command, exchange, paths
+from gpt1_jax.data import staging
 from gpt1_jax.errors import UserError
 
 _INPUT = flags.DEFINE_string('input', None, 'What to read.', required=True)
@@ -58,7 +60,7 @@ _STEP = flags.DEFINE_integer(
 
 def main(argv: list[str]) -> None:
   del argv
-  source, output = pathlib.Path(_INPUT.value), pathlib.Path(_OUTPUT.value)
+  source, output = paths.of(_INPUT.value), paths.of(_OUTPUT.value)
   kind = exchange.kind_of(source)
   for flag, kinds in (
     (_TOKENIZER, ('openai', 'huggingface')),
@@ -71,19 +73,56 @@ def main(argv: list[str]) -> None:
       )
   if output.exists() and (not output.is_dir() or any(output.iterdir())):
     raise UserError(f'{output}: exists already; give another --output')
-  with _temporary(output.resolve()) as temporary:
-    if kind == 'run':
-      exchange.to_huggingface(source, temporary, _STEP.value)
-    else:
-      exchange.to_run(kind, source, temporary, _TOKENIZER.value, _N_HEAD.value)
+  if kind == 'run':
+    with _folder(paths.resolved(output)) as folder:
+      exchange.to_huggingface(source, folder, _STEP.value)
+  else:
+    here = pathlib.Path(staging.files(_INPUT.value))
+    with _run(paths.resolved(output)) as workdir:
+      exchange.to_run(kind, here, workdir, _TOKENIZER.value, _N_HEAD.value)
   print(f'{output}: done')
+
+
+@contextlib.contextmanager
+def _run(output: paths.Path) -> Iterator[paths.Path]:
+  """An empty folder that becomes the run if all is well.
+
+  In a bucket the run is written in place: its checkpoint comes last, and is
+  none until it is whole.
+  """
+  if not paths.is_remote(output):
+    with _temporary(output) as path:
+      yield path
+    return
+  try:
+    yield output
+  except BaseException:
+    paths.remove(output)
+    raise
+
+
+@contextlib.contextmanager
+def _folder(output: paths.Path) -> Iterator[pathlib.Path]:
+  """An empty folder here, which becomes the output if all is well."""
+  if not paths.is_remote(output):
+    with _temporary(output) as path:
+      yield path
+    return
+  with tempfile.TemporaryDirectory(prefix='gpt1_jax-') as name:
+    yield pathlib.Path(name)
+    # Without config.json it is no folder of the other library.
+    files = sorted(
+      pathlib.Path(name).iterdir(), key=lambda file: file.name == 'config.json'
+    )
+    for file in files:
+      paths.write_bytes(output / file.name, file.read_bytes())
 
 
 @contextlib.contextmanager
 def _temporary(output: pathlib.Path) -> Iterator[pathlib.Path]:
   """An empty folder beside the output, which takes its name if all is well."""
   path = output.with_name(output.name + '.incomplete')
-  shutil.rmtree(path, ignore_errors=True)
+  paths.remove(path)
   path.mkdir(parents=True)
   try:
     yield path
@@ -91,7 +130,7 @@ def _temporary(output: pathlib.Path) -> Iterator[pathlib.Path]:
       output.rmdir()
     os.replace(path, output)
   except BaseException:
-    shutil.rmtree(path, ignore_errors=True)
+    paths.remove(path)
     raise
 
 

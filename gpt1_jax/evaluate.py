@@ -29,6 +29,9 @@ Results: WORKDIR/zero_shot.jsonl, a row a checkpoint and task, joined with what
 was there; zero_shot/TASK-STEP.tsv, every answer; zero_shot.svg, a plot over
 updates between chance (0) and the state of the art before GPT-1 (1). --series
 takes every checkpoint that the run kept (config.train.keep).
+
+A run, shards and tasks may lie in a bucket (gs://BUCKET/...); the last two are
+copied from there to --stage_to, once a machine.
 """
 
 import json
@@ -37,7 +40,12 @@ import jax
 from absl import flags
 
 from gpt1_jax import command, hosts
-from gpt1_jax.data import shards, tokenizer as tokenizer_lib, windows
+from gpt1_jax.data import (
+  shards,
+  staging,
+  tokenizer as tokenizer_lib,
+  windows,
+)
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
 from gpt1_jax.train import checkpoint, perplexity, run, sharding
@@ -106,7 +114,11 @@ def _zero_shot() -> None:
   if _SERIES.value:
     steps = checkpoint.steps(_WORKDIR.value)
   rows = suite.evaluate(
-    _WORKDIR.value, _TASKS_PATH.value, _TASKS.value, steps, _BATCH.value
+    _WORKDIR.value,
+    staging.files(_TASKS_PATH.value),
+    _TASKS.value,
+    steps,
+    _BATCH.value,
   )
   if jax.process_index() == 0:
     for row in rows:
@@ -116,8 +128,9 @@ def _zero_shot() -> None:
 def _perplexity() -> None:
   data = _DATA.value or _trained_on(_WORKDIR.value)
   params, meta, step = checkpoint.read(_WORKDIR.value, _STEP.value)
-  facts = shards.read_meta(data)['splits'][_SPLIT.value]
-  if tokenizer_lib.load(data).fingerprint != meta['tokenizer_fingerprint']:
+  here = staging.shards(data)
+  facts = shards.read_meta(here)['splits'][_SPLIT.value]
+  if tokenizer_lib.load(here).fingerprint != meta['tokenizer_fingerprint']:
     raise UserError(
       f'{data}: made with another tokenizer than {_WORKDIR.value} was trained '
       f'with; prepare it with --tokenizer={_WORKDIR.value}'
@@ -126,7 +139,7 @@ def _perplexity() -> None:
   mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
   batch_size = _BATCH.value * jax.device_count()
   split = windows.Windows(
-    data,
+    here,
     _SPLIT.value,
     n_ctx=config.n_ctx,
     batch_size=batch_size,

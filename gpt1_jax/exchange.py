@@ -8,7 +8,7 @@ import pathlib
 
 import numpy as np
 
-from gpt1_jax import card, command
+from gpt1_jax import card, command, paths
 from gpt1_jax.data import (
   features,
   original,
@@ -40,7 +40,7 @@ CALLED = {
 }
 
 
-def kind_of(source: pathlib.Path) -> str:
+def kind_of(source: paths.Path) -> str:
   """'run', 'openai' or 'huggingface': what the folder holds.
 
   Raises:
@@ -67,7 +67,7 @@ def kind_of(source: pathlib.Path) -> str:
 def to_run(
   kind: str,
   source: pathlib.Path,
-  workdir: pathlib.Path,
+  workdir: paths.Path,
   tokenizer_path: str | None,
   n_head: int | None,
 ) -> None:
@@ -144,7 +144,7 @@ def to_run(
 
 
 def to_huggingface(
-  workdir: pathlib.Path, directory: pathlib.Path, step: int | None
+  workdir: paths.Path, directory: pathlib.Path, step: int | None
 ) -> None:
   """A run → a folder for the other library.
 
@@ -189,7 +189,7 @@ def to_huggingface(
   )
   scores = workdir / 'scores.json'
   readme = card.readme(
-    workdir.resolve().name,
+    paths.resolved(workdir).name,
     model,
     facts,
     run.read_json(scores) if scores.exists() else None,

@@ -13,6 +13,10 @@ submission/*.tsv (for gluebenchmark.com) and metrics.jsonl.
 --config.train.seeds=10 runs ten, each in WORKDIR/seed-N, and reports median,
 minimum and maximum. `configs/finetune.py:all` runs the paper's twelve tasks,
 each in WORKDIR/TASK. In both what is finished is not run again.
+
+WORKDIR, the runs and the task's files may lie in a bucket (gs://BUCKET/...);
+files are copied from there to --stage_to, once a machine, which is quick for an
+archive and slow for a folder of many files.
 """
 
 from absl import flags

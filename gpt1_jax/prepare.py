@@ -54,7 +54,7 @@ from typing import Any
 
 from absl import flags
 
-from gpt1_jax import command, progress, unfinished
+from gpt1_jax import command, paths, progress, unfinished
 from gpt1_jax.data import (
   corpus,
   shards,
@@ -118,7 +118,13 @@ _VERIFY = flags.DEFINE_bool(
 
 def main(argv: list[str]) -> None:
   del argv
-  output = pathlib.Path(_OUTPUT.value).resolve()
+  if paths.is_remote(_OUTPUT.value):
+    raise UserError(
+      f'--output={_OUTPUT.value}: shards are written to a disk of this '
+      'machine; copy them to the bucket afterwards (gcloud storage rsync), '
+      'meta.json last'
+    )
+  output = paths.of(_OUTPUT.value).resolve()
   if _VERIFY.value:
     count = shards.verify(output)
     print(f'{output}: {count} files are as they were written')

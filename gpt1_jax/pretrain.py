@@ -8,6 +8,9 @@ mini, tiny), and any setting of it can be changed on the command line
 (--config.optim.peak_lr=1e-4). Started again with the same --workdir, it goes
 on from the last checkpoint. Results: WORKDIR/metrics.jsonl, tensorboard/,
 checkpoints/, scores.json.
+
+WORKDIR and config.data.path may lie in a bucket (gs://BUCKET/...); shards are
+copied from there to --stage_to, once a machine.
 """
 
 import contextlib
@@ -19,7 +22,12 @@ from absl import flags
 from ml_collections import config_flags
 
 from gpt1_jax import command, hosts
-from gpt1_jax.data import shards, tokenizer as tokenizer_lib, windows
+from gpt1_jax.data import (
+  shards,
+  staging,
+  tokenizer as tokenizer_lib,
+  windows,
+)
 from gpt1_jax.model import models
 from gpt1_jax.train import (
   checkpoint,
@@ -70,13 +78,14 @@ def pretrain(
   """
   settings = pretraining.settings(config)
   # 1. What there is to read.
-  meta = shards.read_meta(settings.data.path)
-  tokenizer = tokenizer_lib.load(settings.data.path)
+  data = staging.shards(settings.data.path)
+  meta = shards.read_meta(data)
+  tokenizer = tokenizer_lib.load(data)
   model_config = pretraining.model_config(settings, tokenizer.vocab_size)
   mesh = command.fill(
     'mesh', sharding.make_mesh, settings.mesh, devices=jax.devices()
   )
-  train, validation = _open(settings.data, model_config.n_ctx, mesh)
+  train, validation = _open(data, settings.data, model_config.n_ctx, mesh)
   num_steps = command.num_steps(
     settings.train.num_steps,
     settings.train.num_epochs,
@@ -161,12 +170,15 @@ def _fit(
 
 
 def _open(
-  data: pretraining.DataSettings, n_ctx: int, mesh: jax.sharding.Mesh
+  path: str,
+  data: pretraining.DataSettings,
+  n_ctx: int,
+  mesh: jax.sharding.Mesh,
 ) -> tuple[windows.Windows, windows.Windows]:
   """Windows of the training split, shuffled, and of the other, in order."""
   train, validation = (
     windows.Windows(
-      data.path,
+      path,
       split,
       n_ctx=n_ctx,
       batch_size=data.batch_size,

@@ -13,14 +13,13 @@ last, folders taken in the order given and by name within a folder; all are
 listed.
 
 Writes OUTPUT/report.html, which needs no network, and OUTPUT/results.md. A run
-that is not finished is shown as far as it went.
+that is not finished is shown as far as it went. Runs and OUTPUT may lie in a
+bucket (gs://BUCKET/...).
 """
-
-import pathlib
 
 from absl import flags
 
-from gpt1_jax import command
+from gpt1_jax import command, paths
 from gpt1_jax.reporting import page, runs as runs_lib, sections
 from gpt1_jax.train import run
 
@@ -33,8 +32,8 @@ _OUTPUT = flags.DEFINE_string('output', None, 'Folder to write.', required=True)
 def main(argv: list[str]) -> None:
   del argv
   runs = runs_lib.find(_RUNS.value)
-  output = pathlib.Path(_OUTPUT.value)
-  output.mkdir(parents=True, exist_ok=True)
+  output = paths.of(_OUTPUT.value)
+  paths.make_folder(output)
   parts = (sections.facts(runs), sections.NOTES, sections.sections(runs))
   run.write_text(output / 'results.md', page.markdown(*parts))
   run.write_text(output / 'report.html', page.page(*parts))

@@ -8,6 +8,8 @@ import pathlib
 
 os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
 os.environ['JAX_PLATFORMS'] = 'cpu'
+# Read when gcsfs is imported: with it, it asks Google what kind a bucket is.
+os.environ['GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT'] = 'false'
 
 import pytest
 

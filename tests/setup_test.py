@@ -33,6 +33,7 @@ def test_extras(metadata):
     'browser',
     'cuda',
     'dev',
+    'gcs',
     'openai',
     'peers',
     'test',

@@ -11,10 +11,10 @@ import hashlib
 import itertools
 import json
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from gpt1_jax import paths
 from gpt1_jax.data import text as text_lib
 from gpt1_jax.errors import UserError
 
@@ -116,12 +116,9 @@ class OriginalTokenizer:
 
   def save(self, directory: str | os.PathLike) -> None:
     """Writes the two files under their released names, each atomically."""
-    directory = pathlib.Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    paths.make_folder(directory)
     for name, content in self._files.items():
-      temporary = directory / (name + '.tmp')
-      temporary.write_bytes(content)
-      os.replace(temporary, directory / name)
+      paths.write_bytes(paths.of(directory) / name, content)
 
   def exceptions(self) -> dict[str, list[str]]:
     """Word → its parts, of spaCy's list of exceptions."""
@@ -191,7 +188,7 @@ class _Words(dict[str, tuple[int, ...]]):
     return ids
 
 
-def find(path: pathlib.Path) -> OriginalTokenizer | None:
+def find(path: paths.Path) -> OriginalTokenizer | None:
   """The vocabulary in a folder, None if there is none.
 
   Looks for the two released files (encoder_bpe*.json and vocab*.bpe), for
@@ -274,7 +271,7 @@ def _read_merges(content: bytes, name: str) -> list[tuple[str, str]]:
   return pairs
 
 
-def _from_tokenizer_json(path: pathlib.Path) -> OriginalTokenizer:
+def _from_tokenizer_json(path: paths.Path) -> OriginalTokenizer:
   """The pair out of a tokenizer.json of the BPE kind with `</w>`."""
   try:
     model = json.loads(path.read_bytes())['model']

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt1_jax import paths
 from gpt1_jax.errors import UserError
 
 VERSION = 1
@@ -151,7 +152,7 @@ def read_meta(path: str | os.PathLike) -> dict[str, Any]:
   Raises:
     UserError: there is none, it is damaged, or of another version.
   """
-  file = pathlib.Path(path) / META
+  file = paths.of(path) / META
   try:
     meta = json.loads(file.read_text(encoding='utf-8'))
   except FileNotFoundError:

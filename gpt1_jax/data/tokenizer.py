@@ -17,13 +17,13 @@ import hashlib
 import io
 import itertools
 import os
-import pathlib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sentencepiece
 
+from gpt1_jax import paths
 from gpt1_jax.data import original, text as text_lib
 from gpt1_jax.errors import UserError
 
@@ -144,11 +144,8 @@ class SentencePieceTokenizer:
 
   def save(self, directory: str | os.PathLike) -> None:
     """Writes tokenizer.model into a directory, atomically."""
-    directory = pathlib.Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    temporary = directory / (_MODEL_FILE + '.tmp')
-    temporary.write_bytes(self._model)
-    os.replace(temporary, directory / _MODEL_FILE)
+    paths.make_folder(directory)
+    paths.write_bytes(paths.of(directory) / _MODEL_FILE, self._model)
 
   def description(self) -> dict[str, Any]:
     """What meta.json says of it."""
@@ -196,7 +193,7 @@ def load(path: str | os.PathLike) -> Tokenizer:
   """
   path = os.fspath(path)
   if path.startswith(ORIGINAL):
-    directory = pathlib.Path(path.removeprefix(ORIGINAL))
+    directory = paths.of(path.removeprefix(ORIGINAL))
     found = original.find(directory)
     if not found:
       raise UserError(
@@ -205,7 +202,7 @@ def load(path: str | os.PathLike) -> Tokenizer:
         'merges.txt, tokenizer.json)'
       )
     return found
-  path = pathlib.Path(path)
+  path = paths.of(path)
   for candidate in (path / 'tokenizer' / _MODEL_FILE, path / _MODEL_FILE, path):
     if candidate.is_file():
       return SentencePieceTokenizer(candidate.read_bytes(), str(candidate))

@@ -1,7 +1,6 @@
 """From a fine-tuned network to predictions, scores and their files."""
 
 import functools
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gpt1_jax import paths
 from gpt1_jax.data import features as features_lib, tasks
 from gpt1_jax.errors import UserError
 from gpt1_jax.train import (
@@ -98,7 +98,7 @@ def write_predictions(
   ):
     row = ' '.join(f'{x:.9g}' for x in outputs_NY[i])
     lines.append(f'{i}\t{label}\t{value}\t{row}\n')
-  _write(pathlib.Path(workdir) / 'predictions' / f'{split}.tsv', lines)
+  _write(paths.of(workdir) / 'predictions' / f'{split}.tsv', lines)
 
 
 def write_submission(
@@ -117,9 +117,9 @@ def write_submission(
   lines = ['index\tprediction\n']
   lines += [f'{i}\t{word}\n' for i, word in enumerate(spelled)]
   name = task.submission[split]
-  _write(pathlib.Path(workdir) / 'submission' / name, lines)
+  _write(paths.of(workdir) / 'submission' / name, lines)
 
 
-def _write(path: pathlib.Path, lines: list[str]) -> None:
-  path.parent.mkdir(exist_ok=True)
+def _write(path: paths.Path, lines: list[str]) -> None:
+  paths.make_folder(path.parent)
   run.write_text(path, ''.join(lines))

@@ -3,14 +3,12 @@
 What is finished is read back and not run again.
 """
 
-import pathlib
-import shutil
 from typing import Any
 
 import jax
 
-from gpt1_jax import command
-from gpt1_jax.data import sources, tasks
+from gpt1_jax import command, paths
+from gpt1_jax.data import sources, staging, tasks
 from gpt1_jax.errors import UserError
 from gpt1_jax.finetuning import summary, transfer, tuning
 from gpt1_jax.train import run
@@ -28,8 +26,8 @@ def finetune(config: dict[str, Any], workdir: str) -> dict[str, Any]:
   if config.get('task') == 'all':
     return _all(config, workdir)
   job = tuning.Tuning(config)
-  seeded = bool(list(pathlib.Path(workdir).glob('seed-*/config.json')))
-  single = (pathlib.Path(workdir) / 'checkpoints').exists()
+  seeded = bool(list(paths.of(workdir).glob('seed-*/config.json')))
+  single = (paths.of(workdir) / 'checkpoints').exists()
   if job.settings.seeds == 1 and not seeded:
     return job.run(workdir, 0)
   if single or job.settings.seeds == 1:
@@ -52,7 +50,7 @@ def _seeds(job: tuning.Tuning, workdir: str) -> dict[str, Any]:
   result = summary.over_seeds(results)
   spread = result['spread']['dev'][result['metric']]
   if jax.process_index() == 0:
-    _gather(pathlib.Path(workdir), [f'seed-{result["best_seed"]}'])
+    _gather(paths.of(workdir), [f'seed-{result["best_seed"]}'])
     run.write_json(f'{workdir}/scores.json', result)
     print(
       f'{workdir}: {result["task"]} dev {result["metric"]} over '
@@ -65,18 +63,21 @@ def _seeds(job: tuning.Tuning, workdir: str) -> dict[str, Any]:
 def _all(config: dict[str, Any], workdir: str) -> dict[str, Any]:
   """The twelve tasks in turn; one that fails does not keep the others."""
   # What is wrong with all of them is said once, and what is missing at once.
-  if (pathlib.Path(workdir) / 'config.json').exists():
+  if (paths.of(workdir) / 'config.json').exists():
     raise UserError(f'{workdir}: holds a run; give another --workdir')
   command.sections(config, *tuning.SECTIONS)
   transfer.source(config)
-  path = config['data'].get('path')
+  path = staging.files(config['data'].get('path'))
   results: dict[str, Any] = {}
   for name in tasks.TWELVE:
     missing = not sources.is_tfds(path) and not sources.has(
       tasks.TASKS[name], path, 'train'
     )
     if missing and jax.process_index() == 0:
-      print(f'{name}: not found in {path}; the other tasks are run')
+      print(
+        f'{name}: not found in {config["data"].get("path")}; the other tasks '
+        'are run'
+      )
   for name in tasks.TWELVE:
     one, folder = {**config, 'task': name}, f'{workdir}/{name}'
     try:
@@ -86,7 +87,7 @@ def _all(config: dict[str, Any], workdir: str) -> dict[str, Any]:
       if jax.process_index() == 0:
         print(f'{name}: {error}')
     if jax.process_index() == 0:
-      _write_summary(pathlib.Path(workdir), results)
+      _write_summary(paths.of(workdir), results)
   table = summary.markdown(results)
   if jax.process_index() == 0:
     print(f'\n{table}\n{workdir}/results.md and results.json hold this table')
@@ -106,7 +107,7 @@ def finished(workdir: str, config: dict[str, Any]) -> dict[str, Any] | None:
   Raises:
     UserError: the folder holds another run.
   """
-  scores = pathlib.Path(workdir) / 'scores.json'
+  scores = paths.of(workdir) / 'scores.json'
   if not scores.exists():
     return None
   run.start(workdir, 'finetune', config, {})
@@ -115,18 +116,16 @@ def finished(workdir: str, config: dict[str, Any]) -> dict[str, Any] | None:
   return result if seeds == config['train']['seeds'] else None
 
 
-def _write_summary(workdir: pathlib.Path, results: dict[str, Any]) -> None:
-  workdir.mkdir(parents=True, exist_ok=True)
+def _write_summary(workdir: paths.Path, results: dict[str, Any]) -> None:
+  paths.make_folder(workdir)
   run.write_json(workdir / 'results.json', results)
   run.write_text(workdir / 'results.md', summary.markdown(results))
   _gather(workdir, list(results))
 
 
-def _gather(workdir: pathlib.Path, folders: list[str]) -> None:
+def _gather(workdir: paths.Path, folders: list[str]) -> None:
   """Copies the submission files of runs below into WORKDIR/submission."""
   for folder in folders:
     for file in sorted((workdir / folder / 'submission').glob('*.tsv')):
-      (workdir / 'submission').mkdir(exist_ok=True)
-      temporary = workdir / 'submission' / f'{file.name}.tmp'
-      shutil.copyfile(file, temporary)
-      temporary.replace(workdir / 'submission' / file.name)
+      paths.make_folder(workdir / 'submission')
+      paths.write_bytes(workdir / 'submission' / file.name, file.read_bytes())

@@ -19,6 +19,7 @@ from gpt1_jax.data import (
   examples as examples_lib,
   features as features_lib,
   sources,
+  staging,
   tasks,
   tokenizer as tokenizer_lib,
 )
@@ -106,6 +107,7 @@ class Tuning:
       scratch=self._pretrained is None,
     )
     self._tokenizer = tokenizer_lib.load(source)
+    self._place = staging.files(self._data.path)
     examples = self._read()
     # Large hidden test sets are laid out when they are needed.
     self._tests = {
@@ -226,9 +228,9 @@ class Tuning:
     found = {}
     for split in ('train', *self.task.dev_splits, *self.task.test_splits):
       if split in ('train', 'dev') or sources.has(
-        self.task, self._data.path, split
+        self.task, self._place, split
       ):
-        found[split] = examples_lib.read(self.task, self._data.path, split)
+        found[split] = examples_lib.read(self.task, self._place, split)
     return found
 
   def _lay_out(

@@ -7,10 +7,10 @@ folder of everything.
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from gpt1_jax import paths
 from gpt1_jax.errors import UserError
 from gpt1_jax.finetuning import summary, transfer
 from gpt1_jax.reporting import paper
@@ -38,7 +38,7 @@ class Run:
   """
 
   name: str
-  path: pathlib.Path
+  path: paths.Path
   facts: dict[str, Any]
   scores: dict[str, Any] | None
   state: str
@@ -123,9 +123,9 @@ def find(names: Sequence[str]) -> list[Run]:
   Raises:
     UserError: a folder holds no run, or a file is damaged.
   """
-  found: dict[pathlib.Path, Run] = {}
+  found: dict[paths.Path, Run] = {}
   for name in names:
-    path = pathlib.Path(name)
+    path = paths.of(name)
     if not path.is_dir():
       raise UserError(f'{name}: no such folder')
     folders = list(_walk(path))
@@ -135,23 +135,29 @@ def find(names: Sequence[str]) -> list[Run]:
         '--workdir of a pretrain or finetune command, or a folder of such ones'
       )
     for folder in folders:
-      found.setdefault(folder.resolve(), load(folder))
+      found.setdefault(paths.resolved(folder), load(folder))
   runs = list(found.values())
+  places = [os.fspath(run.path) for run in runs]
+  if len({paths.is_remote(place) for place in places}) > 1:
+    return [
+      dataclasses.replace(run, name=place)
+      for run, place in zip(runs, places, strict=True)
+    ]
   # What all names begin with says nothing about any of them.
-  shared = os.path.commonpath([run.path.parent for run in runs])
+  shared = os.path.commonpath([os.path.dirname(place) for place in places])
   return [
-    dataclasses.replace(run, name=os.path.relpath(run.path, shared))
-    for run in runs
+    dataclasses.replace(run, name=os.path.relpath(place, shared))
+    for run, place in zip(runs, places, strict=True)
   ]
 
 
-def load(folder: pathlib.Path | str) -> Run:
+def load(folder: paths.Path | str) -> Run:
   """The run, or the seeds, in one folder.
 
   Raises:
     UserError: there is no config.json, or a file is damaged.
   """
-  folder = pathlib.Path(folder)
+  folder = paths.of(folder)
   seeds = _seeds(folder)
   if seeds:
     return _of_seeds(folder, [load(seed) for seed in seeds])
@@ -161,7 +167,7 @@ def load(folder: pathlib.Path | str) -> Run:
   found = run_lib.read_json(scores) if scores.exists() else None
   return Run(
     str(folder),
-    folder.resolve(),
+    paths.resolved(folder),
     facts,
     found,
     'finished' if found else 'not finished',
@@ -193,17 +199,16 @@ def counts(runs: Sequence[Run]) -> str:
   return f'{len(runs)} run{"s" * (len(runs) != 1)}: {said}'
 
 
-def _walk(top: pathlib.Path) -> Iterator[pathlib.Path]:
+def _walk(top: paths.Path) -> Iterator[paths.Path]:
   """Folders of runs and of seeds, depth first; never into a run."""
-  for name, below, files in os.walk(top):
-    folder = pathlib.Path(name)
+  for folder, below, files in paths.walk(top):
     below.sort(key=_natural)
     if 'config.json' in files or _seeds(folder):
       below.clear()
       yield folder
 
 
-def _seeds(folder: pathlib.Path) -> list[pathlib.Path]:
+def _seeds(folder: paths.Path) -> list[paths.Path]:
   """seed-N folders that have begun, by their number."""
   found = [
     path.parent
@@ -220,7 +225,7 @@ def _natural(name: str) -> list[Any]:
   return [words, [int(number) for number in digits]]
 
 
-def _of_seeds(folder: pathlib.Path, each: list[Run]) -> Run:
+def _of_seeds(folder: paths.Path, each: list[Run]) -> Run:
   """One run of several; its scores are those of scores.json if it is there."""
   alone = (folder / 'config.json').exists()
   facts = run_lib.load(str(folder)) if alone else each[0].facts
@@ -237,7 +242,7 @@ def _of_seeds(folder: pathlib.Path, each: list[Run]) -> Run:
     state = f'not finished: {len(finished)} of {wanted} seeds'
   return Run(
     str(folder),
-    folder.resolve(),
+    paths.resolved(folder),
     facts,
     scores,
     state,

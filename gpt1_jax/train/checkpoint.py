@@ -7,7 +7,6 @@ so that it can be read without the configuration that made it.
 
 import contextlib
 import json
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +16,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from gpt1_jax import paths
 from gpt1_jax.errors import UserError
 
 
@@ -212,5 +212,5 @@ def _best_step(manager: ocp.CheckpointManager, steps: list[int]) -> int:
   return -int(max(ranks)[1]) if ranks else max(steps)
 
 
-def _directory(workdir: str) -> pathlib.Path:
-  return pathlib.Path(workdir).absolute() / 'checkpoints'
+def _directory(workdir: str) -> paths.Path:
+  return paths.absolute(workdir) / 'checkpoints'

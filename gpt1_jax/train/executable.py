@@ -10,13 +10,12 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
-import pathlib
 from typing import Any
 
 import jax
 from jax.experimental import serialize_executable
 
+from gpt1_jax import paths
 from gpt1_jax.errors import UserError
 from gpt1_jax.train import pretraining
 
@@ -62,9 +61,7 @@ def save(
   """
   payload, _, _ = serialize_executable.serialize(compiled)
   header = {**_header(program, program.lower()), 'config': config}
-  temporary = pathlib.Path(path + '.tmp')
-  temporary.write_bytes(json.dumps(header).encode() + b'\n' + payload)
-  os.replace(temporary, path)
+  paths.write_bytes(path, json.dumps(header).encode() + b'\n' + payload)
 
 
 def load(
@@ -77,7 +74,7 @@ def load(
       the message says what differs.
   """
   try:
-    first, _, payload = pathlib.Path(path).read_bytes().partition(b'\n')
+    first, _, payload = paths.of(path).read_bytes().partition(b'\n')
     header = json.loads(first)
     there = {key: header[key] for key in [*_CHECKED, 'config']}
   except (ValueError, KeyError, TypeError):

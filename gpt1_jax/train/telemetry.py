@@ -2,12 +2,16 @@
 
 A resumed run never holds two rows of a kind for one step: rows past the
 checkpoint it resumes from are dropped first, and will be written again.
+
+Nothing can be appended to an object of a bucket. Of a run in one, rows and
+events grow in a folder of this machine and are written to the bucket whole:
+before each checkpoint, at the end, and each minute between. So a run that is
+killed loses rows of updates that it will do again, and no others (TensorBoard's
+events may lack the last ones as well).
 """
 
 import json
 import math
-import os
-import pathlib
 import sys
 import time
 from typing import Any
@@ -16,7 +20,11 @@ import jax
 import tensorboardX
 from rich import console, progress
 
+from gpt1_jax import paths
 from gpt1_jax.train import chips
+
+METRICS = 'metrics.jsonl'
+_SEND_EVERY = 60.0  # seconds; a bucket takes an object once a second at most
 
 
 class Telemetry:
@@ -45,13 +53,17 @@ class Telemetry:
     self._peak = peak_flops()
     self._clock = time.perf_counter()
     self._tokens = 0
-    self._path = pathlib.Path(workdir) / 'metrics.jsonl'
     if not self._on:
       return
-    _drop_rows_after(self._path, start_step)
-    self._file = self._path.open('a', encoding='utf-8')
+    self._outbox = paths.Outbox(workdir)
+    self._sent = time.perf_counter()
+    path = self._outbox.folder / METRICS
+    rows = read_rows(paths.of(workdir) / METRICS)
+    kept = [json.dumps(row) + '\n' for row in rows if row['step'] <= start_step]
+    paths.write_text(path, ''.join(kept))
+    self._file = path.open('a', encoding='utf-8')
     self._board = tensorboardX.SummaryWriter(
-      str(pathlib.Path(workdir) / 'tensorboard'), purge_step=start_step + 1
+      str(self._outbox.folder / 'tensorboard'), purge_step=start_step + 1
     )
     self._console = console.Console(stderr=True)
     self._bar = progress.Progress(
@@ -81,6 +93,7 @@ class Telemetry:
       self._bar.stop()
       self._file.close()
       self._board.close()
+      self._outbox.close()
 
   def update(self, step: int, tokens: int) -> None:
     """One update is done; `tokens` of the global batch went into it."""
@@ -120,6 +133,15 @@ class Telemetry:
     for name, value in row.items():
       if name != 'step' and math.isfinite(value):
         self._board.add_scalar(name, value, row['step'])
+    if time.perf_counter() - self._sent > _SEND_EVERY:
+      self.send()
+
+  def send(self) -> None:
+    """Brings what was written so far to the bucket that the run is in."""
+    if self._on and self._outbox.remote:
+      self._board.flush()
+      self._outbox.send()
+      self._sent = time.perf_counter()
 
   def _say(self, step: int, note: str) -> None:
     if not self._on:
@@ -143,7 +165,7 @@ def peak_flops() -> float | None:
   return chip.flops * jax.device_count() if chip else None
 
 
-def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
+def read_rows(path: paths.Path) -> list[dict[str, Any]]:
   """Rows of a metrics.jsonl; a torn last line is not a row."""
   rows = []
   if path.exists():
@@ -153,10 +175,3 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
       except ValueError:
         break
   return rows
-
-
-def _drop_rows_after(path: pathlib.Path, step: int) -> None:
-  rows = [r for r in read_rows(path) if r['step'] <= step]
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(''.join(json.dumps(r) + '\n' for r in rows))
-  os.replace(temporary, path)

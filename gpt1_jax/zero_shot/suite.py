@@ -6,14 +6,13 @@ by) and WORKDIR/zero_shot.svg. What was there of other steps and tasks stays.
 """
 
 import json
-import pathlib
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 
-from gpt1_jax import progress
+from gpt1_jax import paths, progress
 from gpt1_jax.data import (
   archives,
   sources,
@@ -90,7 +89,7 @@ def evaluate(
       ]
       rows += new
       if jax.process_index() == 0:
-        _write(pathlib.Path(workdir), new, results, step)
+        _write(paths.of(workdir), new, results, step)
   return rows
 
 
@@ -145,13 +144,13 @@ def tokens_seen(workdir: str, step: int) -> int | None:
   return step * facts['config']['data']['batch_size'] * facts['model']['n_ctx']
 
 
-def read_rows(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
+def read_rows(workdir: str | paths.Path) -> list[dict[str, Any]]:
   """Rows of a run's zero_shot.jsonl, by step and task; none: no such file.
 
   Raises:
     UserError: it is damaged.
   """
-  path = pathlib.Path(workdir) / ROWS
+  path = paths.of(workdir) / ROWS
   if not path.exists():
     return []
   rows = []
@@ -213,13 +212,13 @@ def _row(
 
 
 def _write(
-  workdir: pathlib.Path,
+  workdir: paths.Path,
   new: Sequence[dict[str, Any]],
   results: Iterable[decisions.Result],
   step: int,
 ) -> None:
   """Answers first; a row is there only when they are."""
-  (workdir / ANSWERS).mkdir(exist_ok=True)
+  paths.make_folder(workdir / ANSWERS)
   for result in results:
     lines = ['index\tlabel\tprediction\tscores\n']
     for i, label in enumerate(result.labels):

@@ -1,0 +1,294 @@
+"""Every command with its paths in a bucket, as processes.
+
+The bucket is tests/fake_bucket.py; the libraries that speak to it are real.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from tests import fake_bucket
+
+pytest.importorskip('gcsfs', reason='needs the gcs extra')
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+STEPS = 12
+DATA, RUN, TASK = 'gs://bucket/data', 'gs://bucket/runs/gpt', 'gs://bucket/task'
+TUNED = 'gs://bucket/runs/tuned'
+TINY = (
+  '--config=configs/pretrain.py:tiny',
+  '--config.model.n_layer=1',
+  '--config.model.n_embd=64',
+  '--config.model.n_ctx=32',
+  '--config.data.batch_size=8',
+  f'--config.train.num_steps={STEPS}',
+  '--config.train.eval_every=6',
+  '--config.train.checkpoint_every=4',
+  '--config.train.log_every=1',
+)
+TUNE = (
+  '--config=configs/own_task.py:tiny',
+  '--config.data.lengths=(32,)',
+  '--config.train.num_steps=6',
+)
+
+
+class Machine:
+  """One that has a folder, and a bucket to reach."""
+
+  def __init__(self, bucket: fake_bucket.Bucket, folder: pathlib.Path):
+    self.bucket, self.folder = bucket, folder
+    self.stage = folder / 'stage'
+    self.local = {
+      name: folder / name for name in ('data', 'task', 'run', 'tuned')
+    }
+
+  def start(self, command: str, *options) -> subprocess.Popen:
+    return subprocess.Popen(
+      [sys.executable, '-m', f'gpt1_jax.{command}', *map(str, options)],
+      cwd=ROOT,
+      env=self.bucket.environment(),
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+
+  def run(self, command: str, *options, code: int = 0) -> tuple[str, str]:
+    job = self.start(command, *options)
+    out, err = job.communicate(timeout=200)
+    assert job.returncode == code, err
+    assert code == 0 or 'Traceback' not in err
+    return out, err
+
+  def put(self, folder: pathlib.Path, url: str) -> None:
+    for file in folder.rglob('*'):
+      if file.is_file():
+        name = f'{url.removeprefix("gs://")}/{file.relative_to(folder)}'
+        self.bucket.put(name, file.read_bytes())
+
+  def text(self, url: str) -> str:
+    return self.bucket.objects[url.removeprefix('gs://')].decode()
+
+  @property
+  def staged(self) -> str:
+    return f'--stage_to={self.stage}'
+
+
+@pytest.fixture(scope='module')
+def machine(tmp_path_factory):
+  """With data and a task, here and in the bucket."""
+  with fake_bucket.serve() as bucket:
+    machine = Machine(bucket, tmp_path_factory.mktemp('machine'))
+    data, task = machine.local['data'], machine.local['task']
+    machine.run(
+      'prepare',
+      '--input=builtin:python-reference',
+      f'--output={data}',
+      '--merges=300',
+      '--validation_fraction=0.02',
+    )
+    task.mkdir()
+    for split, count in (('train', 20), ('dev', 11)):
+      rows = [
+        {'text': f'the {label} object {i}', 'label': label}
+        for i in range(count)
+        for label in [('bad', 'good')[i % 3 == 0]]
+      ]
+      lines = ''.join(json.dumps(row) + '\n' for row in rows)
+      (task / f'{split}.jsonl').write_text(lines)
+    machine.put(data, DATA)
+    machine.put(task, TASK)
+    yield machine
+
+
+@pytest.fixture(scope='module')
+def straight(machine):
+  """The run on a disk, never interrupted."""
+  run = machine.local['run']
+  machine.run(
+    'pretrain',
+    *TINY,
+    f'--workdir={run}',
+    f'--config.data.path={machine.local["data"]}',
+  )
+  return run
+
+
+@pytest.fixture(scope='module')
+def resumed(machine):
+  """The same run in the bucket: killed on the way, then resumed.
+
+  Returns:
+    Rows in the bucket when it was killed, and the step of its checkpoint.
+  """
+  options = (
+    *TINY,
+    f'--workdir={RUN}',
+    f'--config.data.path={DATA}',
+    machine.staged,
+  )
+  first = machine.start('pretrain', *options)
+  done = 'bucket/runs/gpt/checkpoints/{}/commit_success.txt'
+  deadline = time.monotonic() + 150
+  while done.format(4) not in machine.bucket.objects:
+    assert first.poll() is None, first.communicate()
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+  first.kill()
+  first.communicate()
+  step = max(s for s in (4, 8, 12) if done.format(s) in machine.bucket.objects)
+  text = machine.text(f'{RUN}/metrics.jsonl')
+  machine.run('pretrain', *options)
+  return [json.loads(line) for line in text.splitlines()], step
+
+
+def untimed(text: str) -> list[dict]:
+  timed = {'tokens_per_second', 'seconds', 'utilisation'}
+  return [
+    {k: v for k, v in json.loads(line).items() if k not in timed}
+    for line in text.splitlines()
+  ]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_from_the_bucket(machine, straight, resumed):
+  rows, step = resumed
+  # No row of an update that is in the checkpoint was lost.
+  losses = [row['step'] for row in rows if 'loss' in row]
+  assert losses[:step] == list(range(1, step + 1))
+  here = (straight / 'metrics.jsonl').read_text()
+  assert untimed(machine.text(f'{RUN}/metrics.jsonl')) == untimed(here)
+  scores = json.loads(machine.text(f'{RUN}/scores.json'))
+  assert scores == json.loads((straight / 'scores.json').read_text())
+  facts = json.loads(machine.text(f'{RUN}/config.json'))
+  assert facts['config']['data']['path'] == DATA
+  names = machine.bucket.objects
+  assert any('/runs/gpt/tensorboard/events.out' in name for name in names)
+  assert not any(name.endswith('.tmp') for name in names)
+
+
+@pytest.mark.slow
+def test_its_parameters_are_those_of_the_run_on_a_disk(
+  machine, straight, resumed
+):
+  code = (
+    'import sys, numpy as np, jax\n'
+    'from gpt1_jax.train import checkpoint\n'
+    'params, meta, step = checkpoint.read(sys.argv[1])\n'
+    'np.savez(sys.argv[2], *jax.tree.leaves(params), step=step)\n'
+  )
+  out = machine.folder / 'params.npz'
+  subprocess.run(
+    [sys.executable, '-c', code, RUN, out],
+    cwd=ROOT,
+    env=machine.bucket.environment(),
+    check=True,
+  )
+  from gpt1_jax.train import checkpoint
+
+  params, _, step = checkpoint.read(str(straight))
+  there = np.load(out)
+  assert int(there['step']) == step == STEPS
+  for i, leaf in enumerate(jax.tree.leaves(params)):
+    np.testing.assert_array_equal(there[f'arr_{i}'], leaf)
+
+
+@pytest.mark.slow
+def test_shards_are_copied_once(machine, resumed):
+  machine.run('evaluate', f'--workdir={RUN}', machine.staged)
+  shards = [name for name in machine.bucket.objects if name.endswith('.bin')]
+  assert shards
+  for name in shards:
+    assert machine.bucket.reads(name.rpartition('/')[2]) == 1
+  (copy,) = machine.stage.glob('shards-*[!k]')
+  for file in machine.local['data'].iterdir():
+    assert (copy / file.name).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.slow
+def test_the_other_commands(machine, straight, resumed):
+  out, _ = machine.run('evaluate', f'--workdir={RUN}', machine.staged)
+  here, _ = machine.run('evaluate', f'--workdir={straight}')
+  assert json.loads(out) == json.loads(here) | {'data': DATA}
+  options = ('--prompt=the', '--num_tokens=5', '--greedy')
+  out, _ = machine.run('generate', f'--workdir={RUN}', *options)
+  assert out == machine.run('generate', f'--workdir={straight}', *options)[0]
+
+  tuned = machine.local['tuned']
+  machine.run(
+    'finetune',
+    *TUNE,
+    f'--config.init_from={straight}',
+    f'--config.data.path={machine.local["task"]}',
+    f'--workdir={tuned}',
+  )
+  machine.run(
+    'finetune',
+    *TUNE,
+    f'--config.init_from={RUN}',
+    f'--config.data.path={TASK}',
+    f'--workdir={TUNED}',
+    machine.staged,
+  )
+  for name in ('predictions/dev.tsv',):
+    assert machine.text(f'{TUNED}/{name}') == (tuned / name).read_text()
+
+  machine.run('report', '--runs=gs://bucket/runs', '--output=gs://bucket/page')
+  page = machine.text('gs://bucket/page/results.md')
+  assert '| gpt ' in page
+  assert '| tuned ' in page
+  assert 'gs://bucket/page/report.html'.removeprefix('gs://') in (
+    machine.bucket.objects
+  )
+  # Nothing was copied, composed or renamed in the bucket.
+  asked = [path for _, path, _ in machine.bucket.requests]
+  assert not [path for path in asked if 'rewriteTo' in path or 'copyTo' in path]
+
+
+@pytest.mark.slow
+def test_weights_go_to_another_library_and_come_back(machine, resumed):
+  pytest.importorskip('safetensors', reason='needs the openai extra')
+  machine.run('convert', f'--input={RUN}', '--output=gs://bucket/hf')
+  assert 'bucket/hf/config.json' in machine.bucket.objects
+  machine.run(
+    'convert',
+    '--input=gs://bucket/hf',
+    '--output=gs://bucket/back',
+    machine.staged,
+  )
+  options = ('--prompt=the', '--num_tokens=5', '--greedy')
+  there, back = (
+    machine.run('generate', f'--workdir={workdir}', *options)[0]
+    for workdir in (RUN, 'gs://bucket/back')
+  )
+  assert there == back
+  _, err = machine.run(
+    'convert', f'--input={RUN}', '--output=gs://bucket/hf', code=1
+  )
+  assert err == 'error: gs://bucket/hf: exists already; give another --output\n'
+
+
+def test_mistakes_are_one_line(machine):
+  for command, options, words in (
+    ('evaluate', ['--workdir=gs://bucket/no'], 'gs://bucket/no: not a run'),
+    (
+      'pretrain',
+      [*TINY, '--workdir=gs://bucket/x', '--config.data.path=gs://bucket/no'],
+      'gs://bucket/no: no prepared shards here',
+    ),
+    ('generate', ['--workdir=s3://bucket/x'], 's3:// is not known here'),
+    (
+      'prepare',
+      ['--input=builtin:python-reference', '--output=gs://bucket/x'],
+      'copy them to the bucket afterwards',
+    ),
+  ):
+    _, err = machine.run(command, *options, code=1)
+    assert words in err
+    assert len(err.splitlines()) == 1, err
