@@ -29,7 +29,9 @@ ASSUMPTIONS = (
   'does all of it, collectives included, at the same time; what lies in VMEM '
   'costs no HBM traffic; a collective uses every link of the slice, as a ring '
   'does (2 (n-1)/n of the bytes for an all-reduce, (n-1)/n for a gather or a '
-  'scatter); between slices the rate of the data-centre network'
+  'scatter); between slices the rate of the data-centre network; model FLOPs '
+  'count attention in full, and the kernel skips what lies ahead, so that a '
+  'utilisation may pass 100%'
 )
 
 
