@@ -15,6 +15,7 @@ from typing import Any
 import jax
 from absl import flags
 
+from gpt1_jax import heartbeat
 from gpt1_jax.errors import UserError
 
 MULTIHOST = flags.DEFINE_enum(
@@ -49,7 +50,8 @@ def connected() -> Iterator[None]:
   Raises:
     UserError: the environment does not say who they are, or one of them was
       lost on the way.
-    SystemExit: some are missing after --coordinator_timeout.
+    SystemExit: some are missing after --coordinator_timeout, or one is silent
+      for --heartbeat_timeout.
   """
   mode = MULTIHOST.value
   count = num_hosts(os.environ)
@@ -58,7 +60,8 @@ def connected() -> Iterator[None]:
     return
   _join(count)
   try:
-    yield
+    with _heartbeat():
+      yield
   except jax.errors.JaxRuntimeError as error:
     if jax.process_count() == 1:
       raise
@@ -134,7 +137,8 @@ def _join(count: int | None) -> None:
     jax.distributed.initialize(
       **known,
       initialization_timeout=seconds + 60,
-      heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT.value,
+      # After `_heartbeat`, which says it in a line.
+      heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT.value + 60,
       shutdown_timeout_seconds=HEARTBEAT_TIMEOUT.value,
     )
   except (ValueError, RuntimeError) as error:
@@ -146,6 +150,17 @@ def _join(count: int | None) -> None:
     ) from error
   finally:
     clock.cancel()
+
+
+def _heartbeat() -> contextlib.AbstractContextManager[None]:
+  """`heartbeat.kept` among the hosts of this job."""
+  # JAX shows its key-value store nowhere else; Orbax takes it from here too.
+  from jax._src import distributed
+
+  job = distributed.global_state
+  return heartbeat.kept(
+    job.client, job.process_id, job.num_processes, HEARTBEAT_TIMEOUT.value
+  )
 
 
 def _give_up(known: dict[str, Any], count: int | None, seconds: int) -> None:

@@ -205,6 +205,45 @@ def test_a_killed_host_ends_the_job_which_others_resume(
   assert_same_run(more, straight)
 
 
+HANGS = """
+import time
+from gpt1_jax import command, hosts
+import jax
+from jax.experimental import multihost_utils
+
+def main(argv):
+  with hosts.connected():
+    for i in range(10000):
+      multihost_utils.process_allgather(jax.numpy.ones(3))
+      if i == 20:
+        print('all are here', flush=True)
+      time.sleep(0.05)
+command.run(main)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('index', [0, 1])
+def test_a_host_that_hangs_ends_the_job(index):
+  seconds = 15
+  job = cluster(3, 1, '-c', HANGS, f'--heartbeat_timeout={seconds}', start=True)
+  here = 0
+  while here < 3:
+    line = job.stdout.readline()
+    assert line, 'the job ended'
+    here += 'all are here' in line
+  os.kill(_process(job, index), signal.SIGSTOP)
+  stopped = time.monotonic()
+  output = job.communicate(timeout=200)[0]
+  assert time.monotonic() - stopped < 3 * seconds
+  assert job.returncode == 1
+  assert (
+    f'error: host {index} of 3 has given no sign of life for {seconds} s'
+  ) in output
+  for words in ('Traceback', 'stack trace', 'Fatal Python error'):
+    assert words not in output
+
+
 def _process(job, index):
   """The process id of one host of a job: of its children, in order."""
   children = pathlib.Path(f'/proc/{job.pid}/task/{job.pid}/children')
