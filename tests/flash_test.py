@@ -272,3 +272,14 @@ def test_a_gpu_takes_cudnn_where_nothing_is_dropped(
   assert error(states(), expected) <= 0.01
   assert bool(asked) == taken
   assert set(asked) <= {'cudnn'}
+
+
+def test_the_first_tpus_take_the_plain_path(monkeypatch):
+  monkeypatch.setattr(attention, 'platform', lambda: 'tpu')
+  for kind, why in (
+    ('TPU v3', 'the kernel does not compile for a TPU v3'),
+    ('TPU v4', None),
+    ('TPU v5 lite', None),
+  ):
+    monkeypatch.setattr(attention, '_kind', lambda kind=kind: kind)
+    assert attention.why_plain('auto', 2, 512, 12, 64) == why

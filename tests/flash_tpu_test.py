@@ -111,6 +111,14 @@ def test_meshes(mesh):
   }
 
 
+def test_the_first_tpus_take_the_plain_path():
+  figures, (_, built) = aot_tpu_test.compile_for(
+    'v3:2x2', **{'model.attention': 'auto', 'model.remat': 'dots'}
+  )
+  assert figures.fits
+  assert 'attention_forward' not in built.as_text()
+
+
 def paper(batch):
   """The recipe of the paper in bfloat16 on four chips of v5e."""
   config = config_file.get_config('paper')

@@ -146,7 +146,8 @@ def cloud(tmp_path):
   shutil.copytree(ROOT / 'launch', repo / 'launch')
   for name in ('.gitattributes', '.gitignore', 'gpt1_jax/__init__.py'):
     shutil.copy(ROOT / name, repo / name)
-  shutil.copy(ROOT / 'gpt1_jax' / 'errors.py', repo / 'gpt1_jax' / 'errors.py')
+  for name in ('errors.py', 'memory.py', 'paths.py'):
+    shutil.copy(ROOT / 'gpt1_jax' / name, repo / 'gpt1_jax' / name)
   (repo / 'gpt1_jax' / 'revision.py').write_text("COMMIT = '$Format:%H$'\n")
   (repo / 'gpt1_jax' / 'train').mkdir()
   (repo / 'gpt1_jax' / 'train' / '__init__.py').touch()

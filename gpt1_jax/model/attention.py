@@ -20,6 +20,8 @@ from gpt1_jax.model.linear import Linear, einsum
 
 MASKED = -1e9  # C: train.py, mask_attn_weights
 PATHS = ('auto', 'plain', 'flash')
+# Mosaic, which compiles the kernel, refuses its products there.
+OLD = ('TPU v2', 'TPU v3')
 
 
 def attend(
@@ -120,6 +122,8 @@ def why_plain(path: str, B: int, T: int, H: int, K: int) -> str | None:
     return 'config.model.attention is plain'
   if path == 'auto' and platform() != 'tpu':
     return f'the kernel is for TPUs, this is a {platform()}'
+  if path == 'auto' and _kind() in OLD:
+    return f'the kernel does not compile for a {_kind()}'
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.size > 1:
     for name, size in (('batch', B), ('heads', H)):
@@ -135,6 +139,11 @@ def platform() -> str:
   """'cpu', 'gpu' or 'tpu': of the mesh in force, which may be a topology's."""
   device = jax.sharding.get_abstract_mesh().abstract_device
   return device.platform if device else jax.default_backend()
+
+
+def _kind() -> str:
+  device = jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
+  return device.device_kind
 
 
 @functools.cache
