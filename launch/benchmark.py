@@ -3,8 +3,9 @@ r"""Measures this project side by side with others, as ratios.
   python launch/benchmark.py --suite=train
   python launch/benchmark.py --suite=finetune --data=../shared/data --json
 
-Suites: train (the training step on a CPU), generate, finetune, data (input
-pipeline and `prepare`), tpu (the step compiled for a slice; needs libtpu).
+Suites: train (the training step on a CPU), checkpoint (an asynchronous one a
+minute beside it), generate, finetune, data (input pipeline and `prepare`), tpu
+(the step compiled for a slice; needs libtpu).
 Every candidate runs in a process of its own; repetitions alternate, and the
 figures are medians. The peers come with pip install '.[peers]'; what is not
 installed is left out, with a sentence. docs/performance.md says more.
@@ -24,6 +25,7 @@ from gpt1_jax.errors import UserError
 
 _SUITES = {
   'train': suites.train,
+  'checkpoint': suites.checkpoint,
   'generate': suites.generate,
   'finetune': suites.finetune,
   'data': data_suite.data,

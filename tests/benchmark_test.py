@@ -92,6 +92,12 @@ def test_train():
   start = rows['second start to the first step', 'cold start']
   # A bound far from the goal, which is measured on a quiet machine.
   assert 0 < start['ours'] < start['theirs']
+
+
+@pytest.mark.peers  # it needs none; a slow one, and these run late
+@pytest.mark.slow
+def test_checkpoint():
+  rows, _ = rows_of('--suite=checkpoint')
   assert rows['share of time of a checkpoint every 1 s', '']['ratio'] < 1
 
 
@@ -141,7 +147,7 @@ def test_tpu_on_the_devices_of_this_machine():
 
 def test_what_cannot_be_is_refused_in_one_line():
   for flags, words in (
-    ((), 'suite is missing: one of train, generate'),
+    ((), 'suite is missing: one of train, checkpoint'),
     (('--suite=train', '--repeats=0'), 'repeats is 0: at least 1'),
     (('--suite=finetune',), 'suite=finetune: give --data'),
   ):
