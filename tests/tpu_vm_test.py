@@ -581,12 +581,17 @@ def test_the_commands_of_the_guide(cloud):
 
 
 def test_the_messages_of_the_guide():
-  """Each message that docs/tpu.md explains is one of the scripts'."""
+  """Each message that docs/tpu.md explains is one of the scripts' or hosts'."""
   scripts = ''.join(path.read_text() for path in (ROOT / 'launch').glob('*.sh'))
   text = (ROOT / 'docs' / 'tpu.md').read_text()
   table = text[text.index('| message |') :]
   messages = re.findall(r'^\| `(?:worker 1: run: )?(.*?)` \|', table, re.M)
-  assert len(messages) == 9
+  assert len(messages) == 10
+  hangs = messages.pop(7)
+  assert (
+    re.fullmatch('host 1 of 4 (.*) for 100 s', hangs)[1]
+    in (ROOT / 'gpt1_jax' / 'heartbeat.py').read_text()
+  )
   for message in messages:
     words = re.sub(r'^another run| 1, ', '...', message).split('...')
     assert all(word.strip().removeprefix('run ') in scripts for word in words)
