@@ -3,11 +3,13 @@
 XLA's CPU backend asks for the temporaries of a step, gigabytes, anew at every
 step. As glibc is set, it gives such a block back to the system each time, and
 having it mapped again page by page took a fifth of the step of `mini`: here it
-is kept. Pieces split off the ends of a block (XLA asks for aligned ones) used
-to wait in the threads' caches, which left its place a few bytes short for the
-next step's: processes of the full width grew by a block at each of the first
-steps, to three times what they needed. Without those caches they did so seldom.
-Pages of 2 MB in place of 4 kB took 7% off the processor time of a step.
+is kept. So processes of the full width grew by a block at each of the first
+steps, to three times what they needed; without the threads' caches
+(`tcache_count`) they did so seldom. Why is not known: a guess is that pieces
+split off the ends of aligned blocks waited there, and left a block's place a
+few bytes short. With an asynchronous checkpoint, and in fine-tuning, a run of
+the full width was still ended for want of memory. Pages of 2 MB in place of
+4 kB took 7% off the processor time of a step, in the one comparison made.
 
 glibc reads such settings when a process starts and not later: `restart` makes a
 command start once more, before it has imported anything.

@@ -11,8 +11,8 @@ document), tfds:NAME[/CONFIG]:SPLIT[:FIELD], builtin:python-reference.
 
 Documents are decoded (UTF-8), mended (ftfy), standardised and deduplicated, and
 split into training and validation by their hash (or, with --hold_out, by their
-name). Then a BPE tokenizer is
-trained on the training split, and the tokens are written in shards.
+name). Then a BPE tokenizer is trained on the training split, and the tokens are
+written in shards.
 
 --tokenizer=openai:DIR takes the original vocabulary of GPT-1 instead, from
 OpenAI's two files (encoder_bpe_40000.json, vocab_40000.bpe) or a Hugging Face
