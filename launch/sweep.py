@@ -20,6 +20,7 @@ that fails does not stop the others. --hosts=4 --host=0 takes every fourth job,
 beside three like it with --host=1 to 3 and the same --output.
 """
 
+import contextlib
 import dataclasses
 import fcntl
 import json
@@ -31,6 +32,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from absl import flags
@@ -209,12 +211,15 @@ def run(job: Job, place: str) -> bool:
     log.truncate(0)
     print(f'{place}: runs, see {log.name}', flush=True)
     job.beside('.error').unlink(missing_ok=True)
-    process = subprocess.Popen(job.words, stdout=log, stderr=log)
+    process = None
     try:
+      with _sigterm_later():
+        process = subprocess.Popen(job.words, stdout=log, stderr=log)
       code = process.wait()
     except BaseException:
-      process.terminate()
-      process.wait()
+      if process:
+        process.terminate()
+        process.wait()
       raise
   if code:
     _write(job.beside('.error'), _reason(job.beside('.log'), code) + '\n')
@@ -222,6 +227,19 @@ def run(job: Job, place: str) -> bool:
   seconds = time.monotonic() - started
   print(f'{place}: {_figure(cell)}, {seconds:.0f} s', flush=True)
   return 'median' in cell
+
+
+@contextlib.contextmanager
+def _sigterm_later() -> Iterator[None]:
+  """SIGTERM waits to the end: a job half started would outlive this process."""
+  arrived: list[int] = []
+  before = signal.signal(signal.SIGTERM, lambda *_: arrived.append(1))
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, before)
+  if arrived:
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def read_cell(job: Job) -> dict[str, Any]:

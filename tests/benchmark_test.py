@@ -130,7 +130,7 @@ def test_data():
   assert rows['memory of the process', '']['met'] is not None
   assert rows['memory that opening adds', '']['ours'] < 50e6
   anywhere = rows['a window anywhere in 1 B tokens', 'in 1 M tokens']
-  assert 0 < anywhere['ours'] < 1e-3
+  assert anywhere['ours'] > 0
   (encoding,) = (
     r for r in rows.values() if r['reference'] == 'SentencePiece alone'
   )

@@ -104,6 +104,42 @@ def figures(output):
   return {(cell['task'], cell['ablation']): cell for cell in cells}
 
 
+STOPPED_AT_A_START = """
+import os, runpy, signal, subprocess, sys
+
+start = subprocess.Popen
+
+def start_and_stop(words, **settings):
+  sleep = 'import time; time.sleep(600)'
+  process = start([sys.executable, '-c', sleep], **settings)
+  os.kill(os.getpid(), signal.SIGTERM)
+  return process
+
+subprocess.Popen = start_and_stop
+runpy.run_path('launch/sweep.py', run_name='__main__')
+"""
+
+
+def test_stopped_at_a_start_leaves_no_job(tmp_path):
+  done = subprocess.run(
+    [
+      *(sys.executable, '-c', STOPPED_AT_A_START),
+      *(f'--output={tmp_path}/out', '--init_from=x', '--tasks=cola'),
+      '--data_path=x',
+    ],
+    cwd=ROOT,
+    env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 128 + signal.SIGTERM, done.stderr
+  assert '[1/1] cola full: runs' in done.stdout
+  # A job that lived would hold the lock.
+  with (tmp_path / 'out' / 'cola' / 'full.log').open('a') as log:
+    fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 @pytest.mark.slow
 def test_killed_failed_and_resumed(pretrained, shared_data, tmp_path):  # noqa: F811
   data, output = tmp_path / 'data', tmp_path / 'out'
