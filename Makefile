@@ -32,7 +32,7 @@ demo: $(VENV)/installed
 	$(BIN)/python launch/demo.py $(ARGS)
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 browser: $(VENV)/installed-browser
 	$(BIN)/python -m pytest tests/browser_test.py -rs $(ARGS)

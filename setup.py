@@ -47,6 +47,7 @@ TEST = [
   'hypothesis>=6.100',
   'jsonschema>=4.18',
   'pytest>=8.3',
+  'pytest-xdist>=3.6',
   'PyYAML>=6.0.1',
   *GCS,
 ]

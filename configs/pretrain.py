@@ -48,7 +48,7 @@ def get_config(arg: str = 'paper') -> ml_collections.ConfigDict:
   config.model.softmax_rows = 'tokens'  # P §3.1; C: 'all'
   config.model.dtype = 'float32'  # of the computation; or 'bfloat16'
   config.model.attention = 'auto'  # TPU: a kernel (model/flash.py); or plain
-  config.model.remat = 'auto'  # TPU: 'dots', else 'none'; or 'full'
+  config.model.remat = 'auto'  # 'dots' if layers are looped over; 'full'
   config.model.unroll = 1  # blocks an iteration of the loop over layers
 
   config.optim = ml_collections.ConfigDict()

@@ -6,7 +6,11 @@ The environment is set before any test module can import jax.
 import os
 import pathlib
 
-os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
+from tests import QUICKLY_COMPILED
+
+os.environ['XLA_FLAGS'] = (
+  f'{QUICKLY_COMPILED} --xla_force_host_platform_device_count=8'
+)
 os.environ['JAX_PLATFORMS'] = 'cpu'
 # Read when gcsfs is imported: with it, it asks Google what kind a bucket is.
 os.environ['GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT'] = 'false'

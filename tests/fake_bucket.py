@@ -19,6 +19,8 @@ import time
 import urllib.parse
 from collections.abc import Iterator
 
+from tests import QUICKLY_COMPILED
+
 
 @dataclasses.dataclass
 class Bucket:
@@ -60,7 +62,7 @@ class Bucket:
     return {
       **kept,
       'JAX_PLATFORMS': 'cpu',
-      'XLA_FLAGS': '',
+      'XLA_FLAGS': QUICKLY_COMPILED,
       'STORAGE_EMULATOR_HOST': self.url,  # gcsfs and Google's client
       'TENSORSTORE_GCS_HTTP_URL': self.url,
       'GOOGLE_AUTH_TOKEN_FOR_TESTING': 'none',  # TensorStore

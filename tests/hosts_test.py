@@ -22,6 +22,7 @@ from gpt1_jax import hosts
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
 from gpt1_jax.train import checkpoint, pretraining, run, sharding, telemetry
+from tests import QUICKLY_COMPILED
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 STEPS = 24
@@ -64,7 +65,12 @@ finally:
 
 def environment(**more):
   clean = {k: v for k, v in os.environ.items() if not k.startswith('JAX_')}
-  return {**clean, 'XLA_FLAGS': '', 'JAX_PLATFORMS': 'cpu', **more}
+  return {
+    **clean,
+    'XLA_FLAGS': QUICKLY_COMPILED,
+    'JAX_PLATFORMS': 'cpu',
+    **more,
+  }
 
 
 def cluster(processes, devices, *words, start=False):

@@ -14,6 +14,7 @@ import pytest
 
 from gpt1_jax.data import shards, tokenizer as tokenizer_lib, windows
 from gpt1_jax.train import checkpoint, telemetry
+from tests import QUICKLY_COMPILED
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TINY = (
@@ -27,7 +28,11 @@ TINY = (
 
 
 def command(verb, *args, start=False):
-  environment = {**os.environ, 'XLA_FLAGS': '', 'PYTHONPATH': str(ROOT)}
+  environment = {
+    **os.environ,
+    'XLA_FLAGS': QUICKLY_COMPILED,
+    'PYTHONPATH': str(ROOT),
+  }
   words = [sys.executable, '-m', f'gpt1_jax.{verb}', *map(str, args)]
   if verb.endswith('.py'):  # a program of launch/
     words = [sys.executable, verb, *map(str, args)]

@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from tests import QUICKLY_COMPILED
 from tests.suite_test import pretrained  # noqa: F401
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -18,7 +19,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 def start(*args):
   # A checkout's package, should another be installed.
-  environment = {**os.environ, 'XLA_FLAGS': '', 'PYTHONPATH': str(ROOT)}
+  environment = {
+    **os.environ,
+    'XLA_FLAGS': QUICKLY_COMPILED,
+    'PYTHONPATH': str(ROOT),
+  }
   return subprocess.Popen(
     [sys.executable, 'launch/sweep.py', *map(str, args)],
     cwd=ROOT,

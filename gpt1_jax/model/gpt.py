@@ -17,7 +17,7 @@ from jax import ad_checkpoint
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import dropout
-from gpt1_jax.model.attention import PATHS, Attention, platform
+from gpt1_jax.model.attention import PATHS, Attention
 from gpt1_jax.model.linear import Linear, einsum, normal_init
 
 # What remat 'dots' keeps of a block besides its input: what products make, the
@@ -48,8 +48,9 @@ class GPTConfig:
     attention: 'auto' (the kernel of `flash` on a TPU), 'plain' or 'flash'; see
       `attention.why_plain`.
     remat: what the backward pass recomputes: 'none', 'dots' (all but the
-      products; see SAVED), 'full' (each block), or 'auto': 'dots' on a TPU,
-      where memory bounds the step, else 'none', where arithmetic does.
+      products; see SAVED), 'full' (each block), or 'auto': 'dots' where blocks
+      are looped over, which halves a step's memory and is no slower, on a CPU
+      either; 'none' where they are not.
     unroll: blocks that one iteration of the loop over the layers holds. 1
       compiles fastest; n_layer (no loop) ran fastest on a CPU (`mini`, 1.2 x).
 
@@ -317,13 +318,14 @@ def _stack(config: GPTConfig) -> type[nn.Module]:
   """Block, scanned over the layers, recomputing what config.remat says."""
   block = Block
   remat = config.remat
+  looped = config.unroll < config.n_layer
   if remat == 'auto':
-    remat = 'dots' if platform() == 'tpu' else 'none'
+    remat = 'dots' if looped else 'none'
   if remat != 'none':
     policy = None
     if remat == 'dots':
       policy = jax.checkpoint_policies.save_only_these_names(*SAVED)
-    block = nn.remat(Block, policy=policy, prevent_cse=False)
+    block = nn.remat(Block, policy=policy, prevent_cse=not looped)
   return nn.scan(
     block,
     variable_axes={'params': 0, 'cache': 0},
