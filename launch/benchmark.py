@@ -77,6 +77,10 @@ def main(argv: list[str]) -> None:
   if _JSON.value:
     rows = [row.to_json() for row in rows]
     print(json.dumps({'suite': _SUITE.value, 'machine': facts, 'rows': rows}))
+  if options.failed:
+    raise UserError(
+      f'{", ".join(options.failed)} failed, see above; the rest was measured'
+    )
 
 
 def report(

@@ -254,9 +254,8 @@ def test_collectives_of_programs_for_eight_devices():
 def small(**changes):
   """The configuration of a small step, with dotted changes."""
   config = config_file.get_config('tiny')
-  config.update_from_flattened_dict(
-    {'model.n_layer': 4, 'model.unroll': 1, 'data.path': '', **changes}
-  )
+  base = {'model.n_layer': 4, 'model.unroll': 1, 'model.remat': 'none'}
+  config.update_from_flattened_dict({**base, 'data.path': '', **changes})
   return config.to_dict()
 
 

@@ -157,22 +157,29 @@ def test_what_cannot_be_is_refused_in_one_line():
     assert 'Traceback' not in done.stderr
 
 
-def test_repetitions_alternate_and_failures_are_told():
-  out = script("""
+OPTIONS = """
 import json
-from benchmarks import process
+from benchmarks import process, results
 from gpt1_jax import errors
 said = []
+options = results.Options('tiny', 1000, 1, 2, True, None, '', said.append)
 settings = {'library': 'jax', 'sizes': [8]}
+"""
+
+
+def test_repetitions_alternate_and_failures_are_told():
+  said, measured, facts, failed = script(
+    OPTIONS
+    + """
 measured, facts = process.alternate(
-  {'a': ('peak', settings), 'b': ('peak', settings)}, 2, said.append)
+  {'a': ('peak', settings), 'b': ('peak', settings)}, options)
 try:
   process.once('peak', {'library': 'none'})
 except errors.UserError as error:
   failed = str(error)
 print(json.dumps([said, measured, facts, failed]))
-""")
-  said, measured, facts, failed = out
+"""
+  )
   assert said == [
     'a: starting',
     'b: starting',
@@ -184,6 +191,35 @@ print(json.dumps([said, measured, facts, failed]))
   assert [len(measured[name]) for name in 'ab'] == [2, 2]
   assert facts['a']['jax']
   assert failed == "peak ended with 1, and said: KeyError: 'none'"
+
+
+def test_the_rest_is_measured_where_one_fails():
+  said, measured, failed = script(
+    OPTIONS
+    + """
+import os, signal
+
+class Killed(process.Candidate):
+  def repeat(self):
+    out = super().repeat()
+    if self.name == 'c':
+      os.kill(self._process.pid, signal.SIGKILL)
+    return out
+
+process.Candidate = Killed
+measured, _ = process.alternate({
+  'a': ('peak', {'library': 'none'}),
+  'b': ('peak', settings),
+  'c': ('peak', settings),
+}, options)
+print(json.dumps([said, measured, options.failed]))
+"""
+  )
+  assert "a: failed, a ended with 1, and said: KeyError: 'none'" in said
+  assert 'c: failed, c ended with -9, and said: nothing' in said
+  assert failed == ['a', 'c']
+  assert list(measured) == ['b']
+  assert len(measured['b']) == 2
 
 
 def test_rows():
@@ -204,11 +240,13 @@ print(json.dumps([
   results.best(measured, ('x', 'y', 'z'), 'v'),
   results.best({}, ('x', 'y'), 'v'),
   results.median(measured['x'], 'v'),
+  [results.share(3, 4), results.share(None, 4), results.share(3, None)],
 ]))
 """)
-  rows, best, nobody, median = out
+  rows, best, nobody, median, shares = out
   assert [r['met'] for r in rows] == [True, False, True, None, None]
   assert [r['ratio'] for r in rows] == [0.5, 0.525, 1.5, None, None]
   assert best == ['y', 3]
   assert nobody == ['x', None]
   assert median == 2
+  assert shares == [0.25, None, None]

@@ -50,8 +50,11 @@ class Machine:
     }
 
   def start(self, command: str, *options) -> subprocess.Popen:
+    module = ['-m', f'gpt1_jax.{command}']
+    if command.endswith('.py'):  # a program of launch/
+      module = [command]
     return subprocess.Popen(
-      [sys.executable, '-m', f'gpt1_jax.{command}', *map(str, options)],
+      [sys.executable, *module, *map(str, options)],
       cwd=ROOT,
       env=self.bucket.environment(),
       stdout=subprocess.PIPE,
@@ -272,6 +275,52 @@ def test_weights_go_to_another_library_and_come_back(machine, resumed):
     'convert', f'--input={RUN}', '--output=gs://bucket/hf', code=1
   )
   assert err == 'error: gs://bucket/hf: exists already; give another --output\n'
+
+
+@pytest.mark.slow
+def test_zero_shot_tasks_lie_in_the_bucket(machine, straight):
+  cola = machine.folder / 'zero_shot' / 'CoLA'
+  cola.mkdir(parents=True)
+  for split, count in (('train', 30), ('dev', 20)):
+    lines = [f'x\t{i % 2}\t\tThe object number {i} is.\n' for i in range(count)]
+    (cola / f'{split}.tsv').write_text(''.join(lines))
+  machine.put(cola.parent, 'gs://bucket/zero_shot')
+  here, there = (
+    machine.run(
+      'evaluate',
+      f'--workdir={straight}',
+      '--suite=zero_shot',
+      '--tasks=cola',
+      f'--tasks_path={path}',
+      *more,
+    )[0]
+    for path, more in (
+      (cola.parent, ()),
+      ('gs://bucket/zero_shot', (machine.staged,)),
+    )
+  )
+  assert 'cola' in here
+  assert here == there
+
+
+@pytest.mark.slow
+def test_a_compiled_step_lies_in_the_bucket(machine, straight):
+  step = 'gs://bucket/step'
+  options = (*TINY, f'--config.data.path={DATA}')
+  machine.run(
+    'launch/aot_compile.py', *options, '--topology=local', f'--save={step}'
+  )
+  assert 'bucket/step' in machine.bucket.objects
+  workdir = 'gs://bucket/runs/compiled'
+  machine.run(
+    'pretrain',
+    *options,
+    f'--workdir={workdir}',
+    f'--executable={step}',
+    machine.staged,
+  )
+  here = (straight / 'metrics.jsonl').read_text()
+  assert untimed(machine.text(f'{workdir}/metrics.jsonl')) == untimed(here)
 
 
 def test_mistakes_are_one_line(machine):

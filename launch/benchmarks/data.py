@@ -26,17 +26,16 @@ def _pipeline(options: results.Options) -> list[results.Row]:
         'input pipeline': ('windows', _windows(options, folder)),
         'CPU step': ('train_jax', settings),
       },
-      options.repeats,
-      options.say,
+      options,
     )
   rate = 'tokens_per_second'
   return [
     results.Row(
       'input pipeline, one process',
       'tokens/s',
-      results.median(measured['input pipeline'], rate),
+      results.median(measured.get('input pipeline'), rate),
       'CPU step, bfloat16',
-      results.median(measured['CPU step'], rate),
+      results.median(measured.get('CPU step'), rate),
       20.0,
     )
   ]
@@ -61,10 +60,10 @@ def _open(options: results.Options) -> list[results.Row]:
       path.mkdir()
       windows.write_sparse(path, count, max(count // 10, 10**6))
       candidates[name] = ('windows', _windows(options, str(path)))
-    measured, _ = process.alternate(candidates, options.repeats, options.say)
+    measured, _ = process.alternate(candidates, options)
 
   def of(name: str, key: str) -> float | None:
-    return results.median(measured[name], key)
+    return results.median(measured.get(name), key)
 
   seconds, memory = of('large', 'open_seconds'), of('large', 'peak_bytes')
   added, read = of('large', 'open_bytes'), of('large', 'read_seconds')
@@ -108,8 +107,7 @@ def _encode(options: results.Options) -> list[results.Row]:
         'prepare': ('encode', {**settings, 'bare': False}),
         'SentencePiece': ('encode', {**settings, 'bare': True}),
       },
-      options.repeats,
-      options.say,
+      options,
     )
   size, rate = corpus.total_bytes(specs), 'bytes_per_second'
   return [
@@ -117,9 +115,9 @@ def _encode(options: results.Options) -> list[results.Row]:
     results.Row(
       f'encoding, {cores} cores',
       'B/s',
-      results.median(measured['prepare'], rate),
+      results.median(measured.get('prepare'), rate),
       'SentencePiece alone',
-      results.median(measured['SentencePiece'], rate),
+      results.median(measured.get('SentencePiece'), rate),
       0.8,
     ),
   ]

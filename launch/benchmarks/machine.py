@@ -23,8 +23,7 @@ def facts(options: results.Options) -> dict[str, Any]:
       f'peak of {library}': ('peak', {'library': library, 'sizes': sizes})
       for library in ('jax', 'torch')
     },
-    options.repeats,
-    options.say,
+    options,
   )
   peaks = {
     dtype: max(values[dtype] for found in measured.values() for values in found)

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from benchmarks import results
 from gpt1_jax import memory
 from gpt1_jax.errors import UserError
 
@@ -113,36 +114,47 @@ def _environment(tuned: bool) -> dict[str, str]:
 
 def alternate(
   candidates: Mapping[str, tuple[str, Mapping[str, Any]]],
-  repeats: int,
-  say: Callable[[str], None],
+  options: results.Options,
 ) -> tuple[dict[str, list[dict[str, float]]], dict[str, Any]]:
   """Repetitions in turn, A B A B ..., each candidate in its own process.
 
   Args:
     candidates: name → module and settings.
-    repeats: of each.
-    say: takes a line on how it goes.
+    options: how many repetitions; what is said goes to it, and who failed.
 
   Returns:
     What each measured, and what each said of itself. Those that are missing
-    are in neither; why, has been said.
+    or failed are in neither; why, has been said.
   """
   with contextlib.ExitStack() as stack:
-    there: list[Candidate] = []
+    there: dict[str, Candidate] = {}
+
+    def failed(name: str, error: UserError) -> None:
+      options.say(f'{name}: failed, {error}')
+      options.failed.append(name)
+      there.pop(name, None)
+
     for name, (module, settings) in candidates.items():
-      say(f'{name}: starting')
+      options.say(f'{name}: starting')
       try:
-        there.append(Candidate(name, module, settings))
+        there[name] = Candidate(name, module, settings)
       except MissingError as missing:
-        say(f'{name}: left out, {missing}')
-        continue
-      stack.callback(there[-1].close)
-    measured: dict[str, list[dict[str, float]]] = {c.name: [] for c in there}
-    for number in range(repeats):
-      for candidate in there:
-        measured[candidate.name].append(candidate.repeat())
-        say(f'{candidate.name}: repetition {number + 1} of {repeats}')
-    return measured, {c.name: c.facts for c in there}
+        options.say(f'{name}: left out, {missing}')
+      except UserError as error:
+        failed(name, error)
+      else:
+        stack.callback(there[name].close)
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in there}
+    for number in range(options.repeats):
+      for name, candidate in list(there.items()):
+        try:
+          measured[name].append(candidate.repeat())
+        except UserError as error:
+          failed(name, error)
+          continue
+        options.say(f'{name}: repetition {number + 1} of {options.repeats}')
+    facts = {name: candidate.facts for name, candidate in there.items()}
+    return {name: measured[name] for name in there}, facts
 
 
 def once(

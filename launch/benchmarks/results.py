@@ -22,6 +22,7 @@ class Options:
     data: folder of real text, or None.
     topology: that the suite `tpu` compiles for.
     say: takes a line on how it goes.
+    failed: who did, so far.
   """
 
   preset: str
@@ -32,6 +33,7 @@ class Options:
   data: str | None
   topology: str
   say: Callable[[str], None]
+  failed: list[str] = dataclasses.field(default_factory=list)
 
   def settings(self, **more: Any) -> dict[str, Any]:
     """Of a candidate; see `shapes`."""
@@ -97,6 +99,11 @@ def median(measured: Measured | None, name: str) -> float | None:
   if not measured:
     return None
   return statistics.median(values[name] for values in measured)
+
+
+def share(part: float | None, whole: float | None) -> float | None:
+  """What is missing from part to whole, of it; None if either is."""
+  return None if part is None or whole is None else 1 - part / whole
 
 
 def best(

@@ -15,6 +15,7 @@ from gpt1_jax.data import (
   tasks,
   tokenizer as tokenizer_lib,
 )
+from gpt1_jax.errors import UserError
 
 RATE, PEAK = 'tokens_per_second', 'peak_bytes'
 _OPENAI, _GPT2 = 'OpenAIGPTLMHeadModel', 'GPT2LMHeadModel'
@@ -33,10 +34,9 @@ def train(options: results.Options) -> list[results.Row]:
         _EAGER: ('train_torch', options.settings(model=model, compile=False)),
         _COMPILED: ('train_torch', options.settings(model=model, compile=True)),
       },
-      options.repeats,
-      options.say,
+      options,
     )
-    ours = results.median(measured['ours'], RATE)
+    ours = results.median(measured.get('ours'), RATE)
     peer, theirs = results.best(measured, (_EAGER, _COMPILED), RATE)
     out.append(
       results.Row(f'step, {dtype}', 'tokens/s', ours, peer, theirs, goal)
@@ -45,7 +45,7 @@ def train(options: results.Options) -> list[results.Row]:
       results.Row(
         f'peak memory, {dtype}',
         'B',
-        results.median(measured['ours'], PEAK),
+        results.median(measured.get('ours'), PEAK),
         peer,
         results.median(measured.get(peer), PEAK),
         0.7,
@@ -65,12 +65,11 @@ def _dropout(options: results.Options, dtype: str) -> results.Row:
         options.settings(model={'dtype': dtype, **_NO_DROPOUT}),
       ),
     },
-    options.repeats,
-    options.say,
+    options,
   )
-  share = 1 - (
-    results.median(measured['none'], 'seconds')
-    / results.median(measured['dropout'], 'seconds')
+  share = results.share(
+    results.median(measured.get('none'), 'seconds'),
+    results.median(measured.get('dropout'), 'seconds'),
   )
   return results.Row(
     f"dropout's share of the step, {dtype}", '', share, '', None, 0.08, True
@@ -84,15 +83,20 @@ def _start(options: results.Options) -> results.Row:
     with tempfile.TemporaryDirectory() as cache:
       for name, found in seconds.items():
         settings = options.settings(cache=cache, started=time.time())
-        measured, _ = process.once('startup', settings)
+        try:
+          measured, _ = process.once('startup', settings)
+        except UserError as error:
+          options.say(f'{name} start: failed, {error}')
+          options.failed.append(f'{name} start')
+          break
         found.append(measured['seconds'])
         options.say(f'{name} start: {number + 1} of {options.repeats}')
   return results.Row(
     'second start to the first step',
     's',
-    statistics.median(seconds['second']),
+    statistics.median(seconds['second']) if seconds['second'] else None,
     'cold start',
-    statistics.median(seconds['cold']),
+    statistics.median(seconds['cold']) if seconds['cold'] else None,
     1 / 3,
     at_most=True,
   )
@@ -106,12 +110,11 @@ def checkpoint(options: results.Options) -> list[results.Row]:
       name: ('saving', options.settings(save=save, seconds=seconds))
       for name, save in (('saving', True), ('not saving', False))
     },
-    options.repeats,
-    options.say,
+    options,
   )
-  share = 1 - (
-    results.median(measured['saving'], RATE)
-    / results.median(measured['not saving'], RATE)
+  share = results.share(
+    results.median(measured.get('saving'), RATE),
+    results.median(measured.get('not saving'), RATE),
   )
   what = f'share of time of a checkpoint every {seconds} s'
   return [results.Row(what, '', share, '', None, 0.02, at_most=True)]
@@ -132,15 +135,14 @@ def generate(options: results.Options) -> list[results.Row]:
     }
     measured, _ = process.alternate(
       {'ours': ('generate_jax', settings), **peers},
-      options.repeats,
-      options.say,
+      options,
     )
     for name, goal in ((_OPENAI, 5.0), (_GPT2, 1.2)):
       out.append(
         results.Row(
           f'generation, batch {batch}',
           'tokens/s',
-          results.median(measured['ours'], RATE),
+          results.median(measured.get('ours'), RATE),
           name,
           results.median(measured.get(name), RATE),
           goal,
@@ -163,12 +165,11 @@ def finetune(options: results.Options) -> list[results.Row]:
           'ours': ('finetune_jax', settings),
           'transformers': ('finetune_torch', settings),
         },
-        options.repeats,
-        options.say,
+        options,
       )
     widths = sorted({batch['tokens'].shape[2] for batch in batches})
     what = f'fine-tuning {name}, widths {", ".join(map(str, widths))}'
-    ours = results.median(measured['ours'], rate)
+    ours = results.median(measured.get('ours'), rate)
     theirs = results.median(measured.get('transformers'), rate)
     out.append(
       results.Row(what, 'examples/s', ours, 'transformers', theirs, 1.5)
@@ -226,6 +227,10 @@ def tpu(options: results.Options) -> list[results.Row]:
       figures[count], _ = process.once('tpu', settings)
     except process.MissingError as missing:
       options.say(f'tpu: left out, {missing}')
+      break
+    except UserError as error:
+      options.say(f'tpu: failed, {error}')
+      options.failed.append(f'tpu, {count} sequences a chip')
       break
     options.say(f'tpu: {count} sequences a chip compiled')
     if not figures[count]['fits']:
