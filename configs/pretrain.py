@@ -21,6 +21,46 @@ A line cites its source: P the paper, C the released code.
 import ml_collections
 from ml_collections import config_dict
 
+# What each has that the paper has otherwise.
+PRESETS = {
+  'paper': {},
+  'openai': {
+    'model.embedding_dropout': 'matrix',  # C: train.py
+    'model.softmax_rows': 'all',  # C: train.py
+    'optim.variant': 'openai',  # C: opt.py
+  },
+  'mini': {
+    'model.n_layer': 4,
+    'model.n_head': 6,
+    'model.n_embd': 384,
+    'model.n_ctx': 256,
+    'model.unroll': 4,
+    'model.dtype': 'bfloat16',
+    'optim.peak_lr': 1e-3,  # lower loss than 5e-4 at update 400
+    'optim.warmup': 200.0,  # no other was compared at this batch
+    'train.num_epochs': 1.0,
+    'train.log_every': 10,
+    'train.eval_every': 400,
+    'train.checkpoint_every': 200,
+    'data.batch_size': 16,
+  },
+  'tiny': {
+    'model.n_layer': 2,
+    'model.n_head': 4,
+    'model.n_embd': 128,
+    'model.n_ctx': 64,
+    'model.unroll': 2,
+    'optim.peak_lr': 2e-3,
+    'optim.warmup': 20.0,
+    'train.num_epochs': 0.0,
+    'train.num_steps': 200,
+    'train.log_every': 10,
+    'train.eval_every': 100,
+    'train.checkpoint_every': 100,
+    'data.batch_size': 16,
+  },
+}
+
 
 def get_config(arg: str = 'paper') -> ml_collections.ConfigDict:
   """The config of `PRESET` or `lstm[,PRESET]`.
@@ -31,6 +71,11 @@ def get_config(arg: str = 'paper') -> ml_collections.ConfigDict:
   lstm = 'lstm' in words
   presets = [word for word in words if word != 'lstm'] or ['paper']
   preset = ','.join(presets)
+  if preset not in PRESETS:
+    raise ValueError(
+      f'{preset!r} is no preset of configs/pretrain.py: '
+      + ', '.join([*PRESETS, 'lstm', 'lstm,mini', 'lstm,tiny'])
+    )
   if lstm and preset == 'openai':
     raise ValueError('the released code has no LSTM: openai does not apply')
   config = ml_collections.ConfigDict()
@@ -83,43 +128,7 @@ def get_config(arg: str = 'paper') -> ml_collections.ConfigDict:
   config.mesh.fsdp = 1
   config.mesh.tensor = 1
 
-  if preset == 'openai':
-    config.model.embedding_dropout = 'matrix'  # C: train.py
-    config.model.softmax_rows = 'all'  # C: train.py
-    config.optim.variant = 'openai'  # C: opt.py
-  elif preset == 'mini':
-    config.model.n_layer = 4
-    config.model.n_head = 6
-    config.model.n_embd = 384
-    config.model.n_ctx = 256
-    config.model.unroll = 4
-    config.model.dtype = 'bfloat16'
-    config.optim.peak_lr = 1e-3  # lower loss than 5e-4 at update 400
-    config.optim.warmup = 200.0  # no other was compared at this batch
-    config.train.num_epochs = 1.0
-    config.train.log_every = 10
-    config.train.eval_every = 400
-    config.train.checkpoint_every = 200
-    config.data.batch_size = 16
-  elif preset == 'tiny':
-    config.model.n_layer = 2
-    config.model.n_head = 4
-    config.model.n_embd = 128
-    config.model.n_ctx = 64
-    config.model.unroll = 2
-    config.optim.peak_lr = 2e-3
-    config.optim.warmup = 20.0
-    config.train.num_epochs = 0.0
-    config.train.num_steps = 200
-    config.train.log_every = 10
-    config.train.eval_every = 100
-    config.train.checkpoint_every = 100
-    config.data.batch_size = 16
-  elif preset != 'paper':
-    raise ValueError(
-      f'{preset!r} is no preset of configs/pretrain.py: paper, openai, mini, '
-      'tiny, lstm, lstm,mini, lstm,tiny'
-    )
+  config.update_from_flattened_dict(PRESETS[preset])
   if lstm:
     config.model = _lstm(config.model, preset)
   return config

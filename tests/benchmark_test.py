@@ -126,9 +126,9 @@ def test_finetune(shared_data):
 def test_data():
   rows, _ = rows_of('--suite=data')
   assert rows['opening 1 B tokens', '']['met']
-  # The process as a whole misses its goal: Grain imports jax, 198 MB.
-  assert rows['memory of the process', '']['met'] is not None
-  assert rows['memory that opening adds', '']['ours'] < 50e6
+  # What Grain imports is most of it, near the goal of 200 MB.
+  assert rows['memory of the opener', '']['ours'] < 300e6
+  assert rows['of it, what opening added', '']['ours'] < 50e6
   anywhere = rows['a window anywhere in 1 B tokens', 'in 1 M tokens']
   assert anywhere['ours'] > 0
   (encoding,) = (

@@ -69,8 +69,8 @@ def _open(options: results.Options) -> list[results.Row]:
   added, read = of('large', 'open_bytes'), of('large', 'read_seconds')
   return [
     results.Row('opening 1 B tokens', 's', seconds, '', None, 1.0, True),
-    results.Row('memory of the process', 'B', memory, '', None, 200e6, True),
-    results.Row('memory that opening adds', 'B', added, '', None, None, True),
+    results.Row('memory of the opener', 'B', memory, '', None, 200e6, True),
+    results.Row('of it, what opening added', 'B', added, '', None, None, True),
     results.Row(
       'a window anywhere in 1 B tokens',
       's',

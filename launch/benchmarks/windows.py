@@ -18,10 +18,10 @@ def prepare(
   settings: dict[str, Any],
 ) -> tuple[process.Measure, dict[str, Any]]:
   path, count = settings['path'], settings['batches']
-  step = 0
+  step, peak = 0, None
 
   def measure() -> dict[str, float]:
-    nonlocal step
+    nonlocal step, peak
     before = process.memory_bytes()['resident_bytes']
     started = time.perf_counter()
     source = windows.Windows(
@@ -33,7 +33,10 @@ def prepare(
       seed=0,
     )
     opened = time.perf_counter() - started
-    added = process.memory_bytes()['resident_bytes'] - before
+    memory = process.memory_bytes()
+    # The first time; later, pages of the corpus that were read are in it, which
+    # the system takes back when it needs them.
+    peak = peak or memory['peak_bytes']
     # Any place of the corpus, read by itself.
     tokens = shards.Tokens(path, 'train')
     places = np.random.default_rng(step).integers(
@@ -51,9 +54,9 @@ def prepare(
     return {
       'tokens_per_second': batch['tokens'].size / seconds,
       'open_seconds': opened,
-      'open_bytes': added,
+      'open_bytes': memory['resident_bytes'] - before,
+      'peak_bytes': peak,
       'read_seconds': read,
-      **process.memory_bytes(),
     }
 
   return measure, {}
