@@ -125,8 +125,12 @@ def test_rows_are_read_one_at_a_time(tmp_path):
     ('a.txt', b'caf\xe9 au lait', 'a.txt: not UTF-8 at byte 3 (0xe9)'),
     ('a.txt', '\ufeffa'.encode('utf-16'), 'a.txt: not UTF-8 at byte 0'),
     ('a.txt.gz', b'not gzip at all', 'a.txt.gz: damaged gzip'),
-    ('a.txt.gz', gzip.compress(b'x' * 9999)[:-9], 'a.txt.gz: damaged gzip'),
-    ('a.txt.gz', gzip.compress(b''), 'a.txt.gz: empty'),
+    (
+      'a.txt.gz',
+      gzip.compress(b'x' * 9999, mtime=0)[:-9],
+      'a.txt.gz: damaged gzip',
+    ),
+    ('a.txt.gz', gzip.compress(b'', mtime=0), 'a.txt.gz: empty'),
     ('a.jsonl', b'', 'a.jsonl: empty'),
     ('a.jsonl', b'{"text": "x"}\n{"text": "cu', 'a.jsonl:2: not a JSON line'),
     ('a.jsonl', b'{"text": "x"}\n\x00\x01\n', 'a.jsonl:2: not a JSON line'),
@@ -136,7 +140,7 @@ def test_rows_are_read_one_at_a_time(tmp_path):
     ('a.jsonl', b'{"text": "x"}\n{"text": "\xff"}', 'not UTF-8 at byte 24'),
     (
       'a.jsonl.gz',
-      gzip.compress(b'{"text": "x"}\n' * 999)[:-9],
+      gzip.compress(b'{"text": "x"}\n' * 999, mtime=0)[:-9],
       'a.jsonl.gz: damaged gzip',
     ),
     ('a.parquet', b'PAR1 but no more', 'a.parquet: not a readable Parquet'),
