@@ -325,6 +325,7 @@ def _stack(config: GPTConfig) -> type[nn.Module]:
     policy = None
     if remat == 'dots':
       policy = jax.checkpoint_policies.save_only_these_names(*SAVED)
+    # Between two loops nothing is common; in one piece of code all would be.
     block = nn.remat(Block, policy=policy, prevent_cse=not looped)
   return nn.scan(
     block,
