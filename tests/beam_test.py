@@ -414,7 +414,9 @@ def test_inputs_and_spool_on_another_file_system(mixed, tmp_path, monkeypatch):
   assert first['input'] == second['input']
   assert first['splits'] == second['splits']
   folder = _settings(
-    ['bucket://in/texts', 'bucket://in/texts/0.txt'], validation_fraction=0.7
+    ['bucket://in/texts', 'bucket://in/texts/0.txt'],
+    validation_fraction=0.0,
+    hold_out=['*/2.txt'],
   )
   shutil.rmtree(beam)
   beam.mkdir()
