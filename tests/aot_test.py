@@ -193,6 +193,38 @@ is_host_transfer=true, frontend_attributes={_xla_megascale_target=\
   ]
 
 
+def test_what_runs_on_the_cores_beside():
+  """TPU7x sums gradients in calls to its SparseCores."""
+  text = """\
+HloModule jit_step, num_partitions=4
+
+%called (p: f32[8,128], t: token[]) -> f32[8,128] {
+  %p = f32[8,128]{1,0} parameter(0)
+  %t = token[] parameter(1)
+  ROOT %sum = f32[8,128]{1,0} all-reduce(%p), channel_id=1, \
+replica_groups={{0,1,2,3}}, to_apply=%add
+}, execution_thread="sparsecore"
+
+ENTRY %main (p: f32[8,128]) -> f32[8,128] {
+  %p = f32[8,128]{1,0} parameter(0)
+  %token = token[] after-all()
+  %start = ((f32[8,128]{1,0}, token[]), f32[8,128]{1,0}) call-start(%p, \
+%token), async_execution_thread="sparsecore", to_apply=%called
+  ROOT %done = f32[8,128]{1,0} call-done(%start)
+}
+"""
+  program = hlo.Program(text)
+  (found,) = program.collectives()
+  assert (found.kind, found.bytes, found.count, found.devices) == (
+    *('all-reduce', 8 * 128 * 4),
+    *(1, 4),
+  )
+  alone = hlo.Program(text.replace('%called', '%other', 1))
+  assert alone.collectives() == []
+  # Read once and written once, whoever waits for it.
+  assert hlo_cost.of(program).bytes == 2 * 8 * 128 * 4
+
+
 def text_of(function, *shapes):
   arguments = [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes]
   return hlo.Program(jax.jit(function).lower(*arguments).compile().as_text())

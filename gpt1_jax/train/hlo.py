@@ -186,7 +186,7 @@ class Program:
       names += [i.attribute(f'{v}_computation') for v in ('true', 'false')]
       return [(n, 1) for n in names if n in self.computations]
     called = None
-    if i.opcode in ('fusion', 'call', 'async-start'):
+    if i.opcode in ('fusion', 'call', 'async-start', 'call-start'):
       called = i.attribute('calls') or i.attribute('to_apply')
     return [(called, 1)] if called in self.computations else []
 

@@ -21,7 +21,7 @@ from gpt1_jax.train.hlo import Instruction, Program
 _FREE = """
   parameter constant tuple get-tuple-element bitcast after-all partition-id
   replica-id iota add-dependency opt-barrier domain copy-done slice-done
-  all-reduce-done all-gather-done collective-permute-done async-done
+  all-reduce-done all-gather-done collective-permute-done async-done call-done
   async-update send-done recv-done
 """
 _MOVES = """
@@ -78,7 +78,7 @@ class _Costs:
       if i.opcode == 'fusion':
         inner = self.of(i.attribute('calls'), once)
         total += Cost(inner.flops, *self._fusion_bytes(computation, i))
-      elif i.opcode in ('while', 'call', 'async-start'):
+      elif i.opcode in ('while', 'call', 'async-start', 'call-start'):
         for called, times in self._program.called(i):
           total += self.of(called, once).times(1 if once else times)
       elif i.opcode == 'conditional':
