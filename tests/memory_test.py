@@ -1,4 +1,4 @@
-"""Commands that compute keep the memory they free, and do not grow."""
+"""Commands that compute keep the memory that they free."""
 
 import json
 import os

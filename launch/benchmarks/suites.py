@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import statistics
 import tempfile
 import time
 from typing import Any
@@ -78,7 +77,7 @@ def _dropout(options: results.Options, dtype: str) -> results.Row:
 
 def _start(options: results.Options) -> results.Row:
   """Cold and second start, in turn."""
-  seconds: dict[str, list[float]] = {'cold': [], 'second': []}
+  seconds: dict[str, list[dict[str, float]]] = {'cold': [], 'second': []}
   for number in range(options.repeats):
     with tempfile.TemporaryDirectory() as cache:
       for name, found in seconds.items():
@@ -89,14 +88,14 @@ def _start(options: results.Options) -> results.Row:
           options.say(f'{name} start: failed, {error}')
           options.failed.append(f'{name} start')
           break
-        found.append(measured['seconds'])
+        found.append(measured)
         options.say(f'{name} start: {number + 1} of {options.repeats}')
   return results.Row(
     'second start to the first step',
     's',
-    statistics.median(seconds['second']) if seconds['second'] else None,
+    results.median(seconds['second'], 'seconds'),
     'cold start',
-    statistics.median(seconds['cold']) if seconds['cold'] else None,
+    results.median(seconds['cold'], 'seconds'),
     1 / 3,
     at_most=True,
   )
