@@ -15,7 +15,7 @@ from absl import logging
 from flax import linen as nn
 from jax import ad_checkpoint
 
-from gpt1_jax.model import dropout, flash
+from gpt1_jax.model import causal, dropout, flash
 from gpt1_jax.model.linear import Linear, einsum
 
 MASKED = -1e9  # C: train.py, mask_attn_weights
@@ -213,11 +213,11 @@ class Attention(nn.Module):
     qkv = ad_checkpoint.checkpoint_name(qkv, 'qkv')
     if why is None:
       a = attend_flash(qkv, H, **dropped)
+      a = ad_checkpoint.checkpoint_name(a, 'attended')
     else:
       if starts_B is None and not self.is_initializing():
         _say(why)
       a = self._plain(qkv, starts_B, dropped)
-    a = ad_checkpoint.checkpoint_name(a, 'attended')
     return Linear(
       out_spec,
       (H, K, D),
@@ -231,18 +231,17 @@ class Attention(nn.Module):
   ) -> jax.Array:
     """[B, T, H, K]: over the positions before, or all that are kept."""
     q_BTHK, k_BTHK, v_BTHK = (qkv_BTCHK[:, :, i] for i in range(3))
-    T = q_BTHK.shape[1]
     if starts_B is None:
-      if _cudnn(q_BTHK, self.chosen, dropped):
-        return jax.nn.dot_product_attention(
-          q_BTHK, k_BTHK, v_BTHK, is_causal=True, implementation='cudnn'
-        )
-      seen = jnp.tril(jnp.ones((T, T), bool))
-    else:
-      k_BTHK = self._keep('k', k_BTHK, starts_B)
-      v_BTHK = self._keep('v', v_BTHK, starts_B)
-      places_BT = starts_B[:, None] + jnp.arange(T)
-      seen = jnp.arange(k_BTHK.shape[1]) <= places_BT[:, None, :, None]
+      if not _cudnn(q_BTHK, self.chosen, dropped):
+        return causal.attend(qkv_BTCHK, **dropped)
+      a_BTHK = jax.nn.dot_product_attention(
+        q_BTHK, k_BTHK, v_BTHK, is_causal=True, implementation='cudnn'
+      )
+      return ad_checkpoint.checkpoint_name(a_BTHK, 'attended')
+    k_BTHK = self._keep('k', k_BTHK, starts_B)
+    v_BTHK = self._keep('v', v_BTHK, starts_B)
+    places_BT = starts_B[:, None] + jnp.arange(q_BTHK.shape[1])
+    seen = jnp.arange(k_BTHK.shape[1]) <= places_BT[:, None, :, None]
     return attend(q_BTHK, k_BTHK, v_BTHK, seen=seen, **dropped)
 
   def _keep(

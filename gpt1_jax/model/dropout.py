@@ -17,6 +17,7 @@ import numpy as np
 EMBEDDING, ATTENTION, RESIDUAL_ATTENTION, RESIDUAL_MLP, HEAD = range(5)
 LSTM_OUTPUT = 5
 _SITES_PER_LAYER = 8
+_FACTOR = 0x9E3779B1
 
 
 def site_id(layer: jax.Array | int, site: int) -> jax.Array:
@@ -47,11 +48,17 @@ def dropout(
   """
   if seed_2 is None or rate == 0.0:
     return x
+  return masked(x, keep_bits(x.shape, seed_2, site, rows_B), rate)
+
+
+def masked(x: jax.Array, bits: jax.Array, rate: float) -> jax.Array:
+  """Zeroes what has low `bits`, uint32 like x, and scales the rest up."""
   threshold, scale = threshold_and_scale(rate)
-  keep = keep_bits(x.shape, seed_2, site, rows_B) >= jnp.uint32(threshold)
   # Scaled in float32: bfloat16 has no 1 / 0.9, its nearest is 0.2% below.
-  scaled = x.astype(jnp.float32) * jnp.float32(scale)
-  return jnp.where(keep, scaled, 0).astype(x.dtype)
+  # Multiplied, not selected: JAX would make the zeros before a loop and keep
+  # an array of them.
+  kept = (bits >= jnp.uint32(threshold)).astype(jnp.float32)
+  return (x.astype(jnp.float32) * jnp.float32(scale) * kept).astype(x.dtype)
 
 
 def keep_bits(
@@ -62,14 +69,38 @@ def keep_bits(
 ) -> jax.Array:
   """uint32 random bits of `shape` ([B, ...]), good in their high bits."""
   low_B, high_B = row_keys(seed_2, site, rows_B)
-  element = jnp.zeros((1, *shape[1:]), jnp.uint32)
-  for axis in range(1, len(shape)):
-    stride = np.uint32(math.prod(shape[axis + 1 :]))
-    element += (
-      jax.lax.broadcasted_iota(jnp.uint32, element.shape, axis) * stride
-    )
-  per_row = (-1,) + (1,) * (len(shape) - 1)
-  return element_bits(element, low_B.reshape(per_row), high_B.reshape(per_row))
+  row = shape[1:]
+  return part_bits(shape, (0,) * len(row), row, low_B, high_B)
+
+
+def part_bits(
+  shape: tuple[int, ...],
+  starts: tuple[int, ...],
+  row: tuple[int, ...],
+  low_B: jax.Array,
+  high_B: jax.Array,
+) -> jax.Array:
+  """`keep_bits` of a part of each row.
+
+  Args:
+    shape: of the part, [B, ...].
+    starts: where it begins in the row, along each axis but the first.
+    row: the shape of a whole row.
+    low_B, high_B: from `row_keys`.
+  """
+  per_row = (-1,) + (1,) * len(row)
+  low, high = low_B.reshape(per_row), high_B.reshape(per_row)
+  # The sum of element * _FACTOR and low, axis by axis. To each axis something
+  # is added that the last takes away: what is the same for all layers JAX
+  # would make before the loop over them, and keep.
+  offsets = [high] * (len(row) - 1) + [low - high * np.uint32(len(row) - 1)]
+  x = jnp.zeros((), jnp.uint32)
+  for axis, (start, offset) in enumerate(zip(starts, offsets, strict=True)):
+    stride = math.prod(row[axis + 1 :]) * _FACTOR % 2**32
+    places = jnp.arange(shape[axis + 1], dtype=jnp.uint32) + np.uint32(start)
+    along = (1,) + (1,) * axis + (-1,) + (1,) * (len(row) - axis - 1)
+    x += (places * np.uint32(stride)).reshape(along) + offset
+  return _finish(x, high)
 
 
 def row_keys(
@@ -93,9 +124,15 @@ def element_bits(
     element: uint32, where it stands in its row, laid flat.
     low, high: the keys of its row.
   """
-  # Both keys of the row enter, one before and one inside the mixing, so that
-  # two rows never walk the same sequence at different offsets.
-  x = element * jnp.uint32(0x9E3779B1) + low
+  return _finish(element * jnp.uint32(_FACTOR) + low, high)
+
+
+def _finish(x, high):
+  """Mixes element * _FACTOR + low with the other key of the row.
+
+  One key before and one inside the mixing: so two rows never walk the same
+  sequence at different offsets.
+  """
   x ^= x >> 16
   x = x * jnp.uint32(0x7FEB352D) + high
   x ^= x >> 15

@@ -22,7 +22,7 @@ from gpt1_jax.model.linear import Linear, einsum, normal_init
 
 # What remat 'dots' keeps of a block besides its input: what products make, the
 # residual sums in the place of two of them, all in the type of the computation.
-SAVED = ('qkv', 'attended', 'residual', 'c_fc')
+SAVED = ('qkv', 'attended', 'normalizer', 'residual', 'c_fc')
 REMAT = ('none', 'dots', 'full')
 DTYPES = ('float32', 'bfloat16')
 EMBEDDING_DROPOUT = ('sum', 'matrix')

@@ -7,6 +7,7 @@ it, with the parameter names and the layout of the original.
 """
 
 import functools
+import re
 from collections.abc import Callable
 
 import jax
@@ -32,20 +33,38 @@ def einsum(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
   return _einsum(spec, x, y)
 
 
+# Letters that are one axis of a product in float32, where they stand side by
+# side in every term that has them (n and m in their place): with two axes to sum
+# over, XLA's CPU backend transposes an operand that it can read as it lies. (In
+# bfloat16 it wants it transposed.) Of each pair only the first may be spread
+# over devices, so that their union is.
+_PAIRS = (('BT', 'n'), ('BC', 'n'), ('HK', 'm'))
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _einsum(spec, x, y):
   y = y.astype(x.dtype)
+  sizes = dict(zip(re.sub(',|->.*', '', spec), x.shape + y.shape))
+  out_shape = [sizes[letter] for letter in spec.split('->')[1]]
+  for pair, one in _PAIRS if x.dtype == jnp.float32 else ():
+    terms = [term for term in re.split(',|->', spec) if set(pair) & set(term)]
+    if terms and all(pair in term for term in terms):
+      spec = spec.replace(pair, one)
+      sizes[one] = sizes[pair[0]] * sizes[pair[1]]
   inputs, out = spec.split('->')
   x_spec, y_spec = inputs.split(',')
+  x = x.reshape([sizes[letter] for letter in x_spec])
+  y = y.reshape([sizes[letter] for letter in y_spec])
   kept = [letter for letter in out if (letter in x_spec) != (letter in y_spec)]
   # The operand whose letters the result has first goes first: what comes out
   # lies as it is wanted. In the other order XLA's CPU backend transposes, and
   # has no kernel for batched products in bfloat16.
   if kept and kept[0] in y_spec:
     x_spec, y_spec, x, y = y_spec, x_spec, y, x
-  return jnp.einsum(
+  z = jnp.einsum(
     f'{x_spec},{y_spec}->{out}', x, y, preferred_element_type=jnp.float32
   )
+  return z.reshape(out_shape)
 
 
 def _einsum_fwd(spec, x, y):

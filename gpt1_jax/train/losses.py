@@ -145,12 +145,12 @@ def _chunked_nll_fwd(
   def one(carry, chunk):
     total, d_embed_VD = carry
     h_BCD, targets_BC, weights_BC = chunk
-    nll_BC, logits_BCV, lse_BC, places_BC = _nll(
+    nll_BC, exp_BCV, sum_BC, places_BC = _nll(
       axis, num_rows, h_BCD, embed_VD, targets_BC
     )
-    probs_BCV = jnp.exp(logits_BCV - lse_BC[..., None])
     hit_BCV = places_BC[..., None] == jnp.arange(embed_VD.shape[0])
-    d_logits_BCV = (probs_BCV - hit_BCV) * weights_BC[..., None]
+    d_logits_BCV = exp_BCV * (weights_BC / sum_BC)[..., None]
+    d_logits_BCV -= jnp.where(hit_BCV, weights_BC[..., None], 0.0)
     d_logits_BCV = d_logits_BCV.astype(h_BCD.dtype)
     d_h_BCD = einsum('BCV,VD->BCD', d_logits_BCV, embed_VD)
     d_embed_VD += einsum('BCV,BCD->VD', d_logits_BCV, h_BCD)
@@ -186,16 +186,14 @@ _chunked_nll.defvjp(_chunked_nll_fwd, _chunked_nll_bwd)
 
 
 def _nll(axis, num_rows, h_BCD, embed_VD, targets_BC):
-  """Nll, this device's logits, their logsumexp, where targets stand in them."""
+  """Nll, exp(logit - greatest), its sum over V, where targets stand in V."""
   logits_BCV = einsum('BCD,VD->BCV', h_BCD, embed_VD)
   if axis is None:
-    lse_BC = jax.nn.logsumexp(logits_BCV, axis=-1)
-    return (
-      lse_BC - _pick(logits_BCV, targets_BC),
-      logits_BCV,
-      lse_BC,
-      targets_BC,
-    )
+    most_BC = jnp.max(logits_BCV, axis=-1)
+    exp_BCV = jnp.exp(logits_BCV - most_BC[..., None])
+    sum_BC = jnp.sum(exp_BCV, axis=-1)
+    nll_BC = jnp.log(sum_BC) + most_BC - _pick(logits_BCV, targets_BC)
+    return nll_BC, exp_BCV, sum_BC, targets_BC
   V = embed_VD.shape[0]
   start = jax.lax.axis_index(axis) * V
   real_V = start + jnp.arange(V) < num_rows
@@ -204,13 +202,12 @@ def _nll(axis, num_rows, h_BCD, embed_VD, targets_BC):
   here_BC = (places_BC >= 0) & (places_BC < V)
   picked_BC = _pick(logits_BCV, jnp.clip(places_BC, 0, V - 1))
   picked_BC = jnp.where(here_BC, picked_BC, 0.0)
-  part_BC = jax.nn.logsumexp(logits_BCV, axis=-1)
-  most_BC = jax.lax.pmax(part_BC, axis)
+  most_BC = jax.lax.pmax(jnp.max(logits_BCV, axis=-1), axis)
+  exp_BCV = jnp.exp(logits_BCV - most_BC[..., None])
   sum_BC, picked_BC = jax.lax.psum(
-    (jnp.exp(part_BC - most_BC), picked_BC), axis
+    (jnp.sum(exp_BCV, axis=-1), picked_BC), axis
   )
-  lse_BC = most_BC + jnp.log(sum_BC)
-  return lse_BC - picked_BC, logits_BCV, lse_BC, places_BC
+  return jnp.log(sum_BC) + most_BC - picked_BC, exp_BCV, sum_BC, places_BC
 
 
 def _pick(logits_BCV, places_BC):

@@ -59,19 +59,26 @@ def train_step(
   B = next(iter(batch.values())).shape[0]
   batch = {**batch, 'rows': jnp.arange(B, dtype=jnp.uint32)}
 
-  def loss_sum(params, part):
+  def gradient(part, scale):
+    """Loss, weight, and the gradient of the loss times scale(weight)."""
     rows_B = part.pop('rows')
-    loss, weight, _ = loss_fn(params, part, seed_2, rows_B)
-    return loss, weight
 
-  value_and_grad = jax.value_and_grad(loss_sum, has_aux=True)
+    def loss_sum(params):
+      return loss_fn(params, part, seed_2, rows_B)[:2]
+
+    loss, pull_back, weight = jax.vjp(loss_sum, state.params, has_aux=True)
+    (grads,) = pull_back(scale(weight))
+    return loss, weight, grads
+
+  def mean(weight):
+    return 1.0 / jnp.maximum(weight, 1e-9)
+
   if microbatches == 1:
-    (loss, weight), grads = value_and_grad(state.params, batch)
+    loss, weight, grads = gradient(batch, mean)
   else:
 
     def accumulate(carry, part):
-      new = value_and_grad(state.params, part)
-      return jax.tree.map(jnp.add, carry, new), None
+      return jax.tree.map(jnp.add, carry, gradient(part, jnp.ones_like)), None
 
     # Strided, so that each part has rows of every device.
     parts = {
@@ -79,14 +86,13 @@ def train_step(
       for name, x in batch.items()
     }
     zero = jax.tree.map(jnp.zeros_like, state.params)
-    start = ((jnp.float32(0), jnp.float32(0)), zero)
-    ((loss, weight), grads), _ = jax.lax.scan(accumulate, start, parts)
-  weight = jnp.maximum(weight, 1e-9)
-  grads = jax.tree.map(lambda g: g / weight, grads)
+    start = (jnp.float32(0), jnp.float32(0), zero)
+    (loss, weight, grads), _ = jax.lax.scan(accumulate, start, parts)
+    grads = jax.tree.map(lambda g: g * mean(weight), grads)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   metrics = {
-    'loss': loss / weight,
+    'loss': loss * mean(weight),
     'grad_norm': optax.tree.norm(grads),
     'learning_rate': rate(state.step),
   }
