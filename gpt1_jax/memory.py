@@ -1,56 +1,29 @@
-"""How glibc hands out memory to commands that compute.
+"""Memory that XLA's compiler frees and malloc does not give back by itself.
 
-XLA's CPU backend asks for the temporaries of a step, gigabytes, anew at every
-step. As glibc is set, it gives such a block back to the system each time and
-has it mapped again page by page, which took a fifth of the step of `mini`: here
-it is kept. The price: a block that something small was put into in the meantime
-is too short for the next step, and a process comes to hold two or three where
-it needs one. (Blocks given back and taken in pages of 2 MB, `hugetlb` alone,
-were as fast and cost no memory where the machine's memory was whole; where
-other processes had cut it up, the step took half as long again.)
-
-glibc reads such settings when a process starts and not later: `restart` makes a
-command start once more, before it has imported anything.
+Compiling a train step takes some hundred megabytes for seconds. Freed, they
+stay with the process, in pieces that the gigabytes of a step do not fit into,
+unless malloc is asked to give them back.
 """
 
-import os
-import sys
-from collections.abc import Mapping, Sequence
+import ctypes
+import functools
 
-# The commands that compute.
-_VERBS = ('pretrain', 'finetune', 'evaluate', 'generate')
-_VARIABLE = 'GLIBC_TUNABLES'
-_TUNABLES = {
-  'mmap_max': 0,
-  'trim_threshold': 2**62,
-  'arena_max': 1,
-  'tcache_count': 0,
-  'hugetlb': 1,  # glibc 2.35 and later, where the kernel allows it on request
-}
+import jax
+
+# What jax.monitoring calls the seconds that XLA compiled for.
+_COMPILED = '/jax/core/compile/backend_compile_duration'
+_SECONDS = 0.5  # less leaves little behind
 
 
-def environment(there: Mapping[str, str]) -> dict[str, str]:
-  """`there` with the settings, unless it has some of its own or no glibc."""
-  try:
-    glibc = os.confstr('CS_GNU_LIBC_VERSION')
-  except (AttributeError, OSError, ValueError):
-    glibc = None
-  if not glibc or _VARIABLE in there:
-    return dict(there)
-  value = ':'.join(f'glibc.malloc.{k}={v}' for k, v in _TUNABLES.items())
-  return {**there, _VARIABLE: value}
-
-
-def restart(words: Sequence[str]) -> None:
-  """Starts this process anew with the settings, if it is to compute.
-
-  Args:
-    words: of the command line, the interpreter's first (`sys.orig_argv`).
-  """
-  words = list(words)
-  module = words[words.index('-m') + 1 :][:1] if '-m' in words else []
-  if not module or module[0] not in [f'gpt1_jax.{verb}' for verb in _VERBS]:
+@functools.cache
+def give_back_after_compiling() -> None:
+  """From now on, after each compilation that took long; glibc alone can."""
+  trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
+  if trim is None:
     return
-  wanted = environment(os.environ)
-  if wanted != dict(os.environ):
-    os.execve(sys.executable, [sys.executable, *words[1:]], wanted)
+
+  def compiled(event: str, seconds: float, **_: object) -> None:
+    if event == _COMPILED and seconds >= _SECONDS:
+      trim(0)
+
+  jax.monitoring.register_event_duration_secs_listener(compiled)

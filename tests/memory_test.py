@@ -1,101 +1,65 @@
-"""Commands that compute keep the memory that they free."""
+"""What a compilation leaves in malloc's hands goes back to the system."""
 
 import json
-import os
 import subprocess
 import sys
 
-import pytest
-
+PROGRAM = """
+import ctypes, json, jax, pathlib, sys
 from gpt1_jax import memory
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.free.argtypes = [ctypes.c_void_p]
+if 'wanted' in sys.argv:
+  memory.give_back_after_compiling()
+  memory.give_back_after_compiling()  # once is enough, twice does no harm
+SIZE, COUNT = 1 << 16, 4096
+def resident():
+  return int(pathlib.Path('/proc/self/statm').read_text().split()[1]) * 4096
+blocks = [libc.malloc(SIZE) for _ in range(COUNT)]
+for block in blocks:
+  ctypes.memset(block, 1, SIZE)
+for block in blocks[:-1]:  # the last one keeps the heap from shrinking
+  libc.free(block)
+before = resident()
+for event, seconds in json.loads(sys.argv[-1]):
+  jax.monitoring.record_event_duration_secs(event, seconds)
+print((before - resident()) / (SIZE * COUNT))
+"""
+COMPILED = '/jax/core/compile/backend_compile_duration'
 
-VARIABLE = 'GLIBC_TUNABLES'
 
-
-def plain():
-  return {k: v for k, v in os.environ.items() if k != VARIABLE}
-
-
-@pytest.fixture
-def tuned():
-  out = memory.environment(plain())
-  if VARIABLE not in out:
-    pytest.skip('the C library is not glibc')
-  return out
-
-
-def run(env, *words):
+def given_back(*events, wanted=True):
+  words = ['wanted'] * wanted
   done = subprocess.run(
-    [sys.executable, *words],
-    env=env,
+    [sys.executable, '-c', PROGRAM, *words, json.dumps(events)],
     capture_output=True,
     text=True,
-    check=False,
+    check=True,
   )
-  assert done.returncode == 0, done.stderr
-  return done.stdout
+  return float(done.stdout)
 
 
-def test_a_block_freed_and_taken_again_costs_no_new_pages(tuned):
-  """Nor does it if something small was taken meanwhile, and stays."""
+def test_after_a_long_compilation_freed_memory_goes_back():
+  assert given_back((COMPILED, 2.0)) > 0.9
+
+
+def test_otherwise_it_stays():
+  assert given_back((COMPILED, 2.0), wanted=False) < 0.1
+  assert given_back((COMPILED, 0.1), ('/another', 2.0)) < 0.1
+
+
+def test_jax_tells_of_a_compilation_by_that_name():
   program = """
-import ctypes, json, resource
-libc = ctypes.CDLL(None)
-libc.free.argtypes = [ctypes.c_void_p]
-SIZE, kept = 1 << 26, []
-def take(size):
-  block = ctypes.c_void_p()
-  assert libc.posix_memalign(ctypes.byref(block), 64, size) == 0
-  ctypes.memset(block, 1, size)
-  return block
-def rounds(count):
-  for _ in range(count):
-    block = take(SIZE)
-    kept.extend(take(size) for size in (40, 72, 104) for _ in range(50))
-    libc.free(block)
-resident = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-rounds(2)
-before = resident(), faults()
-rounds(6)
-print(json.dumps([resident() - before[0], faults() - before[1]]))
+import jax
+found = []
+jax.monitoring.register_event_duration_secs_listener(
+  lambda event, seconds, **_: found.append(event)
+)
+jax.jit(lambda x: x + 1)(1.0)
+print('\\n'.join(found))
 """
-  grown, faults = json.loads(run(tuned, '-c', program))
-  assert grown < 1 << 24
-  # In pages of 4 kB a block alone has 16,384.
-  assert faults < 4000
-
-
-def test_a_command_restarts_with_the_settings(tuned):
-  words = ['-m', 'gpt1_jax.pretrain', '--helpshort']
-  program = f"""
-import os, sys
-def execve(path, words, env):
-  print(path, words[1:], env['{VARIABLE}'], 'jax' in sys.modules)
-  raise SystemExit
-os.execve = execve
-from gpt1_jax import memory
-memory.restart(['python', *{words!r}])
-"""
-  said = run(plain(), '-c', program).strip()
-  assert said == f'{sys.executable} {words} {tuned[VARIABLE]} False'
-  # Started so, it does not again; nor where there are settings already.
-  assert run(tuned, '-c', program) == ''
-  other = plain() | {VARIABLE: 'glibc.malloc.arena_max=2'}
-  assert run(other, '-c', program) == ''
-  assert memory.environment(other) == other
-
-
-def test_what_does_not_compute_is_left_alone(monkeypatch):
-  def execve(*_):
-    raise AssertionError
-
-  monkeypatch.setattr(os, 'execve', execve)
-  for words in (
-    ['python'],
-    ['python', '-m'],
-    ['python', '-m', 'gpt1_jax.prepare'],
-    ['python', '-m', 'pytest', 'tests'],
-    ['python', 'launch/demo.py'],
-  ):
-    memory.restart(words)
+  done = subprocess.run(
+    [sys.executable, '-c', program], capture_output=True, text=True, check=True
+  )
+  assert COMPILED in done.stdout.split()

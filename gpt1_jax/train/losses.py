@@ -204,9 +204,7 @@ def _nll(axis, num_rows, h_BCD, embed_VD, targets_BC):
   picked_BC = jnp.where(here_BC, picked_BC, 0.0)
   most_BC = jax.lax.pmax(jnp.max(logits_BCV, axis=-1), axis)
   exp_BCV = jnp.exp(logits_BCV - most_BC[..., None])
-  sum_BC, picked_BC = jax.lax.psum(
-    (jnp.sum(exp_BCV, axis=-1), picked_BC), axis
-  )
+  sum_BC, picked_BC = jax.lax.psum((jnp.sum(exp_BCV, axis=-1), picked_BC), axis)
   return jnp.log(sum_BC) + most_BC - picked_BC, exp_BCV, sum_BC, places_BC
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from flax import struct
 
+from gpt1_jax import memory
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import heads, models
 from gpt1_jax.train import losses, sharding
@@ -130,6 +131,7 @@ def jit_seeded_step(
       seed=seed,
     )
 
+  memory.give_back_after_compiling()
   replicated = sharding.replicated(batch_sharding.mesh)
   return jax.jit(
     step,

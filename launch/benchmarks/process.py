@@ -17,18 +17,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmarks import results
-from gpt1_jax import memory
 from gpt1_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# Those that do as a command of ours that computes.
-_OUR_COMMANDS = (
-  'finetune_jax',
-  'generate_jax',
-  'saving',
-  'startup',
-  'train_jax',
-)
 # One repetition: what was measured, by name.
 Measure = Callable[[], dict[str, float]]
 
@@ -65,7 +56,7 @@ class Candidate:
       stdout=subprocess.PIPE,
       stderr=self._errors,
       text=True,
-      env=_environment(tuned=module in _OUR_COMMANDS),
+      env=_environment(),
     )
     try:
       self.facts = self._read()
@@ -104,12 +95,11 @@ class Candidate:
     return json.loads(line)
 
 
-def _environment(tuned: bool) -> dict[str, str]:
-  """This tree before an installed one; memory as our commands have it."""
+def _environment() -> dict[str, str]:
+  """This tree before an installed one."""
   there = os.environ.get('PYTHONPATH')
   paths = [str(ROOT), str(ROOT / 'launch'), *([there] if there else [])]
-  out = {**os.environ, 'PYTHONPATH': os.pathsep.join(paths)}
-  return memory.environment(out) if tuned else out
+  return {**os.environ, 'PYTHONPATH': os.pathsep.join(paths)}
 
 
 def alternate(
