@@ -33,18 +33,18 @@ def einsum(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
   return _einsum(spec, x, y)
 
 
-# Letters that are one axis of a product in float32, where they stand side by
-# side in every term that has them (n and m in their place): with two axes to sum
-# over, XLA's CPU backend transposes an operand that it can read as it lies. (In
-# bfloat16 it wants it transposed.) Of each pair only the first may be spread
-# over devices, so that their union is.
+# Letters that are one axis of a product in float32, n or m, where they stand
+# side by side in every term that has them: with two axes to sum over, XLA's CPU
+# backend transposes an operand that it can read as it lies. (In bfloat16 it
+# wants it transposed.) Of each pair only the first may be spread over devices.
 _PAIRS = (('BT', 'n'), ('BC', 'n'), ('HK', 'm'))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _einsum(spec, x, y):
   y = y.astype(x.dtype)
-  sizes = dict(zip(re.sub(',|->.*', '', spec), x.shape + y.shape))
+  letters = re.sub(',|->.*', '', spec)
+  sizes = dict(zip(letters, x.shape + y.shape, strict=True))
   out_shape = [sizes[letter] for letter in spec.split('->')[1]]
   for pair, one in _PAIRS if x.dtype == jnp.float32 else ():
     terms = [term for term in re.split(',|->', spec) if set(pair) & set(term)]
