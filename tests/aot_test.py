@@ -331,12 +331,16 @@ def test_the_step_s_products_are_the_model_s(looped):
 
 @pytest.mark.slow
 def test_looped_layers_cost_what_unrolled_layers_cost(looped, local):
-  """FLOPs within 1%: the loop's own arithmetic, and fusions' repetitions."""
+  """FLOPs within 1%: the loop's own arithmetic, and fusions' repetitions.
+
+  In one piece of code the compiler finds the scores made a second time.
+  """
   unrolled, (_, built) = compiled.compile_config(
     small(**{'model.unroll': 4}), local, VOCAB, 10
   )
-  assert products(hlo.Program(built.as_text())) == executed(unrolled)
-  assert looped[0].flops == pytest.approx(unrolled.flops, rel=0.01)
+  assert products(hlo.Program(built.as_text())) == unrolled.model_flops
+  again = executed(unrolled) - unrolled.model_flops
+  assert looped[0].flops - again == pytest.approx(unrolled.flops, rel=0.01)
   compiler_s = built.cost_analysis()['flops']
   assert hlo_cost.of(hlo.Program(built.as_text()), once=True).flops == (
     pytest.approx(compiler_s, rel=0.01)
