@@ -14,6 +14,7 @@ SPECS = (
   'BTHK,BSHK->BHTS',  # attention: scores,
   'BHTS,BSHK->BTHK',  # and what they weigh
   'BTHK,HKD->BTD',
+  'BTD,DSHK->BTSHK',  # two axes that are one, beside one that is not
 )
 
 

@@ -90,16 +90,16 @@ def part_bits(
   """
   per_row = (-1,) + (1,) * len(row)
   low, high = low_B.reshape(per_row), high_B.reshape(per_row)
-  # The sum of element * _FACTOR and low, axis by axis. To each axis something
-  # is added that the last takes away: what is the same for all layers JAX
-  # would make before the loop over them, and keep.
-  offsets = [high] * (len(row) - 1) + [low - high * np.uint32(len(row) - 1)]
-  x = jnp.zeros((), jnp.uint32)
-  for axis, (start, offset) in enumerate(zip(starts, offsets, strict=True)):
+  # element * _FACTOR + low, axis by axis. What is the same for all layers JAX
+  # would make before the loop over them, and keep: so each axis brings a key
+  # that is taken away again.
+  x = low - high * np.uint32(len(row))
+  for axis, start in enumerate(starts):
     stride = math.prod(row[axis + 1 :]) * _FACTOR % 2**32
     places = jnp.arange(shape[axis + 1], dtype=jnp.uint32) + np.uint32(start)
-    along = (1,) + (1,) * axis + (-1,) + (1,) * (len(row) - axis - 1)
-    x += (places * np.uint32(stride)).reshape(along) + offset
+    along = [1] * len(shape)
+    along[axis + 1] = -1
+    x += (places * np.uint32(stride)).reshape(along) + high
   return _finish(x, high)
 
 
@@ -118,7 +118,7 @@ def element_bits(
 ) -> jax.Array:
   """uint32 random bits of elements of a row, good in their high bits.
 
-  What the plain path and the kernel of `flash` both call.
+  For the kernel of `flash`; they are those of `keep_bits`.
 
   Args:
     element: uint32, where it stands in its row, laid flat.
