@@ -1,10 +1,10 @@
 """Causal multi-head self-attention (P §3.1, §4.1).
 
 `attend` has it as the released code does: scores of every pair of positions,
-masked, softmax in float32, dropout on the probabilities. Decoding takes it, with
-keys and values kept from the tokens before. The plain path of training leaves
-out what is masked (`causal`), on a TPU a kernel does (`flash`), on a GPU cuDNN
-where nothing is dropped.
+masked, softmax in float32, dropout on the probabilities. Decoding takes it,
+with keys and values kept from the tokens before. The plain path of training
+leaves out what is masked (`causal`), on a TPU a kernel does (`flash`), on a GPU
+cuDNN where nothing is dropped.
 """
 
 import functools
