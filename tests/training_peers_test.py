@@ -74,8 +74,13 @@ def test_sixty_updates_on_real_text(prepared):
   got = peers.to_named(params)
   assert got.keys() == expected.keys()
   for name, x in expected.items():
-    error = np.linalg.norm(got[name] - x) / np.linalg.norm(x)
-    assert error < 1e-4, (name, error)
+    y = got[name]
+    if name.endswith('c_attn/bias'):
+      # Not that of the keys: the softmax does not see it, its gradient is what
+      # rounding leaves, and Adam makes full steps of that.
+      x, y = (np.delete(v.reshape(3, -1), 1, axis=0) for v in (x, y))
+    error = np.linalg.norm(y - x) / np.linalg.norm(x)
+    assert error < 3e-5, (name, error)
 
 
 def named(model):
