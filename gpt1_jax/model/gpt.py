@@ -21,7 +21,8 @@ from gpt1_jax.model.attention import PATHS, Attention
 from gpt1_jax.model.linear import Linear, einsum, normal_init
 
 # What remat 'dots' keeps of a block besides its input: what products make, the
-# residual sums in the place of two of them, all in the type of the computation.
+# residual sums in the place of two of them, in the type of the computation; and
+# of the plain path's softmax what it divided by.
 SAVED = ('qkv', 'attended', 'normalizer', 'residual', 'c_fc')
 REMAT = ('none', 'dots', 'full')
 DTYPES = ('float32', 'bfloat16')
