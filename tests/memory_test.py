@@ -1,9 +1,16 @@
 """What a compilation leaves in malloc's hands goes back to the system."""
 
+import ctypes
 import json
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.skipif(
+  not hasattr(ctypes.CDLL(None), 'malloc_trim'),
+  reason='the C library is not glibc',
+)
 PROGRAM = """
 import ctypes, json, jax, pathlib, sys
 from gpt1_jax import memory
