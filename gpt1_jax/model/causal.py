@@ -59,9 +59,7 @@ def _attend_fwd(rate, qkv_BTCHK, keys_2B):
   T, dtype = q_BTHK.shape[1], q_BTHK.dtype
   outs, normalizers = [], []
   for start, stop in _blocks(T):
-    scores_BHQS = _scores(
-      q_BTHK[:, start:stop], k_BTHK[:, :stop], start, 0, keys_2B
-    )
+    scores_BHQS = _scores(q_BTHK[:, start:stop], k_BTHK[:, :stop], start, 0)
     most_BHQ1 = jnp.max(scores_BHQS, axis=3, keepdims=True)
     exp_BHQS = jnp.exp(scores_BHQS - most_BHQ1)
     sum_BHQ1 = jnp.sum(exp_BHQS, axis=3, keepdims=True)
@@ -89,7 +87,7 @@ def _attend_bwd(rate, residuals, d_out_BTHK):
   for start, stop in _blocks(T):
     q_BQHK, d_out_BQHK = q_BTHK[:, start:], d_out_BTHK[:, start:]
     k_BSHK, v_BSHK = k_BTHK[:, start:stop], v_BTHK[:, start:stop]
-    scores_BHQS = _scores(q_BQHK, k_BSHK, start, start, keys_2B)
+    scores_BHQS = _scores(q_BQHK, k_BSHK, start, start)
     probs_BHQS = jnp.exp(scores_BHQS - normalizer_BHT[:, :, start:, None])
     kept_BHQS = _dropped(probs_BHQS, rate, keys_2B, start, start, T)
     d_v.append(einsum('BHQS,BQHK->BSHK', kept_BHQS.astype(dtype), d_out_BQHK))
@@ -116,16 +114,13 @@ def _blocks(T):
   return [(start, min(start + BLOCK, T)) for start in range(0, T, BLOCK)]
 
 
-def _scores(q_BQHK, k_BSHK, first_query, first_key, keys_2B):
+def _scores(q_BQHK, k_BSHK, first_query, first_key):
   """float32 [B, H, Q, S], -inf where a key stands after its query."""
-  # A zero for which JAX takes the mask to differ from layer to layer: it would
-  # spread one over all scores before the loop, and keep it.
-  zero = jnp.int32(keys_2B[0, 0] & 0)
   K = q_BQHK.shape[3]
   scores_BHQS = einsum('BQHK,BSHK->BHQS', q_BQHK, k_BSHK) * (K**-0.5)
   t_Q1 = first_query + jnp.arange(q_BQHK.shape[1])[:, None]
   s_S = first_key + jnp.arange(k_BSHK.shape[1])
-  return scores_BHQS + jnp.where(s_S <= t_Q1 + zero, 0.0, -jnp.inf)
+  return scores_BHQS + jnp.where(s_S <= t_Q1, 0.0, -jnp.inf)
 
 
 def _dropped(x_BHQS, rate, keys_2B, first_query, first_key, T):
