@@ -308,24 +308,25 @@ def looped(local):
   return compiled.compile_config(small(), local, VOCAB, 10)
 
 
-def executed(figures: compiled.Figures) -> float:
+def executed(figures: compiled.Figures, config, devices: int) -> float:
   """The model's FLOPs, and those of the scores, which the step makes twice.
 
   Six products of an attention block are the model's, one of them the scores;
   the context is a single block, so none of it is left out.
   """
-  config = small()
   model = config['model']
   tokens = config['data']['batch_size'] * model['n_ctx']
   assert model['n_ctx'] <= causal.BLOCK
   scores = 2 * model['n_layer'] * model['n_ctx'] * model['n_embd']
-  return figures.model_flops + scores * tokens / jax.device_count()
+  return figures.model_flops + scores * tokens / devices
 
 
 def test_the_step_s_products_are_the_model_s(looped):
   """Layers, chunks of the loss and devices: to the last FLOP."""
   figures, (_, built) = looped
-  assert products(hlo.Program(built.as_text())) == executed(figures)
+  assert products(hlo.Program(built.as_text())) == executed(
+    figures, small(), jax.device_count()
+  )
   assert figures.model_flops <= figures.flops <= 1.2 * figures.model_flops
 
 
@@ -339,7 +340,7 @@ def test_looped_layers_cost_what_unrolled_layers_cost(looped, local):
     small(**{'model.unroll': 4}), local, VOCAB, 10
   )
   assert products(hlo.Program(built.as_text())) == unrolled.model_flops
-  again = executed(unrolled) - unrolled.model_flops
+  again = executed(unrolled, small(), jax.device_count()) - unrolled.model_flops
   assert looped[0].flops - again == pytest.approx(unrolled.flops, rel=0.01)
   compiler_s = built.cost_analysis()['flops']
   assert hlo_cost.of(hlo.Program(built.as_text()), once=True).flops == (
