@@ -173,8 +173,8 @@ def loss_of(case, config, params, reduction, clf_pdrop=0.0, seed_2=None):
   @jax.jit
   def mean_loss(params, batch):
     rows_B = jnp.arange(3, dtype=jnp.uint32)
-    loss, weight, sums = loss_fn(params, batch, seed_2, rows_B)
-    return loss / weight, sums['task_loss'] / weight, sums['lm_loss'] / weight
+    loss, _, sums = loss_fn(params, batch, seed_2, rows_B, mean=True)
+    return loss, sums['task_loss'], sums['lm_loss']
 
   return [float(x) for x in mean_loss(params, built(case))]
 

@@ -67,7 +67,7 @@ def make_optimizer(
     return rate(t) * jnp.sqrt(c2) / c1
 
   return optax.chain(
-    optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
+    clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
     optax.chain(
       scale_by_adam(b1, b2, eps, corrected=variant == 'paper'),
       optax.add_decayed_weights(weight_decay, mask=decayed),
@@ -109,6 +109,21 @@ def make_schedule(
     return peak_lr * jnp.where(t <= warmup, rising, falling)
 
   return paper if variant == 'paper' else openai
+
+
+def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
+  """Gradients times one factor where their norm, over all, is above max_norm.
+
+  optax's divides each of them, which XLA does in a pass of its own, for all of
+  them at once: another gradient in memory. Products join those of the moments.
+  """
+
+  def update(grads, state, params=None):
+    del params
+    factor = max_norm / jnp.maximum(optax.tree.norm(grads), max_norm)
+    return jax.tree.map(lambda g: g * factor, grads), state
+
+  return optax.GradientTransformation(optax.init_empty_state, update)
 
 
 def scale_by_adam(

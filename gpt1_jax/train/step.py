@@ -14,8 +14,10 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.model import heads, models
 from gpt1_jax.train import losses, sharding
 
-# (params, batch, seed_2 or None, rows_B) → (loss, weight, sums): all of them
-# sums over the examples of the batch; `weight` is what the loss is divided by.
+# (params, batch, seed_2 or None, rows_B, mean=False) → (loss, weight, sums):
+# sums over the examples of the batch. With `mean` the loss is divided by
+# `weight`: by dividing the examples' weights, which takes no pass over the
+# gradient.
 LossFn = Callable[..., tuple[jax.Array, jax.Array, dict[str, jax.Array]]]
 
 
@@ -60,26 +62,23 @@ def train_step(
   B = next(iter(batch.values())).shape[0]
   batch = {**batch, 'rows': jnp.arange(B, dtype=jnp.uint32)}
 
-  def gradient(part, scale):
-    """Loss, weight, and the gradient of the loss times scale(weight)."""
+  def gradient(part, mean):
+    """Loss, weight and gradient, of a mean or of a sum."""
     rows_B = part.pop('rows')
 
-    def loss_sum(params):
-      return loss_fn(params, part, seed_2, rows_B)[:2]
+    def loss_and_weight(params):
+      return loss_fn(params, part, seed_2, rows_B, mean)[:2]
 
-    loss, pull_back, weight = jax.vjp(loss_sum, state.params, has_aux=True)
-    (grads,) = pull_back(scale(weight))
+    value = jax.value_and_grad(loss_and_weight, has_aux=True)(state.params)
+    (loss, weight), grads = value
     return loss, weight, grads
 
-  def mean(weight):
-    return 1.0 / jnp.maximum(weight, 1e-9)
-
   if microbatches == 1:
-    loss, weight, grads = gradient(batch, mean)
+    loss, _, grads = gradient(batch, True)
   else:
 
     def accumulate(carry, part):
-      return jax.tree.map(jnp.add, carry, gradient(part, jnp.ones_like)), None
+      return jax.tree.map(jnp.add, carry, gradient(part, False)), None
 
     # Strided, so that each part has rows of every device.
     parts = {
@@ -89,15 +88,19 @@ def train_step(
     zero = jax.tree.map(jnp.zeros_like, state.params)
     start = (jnp.float32(0), jnp.float32(0), zero)
     (loss, weight, grads), _ = jax.lax.scan(accumulate, start, parts)
-    grads = jax.tree.map(lambda g: g * mean(weight), grads)
+    loss, grads = jax.tree.map(lambda x: x * _inverse(weight), (loss, grads))
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   metrics = {
-    'loss': loss * mean(weight),
+    'loss': loss,
     'grad_norm': optax.tree.norm(grads),
     'learning_rate': rate(state.step),
   }
   return TrainState(state.step + 1, params, opt_state), metrics
+
+
+def _inverse(weight: jax.Array) -> jax.Array:
+  return 1.0 / jnp.maximum(weight, 1e-9)
 
 
 def dropout_seed(seed: int, step: jax.Array) -> jax.Array:
@@ -156,12 +159,16 @@ def place_seed(seed: int, mesh: jax.sharding.Mesh) -> jax.Array:
 def pretrain_loss(model: models.Model) -> LossFn:
   """The LM objective L1 of P §3.1: sum over tokens, weight their number."""
 
-  def loss_fn(params, batch, seed_2, rows_B):
+  def loss_fn(params, batch, seed_2, rows_B, mean=False):
+    weights_BT = batch['weights']
+    weight = weights_BT[:, 1:].sum()
+    if mean:
+      weights_BT *= _inverse(weight)
     h_BTD, embed_VD = model.apply(
       {'params': params['gpt']}, batch['tokens'], seed_2=seed_2, rows_B=rows_B
     )
-    loss = losses.lm_loss(h_BTD, embed_VD, batch['tokens'], batch['weights'])
-    return loss, batch['weights'][:, 1:].sum(), {}
+    loss = losses.lm_loss(h_BTD, embed_VD, batch['tokens'], weights_BT)
+    return loss, weight, {}
 
   return loss_fn
 
@@ -180,7 +187,9 @@ def finetune_loss(
   see `losses.task_loss`.
   """
 
-  def loss_fn(params, batch, seed_2, rows_B):
+  def loss_fn(params, batch, seed_2, rows_B, mean=False):
+    weight = batch['weight'].sum()
+    scale = _inverse(weight) if mean else 1.0
     B, C, T = batch['tokens'].shape
     tokens_BT = batch['tokens'].reshape(B * C, T)
     rows_BC = rows_B[:, None] * C + jnp.arange(C, dtype=jnp.uint32)
@@ -198,12 +207,13 @@ def finetune_loss(
       rows_B=rows_B,
     )
     task_B = losses.task_loss(outputs_BY, batch['label'], low)
-    task = jnp.sum(task_B * batch['weight'])
-    lm = jnp.float32(0)
-    if lm_coef:
-      weights_BT = losses.lm_weights(batch, lm_reduction).reshape(B * C, T)
-      lm = losses.lm_loss(h_BTD, embed_VD, tokens_BT, weights_BT)
-    sums = {'outputs': outputs_BY, 'task_loss': task, 'lm_loss': lm}
-    return task + lm_coef * lm, batch['weight'].sum(), sums
+    task = jnp.sum(task_B * batch['weight'] * scale)
+    sums = {'outputs': outputs_BY, 'task_loss': task, 'lm_loss': jnp.float32(0)}
+    if not lm_coef:
+      return task, weight, sums
+    weights_BCT = losses.lm_weights(batch, lm_reduction) * (lm_coef * scale)
+    weights_BT = weights_BCT.reshape(B * C, T)
+    lm = losses.lm_loss(h_BTD, embed_VD, tokens_BT, weights_BT)
+    return task + lm, weight, {**sums, 'lm_loss': lm / lm_coef}
 
   return loss_fn
