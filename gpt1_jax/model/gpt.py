@@ -16,7 +16,7 @@ from flax import linen as nn
 from jax import ad_checkpoint
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.model import dropout
+from gpt1_jax.model import dropout, layers
 from gpt1_jax.model.attention import PATHS, Attention
 from gpt1_jax.model.linear import Linear, einsum, normal_init
 
@@ -112,6 +112,11 @@ class GPTConfig:
   def token_rows(self) -> int:
     """Rows of the token embedding: the text's and the specials'."""
     return self.vocab_size + self.n_special
+
+  @property
+  def looped(self) -> bool:
+    """Whether blocks are looped over; else each has code of its own."""
+    return self.unroll < self.n_layer
 
   @property
   def divided(self) -> dict[str, int]:
@@ -256,10 +261,13 @@ class GPT(nn.Module):
       for layer in range(c.n_layer):
         block = Block(c, name=f'h{layer}')
         h_BTD, _ = block(h_BTD, jnp.uint32(layer), seed_2, rows_B, starts_B)
-    else:
-      layers = jnp.arange(c.n_layer, dtype=jnp.uint32)
+    elif self.is_initializing() or starts_B is not None or not c.looped:
+      numbers = jnp.arange(c.n_layer, dtype=jnp.uint32)
       block = _stack(c)(c, name='h')
-      h_BTD, _ = block(h_BTD, layers, seed_2, rows_B, starts_B)
+      h_BTD, _ = block(h_BTD, numbers, seed_2, rows_B, starts_B)
+    else:
+      stack = self.variables['params']['h']
+      h_BTD = layers.apply(_looped(c), c.unroll, stack, h_BTD, (seed_2, rows_B))
     if c.softmax_rows == 'all':
       return h_BTD, jnp.concatenate([tokens_embed_VD, positions_embed_TD])
     return h_BTD, tokens_embed_VD
@@ -316,20 +324,9 @@ def _layer_norm(name: str, x_BTD: jax.Array) -> jax.Array:
 
 
 def _stack(config: GPTConfig) -> type[nn.Module]:
-  """Block, scanned over the layers, recomputing what config.remat says."""
-  block = Block
-  remat = config.remat
-  looped = config.unroll < config.n_layer
-  if remat == 'auto':
-    remat = 'dots' if looped else 'none'
-  if remat != 'none':
-    policy = None
-    if remat == 'dots':
-      policy = jax.checkpoint_policies.save_only_these_names(*SAVED)
-    # Between two loops nothing is common; in one piece of code all would be.
-    block = nn.remat(Block, policy=policy, prevent_cse=not looped)
+  """Block, scanned over the layers: their parameters on a leading axis."""
   return nn.scan(
-    block,
+    _remat(config, nn.remat, Block),
     variable_axes={'params': 0, 'cache': 0},
     split_rngs={'params': True},
     in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
@@ -337,3 +334,29 @@ def _stack(config: GPTConfig) -> type[nn.Module]:
     unroll=min(config.unroll, config.n_layer),
     metadata_params={nn.PARTITION_NAME: 'layers'},
   )
+
+
+def _looped(config: GPTConfig) -> layers.Layer:
+  """Block as `layers` takes it."""
+
+  def block(params, h_BTD, layer, rest):
+    seed_2, rows_B = rest
+    return Block(config, parent=None).apply(
+      {'params': params}, h_BTD, layer, seed_2, rows_B, None
+    )[0]
+
+  return _remat(config, jax.checkpoint, block)
+
+
+def _remat(config, checkpoint, block):
+  """The block, recomputing what config.remat says."""
+  remat = config.remat
+  if remat == 'auto':
+    remat = 'dots' if config.looped else 'none'
+  if remat == 'none':
+    return block
+  policy = None
+  if remat == 'dots':
+    policy = jax.checkpoint_policies.save_only_these_names(*SAVED)
+  # Between two loops nothing is common; in one piece of code all would be.
+  return checkpoint(block, policy=policy, prevent_cse=not config.looped)
