@@ -17,7 +17,7 @@ from jax import ad_checkpoint
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import dropout, layers
-from gpt1_jax.model.attention import PATHS, Attention
+from gpt1_jax.model.attention import PATHS, Attention, platform
 from gpt1_jax.model.linear import Linear, einsum, normal_init
 
 # What remat 'dots' keeps of a block besides its input: what products make, the
@@ -271,6 +271,14 @@ class GPT(nn.Module):
     if c.softmax_rows == 'all':
       return h_BTD, jnp.concatenate([tokens_embed_VD, positions_embed_TD])
     return h_BTD, tokens_embed_VD
+
+  def _by_layers(self, starts_B) -> bool:
+    """Whether `layers` loops, and not flax: where it saves memory, a CPU.
+
+    Parameters and a cache come of flax's loop.
+    """
+    without_cache = starts_B is None and not self.is_initializing()
+    return self.config.looped and without_cache and platform() == 'cpu'
 
 
 def logits(h_BTD: jax.Array, embed_VD: jax.Array) -> jax.Array:

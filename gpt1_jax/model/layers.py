@@ -1,9 +1,11 @@
-"""Alike layers one after another: a loop forward, and one back of our own.
+"""Alike layers one after another on a CPU: a loop, and one back of our own.
 
-What `jax.lax.scan` would do by itself, but for memory. The gradients of the
-parameters come to be when the loss is known, and not before the first layer;
-and deep stacks take two loops each way, so that what was kept for the later
-layers is free again when the gradients of the earlier ones need room.
+What `jax.lax.scan` would do by itself, but for memory on XLA's CPU backend. The
+gradients of the parameters come to be when the loss is known, and not before
+the first layer; and deep stacks take two loops each way, so that what was kept
+for the later layers is free again when the gradients of the earlier ones need
+room. (A TPU's compiler puts off the first by itself, and would need more for
+the second: it joins the gradients of the two loops in a third place.)
 """
 
 import functools
