@@ -11,7 +11,7 @@ import pytest
 from flax import linen as nn
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.model import dropout, gpt
+from gpt1_jax.model import dropout, gpt, layers
 from gpt1_jax.train import losses
 from tests import reference
 
@@ -224,6 +224,20 @@ def test_recomputed_and_unrolled_equal_stored_and_looped(change):
   stored, expected = gradient(SMALL)
   other, grads = gradient(dataclasses.replace(SMALL, **change))
   assert other == pytest.approx(stored, rel=1e-6)
+  assert_near(grads, expected, 1e-6)
+
+
+@pytest.mark.parametrize('remat', ['none', 'dots', 'full'])
+def test_other_machines_loop_over_layers_the_same(monkeypatch, remat):
+  """The loop of `layers` is for CPUs, flax's for TPUs and GPUs."""
+  config = dataclasses.replace(SMALL, remat=remat)
+  ours, expected = gradient(config)
+  looped = []
+  monkeypatch.setattr(layers, 'apply', lambda *args: looped.append(args))
+  monkeypatch.setattr(gpt, 'platform', lambda: 'tpu')
+  other, grads = gradient(config)
+  assert not looped
+  assert other == pytest.approx(ours, rel=1e-6)
   assert_near(grads, expected, 1e-6)
 
 
