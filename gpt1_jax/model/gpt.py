@@ -261,13 +261,13 @@ class GPT(nn.Module):
       for layer in range(c.n_layer):
         block = Block(c, name=f'h{layer}')
         h_BTD, _ = block(h_BTD, jnp.uint32(layer), seed_2, rows_B, starts_B)
-    elif self.is_initializing() or starts_B is not None or not c.looped:
+    elif self._by_layers(starts_B):
+      stack = self.variables['params']['h']
+      h_BTD = layers.apply(_looped(c), c.unroll, stack, h_BTD, (seed_2, rows_B))
+    else:
       numbers = jnp.arange(c.n_layer, dtype=jnp.uint32)
       block = _stack(c)(c, name='h')
       h_BTD, _ = block(h_BTD, numbers, seed_2, rows_B, starts_B)
-    else:
-      stack = self.variables['params']['h']
-      h_BTD = layers.apply(_looped(c), c.unroll, stack, h_BTD, (seed_2, rows_B))
     if c.softmax_rows == 'all':
       return h_BTD, jnp.concatenate([tokens_embed_VD, positions_embed_TD])
     return h_BTD, tokens_embed_VD
