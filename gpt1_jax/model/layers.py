@@ -80,6 +80,7 @@ def _backward(layer_fn, unroll, residuals, d_h):
   parts = []
   for layers, of_these in reversed(list(zip(_loops(stack), kept, strict=True))):
     zero = jnp.float32(0)
+    # On several devices one element would have to go to all of them.
     if jax.sharding.get_abstract_mesh().size <= 1:
       # Not a constant: XLA's CPU backend makes those before anything else.
       zero *= d_h.ravel()[0].astype(jnp.float32)
