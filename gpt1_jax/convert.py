@@ -33,9 +33,9 @@ from collections.abc import Iterator
 
 from absl import flags
 
-from gpt1_jax import command, exchange, paths
-from gpt1_jax.data import staging
+from gpt1_jax import cli, staging, storage
 from gpt1_jax.errors import UserError
+from gpt1_jax.interop import exchange
 
 _INPUT = flags.DEFINE_string('input', None, 'What to read.', required=True)
 _OUTPUT = flags.DEFINE_string(
@@ -60,7 +60,7 @@ _STEP = flags.DEFINE_integer(
 
 def main(argv: list[str]) -> None:
   del argv
-  source, output = paths.of(_INPUT.value), paths.of(_OUTPUT.value)
+  source, output = storage.of(_INPUT.value), storage.of(_OUTPUT.value)
   kind = exchange.kind_of(source)
   for flag, kinds in (
     (_TOKENIZER, ('openai', 'huggingface')),
@@ -74,37 +74,37 @@ def main(argv: list[str]) -> None:
   if output.exists() and (not output.is_dir() or any(output.iterdir())):
     raise UserError(f'{output}: exists already; give another --output')
   if kind == 'run':
-    with _folder(paths.resolved(output)) as folder:
+    with _folder(storage.resolved(output)) as folder:
       exchange.to_huggingface(source, folder, _STEP.value)
   else:
     here = pathlib.Path(staging.files(_INPUT.value))
-    with _run(paths.resolved(output)) as workdir:
+    with _run(storage.resolved(output)) as workdir:
       exchange.to_run(kind, here, workdir, _TOKENIZER.value, _N_HEAD.value)
   print(f'{output}: done')
 
 
 @contextlib.contextmanager
-def _run(output: paths.Path) -> Iterator[paths.Path]:
+def _run(output: storage.Path) -> Iterator[storage.Path]:
   """An empty folder that becomes the run if all is well.
 
   In a bucket the run is written in place: its checkpoint comes last, and is
   none until it is whole.
   """
-  if not paths.is_remote(output):
+  if not storage.is_remote(output):
     with _temporary(output) as path:
       yield path
     return
   try:
     yield output
   except BaseException:
-    paths.remove(output)
+    storage.remove(output)
     raise
 
 
 @contextlib.contextmanager
-def _folder(output: paths.Path) -> Iterator[pathlib.Path]:
+def _folder(output: storage.Path) -> Iterator[pathlib.Path]:
   """An empty folder here, which becomes the output if all is well."""
-  if not paths.is_remote(output):
+  if not storage.is_remote(output):
     with _temporary(output) as path:
       yield path
     return
@@ -115,14 +115,14 @@ def _folder(output: paths.Path) -> Iterator[pathlib.Path]:
       pathlib.Path(name).iterdir(), key=lambda file: file.name == 'config.json'
     )
     for file in files:
-      paths.write_bytes(output / file.name, file.read_bytes())
+      storage.write_bytes(output / file.name, file.read_bytes())
 
 
 @contextlib.contextmanager
 def _temporary(output: pathlib.Path) -> Iterator[pathlib.Path]:
   """An empty folder beside the output, which takes its name if all is well."""
   path = output.with_name(output.name + '.incomplete')
-  paths.remove(path)
+  storage.remove(path)
   path.mkdir(parents=True)
   try:
     yield path
@@ -130,9 +130,9 @@ def _temporary(output: pathlib.Path) -> Iterator[pathlib.Path]:
       output.rmdir()
     os.replace(path, output)
   except BaseException:
-    paths.remove(path)
+    storage.remove(path)
     raise
 
 
 if __name__ == '__main__':
-  command.run(main)
+  cli.run(main)

@@ -39,17 +39,12 @@ import json
 import jax
 from absl import flags
 
-from gpt1_jax import command, hosts
-from gpt1_jax.data import (
-  shards,
-  staging,
-  tokenizer as tokenizer_lib,
-  windows,
-)
+from gpt1_jax import cli, staging
+from gpt1_jax.corpus import shards, tokenizer as tokenizer_lib, windows
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
-from gpt1_jax.train import checkpoint, perplexity, run, sharding
-from gpt1_jax.zero_shot import suite
+from gpt1_jax.tasks.zero_shot import evaluation
+from gpt1_jax.train import checkpoint, hosts, perplexity, run, sharding
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'A run.', required=True)
 _SUITE = flags.DEFINE_enum(
@@ -113,7 +108,7 @@ def _zero_shot() -> None:
   steps = [_STEP.value]
   if _SERIES.value:
     steps = checkpoint.steps(_WORKDIR.value)
-  rows = suite.evaluate(
+  rows = evaluation.evaluate(
     _WORKDIR.value,
     staging.files(_TASKS_PATH.value),
     _TASKS.value,
@@ -174,4 +169,4 @@ def _trained_on(workdir: str) -> str:
 
 
 if __name__ == '__main__':
-  command.run(main)
+  cli.run(main)

@@ -22,8 +22,9 @@ archive and slow for a folder of many files.
 from absl import flags
 from ml_collections import config_flags
 
-from gpt1_jax import command, hosts
-from gpt1_jax.finetuning import suite
+from gpt1_jax import cli
+from gpt1_jax.tasks import all_tasks
+from gpt1_jax.train import hosts
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
@@ -41,8 +42,8 @@ _WORKDIR = flags.DEFINE_string(
 def main(argv: list[str]) -> None:
   del argv
   with hosts.connected():
-    suite.finetune(_CONFIG.value.to_dict(), _WORKDIR.value)
+    all_tasks.finetune(_CONFIG.value.to_dict(), _WORKDIR.value)
 
 
 if __name__ == '__main__':
-  command.run(main)
+  cli.run(main)

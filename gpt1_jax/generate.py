@@ -13,8 +13,8 @@ import sys
 
 from absl import flags
 
-from gpt1_jax import command
-from gpt1_jax.data import tokenizer as tokenizer_lib
+from gpt1_jax import cli
+from gpt1_jax.corpus import tokenizer as tokenizer_lib
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import decoding, models
 from gpt1_jax.train import checkpoint
@@ -79,4 +79,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  command.run(main)
+  cli.run(main)

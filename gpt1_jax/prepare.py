@@ -54,12 +54,12 @@ from typing import Any
 
 from absl import flags
 
-from gpt1_jax import command, paths, progress, unfinished
-from gpt1_jax.data import (
-  corpus,
+from gpt1_jax import cli, progress, storage, unfinished
+from gpt1_jax.corpus import (
+  documents,
+  local_engine,
+  pipeline,
   shards,
-  stages,
-  steps,
   text as text_lib,
   tokenizer as tokenizer_lib,
 )
@@ -118,13 +118,13 @@ _VERIFY = flags.DEFINE_bool(
 
 def main(argv: list[str]) -> None:
   del argv
-  if paths.is_remote(_OUTPUT.value):
+  if storage.is_remote(_OUTPUT.value):
     raise UserError(
       f'--output={_OUTPUT.value}: shards are written to a disk of this '
       'machine; copy them to the bucket afterwards (gcloud storage rsync), '
       'meta.json last'
     )
-  output = paths.of(_OUTPUT.value).resolve()
+  output = storage.of(_OUTPUT.value).resolve()
   if _VERIFY.value:
     count = shards.verify(output)
     print(f'{output}: {count} files are as they were written')
@@ -156,25 +156,25 @@ def prepare(
   """Fills an empty directory; see the module for the steps."""
   spool = directory / 'spool'
   tokenizer = _given(settings)
-  measured = corpus.measure(settings['inputs'])
-  total = corpus.total_bytes(settings['inputs'])
-  with stages.Workers(workers_count) as workers:
-    documents = corpus.documents(settings['inputs'], settings['text_field'])
-    rule = steps.SplitRule.of(settings)
+  measured = documents.measure(settings['inputs'])
+  total = documents.total_bytes(settings['inputs'])
+  with local_engine.Workers(workers_count) as workers:
+    found = documents.documents(settings['inputs'], settings['text_field'])
+    rule = pipeline.SplitRule.of(settings)
     with progress.Progress('clean', total, 'documents', 'MB/s') as bar:
-      size = stages.clean(workers, documents, spool, rule, bar.add)
+      size = local_engine.clean(workers, found, spool, rule, bar.add)
     cleaned = sum(file.stat().st_size for file in spool.iterdir())
     if not tokenizer:
       share = settings['tokenizer_sample_mb'] * 1_000_000 / size
       with progress.Progress(
         'count words', cleaned, 'documents', 'MB/s'
       ) as bar:
-        words = stages.count_words(workers, spool, share, bar.add)
+        words = local_engine.count_words(workers, spool, share, bar.add)
       tokenizer = _train(words, settings['merges'])
       del words
     tokenizer.save(directory)
     with progress.Progress('encode', cleaned, 'documents', 'tokens/s') as bar:
-      splits = stages.encode(
+      splits = local_engine.encode(
         workers, spool, directory, settings['shard_tokens'], bar.add
       )
   shutil.rmtree(spool)
@@ -212,7 +212,7 @@ def _beam() -> tuple[ModuleType, ModuleType, ModuleType]:
       "--engine=beam needs Apache Beam: pip install 'gpt1_jax[beam]'"
     ) from None
   else:
-    from gpt1_jax.data.beam import pipelines, places, running
+    from gpt1_jax.corpus.beam import pipelines, places, running
   finally:
     logging.disable(logging.NOTSET)
   return pipelines, places, running
@@ -306,7 +306,7 @@ def _measure(inputs: list[str]) -> dict[str, int]:
   if _ENGINE.value == 'beam':
     _, places, _ = _beam()
     return places.measure(inputs)
-  return corpus.measure(inputs)
+  return documents.measure(inputs)
 
 
 def _check(settings: dict[str, Any]) -> None:
@@ -336,4 +336,4 @@ def _check(settings: dict[str, Any]) -> None:
 
 
 if __name__ == '__main__':
-  command.run(main)
+  cli.run(main)

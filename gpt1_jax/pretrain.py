@@ -21,17 +21,13 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from gpt1_jax import command, hosts
-from gpt1_jax.data import (
-  shards,
-  staging,
-  tokenizer as tokenizer_lib,
-  windows,
-)
+from gpt1_jax import cli, staging
+from gpt1_jax.compiler import executable as executable_lib
+from gpt1_jax.corpus import shards, tokenizer as tokenizer_lib, windows
 from gpt1_jax.model import models
 from gpt1_jax.train import (
   checkpoint,
-  executable as executable_lib,
+  hosts,
   loop,
   perplexity,
   pretraining,
@@ -82,11 +78,11 @@ def pretrain(
   meta = shards.read_meta(data)
   tokenizer = tokenizer_lib.load(data)
   model_config = pretraining.model_config(settings, tokenizer.vocab_size)
-  mesh = command.fill(
+  mesh = cli.fill(
     'mesh', sharding.make_mesh, settings.mesh, devices=jax.devices()
   )
   train, validation = _open(data, settings.data, model_config.n_ctx, mesh)
-  num_steps = command.num_steps(
+  num_steps = cli.num_steps(
     settings.train.num_steps,
     settings.train.num_epochs,
     train.num_windows / settings.data.batch_size,
@@ -203,4 +199,4 @@ def _write_scores(workdir: str, scores: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == '__main__':
-  command.run(main)
+  cli.run(main)

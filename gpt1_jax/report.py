@@ -19,7 +19,7 @@ bucket (gs://BUCKET/...).
 
 from absl import flags
 
-from gpt1_jax import command, paths
+from gpt1_jax import cli, storage
 from gpt1_jax.reporting import page, runs as runs_lib, sections
 from gpt1_jax.train import run
 
@@ -32,8 +32,8 @@ _OUTPUT = flags.DEFINE_string('output', None, 'Folder to write.', required=True)
 def main(argv: list[str]) -> None:
   del argv
   runs = runs_lib.find(_RUNS.value)
-  output = paths.of(_OUTPUT.value)
-  paths.make_folder(output)
+  output = storage.of(_OUTPUT.value)
+  storage.make_folder(output)
   parts = (sections.facts(runs), sections.NOTES, sections.sections(runs))
   run.write_text(output / 'results.md', page.markdown(*parts))
   run.write_text(output / 'report.html', page.page(*parts))
@@ -43,4 +43,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  command.run(main)
+  cli.run(main)

@@ -18,17 +18,15 @@ from absl import flags
 from ml_collections import config_flags
 from rich import console, table
 
-from gpt1_jax import command
-from gpt1_jax.data import tokenizer as tokenizer_lib
-from gpt1_jax.errors import UserError
-from gpt1_jax.train import (
-  chips,
+from gpt1_jax import cli
+from gpt1_jax.compiler import (
   compiled as compiled_lib,
   executable,
   out_of_memory,
-  pretraining,
-  sharding,
 )
+from gpt1_jax.corpus import tokenizer as tokenizer_lib
+from gpt1_jax.errors import UserError
+from gpt1_jax.train import chips, pretraining, sharding
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
@@ -197,4 +195,4 @@ def rows(f: compiled_lib.Figures) -> list[tuple[str, str]]:
 
 
 if __name__ == '__main__':
-  command.run(main)
+  cli.run(main)

@@ -20,7 +20,7 @@ from absl import flags
 from benchmarks import data as data_suite, machine, results, suites
 from rich import console, table
 
-from gpt1_jax import command
+from gpt1_jax import cli
 from gpt1_jax.errors import UserError
 
 _SUITES = {
@@ -123,4 +123,4 @@ def figure(value: float | None, unit: str) -> str:
 
 
 if __name__ == '__main__':
-  command.run(main)
+  cli.run(main)

@@ -19,7 +19,7 @@ import demo_task
 from absl import flags
 from rich import console, table
 
-from gpt1_jax import command
+from gpt1_jax import cli
 from gpt1_jax.errors import UserError
 from gpt1_jax.train import run
 
@@ -247,4 +247,4 @@ def overrides(settings: Mapping[str, object]) -> list[str]:
 
 
 if __name__ == '__main__':
-  command.run(main)
+  cli.run(main)

@@ -9,7 +9,7 @@ import pathlib
 import random
 from collections.abc import Collection, Mapping, Sequence
 
-from gpt1_jax.data import corpus, shards, text as text_lib
+from gpt1_jax.corpus import documents, shards, text as text_lib
 from gpt1_jax.errors import UserError
 
 CORPUS = 'builtin:python-reference'
@@ -40,7 +40,7 @@ def topics(path: pathlib.Path) -> tuple[Topics, Topics, set[str]]:
   split = {row['source']: row['split'] for row in shards.read_documents(path)}
   parts: dict[str, dict[str, str]] = {'train': {}, 'dev': {}}
   seen: set[str] = set()
-  for document in corpus.documents([CORPUS], 'text'):
+  for document in documents.documents([CORPUS], 'text'):
     text = text_lib.clean(text_lib.paragraphs(document.text()))
     if split[document.source] == 'validation':
       name = document.source.removeprefix(f'{CORPUS}#')

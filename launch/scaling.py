@@ -21,9 +21,10 @@ from absl import flags
 from matplotlib import figure
 from ml_collections import config_flags
 
-from gpt1_jax import command
+from gpt1_jax import cli
+from gpt1_jax.compiler import compiled, executable
 from gpt1_jax.errors import UserError
-from gpt1_jax.train import chips, compiled, executable, run
+from gpt1_jax.train import chips, run
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/pretrain.py', 'Configuration file, with a preset.'
@@ -244,4 +245,4 @@ def plot(rows: list[Row]) -> str:
 
 
 if __name__ == '__main__':
-  command.run(main)
+  cli.run(main)

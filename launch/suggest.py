@@ -15,9 +15,10 @@ from typing import Any
 import jax
 from rich import console as rich_console
 
+from gpt1_jax.compiler import compiled
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt
-from gpt1_jax.train import chips, compiled
+from gpt1_jax.train import chips
 
 # State beyond this part of HBM makes it worth while to spread it.
 _LARGE_STATE = 0.2

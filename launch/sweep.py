@@ -38,10 +38,9 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from gpt1_jax import command
-from gpt1_jax.data import tasks
+from gpt1_jax import cli
 from gpt1_jax.errors import UserError
-from gpt1_jax.finetuning import suite, summary
+from gpt1_jax.tasks import all_tasks, summary, table
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
@@ -112,10 +111,10 @@ def main(argv: list[str]) -> None:
       f'--seeds={_SEEDS.value} --hosts={_HOSTS.value} --host={_HOST.value}: '
       'at least one seed, and a host from 0 to hosts - 1'
     )
-  names = tasks.TWELVE if _TASKS.value == ['all'] else _TASKS.value
+  names = table.TWELVE if _TASKS.value == ['all'] else _TASKS.value
   for name in names:
-    if name not in tasks.TASKS:
-      raise UserError(f'--tasks: {name!r} is none of ' + ', '.join(tasks.TASKS))
+    if name not in table.TASKS:
+      raise UserError(f'--tasks: {name!r} is none of ' + ', '.join(table.TASKS))
   grid = [make_job(task, name) for task in names for name in _ABLATIONS.value]
   mine = grid[_HOST.value :: _HOSTS.value]
   if _DRY_RUN.value:
@@ -161,7 +160,7 @@ def make_job(task: str, ablation: str) -> Job:
     flags.FLAGS['config']
   ).partition(':')
   given = [word for word in general.split(',') if word]
-  if set(given) & {*WORDS, *tasks.TASKS}:
+  if set(given) & {*WORDS, *table.TASKS}:
     raise UserError(
       f'--config={path}:{general}: tasks and ablations are given with --tasks '
       'and --ablations'
@@ -250,7 +249,7 @@ def read_cell(job: Job) -> dict[str, Any]:
     'workdir': str(job.workdir),
   }
   try:
-    scores = suite.finished(str(job.workdir), job.config)
+    scores = all_tasks.finished(str(job.workdir), job.config)
   except UserError as error:
     return cell | {'error': str(error)}
   if scores is None:
@@ -339,4 +338,4 @@ def _write(path: pathlib.Path, text: str) -> None:
 
 
 if __name__ == '__main__':
-  command.run(main)
+  cli.run(main)

@@ -10,18 +10,10 @@ import json
 import jax
 import pytest
 
+from gpt1_jax.compiler import compiled, executable, hlo, hlo_cost, out_of_memory
 from gpt1_jax.model import models
-from gpt1_jax.train import (
-  chips,
-  compiled,
-  executable,
-  hlo,
-  hlo_cost,
-  losses,
-  out_of_memory,
-  pretraining,
-)
-from tests import aot_test
+from gpt1_jax.train import chips, losses, pretraining
+from tests import compiled_test
 
 pytestmark = [
   pytest.mark.tpu,
@@ -50,7 +42,7 @@ def config(**changes):
     'model.remat': 'none',
     'data.batch_size': 16,
   }
-  return aot_test.small(**{**shape, **changes})
+  return compiled_test.small(**{**shape, **changes})
 
 
 def compile_for(topology, slices=1, **changes):
@@ -69,7 +61,9 @@ def test_the_products_are_the_model_s(looped):
   figures, (_, built) = looped
   program = hlo.Program(built.as_text())
   assert program.unknown_loops() == 0
-  assert aot_test.products(program) == aot_test.executed(figures, config(), 4)
+  assert compiled_test.products(program) == compiled_test.executed(
+    figures, config(), 4
+  )
   assert figures.model_flops <= figures.flops <= 1.06 * figures.model_flops
 
 
@@ -112,7 +106,7 @@ def test_memory_and_collectives(looped):
   assert 0 <= reduced - 4 * parameters - 8 <= 4 * embedding
   assert {c['devices'] for c in figures.collectives} == {4}
   assert 0 < figures.estimated_utilisation < 1
-  assert set(json.loads(json.dumps(figures.to_json()))) == aot_test.KEYS
+  assert set(json.loads(json.dumps(figures.to_json()))) == compiled_test.KEYS
 
 
 def test_parameters_spread_over_fsdp_are_gathered_and_scattered():

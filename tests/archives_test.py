@@ -7,7 +7,7 @@ import zipfile
 import pytest
 
 from gpt1_jax import errors
-from gpt1_jax.data import archives, rows
+from gpt1_jax.tasks.readers import archives, rows
 
 NAMES, FOLDERS = ('dev.tsv',), ('SST-2',)
 TABLE = 'sentence\tlabel\nfine\t1\n'

@@ -21,8 +21,8 @@ from apache_beam.io import filesystem, filesystems, localfilesystem
 from pyarrow import parquet
 
 from gpt1_jax import prepare
-from gpt1_jax.data import shards
-from gpt1_jax.data.beam import pipelines, running
+from gpt1_jax.corpus import shards
+from gpt1_jax.corpus.beam import pipelines, running
 from gpt1_jax.errors import UserError
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]

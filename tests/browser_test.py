@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from gpt1_jax.reporting import page, runs as runs_lib, sections
-from tests import run_folders
+from tests.support import run_folders
 
 sync_api = pytest.importorskip(
   'playwright.sync_api', reason="pip install 'gpt1_jax[browser]'"

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests import fake_bucket
+from tests.support import fake_bucket
 
 pytest.importorskip('gcsfs', reason='needs the gcs extra')
 

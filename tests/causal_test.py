@@ -13,9 +13,9 @@ from tests import gpt_test
 
 B, H, K = 2, 3, 16
 DROP = {
-  'seed_2': jnp.array([5, 7], jnp.uint32),
+  'dropout_key': jnp.array([5, 7], jnp.uint32),
   'site': jnp.uint32(9),
-  'rows_B': jnp.array([4, 11], jnp.uint32),
+  'example_ids_B': jnp.array([4, 11], jnp.uint32),
 }
 # One block, a part of one, blocks and a part of one, whole blocks.
 LENGTHS = (128, 37, 300, 256)
@@ -70,7 +70,7 @@ def test_bfloat16_is_as_near_to_float32_as_the_plain_path(T):
 
 def test_no_dropout_without_a_seed():
   qkv, _ = draw(37, jnp.float32)
-  none = causal.attend(qkv, rate=0.1, **{**DROP, 'seed_2': None})
+  none = causal.attend(qkv, rate=0.1, **{**DROP, 'dropout_key': None})
   np.testing.assert_array_equal(none, blocks(qkv, 0.0))
 
 
@@ -114,7 +114,7 @@ def test_nothing_of_that_kind_is_made_once_and_kept_for_all_layers(
 
   def loss(params):
     h_BTD, _ = gpt.GPT(config).apply(
-      {'params': params}, tokens, seed_2=DROP['seed_2']
+      {'params': params}, tokens, dropout_key=DROP['dropout_key']
     )
     return h_BTD.sum()
 

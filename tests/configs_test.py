@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from gpt1_jax.data import tasks
 from gpt1_jax.model import models
+from gpt1_jax.tasks import table
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -29,12 +29,12 @@ def test_loads_without_the_package(path):
   subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
 
 
-@pytest.mark.parametrize('name', tasks.TASKS)
+@pytest.mark.parametrize('name', table.TASKS)
 def test_finetune_takes_every_task(name):
   from configs import finetune
 
   config = finetune.get_config(name)
-  assert tasks.resolve(config.task) is tasks.TASKS[name]
+  assert table.resolve(config.task) is table.TASKS[name]
   assert name in finetune.__doc__
   tiny = finetune.get_config(f'{name},tiny')
   assert tiny.task == name
@@ -177,8 +177,8 @@ def test_finetune_wants_one_task_or_all():
 
   assert finetune.get_config('all').task == 'all'
   assert finetune.get_config('all,tiny').train.num_steps == 20
-  assert set(tasks.TWELVE) < set(tasks.TASKS)
-  assert len(set(tasks.TWELVE)) == 12
+  assert set(table.TWELVE) < set(table.TASKS)
+  assert len(set(table.TWELVE)) == 12
   assert finetune.get_config().task is None
   with pytest.raises(ValueError, match='one task'):
     finetune.get_config('rte,cola')
@@ -188,7 +188,7 @@ def test_own_task_is_ten_lines_on_the_same_config():
   from configs import finetune, own_task
 
   config = own_task.get_config()
-  task = tasks.resolve(config.task)
+  task = table.resolve(config.task)
   assert (task.name, task.labels) == ('my_task', ('bad', 'good'))
   assert config.optim == finetune.get_config('rte').optim
   assert own_task.get_config('tiny').train.num_steps == 20

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpt1_jax import exchange
-from gpt1_jax.data import text, tokenizer as tokenizer_lib
+from gpt1_jax.corpus import text, tokenizer as tokenizer_lib
 from gpt1_jax.errors import UserError
+from gpt1_jax.interop import exchange
 from gpt1_jax.model import gpt
 from gpt1_jax.train import checkpoint, run
 from tests import convert_test
@@ -81,7 +81,7 @@ def our_logits(workdir, tokens_BT):
   params, meta, _ = checkpoint.read(str(workdir))
   config = gpt.GPTConfig(**meta['model'])
   h_BTD, embed_VD = gpt.GPT(config).apply(
-    {'params': params['gpt']}, jnp.asarray(tokens_BT), seed_2=None
+    {'params': params['gpt']}, jnp.asarray(tokens_BT), dropout_key=None
   )
   return np.asarray(gpt.logits(h_BTD, embed_VD[: config.token_rows]))
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from configs import pretrain as pretrain_config
-from gpt1_jax import card, exchange
-from gpt1_jax.data import original, tokenizer as tokenizer_lib
+from gpt1_jax.corpus import openai_tokenizer, tokenizer as tokenizer_lib
 from gpt1_jax.errors import UserError
-from gpt1_jax.model import gpt, layouts
+from gpt1_jax.interop import exchange, huggingface, layouts, model_card
+from gpt1_jax.model import gpt
 from gpt1_jax.reporting import runs, tables
-from gpt1_jax.train import checkpoint, huggingface, run
+from gpt1_jax.train import checkpoint, run
 from tests import pipeline_test
 
 pytest.importorskip('spacy', reason="pip install 'gpt1_jax[openai]'")
@@ -39,9 +39,9 @@ def vocabulary(folder: pathlib.Path, rows: int) -> None:
   assert len(pieces) == rows
   encoder = {piece: i for i, piece in enumerate(pieces)}
   folder.mkdir(exist_ok=True)
-  (folder / original.ENCODER_FILE).write_text(json.dumps(encoder))
+  (folder / openai_tokenizer.ENCODER_FILE).write_text(json.dumps(encoder))
   lines = ['#version: 0.2', *merges, '']
-  (folder / original.MERGES_FILE).write_text('\n'.join(lines))
+  (folder / openai_tokenizer.MERGES_FILE).write_text('\n'.join(lines))
 
 
 def arrays(shapes: list[list[int]]) -> list[np.ndarray]:
@@ -231,7 +231,7 @@ def test_the_small_release(shared_data, tmp_path):
   check_params(params, values, heads=2)
   tokens = jnp.array([tokenizer_lib.load(tmp_path / 'run').encode('ee wow oo')])
   model = gpt.GPT(gpt.GPTConfig(**meta['model']))
-  h_BTD, _ = model.apply({'params': params['gpt']}, tokens, seed_2=None)
+  h_BTD, _ = model.apply({'params': params['gpt']}, tokens, dropout_key=None)
   assert jnp.isfinite(h_BTD).all()
   (tmp_path / 'hf').mkdir()
   exchange.to_huggingface(tmp_path / 'run', tmp_path / 'hf', None)
@@ -248,7 +248,7 @@ def test_the_full_release(shared_data, tmp_path):
   folder = tmp_path / 'model'
   values = arrays(shapes)
   write_openai(folder, shapes, values)
-  for name in (original.ENCODER_FILE, original.MERGES_FILE):
+  for name in (openai_tokenizer.ENCODER_FILE, openai_tokenizer.MERGES_FILE):
     shutil.copyfile(shared_data / 'vocab' / name, folder / name)
   exchange.to_run('openai', folder, tmp_path / 'run', None, None)
   shutil.rmtree(folder)
@@ -290,7 +290,7 @@ def test_a_run_becomes_a_folder_and_a_run_again(converted, folder, tmp_path):
   again, meta_again, step_again = checkpoint.read(str(back))
   same_params(again, params)
   assert (meta_again, step_again) == (meta, step)
-  for name in (original.ENCODER_FILE, original.MERGES_FILE):
+  for name in (openai_tokenizer.ENCODER_FILE, openai_tokenizer.MERGES_FILE):
     paths = [w / 'tokenizer' / name for w in (converted, back)]
     assert paths[0].read_bytes() == paths[1].read_bytes()
   exchange.to_huggingface(back, tmp_path, None)
@@ -371,7 +371,7 @@ def test_a_folder_as_older_versions_wrote_it(converted, folder, tmp_path):
     return out
 
   def config(c):
-    del c[card.OURS]
+    del c[model_card.OURS]
     c['n_ctx'] = c.pop('n_positions')
 
   old = rewrite(folder, tmp_path / 'old', config, older)
@@ -477,7 +477,7 @@ class Harm:
       lambda f: (f / 'params_shapes.json').write_text('[[1'),
       ['params_shapes.json: damaged'],
     ),
-    (_drop(original.MERGES_FILE), ['not the other half']),
+    (_drop(openai_tokenizer.MERGES_FILE), ['not the other half']),
     (
       lambda f: vocabulary(f, 39),
       ['40 rows of tokens, 39 expected by the vocabulary of'],

@@ -28,7 +28,7 @@ PROMPTS = ([3, 1, 4, 1, 5], [9], [2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2])
 def made(config):
   """Parameters large enough for the tokens to matter."""
   variables = models.new(config).init(
-    jax.random.key(0), jnp.zeros((1, 4), jnp.int32), seed_2=None
+    jax.random.key(0), jnp.zeros((1, 4), jnp.int32), dropout_key=None
   )
   draw = np.random.default_rng(0)
   return jax.tree.map(
@@ -40,7 +40,7 @@ def made(config):
 @functools.partial(jax.jit, static_argnums=0)
 def forward(config, params, tokens_1T):
   variables = {'params': params}
-  return models.new(config).apply(variables, tokens_1T, seed_2=None)[0]
+  return models.new(config).apply(variables, tokens_1T, dropout_key=None)[0]
 
 
 def states(config, tokens):
@@ -60,11 +60,11 @@ def test_states_equal_those_of_the_whole_text(config):
   """Prompts of unequal length at once, then a token at a time."""
   model, params = models.new(config), made(config)
   rows = [list(prompt) for prompt in PROMPTS]
-  tokens_BT, counts_B = decoding._padded(rows, config.n_ctx)
+  tokens_BT, lengths_B = decoding._padded(rows, config.n_ctx)
   tokens_BT[tokens_BT == 0] = 17  # what follows a row is never seen
   for row, tokens_T in zip(rows, tokens_BT, strict=True):
     tokens_T[: len(row)] = row
-  cache, h_BD = decoding.prefill(model, params, tokens_BT, counts_B)
+  cache, h_BD = decoding.prefill(model, params, tokens_BT, lengths_B)
   draw = np.random.default_rng(1)
   for step in range(config.n_ctx - max(map(len, rows)) + 1):
     want = [states(config, row)[-1] for row in rows]
@@ -73,7 +73,7 @@ def test_states_equal_those_of_the_whole_text(config):
     rows = [[*row, int(t)] for row, t in zip(rows, token_B, strict=True)]
     if max(map(len, rows)) <= config.n_ctx:
       cache, h_BD = decoding.decode(
-        model, params, cache, token_B, jnp.array(counts_B + step)
+        model, params, cache, token_B, jnp.array(lengths_B + step)
       )
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from gpt1_jax.data import shards
+from gpt1_jax.corpus import shards
 from gpt1_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

@@ -199,14 +199,18 @@ def test_choices_share_the_mask_of_the_classifier():
   """One mask an example (C: train.py), of the right rate."""
   head = heads.Head('choice', 1, 0.1)
   h_BCD = jnp.ones((32, 4, 768))
-  rows_B = ROWS[:32]
+  example_ids_B = ROWS[:32]
   params = nn.unbox(
-    head.init(jax.random.key(0), h_BCD, seed_2=None, rows_B=rows_B)
+    head.init(
+      jax.random.key(0), h_BCD, dropout_key=None, example_ids_B=example_ids_B
+    )
   )
   params = jax.tree.map(jnp.ones_like, params)
 
   def total(h_BCD):
-    return head.apply(params, h_BCD, seed_2=SEED, rows_B=rows_B).sum()
+    return head.apply(
+      params, h_BCD, dropout_key=SEED, example_ids_B=example_ids_B
+    ).sum()
 
   mask_BCD = np.asarray(jax.grad(total)(h_BCD))
   for choice in range(1, 4):

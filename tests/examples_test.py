@@ -7,7 +7,8 @@ import pytest
 from absl import logging
 
 from gpt1_jax import errors
-from gpt1_jax.data import examples, sources, tasks
+from gpt1_jax.tasks import examples, table
+from gpt1_jax.tasks.readers import sources
 
 
 def write(folder, name, lines):
@@ -38,7 +39,7 @@ def warned(monkeypatch):
   ],
 )
 def test_real_glue_tasks_whole(shared_data, name, rows, first):
-  task = tasks.TASKS[name.lower().replace('-', '')]
+  task = table.TASKS[name.lower().replace('-', '')]
   glue = shared_data / 'tasks' / 'glue'
   for split, count in zip(('train', 'dev'), rows, strict=True):
     found = examples.read(task, glue / name, split)
@@ -90,7 +91,7 @@ ARCHIVES = [
 def test_original_archives(
   shared_data, tmp_path, name, archive, counts, text, label
 ):
-  task = tasks.TASKS[name]
+  task = table.TASKS[name]
   path = shared_data / 'tasks' / 'archives' / f'{archive}.zip'
   zipfile.ZipFile(path).extractall(tmp_path)
   for split, count in counts.items():
@@ -107,13 +108,13 @@ def test_original_archives(
 
 def test_hidden_test_labels_keep_their_rows(shared_data):
   path = shared_data / 'tasks' / 'archives' / 'glue-rte.zip'
-  found = examples.read(tasks.TASKS['rte'], path, 'test')
+  found = examples.read(table.TASKS['rte'], path, 'test')
   assert [example.label for example in found] == [None]
 
 
 def test_mrpc_dev_rows_leave_the_training_rows(shared_data):
   path = shared_data / 'tasks' / 'archives' / 'glue-mrpc.zip'
-  task = tasks.TASKS['mrpc']
+  task = table.TASKS['mrpc']
   train = {example.row for example in examples.read(task, path, 'train')}
   dev = {example.row for example in examples.read(task, path, 'dev')}
   assert train | dev == set(range(18))
@@ -125,7 +126,7 @@ def test_mrpc_as_glue_ships_it(tmp_path):
   write(tmp_path / 'MRPC', 'train.tsv', [head, '1\t1\t2\ta "b\tc'])
   write(tmp_path / 'MRPC', 'dev.tsv', ['\ufeff' + head, '0\t1\t2\td\te'])
   write(tmp_path / 'MRPC', 'dev_ids.tsv', ['1\t2'])
-  task = tasks.TASKS['mrpc']
+  task = table.TASKS['mrpc']
   assert examples.read(task, tmp_path, 'train') == [
     examples.Example(('a "b', 'c'), (), 1, 0)
   ]
@@ -136,7 +137,7 @@ def test_qqp_rows_broken_in_two_are_dropped_and_counted(tmp_path, warned):
   head = 'id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate'
   lines = [head, '1\t1\t2\ta\tb\t1', '2\t3\t4\tbroken', 'off\t0', *['3\t5\t6']]
   write(tmp_path, 'train.tsv', [*lines, '4\t7\t8\tc\td\t0'])
-  found = examples.read(tasks.TASKS['qqp'], tmp_path, 'train')
+  found = examples.read(table.TASKS['qqp'], tmp_path, 'train')
   assert [(e.texts, e.label, e.row) for e in found] == [
     (('a', 'b'), 1, 0),
     (('c', 'd'), 0, 4),
@@ -144,7 +145,7 @@ def test_qqp_rows_broken_in_two_are_dropped_and_counted(tmp_path, warned):
   assert len(warned) == 1
   assert '3 rows cut short' in warned[0]
   write(tmp_path, 'test.tsv', ['id\tquestion1\tquestion2', '0\ta', '1\tb\tc'])
-  found = examples.read(tasks.TASKS['qqp'], tmp_path, 'test')
+  found = examples.read(table.TASKS['qqp'], tmp_path, 'test')
   assert [e.texts for e in found] == [('a', ''), ('b', 'c')]  # none is dropped
 
 
@@ -152,33 +153,33 @@ def test_snli_rows_without_gold_label_are_dropped_and_counted(tmp_path, warned):
   lines = ['gold_label\tsentence1\tsentence2', '-\ta\tb', 'neutral\tc\td']
   for split in ('train', 'dev'):
     write(tmp_path, f'snli_1.0_{split}.txt', lines)
-    found = examples.read(tasks.TASKS['snli'], tmp_path, split)
+    found = examples.read(table.TASKS['snli'], tmp_path, split)
     assert [(e.label, e.row) for e in found] == [(1, 1)]
   assert ['1 rows without a label' in text for text in warned] == [True] * 2
 
 
 def test_own_tasks_of_every_kind(tmp_path):
-  own = tasks.resolve({'kind': 'classification', 'labels': ('no', 'yes')})
+  own = table.resolve({'kind': 'classification', 'labels': ('no', 'yes')})
   jsonl(tmp_path, 'train.jsonl', {'text': 'a', 'label': 'yes', 'more': 1})
   assert examples.read(own, tmp_path, 'train') == [
     examples.Example(('a',), (), 1, 0)
   ]
-  numbers = tasks.resolve({'kind': 'entailment', 'labels': (0, 1)})
+  numbers = table.resolve({'kind': 'entailment', 'labels': (0, 1)})
   pair = {'text': 'a', 'text_pair': 'b'}
   jsonl(tmp_path, 'dev.jsonl', *[{**pair, 'label': v} for v in (1, 0.0, '1')])
   found = examples.read(numbers, tmp_path, 'dev')
   assert [example.label for example in found] == [1, 0, 1]
-  value = tasks.resolve({'kind': 'similarity'})
+  value = table.resolve({'kind': 'similarity'})
   jsonl(tmp_path, 'dev.jsonl', {**pair, 'label': 2}, {**pair, 'label': -0.5})
   found = examples.read(value, tmp_path, 'dev')
   assert [example.label for example in found] == [2.0, -0.5]
-  choice = tasks.resolve({'kind': 'choice', 'name': 'ends'})
+  choice = table.resolve({'kind': 'choice', 'name': 'ends'})
   row = {'text': 'a', 'choices': ['b', 'c', 'd'], 'label': 2}
   jsonl(tmp_path / 'ends', 'test.jsonl', row)
   assert examples.read(choice, str(tmp_path), 'test') == [
     examples.Example(('a',), ('b', 'c', 'd'), 2, 0)
   ]
-  letters = tasks.resolve({'kind': 'choice', 'labels': ('A', 'B', 'C', 'D')})
+  letters = table.resolve({'kind': 'choice', 'labels': ('A', 'B', 'C', 'D')})
   jsonl(tmp_path, 'test.jsonl', {**row, 'label': 'B'})
   assert examples.read(letters, tmp_path, 'test')[0].label == 1
 
@@ -213,7 +214,7 @@ def test_bad_rows_name_file_and_line(tmp_path, fields, change, what):
   good = {**GOOD, 'label': 0} if fields is not OWN else GOOD
   jsonl(tmp_path, 'train.jsonl', good, {**good, **change})
   with pytest.raises(errors.UserError) as caught:
-    examples.read(tasks.resolve(fields), tmp_path, 'train')
+    examples.read(table.resolve(fields), tmp_path, 'train')
   assert str(caught.value).startswith(f'{tmp_path}/train.jsonl:2: ')
   assert what in str(caught.value)
   assert '\n' not in str(caught.value)
@@ -224,52 +225,52 @@ def test_column_missing_in_a_row_or_in_a_header(tmp_path):
   with pytest.raises(
     errors.UserError, match=r"jsonl:2: no 'label' in this row; allowed: no, yes"
   ):
-    examples.read(tasks.resolve(OWN), tmp_path, 'train')
+    examples.read(table.resolve(OWN), tmp_path, 'train')
   jsonl(tmp_path, 'train.jsonl', {'text': 'a', 'label': 'no'})
   with pytest.raises(errors.UserError, match=r"jsonl:1: no 'text_pair' in"):
-    examples.read(tasks.resolve(OWN), tmp_path, 'train')
+    examples.read(table.resolve(OWN), tmp_path, 'train')
   write(tmp_path, 'dev.tsv', ['index\tsentence1\tsentence2', '0\ta\tb'])
   with pytest.raises(errors.UserError, match=r"tsv:1: no column 'label'"):
-    examples.read(tasks.TASKS['rte'], tmp_path, 'dev')
+    examples.read(table.TASKS['rte'], tmp_path, 'dev')
   write(tmp_path, 'dev.tsv', ['index\tsentence1\tsentence2\tlabel', '0\ta'])
   with pytest.raises(errors.UserError, match=r"tsv:2: no 'sentence2' in this"):
-    examples.read(tasks.TASKS['rte'], tmp_path, 'dev')
+    examples.read(table.TASKS['rte'], tmp_path, 'dev')
 
 
 def test_choices_of_different_number(tmp_path):
   good = {**GOOD, 'label': 0}
   jsonl(tmp_path, 'dev.jsonl', good, {**good, 'choices': ['a', 'b', 'c']})
   with pytest.raises(errors.UserError, match='row 2 has 3 choices'):
-    examples.read(tasks.resolve(CHOICE), tmp_path, 'dev')
+    examples.read(table.resolve(CHOICE), tmp_path, 'dev')
 
 
 def test_rows_without_label_are_dropped_and_counted(tmp_path, warned):
   hidden = [{**GOOD, 'label': value} for value in (None, -1, '', '-')]
   for split in ('train', 'dev'):
     jsonl(tmp_path, f'{split}.jsonl', *hidden, GOOD)
-    found = examples.read(tasks.resolve(OWN), tmp_path, split)
+    found = examples.read(table.resolve(OWN), tmp_path, split)
     assert [(e.label, e.row) for e in found] == [(0, 4)]
     assert '4 rows without a label' in warned.pop()
   jsonl(tmp_path, 'dev.jsonl', {**GOOD, 'label': -1.0}, {**GOOD, 'label': 2})
   for fields, labels in ((VALUE, [2.0]), ({'kind': 'entailment'}, [-1.0, 2.0])):
-    found = examples.read(tasks.resolve(fields), tmp_path, 'dev')
+    found = examples.read(table.resolve(fields), tmp_path, 'dev')
     assert [example.label for example in found] == labels
   jsonl(tmp_path, 'dev.jsonl', *hidden)
   with pytest.raises(errors.UserError, match='no row with a label'):
-    examples.read(tasks.resolve(OWN), tmp_path, 'dev')
+    examples.read(table.resolve(OWN), tmp_path, 'dev')
   jsonl(tmp_path, 'test.jsonl', *hidden)
-  assert len(examples.read(tasks.resolve(OWN), tmp_path, 'test')) == 4
+  assert len(examples.read(table.resolve(OWN), tmp_path, 'test')) == 4
 
 
 def test_files_not_found_say_what_was_looked_for(tmp_path):
   with pytest.raises(errors.UserError) as caught:
-    examples.read(tasks.TASKS['mrpc'], tmp_path, 'dev')
+    examples.read(table.TASKS['mrpc'], tmp_path, 'dev')
   for word in ('no dev file of task mrpc', 'dev.tsv', 'dev_ids.tsv', 'MRPC/'):
     assert word in str(caught.value)
   with pytest.raises(errors.UserError, match=r'config\.data\.path is not set'):
-    examples.read(tasks.TASKS['rte'], None, 'dev')
+    examples.read(table.TASKS['rte'], None, 'dev')
   with pytest.raises(errors.UserError, match="no split 'validation'"):
-    examples.read(tasks.TASKS['rte'], tmp_path, 'validation')
+    examples.read(table.TASKS['rte'], tmp_path, 'validation')
 
 
 def test_folder_of_another_task_is_refused(tmp_path):
@@ -277,4 +278,4 @@ def test_folder_of_another_task_is_refused(tmp_path):
   with pytest.raises(
     errors.UserError, match='folder of task sst2, not of cola'
   ):
-    examples.read(tasks.TASKS['cola'], tmp_path / 'SST-2', 'dev')
+    examples.read(table.TASKS['cola'], tmp_path / 'SST-2', 'dev')

@@ -9,31 +9,23 @@ import jax
 import numpy as np
 import pytest
 
-from gpt1_jax import command
+from gpt1_jax import cli
+from gpt1_jax.compiler import compiled, executable
 from gpt1_jax.errors import UserError
-from gpt1_jax.train import (
-  chips,
-  compiled,
-  executable,
-  pretraining,
-  sharding,
-  step as step_lib,
-)
-from tests import aot_test, pipeline_test
+from gpt1_jax.train import chips, pretraining, sharding, step as step_lib
+from tests import compiled_test, pipeline_test
 
 MESH = {'mesh.data': 2, 'mesh.fsdp': 2, 'mesh.tensor': 2}
 
 
 def config(**changes):
   shape = {'model.n_layer': 2, 'model.n_embd': 64, 'model.n_ctx': 16}
-  return aot_test.small(**{**shape, **MESH, **changes})
+  return compiled_test.small(**{**shape, **MESH, **changes})
 
 
 def build(settings, vocab_size=97, num_steps=10):
   parts = pretraining.settings(settings)
-  mesh = command.fill(
-    'mesh', sharding.make_mesh, parts.mesh, devices=jax.devices()
-  )
+  mesh = cli.fill('mesh', sharding.make_mesh, parts.mesh, devices=jax.devices())
   model = pretraining.model_config(parts, vocab_size)
   return pretraining.build(parts, model, mesh, num_steps)
 
@@ -53,7 +45,7 @@ def losses(program):
   rng = np.random.default_rng(0)
   batch = {
     'tokens': rng.integers(0, 97, (16, 16), np.int32),
-    'weights': np.ones((16, 16), np.float32),
+    'lm_weights': np.ones((16, 16), np.float32),
   }
   with sharding.use(program.mesh):
     seed = step_lib.place_seed(3, program.mesh)

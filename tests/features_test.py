@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from gpt1_jax import errors
-from gpt1_jax.data import examples, features, own_task, tasks, tokenizer
+from gpt1_jax.corpus import tokenizer
+from gpt1_jax.tasks import examples, features, own_task, table
 
 
 class Numbers:
@@ -19,12 +20,12 @@ class Numbers:
 
 START, DELIMITER, EXTRACT = 10, 11, 12
 LABELLED = {'labels': ('a', 'b'), 'metrics': ('accuracy',)}
-CLASSIFICATION = tasks.resolve({'kind': 'classification', **LABELLED})
-ENTAILMENT = tasks.resolve({'kind': 'entailment', **LABELLED})
-SIMILARITY = tasks.resolve({'kind': 'similarity', **LABELLED})
-REGRESSION = tasks.resolve({'kind': 'similarity'})
-CHOICE = tasks.resolve({'kind': 'choice'})
-QUESTION = tasks.resolve({'kind': 'choice', 'texts': ('text', 'text_pair')})
+CLASSIFICATION = table.resolve({'kind': 'classification', **LABELLED})
+ENTAILMENT = table.resolve({'kind': 'entailment', **LABELLED})
+SIMILARITY = table.resolve({'kind': 'similarity', **LABELLED})
+REGRESSION = table.resolve({'kind': 'similarity'})
+CHOICE = table.resolve({'kind': 'choice'})
+QUESTION = table.resolve({'kind': 'choice', 'texts': ('text', 'text_pair')})
 
 
 def lay_out(task, n_ctx, *rows):
@@ -231,17 +232,17 @@ def test_a_batch_by_hand():
       [[START, 4, 5, 6, DELIMITER, EXTRACT, 0, 0]],
       [[0] * 8],
     ],
-    'weights': [[[0, 1, 1, 1, 1, 1, 0, 0]]] * 2 + [[[0] * 8]],
+    'lm_weights': [[[0, 1, 1, 1, 1, 1, 0, 0]]] * 2 + [[[0] * 8]],
     'extract': [[5], [5], [0]],
     'label': [1, 0, 0],
-    'weight': [1, 1, 0],
+    'example_weight': [1, 1, 0],
     'index': [0, 1, -1],
     'targets': [5, 5, 5],
   }
   assert {key: value.tolist() for key, value in batch.items()} == expected
   for key in ('tokens', 'extract', 'label', 'index'):
     assert batch[key].dtype == np.int32
-  for key in ('weights', 'weight', 'targets'):
+  for key in ('lm_weights', 'example_weight', 'targets'):
     assert batch[key].dtype == np.float32
 
 
@@ -284,8 +285,8 @@ def test_every_example_once_whatever_the_hosts(
     for key, value in batch.items():
       for i, share in enumerate(shares):
         np.testing.assert_array_equal(share[key], value[i::hosts])
-    real = batch['index'][batch['weight'] > 0]
-    assert (batch['index'][batch['weight'] == 0] == -1).all()
+    real = batch['index'][batch['example_weight'] > 0]
+    assert (batch['index'][batch['example_weight'] == 0] == -1).all()
     seen += real.tolist()
     width = batch['tokens'].shape[-1]
     shapes.add(batch['tokens'].shape)
@@ -311,7 +312,7 @@ def test_drop_last_leaves_out_what_fills_no_batch(hosts):
       assert batches.steps_per_epoch == 2
       for step in range(2):
         batch = batches.batch(2 * epoch + step)
-        assert batch['weight'].all()
+        assert batch['example_weight'].all()
         seen += batch['index'].tolist()
     assert len(set(seen)) == len(seen) == 16
     left_out.append(frozenset(range(22)) - frozenset(seen))
@@ -386,7 +387,7 @@ def test_impossible_batches_are_refused():
 
 
 def test_a_real_tokenizer_and_a_real_task(shared_data):
-  task = tasks.TASKS['rte']
+  task = table.TASKS['rte']
   rows = examples.read(task, shared_data / 'tasks' / 'glue', 'dev')
   bpe = tokenizer.train([row.texts[0].lower() for row in rows], merges=300)
   built = features.build(task, rows, bpe, 128)
@@ -418,13 +419,13 @@ class Words:
 
 def test_race_keeps_question_and_answer_of_long_articles(shared_data):
   path = shared_data / 'tasks' / 'archives' / 'race-all.zip'
-  rows = examples.read(tasks.TASKS['race'], path, 'train')
+  rows = examples.read(table.TASKS['race'], path, 'train')
   long = [
     examples.Example((row.texts[0] * 3, row.texts[1]), row.choices, row.label)
     for row in rows
   ]
   encoder = Words()
-  built = features.build(tasks.TASKS['race'], long, encoder, 512)
+  built = features.build(table.TASKS['race'], long, encoder, 512)
   assert built.num_cut == len(long) == 22
   assert built.labels.tolist() == [row.label for row in rows]
   start, delimiter, extract = 5000, 5001, 5002

@@ -15,12 +15,12 @@ import optax
 import pytest
 from flax import linen as nn
 
-from gpt1_jax.data import examples, features, tasks
 from gpt1_jax.errors import UserError
-from gpt1_jax.finetuning import transfer
 from gpt1_jax.model import gpt, heads
+from gpt1_jax.tasks import examples, features, initialization, table
 from gpt1_jax.train import losses, step as step_lib
-from tests import features_test, gpt_test, reference
+from tests import features_test, gpt_test
+from tests.support import reference
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 S, D, E = 10, 11, 12  # start, delimiter, extract
@@ -42,7 +42,7 @@ class Case:
     targets: of the LM, an example.
   """
 
-  task: tasks.Task
+  task: table.Task
   rows: list[examples.Example]
   tokens: list[list[list[int]]]
   label: list[float]
@@ -59,17 +59,17 @@ class Case:
     C = len(self.tokens[0])
     out = {
       'tokens': np.zeros((3, C, 8), np.int32),
-      'weights': np.zeros((3, C, 8), np.float32),
+      'lm_weights': np.zeros((3, C, 8), np.float32),
       'extract': np.zeros((3, C), np.int32),
       'label': np.array([*self.label, 0]),
-      'weight': np.array([1, 1, 0], np.float32),
+      'example_weight': np.array([1, 1, 0], np.float32),
       'index': np.array([0, 1, -1], np.int32),
       'targets': np.full(3, self.targets, np.float32),
     }
     for b, sequences in enumerate(self.tokens):
       for c, sequence in enumerate(sequences):
         out['tokens'][b, c, : len(sequence)] = sequence
-        out['weights'][b, c, 1 : len(sequence)] = 1
+        out['lm_weights'][b, c, 1 : len(sequence)] = 1
         out['extract'][b, c] = len(sequence) - 1
     value = np.float32 if self.task.regression else np.int32
     return {**out, 'label': out['label'].astype(value)}
@@ -78,7 +78,7 @@ class Case:
 def task(kind, **fields):
   if 'labels' in fields:
     fields['metrics'] = ('accuracy',)
-  return tasks.resolve({'kind': kind, **fields})
+  return table.resolve({'kind': kind, **fields})
 
 
 Row = examples.Example
@@ -164,7 +164,7 @@ def head_of(case, clf_pdrop=0.0):
   return heads.Head(case.kind, case.task.num_outputs, clf_pdrop)
 
 
-def loss_of(case, config, params, reduction, clf_pdrop=0.0, seed_2=None):
+def loss_of(case, config, params, reduction, clf_pdrop=0.0, dropout_key=None):
   """Mean loss and its parts, as fine-tuning computes them."""
   loss_fn = step_lib.finetune_loss(
     gpt.GPT(config), head_of(case, clf_pdrop), 0.5, reduction
@@ -172,8 +172,10 @@ def loss_of(case, config, params, reduction, clf_pdrop=0.0, seed_2=None):
 
   @jax.jit
   def mean_loss(params, batch):
-    rows_B = jnp.arange(3, dtype=jnp.uint32)
-    loss, _, sums = loss_fn(params, batch, seed_2, rows_B, mean=True)
+    example_ids_B = jnp.arange(3, dtype=jnp.uint32)
+    loss, _, sums = loss_fn(
+      params, batch, dropout_key, example_ids_B, mean=True
+    )
     return loss, sums['task_loss'], sums['lm_loss']
 
   return [float(x) for x in mean_loss(params, built(case))]
@@ -218,7 +220,7 @@ def random_params(case, config):
 @pytest.mark.parametrize('preset', ['paper', 'openai'])
 def test_loss_equals_numpy(case, preset):
   """Of a random network, batches by hand, in float64; every dropout site."""
-  seed_2 = gpt_test.SEED
+  dropout_key = gpt_test.SEED
   config, reduction = CONFIG, 'tokens'
   if preset == 'openai':
     reduction = 'sequences'
@@ -226,7 +228,7 @@ def test_loss_equals_numpy(case, preset):
       CONFIG, embedding_dropout='matrix', softmax_rows='all'
     )
   params = random_params(case, config)
-  loss, _, _ = loss_of(case, config, params, reduction, 0.1, seed_2)
+  loss, _, _ = loss_of(case, config, params, reduction, 0.1, dropout_key)
   expected = reference.finetune_loss(
     reference.float64(jax.device_get(params)),
     case.batch(),
@@ -235,7 +237,7 @@ def test_loss_equals_numpy(case, preset):
     reduction,
     config.embedding_dropout,
     config.softmax_rows,
-    gpt_test.masks(config, seed_2, 0.1),
+    gpt_test.masks(config, dropout_key, 0.1),
   )
   assert loss == pytest.approx(expected, rel=1e-6)
 
@@ -309,7 +311,7 @@ def test_specials_and_head_start_fresh():
   def start(seed):
     state = jax.jit(
       lambda: nn.unbox(
-        transfer.new_state(
+        initialization.new_state(
           gpt.GPT(config),
           heads.Head('choice', 1, 0.1),
           optax.sgd(0.1),
@@ -318,7 +320,7 @@ def test_specials_and_head_start_fresh():
       )
     )()
     return jax.device_get(
-      transfer.transfer({'gpt': pretrained}, state.params, 2)
+      initialization.transfer({'gpt': pretrained}, state.params, 2)
     )
 
   params, other = start(0), start(1)
@@ -353,4 +355,4 @@ def test_impossible_heads_are_named(change, word):
     'regression': 'scalar',
   }
   with pytest.raises(UserError, match=word):
-    transfer.HeadSettings(**{**good, **change})
+    initialization.HeadSettings(**{**good, **change})

@@ -37,21 +37,21 @@ def plain(qkv_CBTHK, rate, rows=ROWS):
     *qkv_CBTHK,
     seen=jnp.tril(jnp.ones((T, T), bool)),
     rate=rate,
-    seed_2=SEED,
+    dropout_key=SEED,
     site=SITE,
-    rows_B=rows,
+    example_ids_B=rows,
   )
 
 
-def kernel(qkv_CBTHK, rate, rows=ROWS, seed_2=SEED):
+def kernel(qkv_CBTHK, rate, rows=ROWS, dropout_key=SEED):
   _, B, T, H, K = qkv_CBTHK.shape
   out_BTN = attention.attend_flash(
     qkv_CBTHK.reshape(3, B, T, H * K),
     H,
     rate=rate,
-    seed_2=seed_2,
+    dropout_key=dropout_key,
     site=SITE,
-    rows_B=rows,
+    example_ids_B=rows,
   )
   return out_BTN.reshape(B, T, H, K)
 
@@ -137,7 +137,7 @@ def test_rate_and_independence():
 
 def test_nothing_is_dropped_without_a_seed():
   qkv, _ = draw((3, 2, 128, 2, 64))
-  off = kernel(qkv, 0.5, seed_2=None)
+  off = kernel(qkv, 0.5, dropout_key=None)
   np.testing.assert_array_equal(off, kernel(qkv, 0.0))
 
 
@@ -169,7 +169,7 @@ MODEL = dataclasses.replace(
 def loss_and_gradient(config, params, tokens):
   def loss(params):
     h_BTD, embed_VD = gpt.GPT(config).apply(
-      {'params': params}, tokens, seed_2=SEED
+      {'params': params}, tokens, dropout_key=SEED
     )
     return losses.lm_loss(h_BTD, embed_VD, tokens, jnp.ones(tokens.shape))
 
@@ -192,7 +192,7 @@ def test_initialisation_is_the_same():
   tokens = jnp.zeros((1, 128), jnp.int32)
   config = dataclasses.replace(MODEL, attention='flash')
   a, b = (
-    nn.unbox(gpt.GPT(c).init(jax.random.key(0), tokens, seed_2=None))
+    nn.unbox(gpt.GPT(c).init(jax.random.key(0), tokens, dropout_key=None))
     for c in (MODEL, config)
   )
   jax.tree.map(np.testing.assert_array_equal, a, b)
@@ -234,13 +234,15 @@ def test_why_plain_is_said_once(caplog):
   attention._say.cache_clear()
   with caplog.at_level('INFO', logger='absl'):
     for _ in range(2):
-      gpt.GPT(gpt_test.SMALL).apply({'params': params}, tokens, seed_2=None)
+      gpt.GPT(gpt_test.SMALL).apply(
+        {'params': params}, tokens, dropout_key=None
+      )
   said = [r for r in caplog.records if 'the kernel is for TPUs' in r.message]
   assert len(said) == 1
 
 
 @pytest.mark.parametrize(
-  ('path', 'dtype', 'seed_2', 'taken'),
+  ('path', 'dtype', 'dropout_key', 'taken'),
   [
     ('auto', 'bfloat16', None, True),
     ('auto', 'bfloat16', SEED, False),  # it has dropout, but not our masks
@@ -249,7 +251,7 @@ def test_why_plain_is_said_once(caplog):
   ],
 )
 def test_a_gpu_takes_cudnn_where_nothing_is_dropped(
-  path, dtype, seed_2, taken, monkeypatch
+  path, dtype, dropout_key, taken, monkeypatch
 ):
   """XLA's implementation of the same call stands in for cuDNN's: no GPU."""
   config = dataclasses.replace(gpt_test.SMALL, attention=path, dtype=dtype)
@@ -257,7 +259,9 @@ def test_a_gpu_takes_cudnn_where_nothing_is_dropped(
   params = gpt_test.random_params(config)
 
   def states():
-    out, _ = gpt.GPT(config).apply({'params': params}, tokens, seed_2=seed_2)
+    out, _ = gpt.GPT(config).apply(
+      {'params': params}, tokens, dropout_key=dropout_key
+    )
     return out.astype(jnp.float32)
 
   expected, asked = states(), []

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import pytest
 
 from configs import pretrain as config_file
+from gpt1_jax.compiler import compiled, hlo, hlo_cost
 from gpt1_jax.model import dropout, flash
-from gpt1_jax.train import chips, compiled, hlo, hlo_cost, sharding
-from tests import aot_test, aot_tpu_test
+from gpt1_jax.train import chips, sharding
+from tests import aot_tpu_test, compiled_test
 
 pytestmark = [
   pytest.mark.tpu,
@@ -145,7 +146,7 @@ def test_the_step_of_the_paper():
   c = program.model.config
   attention = 12 * c.n_layer * c.n_ctx * c.n_embd * 16 * c.n_ctx
   text = hlo.Program(built.as_text())
-  assert aot_test.products(text) == figures.model_flops - attention
+  assert compiled_test.products(text) == figures.model_flops - attention
 
 
 def test_64_sequences_a_chip_fit():

@@ -13,7 +13,7 @@ from flax import linen as nn
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import dropout, gpt, layers
 from gpt1_jax.train import losses
-from tests import reference
+from tests.support import reference
 
 SMALL = gpt.GPTConfig(
   kind='gpt',
@@ -45,7 +45,7 @@ def make(config):
   tokens = jax.random.randint(
     jax.random.key(1), (3, config.n_ctx), 0, config.vocab_size
   )
-  init = jax.jit(functools.partial(model.init, seed_2=None))
+  init = jax.jit(functools.partial(model.init, dropout_key=None))
   params = nn.unbox(init(jax.random.key(0), tokens))
   return model, params, tokens
 
@@ -64,8 +64,8 @@ def random_params(config, seed=0):
   return jax.tree_util.tree_map_with_path(draw, make(config)[1]['params'])
 
 
-def loss(model, params, tokens, seed_2=SEED):
-  h_BTD, embed_VD = model.apply(params, tokens, seed_2=seed_2)
+def loss(model, params, tokens, dropout_key=SEED):
+  h_BTD, embed_VD = model.apply(params, tokens, dropout_key=dropout_key)
   return losses.lm_loss(h_BTD, embed_VD, tokens, jnp.ones(tokens.shape))
 
 
@@ -75,7 +75,7 @@ def test_parameters_of_the_released_shapes():
   )
   shapes = jax.eval_shape(
     lambda: gpt.GPT(config).init(
-      jax.random.key(0), jnp.zeros((1, 8), jnp.int32), seed_2=None
+      jax.random.key(0), jnp.zeros((1, 8), jnp.int32), dropout_key=None
     )
   )
   count = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
@@ -83,8 +83,8 @@ def test_parameters_of_the_released_shapes():
   assert gpt.flops_per_token(config) == 752_753_664
 
 
-@pytest.mark.parametrize('seed_2', [None, SEED], ids=['still', 'dropping'])
-def test_no_position_sees_a_later_one(seed_2):
+@pytest.mark.parametrize('dropout_key', [None, SEED], ids=['still', 'dropping'])
+def test_no_position_sees_a_later_one(dropout_key):
   """By gradients: each state by the embedding at each position."""
   params, tokens = random_params(SMALL), make(SMALL)[2]
   weights = jnp.arange(1.0, SMALL.n_embd + 1)
@@ -92,7 +92,7 @@ def test_no_position_sees_a_later_one(seed_2):
   def states(positions_TD):
     changed = {**params, 'positions_embed': positions_TD}
     out, _ = gpt.GPT(SMALL).apply(
-      {'params': changed}, tokens[:1], seed_2=seed_2
+      {'params': changed}, tokens[:1], dropout_key=dropout_key
     )
     return out[0] @ weights
 
@@ -103,7 +103,7 @@ def test_no_position_sees_a_later_one(seed_2):
 
 def test_the_softmax_is_tied_to_the_embedding():
   model, params, tokens = make(SMALL)
-  h_BTD, embed_VD = model.apply(params, tokens, seed_2=None)
+  h_BTD, embed_VD = model.apply(params, tokens, dropout_key=None)
   np.testing.assert_array_equal(embed_VD, params['params']['tokens_embed'])
   expected = np.einsum('btd,vd->btv', h_BTD, embed_VD)
   np.testing.assert_allclose(
@@ -111,7 +111,7 @@ def test_the_softmax_is_tied_to_the_embedding():
   )
 
 
-def masks(config, seed_2, clf_pdrop=0.0):
+def masks(config, dropout_key, clf_pdrop=0.0):
   """`drop` of tests/reference.py with the package's masks."""
   sites = {
     'embedding': (config.embd_pdrop, dropout.EMBEDDING),
@@ -127,7 +127,7 @@ def masks(config, seed_2, clf_pdrop=0.0):
     number = dropout.site_id(layers.get(site, layer), number)
     rows = jnp.arange(len(x), dtype=jnp.uint32)
     return x * np.asarray(
-      dropout.dropout(jnp.ones(x.shape), rate, seed_2, number, rows)
+      dropout.dropout(jnp.ones(x.shape), rate, dropout_key, number, rows)
     )
 
   return drop
@@ -135,8 +135,8 @@ def masks(config, seed_2, clf_pdrop=0.0):
 
 @pytest.mark.parametrize('embedding_dropout', gpt.EMBEDDING_DROPOUT)
 @pytest.mark.parametrize('softmax_rows', gpt.SOFTMAX_ROWS)
-@pytest.mark.parametrize('seed_2', [None, SEED], ids=['still', 'dropping'])
-def test_the_equations_in_numpy(embedding_dropout, softmax_rows, seed_2):
+@pytest.mark.parametrize('dropout_key', [None, SEED], ids=['still', 'dropping'])
+def test_the_equations_in_numpy(embedding_dropout, softmax_rows, dropout_key):
   """Logits and loss, with every site of dropout where it belongs.
 
   In 'matrix' the look-up and the logits see one dropped matrix.
@@ -151,14 +151,16 @@ def test_the_equations_in_numpy(embedding_dropout, softmax_rows, seed_2):
   )
   params, tokens = random_params(config), make(config)[2]
   params = jax.tree.map(lambda x: x + 0.05, params)  # biases, too
-  forward = jax.jit(functools.partial(gpt.GPT(config).apply, seed_2=seed_2))
+  forward = jax.jit(
+    functools.partial(gpt.GPT(config).apply, dropout_key=dropout_key)
+  )
   h_BTD, embed_VD = forward({'params': params}, tokens)
   h, rows = reference.forward(
     reference.float64(jax.device_get(params)),
     np.asarray(tokens),
     embedding_dropout,
     softmax_rows,
-    reference.keep if seed_2 is None else masks(config, seed_2),
+    reference.keep if dropout_key is None else masks(config, dropout_key),
   )
   assert rows.shape == (101 + 16 * (softmax_rows == 'all'), 64)
   np.testing.assert_allclose(embed_VD, rows, rtol=2e-7)
@@ -271,8 +273,8 @@ def test_bfloat16_stays_near_float32():
   """
   params, tokens = random_params(SMALL), make(SMALL)[2]
   other = dataclasses.replace(SMALL, dtype='bfloat16')
-  a, _ = gpt.GPT(SMALL).apply({'params': params}, tokens, seed_2=SEED)
-  b, _ = gpt.GPT(other).apply({'params': params}, tokens, seed_2=SEED)
+  a, _ = gpt.GPT(SMALL).apply({'params': params}, tokens, dropout_key=SEED)
+  b, _ = gpt.GPT(other).apply({'params': params}, tokens, dropout_key=SEED)
   assert b.dtype == jnp.bfloat16
   error = jnp.linalg.norm(a - b.astype(jnp.float32)) / jnp.linalg.norm(a)
   assert float(error) <= 0.01

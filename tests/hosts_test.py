@@ -18,10 +18,16 @@ import jax
 import numpy as np
 import pytest
 
-from gpt1_jax import hosts
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
-from gpt1_jax.train import checkpoint, pretraining, run, sharding, telemetry
+from gpt1_jax.train import (
+  checkpoint,
+  hosts,
+  pretraining,
+  run,
+  sharding,
+  telemetry,
+)
 from tests import QUICKLY_COMPILED
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -262,7 +268,7 @@ READS = """
 import json, sys
 from absl import app
 from gpt1_jax import hosts
-from gpt1_jax.data import windows
+from gpt1_jax.corpus import windows
 from gpt1_jax.train import sharding
 import jax, numpy as np
 from jax.experimental import multihost_utils
@@ -286,7 +292,7 @@ def main(argv):
         batch = sharding.put_batch(split.batch(step), mesh)
         batch = jax.tree.map(
           lambda x: multihost_utils.process_allgather(x, tiled=True), batch)
-        targets += batch['tokens'][batch['weights'] > 0].tolist()
+        targets += batch['tokens'][batch['lm_weights'] > 0].tolist()
       found['x'.join(map(str, sizes))] = {
         'rows': rows, 'read': sorted(start for start, _ in read),
         'steps': split.steps_per_epoch, 'targets': targets}
@@ -297,7 +303,7 @@ app.run(main)
 
 @pytest.mark.slow
 def test_each_host_reads_its_rows_and_all_are_counted_once(data):
-  from gpt1_jax.data import shards
+  from gpt1_jax.corpus import shards
 
   output = cluster(2, 2, '-c', READS, data)
   found = {}

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from gpt1_jax.model import gpt, layouts
+from gpt1_jax.interop import layouts
+from gpt1_jax.model import gpt
 
 L, D, H, T, V = 3, 12, 4, 5, 7
 K = D // H
@@ -44,7 +45,7 @@ def test_the_tree_is_the_models(named):
   )  # fmt: skip
   tokens = np.zeros((1, T), np.int32)
   fresh = jax.eval_shape(
-    lambda: gpt.GPT(config).init(jax.random.key(0), tokens, seed_2=None)
+    lambda: gpt.GPT(config).init(jax.random.key(0), tokens, dropout_key=None)
   )
   tree = layouts.from_named(named, n_head=H)
   shapes = jax.tree.map(lambda x: x.shape, tree)

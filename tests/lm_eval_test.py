@@ -15,8 +15,8 @@ import warnings
 import numpy as np
 import pytest
 
-from gpt1_jax.data import text, tokenizer as tokenizer_lib
-from gpt1_jax.zero_shot import suite
+from gpt1_jax.corpus import text, tokenizer as tokenizer_lib
+from gpt1_jax.tasks.zero_shot import evaluation
 from tests import convert_peers_test
 
 pytestmark = [
@@ -98,7 +98,7 @@ def test_log_likelihoods(shared_data, sentences, tmp_path):
 
 def zero_shot(workdir, tasks_path) -> list[list[float]]:
   """What `evaluate --suite=zero_shot` compared for each sentence of dev."""
-  suite.evaluate(str(workdir), str(tasks_path), ['sst2'], [None], 8)
-  (answers,) = (workdir / suite.ANSWERS).glob('sst2-*.tsv')
+  evaluation.evaluate(str(workdir), str(tasks_path), ['sst2'], [None], 8)
+  (answers,) = (workdir / evaluation.ANSWERS).glob('sst2-*.tsv')
   rows = [line.split('\t') for line in answers.read_text().splitlines()[1:]]
   return [[float(x) for x in row[-1].split()] for row in rows]

@@ -45,8 +45,8 @@ def test_weights_of_both_reductions():
     [[1, 1, 1, 1], [1, 1, 1, 1]],
   ]
   batch = {
-    'weights': jnp.array(targets),
-    'weight': jnp.array([1.0, 1, 0]),
+    'lm_weights': jnp.array(targets),
+    'example_weight': jnp.array([1.0, 1, 0]),
     'targets': jnp.full(3, 3.0),
   }
   third = 2 / 6  # two examples, six targets

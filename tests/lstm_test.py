@@ -13,7 +13,8 @@ from flax import linen as nn
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import dropout, gpt, lstm, models
 from gpt1_jax.train import losses, optim, sharding, step as step_lib
-from tests import gpt_test, reference, step_test
+from tests import gpt_test, step_test
+from tests.support import reference
 
 SMALL = lstm.LSTMConfig(
   kind='lstm',
@@ -33,7 +34,7 @@ TOKENS = step_test.BATCH['tokens'][:3]
 @functools.cache
 def random_params():
   """Weights at which no gate is near open, shut or halfway; biases too."""
-  fresh = lstm.LSTM(SMALL).init(jax.random.key(0), TOKENS, seed_2=None)
+  fresh = lstm.LSTM(SMALL).init(jax.random.key(0), TOKENS, dropout_key=None)
   rng = np.random.default_rng(0)
   return jax.tree.map(
     lambda x: jnp.asarray(rng.normal(size=x.shape) * 0.3, jnp.float32),
@@ -79,16 +80,16 @@ def masks(site, x):
   return x * np.asarray(dropout.dropout(ones, rate, SEED, number, rows))
 
 
-@pytest.mark.parametrize('seed_2', [None, SEED], ids=['still', 'dropping'])
-def test_the_equations_in_numpy(seed_2):
+@pytest.mark.parametrize('dropout_key', [None, SEED], ids=['still', 'dropping'])
+def test_the_equations_in_numpy(dropout_key):
   params = random_params()
   h_BTD, embed_VD = jax.jit(
-    functools.partial(lstm.LSTM(SMALL).apply, seed_2=seed_2)
+    functools.partial(lstm.LSTM(SMALL).apply, dropout_key=dropout_key)
   )({'params': params}, TOKENS)
   expected = numpy_lstm(
     reference.float64(jax.device_get(params)),
     TOKENS,
-    (lambda _, x: x) if seed_2 is None else masks,
+    (lambda _, x: x) if dropout_key is None else masks,
   )
   np.testing.assert_allclose(h_BTD, expected, rtol=0, atol=1e-5)
   np.testing.assert_array_equal(embed_VD, params['tokens_embed'])
@@ -100,15 +101,17 @@ def test_the_equations_in_numpy(seed_2):
   )
 
 
-@pytest.mark.parametrize('seed_2', [None, SEED], ids=['still', 'dropping'])
-def test_no_position_sees_a_later_one(seed_2):
+@pytest.mark.parametrize('dropout_key', [None, SEED], ids=['still', 'dropping'])
+def test_no_position_sees_a_later_one(dropout_key):
   """By gradients: every token is another row, so rows tell positions."""
   tokens = np.arange(16)[None] + 7
   weights = jnp.arange(1.0, SMALL.n_embd + 1)
 
   def states(embed_VD):
     params = {**random_params(), 'tokens_embed': embed_VD}
-    out, _ = lstm.LSTM(SMALL).apply({'params': params}, tokens, seed_2=seed_2)
+    out, _ = lstm.LSTM(SMALL).apply(
+      {'params': params}, tokens, dropout_key=dropout_key
+    )
     return out[0] @ weights
 
   jacobian_TVD = jax.jit(jax.jacrev(states))(random_params()['tokens_embed'])
@@ -122,7 +125,7 @@ def test_parameters_and_operations_of_the_paper():
     SMALL, units=2048, n_embd=768, n_ctx=512, vocab_size=40478
   )
   shapes = jax.eval_shape(
-    lambda: lstm.LSTM(config).init(jax.random.key(0), TOKENS, seed_2=None)
+    lambda: lstm.LSTM(config).init(jax.random.key(0), TOKENS, dropout_key=None)
   )
   count = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
   assert count == models.num_parameters(config) == 55_737_600
@@ -134,8 +137,8 @@ def test_bfloat16_stays_near_float32():
   """States within 1% in norm: a rounding to bfloat16 costs up to 0.4%."""
   params = random_params()
   other = dataclasses.replace(SMALL, dtype='bfloat16')
-  a, _ = lstm.LSTM(SMALL).apply({'params': params}, TOKENS, seed_2=SEED)
-  b, _ = lstm.LSTM(other).apply({'params': params}, TOKENS, seed_2=SEED)
+  a, _ = lstm.LSTM(SMALL).apply({'params': params}, TOKENS, dropout_key=SEED)
+  b, _ = lstm.LSTM(other).apply({'params': params}, TOKENS, dropout_key=SEED)
   assert (a.dtype, b.dtype) == (jnp.float32, jnp.bfloat16)
   error = jnp.linalg.norm(a - b.astype(jnp.float32)) / jnp.linalg.norm(a)
   assert float(error) <= 0.01
@@ -235,9 +238,9 @@ def test_kinds_are_two(values, what):
 
 def test_loss_starts_at_the_logarithm_of_the_vocabulary():
   config = dataclasses.replace(SMALL, vocab_size=2000)
-  params = lstm.LSTM(config).init(jax.random.key(0), TOKENS, seed_2=None)
+  params = lstm.LSTM(config).init(jax.random.key(0), TOKENS, dropout_key=None)
   h_BTD, embed_VD = lstm.LSTM(config).apply(
-    nn.unbox(params), TOKENS, seed_2=None
+    nn.unbox(params), TOKENS, dropout_key=None
   )
   loss = losses.lm_loss(h_BTD, embed_VD, TOKENS, jnp.ones(TOKENS.shape))
   assert abs(float(loss) / (3 * 15) - math.log(2000)) < 0.1
@@ -257,7 +260,7 @@ def test_losses_take_either_model():
   )
   rows = np.asarray(random_params()['tokens_embed'], np.float64)
   nll = reference.lm_nll(h_BTD, rows, step_test.BATCH['tokens'])
-  weights = step_test.BATCH['weights']
+  weights = step_test.BATCH['lm_weights']
   assert float(weight) == weights[:, 1:].sum()
   expected = (nll * weights[:, 1:]).sum()
   assert float(loss) == pytest.approx(expected, rel=1e-6)

@@ -12,7 +12,8 @@ from flax import linen as nn
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt
 from gpt1_jax.train import optim, step as step_lib
-from tests import gpt_test, reference
+from tests import gpt_test
+from tests.support import reference
 
 BASE = {
   'schedule': 'cosine',
@@ -98,7 +99,7 @@ def test_twenty_updates_equal_numpy(variant, schedule):
   params = reference.flat(reference.float64(jax.device_get(params)))
   m = {name: np.zeros_like(x) for name, x in params.items()}
   v = dict(m)
-  batch = {'tokens': tokens, 'weights': jnp.ones((4, 16))}
+  batch = {'tokens': tokens, 'lm_weights': jnp.ones((4, 16))}
   clipped = 0
   for t in range(20):
     before = jax.device_get(state.params)

@@ -7,7 +7,8 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from gpt1_jax.reporting import page, paper, plots, runs as runs_lib, sections
-from tests import pipeline_test, run_folders
+from tests import pipeline_test
+from tests.support import run_folders
 
 
 class Reader(html.parser.HTMLParser):

@@ -5,8 +5,9 @@ import statistics
 
 import pytest
 
-from gpt1_jax.data import tasks, zero_shot
 from gpt1_jax.reporting import paper
+from gpt1_jax.tasks import table
+from gpt1_jax.tasks.zero_shot import candidates
 
 # Column, GPT-1, best before; in the order of the paper's columns.
 TABLES = {
@@ -50,18 +51,18 @@ def test_averages_are_of_the_columns():
 
 def test_metrics_are_those_that_tasks_are_scored_by():
   for column in (*paper.TABLE_2, *paper.TABLE_3, *paper.TABLE_4):
-    assert tasks.TASKS[column.task].metrics[0] == column.metric
+    assert table.TASKS[column.task].metrics[0] == column.metric
     dev = f'dev{column.part}'
-    assert dev in tasks.TASKS[column.task].dev_splits
+    assert dev in table.TASKS[column.task].dev_splits
   named = {c.task for t in TABLES for c in t}
-  assert named == set(tasks.TWELVE)
+  assert named == set(table.TWELVE)
 
 
 def test_zero_shot_is_held_against_the_same_scores():
   for column in (*paper.TABLE_3, *paper.TABLE_4):
     name = column.instead or column.task
-    if name in zero_shot.TASKS:
-      task = zero_shot.TASKS[name]
+    if name in candidates.TASKS:
+      task = candidates.TASKS[name]
       assert (task.metric, task.reference) == (
         column.metric,
         pytest.approx(column.earlier / 100),

@@ -17,8 +17,9 @@ import pytest
 
 from gpt1_jax.model import gpt, heads
 from gpt1_jax.train import step as step_lib
-from tests import gpt_test, peers
+from tests import gpt_test
 from tests.goldens import make
+from tests.support import peers
 
 NEEDED = "needs the peers extra: pip install -e '.[test,peers]'"
 FULL = {'n_layer': 12, 'n_head': 12, 'n_embd': 768, 'n_positions': 512}
@@ -98,12 +99,12 @@ def test_lm_head_model(run):
   model, params, arrays = ours(run)
   params = {'gpt': params['gpt']}
   batch = {'tokens': jnp.asarray(arrays['lm/tokens'])}
-  batch['weights'] = jnp.ones(batch['tokens'].shape)
+  batch['lm_weights'] = jnp.ones(batch['tokens'].shape)
 
   @jax.jit
   def logits(params):
     return gpt.logits(
-      *model.apply({'params': params['gpt']}, batch['tokens'], seed_2=None)
+      *model.apply({'params': params['gpt']}, batch['tokens'], dropout_key=None)
     )
 
   @jax.jit
@@ -127,18 +128,22 @@ def test_double_heads_model(run):
   head = heads.Head('choice', 1, 0.0)
   batch = {
     name: jnp.asarray(arrays[f'choice/{name}'])
-    for name in ('tokens', 'weights', 'extract', 'label')
+    for name in ('tokens', 'lm_weights', 'extract', 'label')
   }
   B = len(batch['label'])
-  targets = batch['weights'][..., 1:].sum() / B
-  batch = {**batch, 'weight': jnp.ones(B), 'targets': jnp.full(B, targets)}
+  targets = batch['lm_weights'][..., 1:].sum() / B
+  batch = {
+    **batch,
+    'example_weight': jnp.ones(B),
+    'targets': jnp.full(B, targets),
+  }
   loss_fn = step_lib.finetune_loss(model, head, 0.5, 'tokens')
 
   @jax.jit
   @functools.partial(jax.value_and_grad, has_aux=True)
   def mean_loss(params):
-    rows_B = jnp.arange(B, dtype=jnp.uint32)
-    loss, weight, sums = loss_fn(params, batch, None, rows_B)
+    example_ids_B = jnp.arange(B, dtype=jnp.uint32)
+    loss, weight, sums = loss_fn(params, batch, None, example_ids_B)
     return loss / weight, sums
 
   (loss, sums), grads = mean_loss(params)

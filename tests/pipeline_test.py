@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from gpt1_jax.data import shards, tokenizer as tokenizer_lib, windows
+from gpt1_jax.corpus import shards, tokenizer as tokenizer_lib, windows
 from gpt1_jax.train import checkpoint, telemetry
 from tests import QUICKLY_COMPILED
 
@@ -108,7 +108,7 @@ def test_shards_are_what_the_tokenizer_makes(data):
 
 
 def _joined(text):
-  from gpt1_jax.data import text as text_lib
+  from gpt1_jax.corpus import text as text_lib
 
   return text_lib.paragraphs(text)
 
@@ -204,7 +204,7 @@ def test_evaluation_counts_every_token_once(data, cross):
   targets = []
   for step in range(split.steps_per_epoch):
     batch = split.batch(step)
-    targets += list(batch['tokens'][batch['weights'] > 0])
+    targets += list(batch['tokens'][batch['lm_weights'] > 0])
   stream = tokens.read(0, tokens.num_tokens)
   starts = [0]
   if not cross:

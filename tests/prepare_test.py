@@ -17,7 +17,14 @@ import numpy as np
 import pytest
 
 from gpt1_jax import prepare, unfinished
-from gpt1_jax.data import corpus, shards, stages, steps, text, tokenizer
+from gpt1_jax.corpus import (
+  documents,
+  local_engine,
+  pipeline,
+  shards,
+  text,
+  tokenizer,
+)
 from gpt1_jax.errors import UserError
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -163,7 +170,7 @@ def test_split_is_a_function_of_the_hash():
   def held_out(fraction):
     rows = [{'sha256': h, 'source': 'x'} for h in hashes]
     for row in rows:
-      steps.SplitRule(fraction, ()).place(row, is_copy=False)
+      pipeline.SplitRule(fraction, ()).place(row, is_copy=False)
     return {r['sha256'] for r in rows if r['split'] == 'validation'}
 
   for fraction in (0.01, 0.05, 0.5):
@@ -313,9 +320,9 @@ def test_what_python_carries_is_measured(monkeypatch):
   from pydoc_data import topics
 
   monkeypatch.setattr(topics, 'topics', {'a': 'four', 'b': 'five words'})
-  found = corpus.measure(['builtin:python-reference', 'tfds:x:train'])
+  found = documents.measure(['builtin:python-reference', 'tfds:x:train'])
   assert found == {'files': 1, 'bytes': 14}
-  assert corpus.total_bytes(['builtin:python-reference']) == 14
+  assert documents.total_bytes(['builtin:python-reference']) == 14
 
 
 def test_documents_are_held_out_by_name(books, tmp_path):
@@ -469,7 +476,7 @@ def _die(job: int) -> int:
 
 def test_a_killed_worker_is_reported():
   with (
-    stages.Workers(1) as workers,
+    local_engine.Workers(1) as workers,
     pytest.raises(UserError, match='a worker process was killed'),
   ):
     list(workers.map(_die, range(9)))
@@ -483,7 +490,7 @@ def test_work_is_taken_up_only_as_results_are():
       taken.append(i)
       yield i
 
-  with stages.Workers(2) as workers:
+  with local_engine.Workers(2) as workers:
     for i, result in enumerate(workers.map(abs, items())):
       assert result == i
       assert len(taken) <= i + 3 * 2

@@ -5,7 +5,6 @@ import json
 
 import pytest
 
-from gpt1_jax.data import tasks
 from gpt1_jax.errors import UserError
 from gpt1_jax.reporting import (
   cells,
@@ -15,7 +14,8 @@ from gpt1_jax.reporting import (
   sections,
   tables,
 )
-from tests import run_folders
+from gpt1_jax.tasks import table
+from tests.support import run_folders
 
 
 def found(*folders):
@@ -214,27 +214,27 @@ def test_splits_and_parts(tmp_path):
 
 def test_averages_stand_only_where_all_eight_are(tmp_path):
   for number, task in enumerate(paper.TABLE_5_TASKS):
-    metric = tasks.TASKS[task].metrics[0]
+    metric = table.TASKS[task].metrics[0]
     each = [{'dev': {metric: x / 100}} for x in (number, number + 10, 90)]
     if task == 'mnli':
       for one in each:
         one['dev_mismatched'] = {metric: one['dev'][metric] + 0.02}
     run_folders.seeds(tmp_path / task, task, each, start='x')
   runs = found(tmp_path)
-  table = tables.ablations(runs)
-  assert [row[:2] for row in table.rows] == [
+  shown = tables.ablations(runs)
+  assert [row[:2] for row in shown.rows] == [
     [model, of] for model in paper.TABLE_5 for of in ('paper', 'ours')
   ]
-  ours = table.rows[1]
+  ours = shown.rows[1]
   assert ours[3] == '10.0 [0.0, 90.0]'
   assert ours[8] == '16.0 [6.0, 91.0]'  # MNLI: the mean of both, then medians
   assert ours[2] == f'{(sum(range(10, 18)) + 1) / 8:.1f}' == '13.6'
   assert rows(tables.scores('', paper.TABLE_4, runs, {}), 'ours')['GLUE'] == [
     '13.6'
   ]
-  assert set(table.rows[3][2:]) == {'not run'}
+  assert set(shown.rows[3][2:]) == {'not run'}
   for row, (average, scores) in zip(
-    table.rows[::2], paper.TABLE_5.values(), strict=True
+    shown.rows[::2], paper.TABLE_5.values(), strict=True
   ):
     assert row[2:] == [f'{x:.1f}' for x in (average, *scores)]
   some = [run for run in runs if run.task != 'qqp']

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gpt1_jax import errors
-from gpt1_jax.data import archives, rows
+from gpt1_jax.tasks.readers import archives, rows
 
 
 def read(tmp_path, data, needed=('a', 'b'), columns=(), name='t.tsv'):

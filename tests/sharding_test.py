@@ -167,7 +167,7 @@ def test_constraints_reach_the_compiler():
 
   def forward(params):
     tokens = jnp.zeros((8, 16), jnp.int32)
-    return model.apply({'params': params}, tokens, seed_2=None)[0]
+    return model.apply({'params': params}, tokens, dropout_key=None)[0]
 
   with sharding.use(mesh):
     text = jax.jit(forward).lower(state.params['gpt']).as_text()

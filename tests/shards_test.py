@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from gpt1_jax.data import shards
+from gpt1_jax.corpus import shards
 from gpt1_jax.errors import UserError
 
 _DOCUMENTS = (5, 1, 12, 0, 30, 7)

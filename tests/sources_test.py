@@ -17,7 +17,8 @@ import pytest
 import sklearn.model_selection
 
 from gpt1_jax import errors
-from gpt1_jax.data import examples, rows, sources, tasks, tfds_rows
+from gpt1_jax.tasks import examples, table
+from gpt1_jax.tasks.readers import rows, sources, tfds_rows
 
 # Task: rows of train, dev and test in all the archives of one folder.
 COUNTS = {
@@ -45,14 +46,14 @@ def archives(shared_data):
 
 @pytest.mark.parametrize('name', COUNTS)
 def test_found_in_a_folder_of_archives(archives, name):
-  task = tasks.TASKS[name]
+  task = table.TASKS[name]
   for split, count in zip(('train', 'dev', 'test'), COUNTS[name], strict=True):
     assert sources.has(task, archives, split)
     assert len(examples.read(task, archives, split)) == count
 
 
 def test_mnli_has_two_dev_sets_two_test_sets_and_ax(archives):
-  task = tasks.TASKS['mnli']
+  task = table.TASKS['mnli']
   for split in ('dev_mismatched', 'test_mismatched', 'test_ax'):
     assert sources.has(task, archives, split)
   found = examples.read(task, archives / 'glue-ax.zip', 'test_ax')
@@ -62,13 +63,13 @@ def test_mnli_has_two_dev_sets_two_test_sets_and_ax(archives):
 
 
 def test_race_is_flattened_to_questions(archives, tmp_path):
-  whole = examples.read(tasks.TASKS['race'], archives / 'race-all.zip', 'dev')
+  whole = examples.read(table.TASKS['race'], archives / 'race-all.zip', 'dev')
   parts = []
   for level in ('middle', 'high'):
     path = archives / f'race-{level}.zip'
-    half = examples.read(tasks.TASKS[f'race_{level}'], path, 'dev')
+    half = examples.read(table.TASKS[f'race_{level}'], path, 'dev')
     with_all = examples.read(
-      tasks.TASKS['race'], archives / 'race-all.zip', f'dev_{level}'
+      table.TASKS['race'], archives / 'race-all.zip', f'dev_{level}'
     )
     assert half == with_all
     parts += half
@@ -83,13 +84,13 @@ def test_race_is_flattened_to_questions(archives, tmp_path):
   with tarfile.open(tmp_path / 'RACE.tar.gz', 'w:gz') as tar:
     tar.add(tmp_path / 'dummy_data' / 'RACE', 'RACE')
   for path in ('dummy_data', 'dummy_data/RACE', 'RACE.tar.gz'):
-    assert examples.read(tasks.TASKS['race'], tmp_path / path, 'dev') == whole
+    assert examples.read(table.TASKS['race'], tmp_path / path, 'dev') == whole
 
 
 def test_half_of_race_is_not_the_whole(archives):
   path = archives / 'race-high.zip'
   with pytest.raises(errors.UserError) as caught:
-    examples.read(tasks.TASKS['race'], path, 'train')
+    examples.read(table.TASKS['race'], path, 'train')
   assert str(caught.value) == (
     f'no train file of task race: looked in {path} for train/middle/*.txt'
   )
@@ -112,7 +113,7 @@ def stories(tmp_path):
 
 
 def test_story_cloze_is_split_as_the_released_code_does(stories):
-  task = tasks.TASKS['story_cloze']
+  task = table.TASKS['story_cloze']
   train = examples.read(task, stories, 'train')
   dev = examples.read(task, stories, 'dev')
   assert (len(train), len(dev)) == (1497, 374)
@@ -135,13 +136,13 @@ def test_story_cloze_with_hidden_test_labels(stories):
   (path,) = (stories / 'StoryCloze').glob('*test_ALL_test.csv')
   lines = path.read_text().splitlines()
   path.write_text('\n'.join(line.rpartition(',')[0] for line in lines))
-  found = examples.read(tasks.TASKS['story_cloze'], stories, 'test')
+  found = examples.read(table.TASKS['story_cloze'], stories, 'test')
   assert [example.label for example in found] == [None] * 20
 
 
-@pytest.mark.parametrize('name', tasks.TASKS)
+@pytest.mark.parametrize('name', table.TASKS)
 def test_not_found_says_what_was_looked_for(tmp_path, name):
-  task = tasks.TASKS[name]
+  task = table.TASKS[name]
   with pytest.raises(errors.UserError) as caught:
     examples.read(task, tmp_path, 'train')
   for word in (f'no train file of task {name}', task.files['train'][0]):
@@ -208,7 +209,7 @@ def build(name, folder, data_dir, monkeypatch):
 def test_tfds_gives_the_rows_of_the_archive(
   archives, name, tmp_path, monkeypatch
 ):
-  task = tasks.TASKS[name]
+  task = table.TASKS[name]
   for archive in (BUILT[name], 'glue-ax'):
     zipfile.ZipFile(archives / f'{archive}.zip').extractall(tmp_path)
   folder = tmp_path / 'dummy_data'
@@ -256,7 +257,7 @@ def test_story_cloze_from_tfds(stories, tmp_path, monkeypatch):
     (path,) = folder.glob(f'*{part}__*.csv')
     path.rename(folder / f'cloze_test_{part}__spring2016.csv')
   build('story_cloze/2016', folder, tmp_path / 'tfds', monkeypatch)
-  task, path = tasks.TASKS['story_cloze'], f'tfds:{tmp_path}/tfds'
+  task, path = table.TASKS['story_cloze'], f'tfds:{tmp_path}/tfds'
   counts = [len(examples.read(task, path, s)) for s in ('train', 'dev', 'test')]
   assert counts == [1497, 374, 20]
   both = (examples.read(task, p, 'test') for p in (path, folder))
@@ -271,7 +272,7 @@ def test_a_task_of_ones_own_from_tfds(archives, tmp_path, monkeypatch):
   fields = {'kind': 'classification', 'labels': ('negative', 'positive')}
   fields |= {'texts': ('sentence',)}
   fields['tfds'] = {'train': 'glue/sst2:train[:2]', 'dev': 'glue/sst2:train'}
-  task, path = tasks.resolve(fields), f'tfds:{tmp_path}/tfds'
+  task, path = table.resolve(fields), f'tfds:{tmp_path}/tfds'
   assert len(examples.read(task, path, 'train')) == 2
   dev = examples.read(task, path, 'dev')
   assert [example.label for example in dev] == [0, 0, 1]
@@ -283,18 +284,18 @@ def test_a_task_of_ones_own_from_tfds(archives, tmp_path, monkeypatch):
 def test_tfds_that_cannot_be_read_is_one_line(tmp_path):
   fields = {'kind': 'similarity', 'tfds': {'train': 'no_such_set:train'}}
   with pytest.raises(errors.UserError) as caught:
-    examples.read(tasks.resolve(fields), f'tfds:{tmp_path}', 'train')
+    examples.read(table.resolve(fields), f'tfds:{tmp_path}', 'train')
   assert str(caught.value).startswith('tfds:no_such_set:train: cannot be read')
   assert '\n' not in str(caught.value)
-  assert not sources.has(tasks.resolve(fields), f'tfds:{tmp_path}', 'train')
+  assert not sources.has(table.resolve(fields), f'tfds:{tmp_path}', 'train')
   fields['tfds'] = {'train': 'rte'}
   with pytest.raises(errors.UserError, match=r'tfds:rte: NAME\[/CONFIG\]'):
-    examples.read(tasks.resolve(fields), 'tfds', 'train')
+    examples.read(table.resolve(fields), 'tfds', 'train')
 
 
 def test_tfds_brings_no_tensorflow_along():
   code = (
-    'import sys; from gpt1_jax.data import tfds_rows\n'
+    'import sys; from gpt1_jax.tasks.readers import tfds_rows\n'
     'try: tfds_rows.read("no_such_set:train", "/nowhere")\n'
     'except Exception as error: assert "no_such_set" in str(error), error\n'
     'assert "tensorflow_datasets" in sys.modules\n'

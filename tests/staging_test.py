@@ -12,9 +12,10 @@ import types
 import numpy as np
 import pytest
 
-from gpt1_jax.data import shards, staging
+from gpt1_jax import staging
+from gpt1_jax.corpus import shards
 from gpt1_jax.errors import UserError
-from tests import fake_bucket
+from tests.support import fake_bucket
 
 pytest.importorskip('gcsfs', reason='needs the gcs extra')
 
@@ -23,7 +24,7 @@ URL = 'gs://bucket/data'
 CODE = """
 import sys
 from absl import flags
-from gpt1_jax.data import staging
+from gpt1_jax import staging
 flags.FLAGS(['test', '--stage_to=' + sys.argv[2]])
 print(staging.shards(sys.argv[1]))
 """
@@ -79,8 +80,8 @@ def test_a_local_path_is_left_alone(tmp_path):
   assert staging.files('tfds:gs://bucket/tfds') == 'tfds:gs://bucket/tfds'
   assert staging.files(None) is None
   code = (
-    'import sys; from gpt1_jax import paths; from gpt1_jax.data import staging;'
-    'paths.of("runs"); staging.shards("data");'
+    'import sys; from gpt1_jax import storage, staging;'
+    'storage.of("runs"); staging.shards("data");'
     'print({"etils", "fsspec", "gcsfs", "jax"} & set(sys.modules))'
   )
   done = subprocess.run(

@@ -30,15 +30,15 @@ OPTIM = {
 UNROLLED = dataclasses.replace(gpt_test.SMALL, unroll=2)
 BATCH = {
   'tokens': np.random.default_rng(0).integers(0, 101, (16, 16), np.int32),
-  'weights': np.ones((16, 16), np.float32),
+  'lm_weights': np.ones((16, 16), np.float32),
 }
-BATCH['weights'][3, 5:] = 0  # parts of unequal weight
+BATCH['lm_weights'][3, 5:] = 0  # parts of unequal weight
 
 
 def new_state(model, optimizer, seed=0):
   tokens = jnp.zeros((1, 8), jnp.int32)
   key = jax.random.key(seed)
-  params = {'gpt': model.init(key, tokens, seed_2=None)['params']}
+  params = {'gpt': model.init(key, tokens, dropout_key=None)['params']}
   return step_lib.TrainState(
     jnp.zeros([], jnp.int32), params, optimizer.init(params)
   )

@@ -9,8 +9,8 @@ import pytest
 from rich import console
 
 from configs import pretrain as config_file
+from gpt1_jax.compiler import compiled
 from gpt1_jax.errors import UserError
-from gpt1_jax.train import compiled
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 GIB = 2**30

@@ -1,6 +1,6 @@
 """Medians over seeds, and the table over tasks."""
 
-from gpt1_jax.finetuning import summary
+from gpt1_jax.tasks import summary
 
 
 def result(seed, dev, test):

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from tests import QUICKLY_COMPILED
-from tests.suite_test import pretrained  # noqa: F401
+from tests.all_tasks_test import pretrained  # noqa: F401
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

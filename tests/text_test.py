@@ -6,7 +6,7 @@ import re
 import ftfy
 import pytest
 
-from gpt1_jax.data import text
+from gpt1_jax.corpus import text
 
 
 def _standardize_by_the_rules(source: str) -> str:

@@ -7,8 +7,9 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from gpt1_jax.data import text, tokenizer, tokenizer_json
+from gpt1_jax.corpus import text, tokenizer
 from gpt1_jax.errors import UserError
+from gpt1_jax.interop import tokenizer_json
 
 tokenizers = pytest.importorskip(
   'tokenizers', reason="tokenizer.json: pip install 'gpt1_jax[openai]'"

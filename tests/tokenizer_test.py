@@ -8,7 +8,7 @@ import pytest
 import sentencepiece
 from hypothesis import strategies as st
 
-from gpt1_jax.data import text, tokenizer
+from gpt1_jax.corpus import text, tokenizer
 from gpt1_jax.errors import UserError
 
 _LINES = (

@@ -146,7 +146,7 @@ def cloud(tmp_path):
   shutil.copytree(ROOT / 'launch', repo / 'launch')
   for name in ('.gitattributes', '.gitignore', 'gpt1_jax/__init__.py'):
     shutil.copy(ROOT / name, repo / name)
-  for name in ('errors.py', 'memory.py', 'paths.py'):
+  for name in ('errors.py', 'train/memory.py', 'storage.py'):
     shutil.copy(ROOT / 'gpt1_jax' / name, repo / 'gpt1_jax' / name)
   (repo / 'gpt1_jax' / 'revision.py').write_text("COMMIT = '$Format:%H$'\n")
   (repo / 'gpt1_jax' / 'train').mkdir()
@@ -590,7 +590,7 @@ def test_the_messages_of_the_guide():
   hangs = messages.pop(7)
   assert (
     re.fullmatch('host 1 of 4 (.*) for 100 s', hangs)[1]
-    in (ROOT / 'gpt1_jax' / 'heartbeat.py').read_text()
+    in (ROOT / 'gpt1_jax' / 'train/heartbeat.py').read_text()
   )
   for message in messages:
     words = re.sub(r'^another run| 1, ', '...', message).split('...')

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from configs import pretrain as config_file
-from gpt1_jax.data import shards, windows
+from gpt1_jax.corpus import shards, windows
 from gpt1_jax.train import pretraining, sharding, step as step_lib
-from tests import peers, reference
+from tests.support import peers, reference
 
 NEEDED = "needs the peers extra: pip install -e '.[test,peers]'"
 pytestmark = [pytest.mark.peers, pytest.mark.slow]

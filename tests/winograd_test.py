@@ -5,8 +5,8 @@ import zipfile
 
 import pytest
 
-from gpt1_jax.data import winograd
 from gpt1_jax.errors import UserError
+from gpt1_jax.tasks.zero_shot import winograd
 from tests import sources_test
 
 BLOCKS = """\

@@ -17,10 +17,18 @@ import sklearn.metrics
 from flax import linen as nn
 from hypothesis import given, settings, strategies as st
 
-from gpt1_jax.data import rows, tokenizer as tokenizer_lib, winograd, zero_shot
+from gpt1_jax.corpus import tokenizer as tokenizer_lib
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt
 from gpt1_jax.reporting import figures
+from gpt1_jax.tasks.readers import rows
+from gpt1_jax.tasks.zero_shot import (
+  candidates,
+  decisions,
+  evaluation,
+  likelihood,
+  winograd,
+)
 from gpt1_jax.train import (
   checkpoint,
   losses,
@@ -28,10 +36,9 @@ from gpt1_jax.train import (
   sharding,
   step as step_lib,
 )
-from gpt1_jax.zero_shot import decisions, scoring, suite
-from tests import features_test, pipeline_test, suite_test, winograd_test
+from tests import all_tasks_test, features_test, pipeline_test, winograd_test
 
-MODEL = {**suite_test.MODEL, 'n_layer': 2, 'n_ctx': 48, 'embd_pdrop': 0.0}
+MODEL = {**all_tasks_test.MODEL, 'n_layer': 2, 'n_ctx': 48, 'embd_pdrop': 0.0}
 STEPS = (3, 6)
 
 
@@ -55,7 +62,7 @@ def run(tmp_path_factory):
   tokens_BT = jnp.zeros((1, 8), jnp.int32)
   for step in STEPS:
     key = jax.random.key(step)
-    variables = gpt.GPT(config).init(key, tokens_BT, seed_2=None)
+    variables = gpt.GPT(config).init(key, tokens_BT, dropout_key=None)
     params = {'gpt': jax.tree.map(lambda x: 6 * x, nn.unbox(variables))}
     params = {'gpt': params['gpt']['params']}
     state = step_lib.TrainState(jnp.int32(step), params, ())
@@ -117,16 +124,18 @@ def load(run, step):
 
 def questions_of(run, folder, names=()):
   words = tokenizer_lib.load(run)
-  return suite.read(str(folder), names, words, MODEL['n_ctx'])
+  return evaluation.read(str(folder), names, words, MODEL['n_ctx'])
 
 
 def scored(run, questions, step=STEPS[0], batch_size=8):
   params, model = load(run, step)
-  packed, firsts = zero_shot.pack(questions, MODEL['n_ctx'])
-  sequences = scoring.Sequences(packed, firsts, batch_size, range(batch_size))
+  packed, firsts = candidates.pack(questions, MODEL['n_ctx'])
+  sequences = likelihood.Sequences(
+    packed, firsts, batch_size, range(batch_size)
+  )
   mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
   with sharding.use(mesh):
-    score = scoring.score_fn(model, mesh)
+    score = likelihood.score_fn(model, mesh)
     return score(params, sequences, lambda *_: None), sequences
 
 
@@ -136,7 +145,9 @@ def full_logits(model):
 
   @jax.jit
   def apply(params, tokens_BT):
-    h_BTD, embed_VD = model.apply({'params': params}, tokens_BT, seed_2=None)
+    h_BTD, embed_VD = model.apply(
+      {'params': params}, tokens_BT, dropout_key=None
+    )
     return gpt.logits(h_BTD, embed_VD)[0]
 
   return apply
@@ -173,8 +184,8 @@ def test_batches_do_not_matter(run, folder, monkeypatch):
   one, sequences = scored(run, questions)
   counts = np.maximum(sequences.counts, 1)
   expected = decisions.decide(questions, one, sequences.counts)
-  for batch_size, widths in ((24, scoring.WIDTHS), (8, ()), (64, (20, 30))):
-    monkeypatch.setattr(scoring, 'WIDTHS', widths)
+  for batch_size, widths in ((24, likelihood.WIDTHS), (8, ()), (64, (20, 30))):
+    monkeypatch.setattr(likelihood, 'WIDTHS', widths)
     other, _ = scored(run, questions, batch_size=batch_size)
     np.testing.assert_allclose(other / counts, one / counts, atol=1e-5, rtol=0)
     found = decisions.decide(questions, other, sequences.counts)
@@ -185,16 +196,16 @@ def test_batches_do_not_matter(run, folder, monkeypatch):
 
 def test_every_sequence_is_in_one_batch(run, folder):
   questions = questions_of(run, folder)
-  packed, firsts = zero_shot.pack(questions, MODEL['n_ctx'])
-  sequences = scoring.Sequences(packed, firsts, 8, range(8))
+  packed, firsts = candidates.pack(questions, MODEL['n_ctx'])
+  sequences = likelihood.Sequences(packed, firsts, 8, range(8))
   seen = {}
   for batch in sequences:
     for row, index in enumerate(batch['index']):
       if index < 0:
-        assert not batch['weights'][row].any()
+        assert not batch['lm_weights'][row].any()
         continue
       assert index not in seen
-      seen[index] = batch['weights'][row], batch['tokens'][row]
+      seen[index] = batch['lm_weights'][row], batch['tokens'][row]
   assert sorted(seen) == list(range(sequences.num_sequences))
   all_sequences = [s for part in questions for s in part.sequences]
   for index, (weights, tokens) in seen.items():
@@ -305,7 +316,7 @@ def test_long_contexts_lose_their_front(tmp_path):
     winograd_test.write(tmp_path, f'test/{level}/1.txt', json.dumps(article))
   encode = features_test.Numbers().encode
   for n_ctx, context in ((9, [6, 7, 8, 9, 7, 7]), (4, [7])):
-    middle, high = zero_shot.read('race', str(tmp_path), encode, n_ctx)
+    middle, high = candidates.read('race', str(tmp_path), encode, n_ctx)
     assert (middle.task, high.task) == ('race_middle', 'race_high')
     assert (middle.split, middle.cut, middle.labels.tolist()) == (
       'test',
@@ -317,9 +328,9 @@ def test_long_contexts_lose_their_front(tmp_path):
       for answer in ([1], [2, 2, 2], [3, 3], [])
     ]
   # Longer than the context: the answer's end goes, a token before it stays.
-  middle, _ = zero_shot.read('race', str(tmp_path), encode, 3)
+  middle, _ = candidates.read('race', str(tmp_path), encode, 3)
   assert laid_out(middle)[1] == ([7, 2, 2], 1)
-  middle, _ = zero_shot.read('race', str(tmp_path), encode, 99)
+  middle, _ = candidates.read('race', str(tmp_path), encode, 99)
   assert middle.cut == 0
   assert laid_out(middle)[0] == ([*range(10), 7, 7, 1], 12)
   # Nothing to score is never the answer.
@@ -335,7 +346,7 @@ def test_long_sentences_lose_their_end(tmp_path):
     lines = f's\t1\t\t{digits(9)}\ns\t0\t\t5\n'
     winograd_test.write(tmp_path, f'CoLA/{split}.tsv', lines)
   encode = features_test.Numbers().encode
-  for part in zero_shot.read('cola', str(tmp_path), encode, 4):
+  for part in candidates.read('cola', str(tmp_path), encode, 4):
     assert laid_out(part) == [([0, 1, 2, 3], 1), ([5], 1)]
     assert part.cut == 1
 
@@ -349,7 +360,7 @@ def test_the_rest_begins_after_the_referent(tmp_path):
     return words.encode(text)
 
   path = winograd_test.write(tmp_path, 'test.c.txt', winograd_test.BLOCKS)
-  (questions,) = zero_shot.read('dprd', path, encode, 64)
+  (questions,) = candidates.read('dprd', path, encode, 64)
   rest = words.encode('had brought flour.')
   for choice, referent in enumerate(('The baker', 'the miller')):
     whole = (
@@ -366,7 +377,7 @@ def test_what_is_attached_to_the_referent_is_scored(run, tmp_path):
   path = winograd_test.write(
     tmp_path, 'WSCollection.xml', winograd_test.XML.format(schema)
   )
-  (questions,) = zero_shot.read('wsc273', path, words.encode, 99)
+  (questions,) = candidates.read('wsc273', path, words.encode, 99)
   for sequence, first in laid_out(questions):
     head = words.decode(sequence[:first])
     assert head.endswith(('because the lid', 'because the pot'))
@@ -376,15 +387,15 @@ def test_what_is_attached_to_the_referent_is_scored(run, tmp_path):
 def test_real_cola_and_sst2(shared_data):
   path = str(shared_data / 'tasks' / 'glue')
   encode = features_test.Words().encode
-  train, dev = zero_shot.read('cola', path, encode, 512)
+  train, dev = candidates.read('cola', path, encode, 512)
   assert (len(train.labels), len(dev.labels)) == (8551, 1043)
   assert set(train.firsts) == {1}
   last = (shared_data / 'tasks/glue/CoLA/dev.tsv').read_text().splitlines()[-1]
   assert dev.sequences[-1] == encode(last.split('\t')[3])
-  (sst2,) = zero_shot.read('sst2', path, encode, 512)
+  (sst2,) = candidates.read('sst2', path, encode, 512)
   assert (len(sst2.labels), sst2.split, sst2.cut) == (872, 'dev', 0)
-  assert zero_shot.missing('sst2', path) is None
-  assert f'looked in {path} for ' in zero_shot.missing('race', path)
+  assert candidates.missing('sst2', path) is None
+  assert f'looked in {path} for ' in candidates.missing('race', path)
 
 
 def test_real_rows_from_the_archives(shared_data, run, tmp_path):
@@ -427,7 +438,7 @@ def check_answers(workdir, row):
   assert row['score'] == pytest.approx(found, abs=1e-12)
 
 
-NAMES = sorted(zero_shot.TASKS)
+NAMES = sorted(candidates.TASKS)
 
 
 def copied(run, tmp_path):
@@ -444,7 +455,7 @@ def test_the_command(run, folder, tmp_path):
     '--batch_size=8',
   )
   printed = pipeline_test.good('evaluate', *base, '--series')
-  found = suite.read_rows(workdir)
+  found = evaluation.read_rows(workdir)
   assert [(row['step'], row['task']) for row in found] == [
     (step, name) for step in STEPS for name in NAMES
   ]
@@ -452,7 +463,7 @@ def test_the_command(run, folder, tmp_path):
   for row in found:
     check_answers(workdir, row)
     assert row['tokens_seen'] == row['step'] * 5 * 48
-    task = zero_shot.TASKS[row['task']]
+    task = candidates.TASKS[row['task']]
     assert row['metric'] == task.metric
     if row['task'] == 'wsc273':
       assert row['normalised'] is row['reference'] is None
@@ -473,7 +484,7 @@ def test_the_command(run, folder, tmp_path):
     ''.join(json.dumps({**row, 'score': 9.0}) + '\n' for row in reversed(found))
   )
   pipeline_test.good('evaluate', *base, '--tasks=sst2,dprd', '--checkpoint=3')
-  again = suite.read_rows(workdir)
+  again = evaluation.read_rows(workdir)
   assert [(r['step'], r['task']) for r in again] == [
     (r['step'], r['task']) for r in found
   ]
@@ -500,9 +511,9 @@ def test_a_series_is_compiled_once(run, folder, tmp_path, monkeypatch):
   monkeypatch.setattr(
     checkpoint, 'read', lambda *a: opened.append(a[1]) or read(*a)
   )
-  suite.evaluate(str(workdir), str(folder), [], STEPS, 1)
+  evaluation.evaluate(str(workdir), str(folder), [], STEPS, 1)
   assert sorted(opened) == sorted(STEPS)
-  assert len(traced) == len(set(traced)) <= len(scoring.WIDTHS)
+  assert len(traced) == len(set(traced)) <= len(likelihood.WIDTHS)
 
 
 def test_a_run_that_was_not_pretrained_here(run, tmp_path):
@@ -510,7 +521,7 @@ def test_a_run_that_was_not_pretrained_here(run, tmp_path):
   facts = run_lib.load(str(workdir))
   facts |= {'command': 'convert', 'config': {}}
   run_lib.write_json(workdir / 'config.json', facts)
-  assert suite.tokens_seen(str(workdir), 3) is None
+  assert evaluation.tokens_seen(str(workdir), 3) is None
 
 
 def test_what_is_not_found_is_said(run, folder, tmp_path, capsys):
@@ -575,24 +586,24 @@ def test_errors(run, folder, tmp_path, change, names, expected):
 
 def test_a_checkpoint_that_has_diverged(run, folder):
   questions = questions_of(run, folder, ['sst2'])
-  packed, firsts = zero_shot.pack(questions, MODEL['n_ctx'])
-  sequences = scoring.Sequences(packed, firsts, 8, range(8))
+  packed, firsts = candidates.pack(questions, MODEL['n_ctx'])
+  sequences = likelihood.Sequences(packed, firsts, 8, range(8))
   params, model = load(run, 3)
   params = jax.tree.map(lambda x: np.full_like(x, np.nan), params)
   mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
   with sharding.use(mesh), pytest.raises(UserError, match='not finite'):
-    scoring.score_fn(model, mesh)(params, sequences, lambda *_: None)
+    likelihood.score_fn(model, mesh)(params, sequences, lambda *_: None)
 
 
 def test_damaged_rows_are_named(tmp_path):
-  assert suite.read_rows(tmp_path) == []
+  assert evaluation.read_rows(tmp_path) == []
   (tmp_path / 'zero_shot.jsonl').write_text('{"step": 1}\n{"st\n')
   with pytest.raises(UserError, match=r'zero_shot\.jsonl:2: damaged'):
-    suite.read_rows(tmp_path)
+    evaluation.read_rows(tmp_path)
 
 
 def test_ties_are_counted():
-  part = zero_shot.Questions(
+  part = candidates.Questions(
     'dprd', 'test', [[1, 2, 3]] * 4, [1] * 4, np.array([1, 1]), 0, ('x',)
   )
   sums, counts = np.array([-4.0, -4.0, -4.0, -2.0]), np.full(4, 2)
@@ -604,7 +615,7 @@ def test_ties_are_counted():
 def test_the_order_of_the_examples_is_told_apart_from_the_border():
   """All are called positive; the positive ones are more so."""
   labels = np.array([0, 1, 0, 1])
-  part = zero_shot.Questions('sst2', 'dev', [[1, 2]] * 8, [1] * 8, labels, 0)
+  part = candidates.Questions('sst2', 'dev', [[1, 2]] * 8, [1] * 8, labels, 0)
   margins = np.array([1.0, 3.0, 2.0, 1.5])
   sums = np.stack([np.full(4, -9.0), margins - 9.0], axis=1).ravel()
   (result,) = decisions.decide([part], sums, np.full(8, 1))
@@ -635,4 +646,4 @@ def test_the_plot_has_a_line_a_task():
 
 
 def test_names_are_those_that_have_readers():
-  assert set(winograd.TASKS) < set(zero_shot.TASKS)
+  assert set(winograd.TASKS) < set(candidates.TASKS)

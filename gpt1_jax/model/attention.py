@@ -32,9 +32,9 @@ def attend(
   *,
   seen: jax.Array,
   rate: float,
-  seed_2: jax.Array | None,
+  dropout_key: jax.Array | None,
   site: jax.Array,
-  rows_B: jax.Array,
+  example_ids_B: jax.Array,
 ) -> jax.Array:
   """Softmax(q k / sqrt(K)) v over the positions that are seen.
 
@@ -42,7 +42,7 @@ def attend(
     q_BTHK: queries, of any float type.
     k_BTHK, v_BTHK: keys and values, of that type; S positions of them.
     seen: bool [T, S] or [B, 1, T, S]: which keys a query sees.
-    rate, seed_2, site, rows_B: of the dropout on the probabilities, see
+    rate, dropout_key, site, example_ids_B: dropout on the probabilities, see
       `dropout.dropout`.
 
   Returns:
@@ -53,7 +53,9 @@ def attend(
   scores_BHTS = einsum('BTHK,BSHK->BHTS', q_BTHK, k_BTHK) * (K**-0.5)
   scores_BHTS = jnp.where(seen, scores_BHTS, MASKED)
   probs_BHTS = jax.nn.softmax(scores_BHTS, axis=-1)
-  probs_BHTS = dropout.dropout(probs_BHTS, rate, seed_2, site, rows_B)
+  probs_BHTS = dropout.dropout(
+    probs_BHTS, rate, dropout_key, site, example_ids_B
+  )
   out_BTHK = einsum('BHTS,BSHK->BTHK', probs_BHTS.astype(q_BTHK.dtype), v_BTHK)
   return out_BTHK.astype(q_BTHK.dtype)
 
@@ -63,9 +65,9 @@ def attend_flash(
   n_head: int,
   *,
   rate: float,
-  seed_2: jax.Array | None,
+  dropout_key: jax.Array | None,
   site: jax.Array,
-  rows_B: jax.Array,
+  example_ids_B: jax.Array,
 ) -> jax.Array:
   """`attend` over earlier positions by the kernel, on the mesh in force.
 
@@ -76,17 +78,19 @@ def attend_flash(
     qkv_CBTN: queries, keys and values, their heads side by side in N columns:
       so they are laid out alike in and around the kernel.
     n_head: heads.
-    rate, seed_2, site, rows_B: as for `attend`.
+    rate, dropout_key, site, example_ids_B: as for `attend`.
 
   Returns:
     [B, T, N] in the type of the queries.
 
   """
   B = qkv_CBTN.shape[1]
-  rate = 0.0 if seed_2 is None else rate
+  rate = 0.0 if dropout_key is None else rate
   keys_B2 = jnp.zeros((B, 2), jnp.uint32)
   if rate:
-    keys_B2 = jnp.stack(dropout.row_keys(seed_2, site, rows_B), axis=1)
+    keys_B2 = jnp.stack(
+      dropout.row_keys(dropout_key, site, example_ids_B), axis=1
+    )
 
   def local(qkv_CBTN, keys_B2, heads_H):
     return flash.attend(
@@ -156,7 +160,7 @@ def _say(why: str) -> None:
 
 def _cudnn(q_BTHK: jax.Array, path: str, dropped: dict) -> bool:
   """Whether cuDNN's attention, which takes bfloat16, does the same."""
-  off = dropped['seed_2'] is None or dropped['rate'] == 0.0
+  off = dropped['dropout_key'] is None or dropped['rate'] == 0.0
   here = path == 'auto' and platform() == 'gpu'
   return off and here and q_BTHK.dtype == jnp.bfloat16
 
@@ -181,19 +185,21 @@ class Attention(nn.Module):
     self,
     h_BTD: jax.Array,
     layer: jax.Array,
-    seed_2: jax.Array | None,
-    rows_B: jax.Array,
-    starts_B: jax.Array | None,
+    dropout_key: jax.Array | None,
+    example_ids_B: jax.Array,
+    offsets_B: jax.Array | None,
   ) -> jax.Array:
     D, H, K = self.n_embd, self.n_head, self.n_embd // self.n_head
     B, T, _ = h_BTD.shape
     dropped = {
       'rate': self.attn_pdrop,
-      'seed_2': seed_2,
+      'dropout_key': dropout_key,
       'site': dropout.site_id(layer, dropout.ATTENTION),
-      'rows_B': rows_B,
+      'example_ids_B': example_ids_B,
     }
-    why = why_plain(self.chosen, B, T, H, K) if starts_B is None else 'decoding'
+    why = (
+      why_plain(self.chosen, B, T, H, K) if offsets_B is None else 'decoding'
+    )
     qkv_spec = 'BTD,DCHK->BTCHK'
     qkv_axes = ('batch', None, None, 'heads', None)
     out_spec, merged, out_merged = 'BTHK,HKD->BTD', None, None
@@ -216,9 +222,9 @@ class Attention(nn.Module):
       a = attend_flash(qkv, H, **dropped)
       a = ad_checkpoint.checkpoint_name(a, 'attended')
     else:
-      if starts_B is None and not self.is_initializing():
+      if offsets_B is None and not self.is_initializing():
         _say(why)
-      a = self._plain(qkv, starts_B, dropped)
+      a = self._plain(qkv, offsets_B, dropped)
     return Linear(
       out_spec,
       (H, K, D),
@@ -228,25 +234,25 @@ class Attention(nn.Module):
     )(a)
 
   def _plain(
-    self, qkv_BTCHK: jax.Array, starts_B: jax.Array | None, dropped: dict
+    self, qkv_BTCHK: jax.Array, offsets_B: jax.Array | None, dropped: dict
   ) -> jax.Array:
     """[B, T, H, K]: over the positions before, or all that are kept."""
     q_BTHK, k_BTHK, v_BTHK = (qkv_BTCHK[:, :, i] for i in range(3))
-    if starts_B is None:
+    if offsets_B is None:
       if not _cudnn(q_BTHK, self.chosen, dropped):
         return causal.attend(qkv_BTCHK, **dropped)
       a_BTHK = jax.nn.dot_product_attention(
         q_BTHK, k_BTHK, v_BTHK, is_causal=True, implementation='cudnn'
       )
       return ad_checkpoint.checkpoint_name(a_BTHK, 'attended')
-    k_BTHK = self._keep('k', k_BTHK, starts_B)
-    v_BTHK = self._keep('v', v_BTHK, starts_B)
-    places_BT = starts_B[:, None] + jnp.arange(q_BTHK.shape[1])
+    k_BTHK = self._keep('k', k_BTHK, offsets_B)
+    v_BTHK = self._keep('v', v_BTHK, offsets_B)
+    places_BT = offsets_B[:, None] + jnp.arange(q_BTHK.shape[1])
     seen = jnp.arange(k_BTHK.shape[1]) <= places_BT[:, None, :, None]
     return attend(q_BTHK, k_BTHK, v_BTHK, seen=seen, **dropped)
 
   def _keep(
-    self, name: str, new_BTHK: jax.Array, starts_B: jax.Array
+    self, name: str, new_BTHK: jax.Array, offsets_B: jax.Array
   ) -> jax.Array:
     """All positions [B, S, H, K], the new ones put in their places."""
     kept = self.variable('cache', name, jnp.zeros_like, new_BTHK)
@@ -255,5 +261,5 @@ class Attention(nn.Module):
         old_THK, new_THK, (start, 0, 0)
       )
     )
-    kept.value = put(kept.value, new_BTHK, starts_B)
+    kept.value = put(kept.value, new_BTHK, offsets_B)
     return kept.value

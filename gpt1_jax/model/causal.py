@@ -23,28 +23,28 @@ def attend(
   qkv_BTCHK: jax.Array,
   *,
   rate: float,
-  seed_2: jax.Array | None,
+  dropout_key: jax.Array | None,
   site: jax.Array,
-  rows_B: jax.Array,
+  example_ids_B: jax.Array,
 ) -> jax.Array:
   """Softmax(q k / sqrt(K)) v over the positions up to each query's own.
 
   For `jax.checkpoint`, what comes out is named 'attended', the logarithm of
-  what the softmax divides by 'normalizer'.
+  what the softmax divides by 'logsumexp'.
 
   Args:
     qkv_BTCHK: queries, keys and values (C = 3), float32 or bfloat16.
-    rate, seed_2, site, rows_B: of the dropout on the probabilities, see
+    rate, dropout_key, site, example_ids_B: dropout on the probabilities, see
       `dropout.dropout`; its bits are those that `attention.attend` draws.
 
   Returns:
     [B, T, H, K] in the type of the queries.
 
   """
-  rate = 0.0 if seed_2 is None else rate
+  rate = 0.0 if dropout_key is None else rate
   keys_2B = jnp.zeros((2, qkv_BTCHK.shape[0]), jnp.uint32)
   if rate:
-    keys_2B = jnp.stack(dropout.row_keys(seed_2, site, rows_B))
+    keys_2B = jnp.stack(dropout.row_keys(dropout_key, site, example_ids_B))
   return _attend(rate, qkv_BTCHK, keys_2B)
 
 
@@ -70,7 +70,7 @@ def _attend_fwd(rate, qkv_BTCHK, keys_2B):
   out_BTHK = jnp.concatenate(outs, axis=1).astype(dtype)
   out_BTHK = ad_checkpoint.checkpoint_name(out_BTHK, 'attended')
   normalizer_BHT = ad_checkpoint.checkpoint_name(
-    jnp.concatenate(normalizers, axis=2), 'normalizer'
+    jnp.concatenate(normalizers, axis=2), 'logsumexp'
   )
   return out_BTHK, (qkv_BTCHK, keys_2B, out_BTHK, normalizer_BHT)
 

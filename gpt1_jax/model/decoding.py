@@ -67,7 +67,7 @@ def generate(
   n_ctx = config.n_ctx
   params = _computed_in(params, jnp.dtype(config.dtype))
   if config.kind == 'gpt':
-    model, params = gpt.GPT(config, apart=True), gpt.apart(params)
+    model, params = gpt.GPT(config, unstacked=True), gpt.unstacked(params)
   rows = [list(prompt)[-n_ctx:] for prompt in prompts]
   keys_R = _row_keys(seed, len(rows), num_samples)
   lengths_R = np.repeat([len(row) for row in rows], num_samples)
@@ -104,9 +104,9 @@ def generate(
 
 @functools.partial(jax.jit, static_argnums=0)
 def prefill(
-  model: models.Model, params: Any, tokens_BT: jax.Array, counts_B: jax.Array
+  model: models.Model, params: Any, tokens_BT: jax.Array, lengths_B: jax.Array
 ) -> tuple[Any, jax.Array]:
-  """Reads the first `counts_B` of the tokens of each row.
+  """Reads the first `lengths_B` of the tokens of each row.
 
   Returns:
     The cache, and the state [B, D] of the last token read.
@@ -114,12 +114,12 @@ def prefill(
   (h_BTD, _), kept = model.apply(
     {'params': params},
     tokens_BT,
-    seed_2=None,
-    starts_B=jnp.zeros_like(counts_B),
-    counts_B=counts_B,
+    dropout_key=None,
+    offsets_B=jnp.zeros_like(lengths_B),
+    lengths_B=lengths_B,
     mutable=['cache'],
   )
-  last_B = counts_B[:, None, None] - 1
+  last_B = lengths_B[:, None, None] - 1
   return kept['cache'], jnp.take_along_axis(h_BTD, last_B, axis=1)[:, 0]
 
 
@@ -129,9 +129,9 @@ def decode(
   params: Any,
   cache: Any,
   token_B: jax.Array,
-  starts_B: jax.Array,
+  offsets_B: jax.Array,
 ) -> tuple[Any, jax.Array]:
-  """Takes one more token of each row, at the positions `starts_B`.
+  """Takes one more token of each row, at the positions `offsets_B`.
 
   Returns:
     The cache, and the state [B, D] of the token.
@@ -139,9 +139,9 @@ def decode(
   (h_BTD, _), kept = model.apply(
     {'params': params, 'cache': cache},
     token_B[:, None],
-    seed_2=None,
-    starts_B=starts_B,
-    counts_B=jnp.ones_like(starts_B),
+    dropout_key=None,
+    offsets_B=offsets_B,
+    lengths_B=jnp.ones_like(offsets_B),
     mutable=['cache'],
   )
   return kept['cache'], h_BTD[:, 0]
@@ -206,12 +206,12 @@ def _padded(
   rows: Sequence[Sequence[int]], n_ctx: int
 ) -> tuple[np.ndarray, np.ndarray]:
   """int32 [B, T], zeros after each row, and the lengths int32 [B]."""
-  counts_B = np.array([len(row) for row in rows], np.int32)
-  width = min(n_ctx, -(-int(counts_B.max()) // _WIDTH) * _WIDTH)
+  lengths_B = np.array([len(row) for row in rows], np.int32)
+  width = min(n_ctx, -(-int(lengths_B.max()) // _WIDTH) * _WIDTH)
   tokens_BT = np.zeros((len(rows), width), np.int32)
   for tokens_T, row in zip(tokens_BT, rows, strict=True):
     tokens_T[: len(row)] = row
-  return tokens_BT, counts_B
+  return tokens_BT, lengths_B
 
 
 def _with_room(cache: Any, positions: int) -> Any:

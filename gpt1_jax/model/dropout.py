@@ -28,9 +28,9 @@ def site_id(layer: jax.Array | int, site: int) -> jax.Array:
 def dropout(
   x: jax.Array,
   rate: float,
-  seed_2: jax.Array | None,
+  dropout_key: jax.Array | None,
   site: jax.Array,
-  rows_B: jax.Array,
+  example_ids_B: jax.Array,
 ) -> jax.Array:
   """Zeroes elements of `x` with probability `rate`, scales the rest up.
 
@@ -38,17 +38,17 @@ def dropout(
     x: float [B, ...], fewer than 2**32 elements a row.
     rate: in [0, 1), quantised to a multiple of 2**-32; the scale is exact for
       the quantised rate.
-    seed_2: uint32 [2], the seed of this update; None switches dropout off.
+    dropout_key: uint32 [2], the seed of this update; None switches dropout off.
     site: uint32, from `site_id`.
-    rows_B: uint32 [B], the row of the global batch that each row of x is.
+    example_ids_B: uint32 [B], row of the global batch of each row of x.
 
   Returns:
     Like x.
 
   """
-  if seed_2 is None or rate == 0.0:
+  if dropout_key is None or rate == 0.0:
     return x
-  return masked(x, keep_bits(x.shape, seed_2, site, rows_B), rate)
+  return masked(x, keep_bits(x.shape, dropout_key, site, example_ids_B), rate)
 
 
 def masked(x: jax.Array, bits: jax.Array, rate: float) -> jax.Array:
@@ -63,12 +63,12 @@ def masked(x: jax.Array, bits: jax.Array, rate: float) -> jax.Array:
 
 def keep_bits(
   shape: tuple[int, ...],
-  seed_2: jax.Array,
+  dropout_key: jax.Array,
   site: jax.Array,
-  rows_B: jax.Array,
+  example_ids_B: jax.Array,
 ) -> jax.Array:
   """uint32 random bits of `shape` ([B, ...]), good in their high bits."""
-  low_B, high_B = row_keys(seed_2, site, rows_B)
+  low_B, high_B = row_keys(dropout_key, site, example_ids_B)
   row = shape[1:]
   return part_bits(shape, (0,) * len(row), row, low_B, high_B)
 
@@ -104,12 +104,14 @@ def part_bits(
 
 
 def row_keys(
-  seed_2: jax.Array, site: jax.Array, rows_B: jax.Array
+  dropout_key: jax.Array, site: jax.Array, example_ids_B: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """uint32 [B] twice: the two keys of each row, for `element_bits`."""
-  stream = _mix(seed_2[0] + _mix(site * jnp.uint32(0x9E3779B9) + seed_2[1]))
-  low_B = _mix(rows_B.astype(jnp.uint32) ^ stream)
-  high_B = _mix(low_B + _mix(stream ^ seed_2[1]))
+  stream = _mix(
+    dropout_key[0] + _mix(site * jnp.uint32(0x9E3779B9) + dropout_key[1])
+  )
+  low_B = _mix(example_ids_B.astype(jnp.uint32) ^ stream)
+  high_B = _mix(low_B + _mix(stream ^ dropout_key[1]))
   return low_B, high_B
 
 

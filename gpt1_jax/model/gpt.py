@@ -23,7 +23,7 @@ from gpt1_jax.model.linear import Linear, einsum, normal_init
 # What remat 'dots' keeps of a block besides its input: what products make, the
 # residual sums in the place of two of them, in the type of the computation; and
 # of the plain path's softmax what it divided by.
-SAVED = ('qkv', 'attended', 'normalizer', 'residual', 'c_fc')
+SAVED = ('qkv', 'attended', 'logsumexp', 'residual', 'c_fc')
 REMAT = ('none', 'dots', 'full')
 DTYPES = ('float32', 'bfloat16')
 EMBEDDING_DROPOUT = ('sum', 'matrix')
@@ -149,22 +149,24 @@ class Block(nn.Module):
     self,
     h_BTD: jax.Array,
     layer: jax.Array,
-    seed_2: jax.Array | None,
-    rows_B: jax.Array,
-    starts_B: jax.Array | None,
+    dropout_key: jax.Array | None,
+    example_ids_B: jax.Array,
+    offsets_B: jax.Array | None,
   ) -> tuple[jax.Array, None]:
     c = self.config
 
     def add_norm(name, h_BTD, x_BTD, site):
       site = dropout.site_id(layer, site)
-      x_BTD = dropout.dropout(x_BTD, c.resid_pdrop, seed_2, site, rows_B)
+      x_BTD = dropout.dropout(
+        x_BTD, c.resid_pdrop, dropout_key, site, example_ids_B
+      )
       sum_BTD = ad_checkpoint.checkpoint_name(h_BTD + x_BTD, 'residual')
       return _layer_norm(name, sum_BTD)
 
     attention = Attention(
       c.n_embd, c.n_head, c.attn_pdrop, c.attention, name='attn'
     )
-    a_BTD = attention(h_BTD, layer, seed_2, rows_B, starts_B)
+    a_BTD = attention(h_BTD, layer, dropout_key, example_ids_B, offsets_B)
     h_BTD = add_norm('ln_1', h_BTD, a_BTD, dropout.RESIDUAL_ATTENTION)
     m_BTD = MLP(c.n_embd, name='mlp')(h_BTD)
     h_BTD = add_norm('ln_2', h_BTD, m_BTD, dropout.RESIDUAL_MLP)
@@ -176,35 +178,35 @@ class GPT(nn.Module):
 
   Attributes:
     config: its shape and numerics.
-    apart: each block has parameters (and a cache) of its own, see `apart`.
+    unstacked: each block has its own parameters and cache; see `unstacked`.
   """
 
   config: GPTConfig
-  apart: bool = False
+  unstacked: bool = False
 
   @nn.compact
   def __call__(
     self,
     tokens_BT: jax.Array,
     *,
-    seed_2: jax.Array | None,
-    rows_B: jax.Array | None = None,
-    starts_B: jax.Array | None = None,
-    counts_B: jax.Array | None = None,
+    dropout_key: jax.Array | None,
+    example_ids_B: jax.Array | None = None,
+    offsets_B: jax.Array | None = None,
+    lengths_B: jax.Array | None = None,
   ) -> tuple[jax.Array, jax.Array]:
     """Hidden states of the last block, and the matrix that makes logits.
 
-    With `starts_B` the tokens go on from earlier ones, whose keys and values
+    With `offsets_B` the tokens go on from earlier ones, whose keys and values
     are in the collection 'cache' (none are, the first time): see `decoding`.
 
     Args:
       tokens_BT: int32, T at most n_ctx.
-      seed_2: uint32 [2], dropout's seed of this update; None: no dropout.
-      rows_B: uint32, the row of the global batch of each sequence (default
+      dropout_key: uint32 [2], dropout's seed of this update; None: no dropout.
+      example_ids_B: uint32, row of the global batch of each sequence (default
         0..B-1); dropout's masks depend on it.
-      starts_B: int32, the position of the first token of each row; starts_B +
+      offsets_B: int32, the position of the first token of each row; offsets_B +
         T is at most n_ctx.
-      counts_B: int32, not needed here: a later token overwrites what stands
+      lengths_B: int32, not needed here: a later token overwrites what stands
         in its place. For the LSTM, which is called alike.
 
     Returns:
@@ -212,11 +214,11 @@ class GPT(nn.Module):
       (and n_ctx more if softmax_rows is 'all').
 
     """
-    del counts_B
+    del lengths_B
     c = self.config
     B, T = tokens_BT.shape
-    if rows_B is None:
-      rows_B = jnp.arange(B, dtype=jnp.uint32)
+    if example_ids_B is None:
+      example_ids_B = jnp.arange(B, dtype=jnp.uint32)
     tokens_embed_VD = self.param(
       'tokens_embed',
       nn.with_logical_partitioning(normal_init(), ('vocab', 'embed')),
@@ -236,48 +238,52 @@ class GPT(nn.Module):
       matrix = dropout.dropout(
         matrix,
         c.embd_pdrop,
-        seed_2,
+        dropout_key,
         embedding_site,
         jnp.arange(matrix.shape[0], dtype=jnp.uint32),
       )
       tokens_embed_VD = matrix[: c.token_rows]
       positions_embed_TD = matrix[c.token_rows :]
     dtype = jnp.dtype(c.dtype)
-    if starts_B is None:
+    if offsets_B is None:
       positions = positions_embed_TD[:T]
     else:
-      positions = positions_embed_TD[starts_B[:, None] + jnp.arange(T)]
+      positions = positions_embed_TD[offsets_B[:, None] + jnp.arange(T)]
     # Whole rows on every device: each looks up its own part of the batch.
     rows_VD = nn.with_logical_constraint(tokens_embed_VD, ('vocab', None))
     h_BTD = rows_VD[tokens_BT] + positions
     if c.embedding_dropout == 'sum':
       h_BTD = dropout.dropout(
-        h_BTD, c.embd_pdrop, seed_2, embedding_site, rows_B
+        h_BTD, c.embd_pdrop, dropout_key, embedding_site, example_ids_B
       )
     h_BTD = nn.with_logical_constraint(
       h_BTD.astype(dtype), ('batch', None, None)
     )
-    if self.apart:
+    if self.unstacked:
       for layer in range(c.n_layer):
         block = Block(c, name=f'h{layer}')
-        h_BTD, _ = block(h_BTD, jnp.uint32(layer), seed_2, rows_B, starts_B)
-    elif self._by_layers(starts_B):
+        h_BTD, _ = block(
+          h_BTD, jnp.uint32(layer), dropout_key, example_ids_B, offsets_B
+        )
+    elif self._by_layers(offsets_B):
       stack = self.variables['params']['h']
-      h_BTD = layers.apply(_looped(c), c.unroll, stack, h_BTD, (seed_2, rows_B))
+      h_BTD = layers.apply(
+        _looped(c), c.unroll, stack, h_BTD, (dropout_key, example_ids_B)
+      )
     else:
       numbers = jnp.arange(c.n_layer, dtype=jnp.uint32)
       block = _stack(c)(c, name='h')
-      h_BTD, _ = block(h_BTD, numbers, seed_2, rows_B, starts_B)
+      h_BTD, _ = block(h_BTD, numbers, dropout_key, example_ids_B, offsets_B)
     if c.softmax_rows == 'all':
       return h_BTD, jnp.concatenate([tokens_embed_VD, positions_embed_TD])
     return h_BTD, tokens_embed_VD
 
-  def _by_layers(self, starts_B) -> bool:
+  def _by_layers(self, offsets_B) -> bool:
     """Whether `layers` loops, and not flax: where it saves memory, a CPU.
 
     Parameters and a cache come of flax's loop.
     """
-    without_cache = starts_B is None and not self.is_initializing()
+    without_cache = offsets_B is None and not self.is_initializing()
     return self.config.looped and without_cache and platform() == 'cpu'
 
 
@@ -286,8 +292,8 @@ def logits(h_BTD: jax.Array, embed_VD: jax.Array) -> jax.Array:
   return einsum('BTD,VD->BTV', h_BTD, embed_VD)
 
 
-def apart(params: Mapping[str, Any]) -> dict[str, Any]:
-  """The parameters of a GPT, as one with `apart` wants them.
+def unstacked(params: Mapping[str, Any]) -> dict[str, Any]:
+  """The parameters of a GPT, as one with `unstacked` wants them.
 
   A block's slice of stacked parameters is copied before it is multiplied, which
   does not count beside a batch, and takes longer than the product of a single
@@ -348,9 +354,9 @@ def _looped(config: GPTConfig) -> layers.Layer:
   """Block as `layers` takes it."""
 
   def block(params, h_BTD, layer, rest):
-    seed_2, rows_B = rest
+    dropout_key, example_ids_B = rest
     return Block(config, parent=None).apply(
-      {'params': params}, h_BTD, layer, seed_2, rows_B, None
+      {'params': params}, h_BTD, layer, dropout_key, example_ids_B, None
     )[0]
 
   return _remat(config, jax.checkpoint, block)

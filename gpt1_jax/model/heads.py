@@ -33,8 +33,8 @@ class Head(nn.Module):
     self,
     h_BCD: jax.Array,
     *,
-    seed_2: jax.Array | None,
-    rows_B: jax.Array,
+    dropout_key: jax.Array | None,
+    example_ids_B: jax.Array,
   ) -> jax.Array:
     """h_BCD: states at the extract tokens → float32 outputs [B, Y or C]."""
     D = h_BCD.shape[-1]
@@ -43,9 +43,9 @@ class Head(nn.Module):
     mask_B1D = dropout.dropout(
       ones_B1D,
       self.clf_pdrop,
-      seed_2,
+      dropout_key,
       dropout.site_id(jnp.uint32(0), dropout.HEAD),
-      rows_B,
+      example_ids_B,
     )
     h_BCD = h_BCD.astype(jnp.float32) * mask_B1D
     if self.kind != 'choice':

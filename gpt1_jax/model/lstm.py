@@ -87,23 +87,23 @@ class LSTM(nn.Module):
     self,
     tokens_BT: jax.Array,
     *,
-    seed_2: jax.Array | None,
-    rows_B: jax.Array | None = None,
-    starts_B: jax.Array | None = None,
-    counts_B: jax.Array | None = None,
+    dropout_key: jax.Array | None,
+    example_ids_B: jax.Array | None = None,
+    offsets_B: jax.Array | None = None,
+    lengths_B: jax.Array | None = None,
   ) -> tuple[jax.Array, jax.Array]:
     """Projected states of the layer, and the matrix that makes logits.
 
-    With `starts_B` the tokens go on from earlier ones, after which the memory
+    With `offsets_B` the tokens go on from earlier ones, after which the memory
     of the layer is in the collection 'cache': see `decoding`.
 
     Args:
       tokens_BT: int32.
-      seed_2: uint32 [2], dropout's seed of this update; None: no dropout.
-      rows_B: uint32, the row of the global batch of each sequence (default
+      dropout_key: uint32 [2], dropout's seed of this update; None: no dropout.
+      example_ids_B: uint32, row of the global batch of each sequence (default
         0..B-1); dropout's masks depend on it.
-      starts_B: int32, 0 where a row begins; there are no positions here.
-      counts_B: int32, how many of its T tokens each row has, with `starts_B`;
+      offsets_B: int32, 0 where a row begins; there are no positions here.
+      lengths_B: int32, how many of its T tokens each row has, with `offsets_B`;
         what follows them is not remembered.
 
     Returns:
@@ -111,12 +111,12 @@ class LSTM(nn.Module):
     """
     c = self.config
     dtype = jnp.dtype(c.dtype)
-    if rows_B is None:
-      rows_B = jnp.arange(tokens_BT.shape[0], dtype=jnp.uint32)
+    if example_ids_B is None:
+      example_ids_B = jnp.arange(tokens_BT.shape[0], dtype=jnp.uint32)
 
     def drop(x_BTX, rate, site):
       site = dropout.site_id(0, site)
-      return dropout.dropout(x_BTX, rate, seed_2, site, rows_B)
+      return dropout.dropout(x_BTX, rate, dropout_key, site, example_ids_B)
 
     tokens_embed_VD = self.param(
       'tokens_embed',
@@ -143,10 +143,10 @@ class LSTM(nn.Module):
       dtype=dtype,
       name='lstm',
     )
-    if starts_B is None:
+    if offsets_B is None:
       u_BTU = nn.RNN(cell)(x_BTD).astype(dtype)
     else:
-      u_BTU = self._go_on(cell, x_BTD, counts_B).astype(dtype)
+      u_BTU = self._go_on(cell, x_BTD, lengths_B).astype(dtype)
     u_BTU = nn.with_logical_constraint(u_BTU, ('batch', None, 'mlp'))
     u_BTU = drop(u_BTU, c.output_pdrop, dropout.LSTM_OUTPUT)
     h_BTD = Linear(
@@ -156,7 +156,7 @@ class LSTM(nn.Module):
     return h_BTD, tokens_embed_VD
 
   def _go_on(
-    self, cell: nn.OptimizedLSTMCell, x_BTD: jax.Array, counts_B: jax.Array
+    self, cell: nn.OptimizedLSTMCell, x_BTD: jax.Array, lengths_B: jax.Array
   ) -> jax.Array:
     """[B, T, U] after what is remembered; remembers."""
     kept = self.variable(
@@ -165,7 +165,7 @@ class LSTM(nn.Module):
       lambda: cell.initialize_carry(jax.random.key(0), x_BTD[:, 0].shape),
     )
     kept.value, u_BTU = nn.RNN(cell, return_carry=True)(
-      x_BTD, initial_carry=kept.value, seq_lengths=counts_B
+      x_BTD, initial_carry=kept.value, seq_lengths=lengths_B
     )
     return u_BTU
 

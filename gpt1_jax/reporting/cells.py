@@ -6,7 +6,7 @@ All scores are in percent; several seeds are their median [least, most].
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from gpt1_jax import paths
+from gpt1_jax import storage
 from gpt1_jax.reporting import runs as runs_lib
 
 NOT_RUN = 'not run'
@@ -14,7 +14,7 @@ NOTHING = '–'
 # Header of what `details` gives.
 DETAILS = ('split', 'seeds', 'tokens seen', 'parameters', 'commit', 'run')
 
-Origins = Mapping[paths.Path, runs_lib.Run]
+Origins = Mapping[storage.Path, runs_lib.Run]
 
 
 def percent(values: Sequence[float]) -> str:
@@ -83,7 +83,7 @@ def origin(run: runs_lib.Run, origins: Origins) -> runs_lib.Run | None:
   start = run.facts['config']['init_from']
   if start == 'none':
     return None
-  path = paths.resolved(start)
+  path = storage.resolved(start)
   if path in origins:
     return origins[path]
   return runs_lib.load(path) if (path / 'config.json').exists() else None
@@ -106,7 +106,7 @@ def start(run: runs_lib.Run, origins: Origins) -> str:
   given = run.facts['config']['init_from']
   if given == 'none':
     return 'scratch'
-  path = paths.resolved(given)
+  path = storage.resolved(given)
   source = origins[path].name if path in origins else given
   if run.variant == runs_lib.LAYERS:
     return f'{run.layers} of {run.depth} layers of {source}'

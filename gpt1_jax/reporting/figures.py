@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpt1_jax import paths
+from gpt1_jax import storage
 from gpt1_jax.reporting import cells, paper, plots, runs as runs_lib, tables
 
 _HALVES = ('race_middle', 'race_high')
@@ -22,12 +22,12 @@ def layers(
   The full model stands at the right end, where some of its layers were
   transferred from the same run for the same task.
   """
-  groups: dict[tuple[str, paths.Path], dict[int, runs_lib.Run]] = {}
+  groups: dict[tuple[str, storage.Path], dict[int, runs_lib.Run]] = {}
   for wanted in (runs_lib.LAYERS, paper.FULL):
     for run in runs:
       if run.command != 'finetune' or not run.scores or run.variant != wanted:
         continue
-      start = paths.resolved(run.facts['config']['init_from'])
+      start = storage.resolved(run.facts['config']['init_from'])
       where = (run.task, start)
       if wanted == runs_lib.LAYERS or where in groups:
         group = groups.setdefault(where, {})

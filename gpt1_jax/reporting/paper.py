@@ -14,8 +14,8 @@ class Score:
 
   Attributes:
     column: what the paper calls it.
-    task: name in `data/tasks.py`.
-    metric: that of P, as `train/metrics.py` calls it.
+    task: name in `tasks/table.py`.
+    metric: that of P, as `tasks/metrics.py` calls it.
     score: of GPT-1, on test.
     earlier: the best earlier score of the column.
     earlier_by: whose.

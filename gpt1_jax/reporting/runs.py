@@ -10,10 +10,10 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from gpt1_jax import paths
+from gpt1_jax import storage
 from gpt1_jax.errors import UserError
-from gpt1_jax.finetuning import summary, transfer
 from gpt1_jax.reporting import paper
+from gpt1_jax.tasks import initialization, summary
 from gpt1_jax.train import run as run_lib, telemetry
 
 LAYERS = 'some layers'  # transferred: Figure 2, left
@@ -38,7 +38,7 @@ class Run:
   """
 
   name: str
-  path: paths.Path
+  path: storage.Path
   facts: dict[str, Any]
   scores: dict[str, Any] | None
   state: str
@@ -79,7 +79,7 @@ class Run:
     if config['init_from'] == 'none':
       return None
     layers = config['transfer']['layers']
-    return self.depth if layers == transfer.ALL_LAYERS else layers
+    return self.depth if layers == initialization.ALL_LAYERS else layers
 
   @property
   def variant(self) -> str:
@@ -123,9 +123,9 @@ def find(names: Sequence[str]) -> list[Run]:
   Raises:
     UserError: a folder holds no run, or a file is damaged.
   """
-  found: dict[paths.Path, Run] = {}
+  found: dict[storage.Path, Run] = {}
   for name in names:
-    path = paths.of(name)
+    path = storage.of(name)
     if not path.is_dir():
       raise UserError(f'{name}: no such folder')
     folders = list(_walk(path))
@@ -135,10 +135,10 @@ def find(names: Sequence[str]) -> list[Run]:
         '--workdir of a pretrain or finetune command, or a folder of such ones'
       )
     for folder in folders:
-      found.setdefault(paths.resolved(folder), load(folder))
+      found.setdefault(storage.resolved(folder), load(folder))
   runs = list(found.values())
   places = [os.fspath(run.path) for run in runs]
-  if len({paths.is_remote(place) for place in places}) > 1:
+  if len({storage.is_remote(place) for place in places}) > 1:
     return [
       dataclasses.replace(run, name=place)
       for run, place in zip(runs, places, strict=True)
@@ -151,13 +151,13 @@ def find(names: Sequence[str]) -> list[Run]:
   ]
 
 
-def load(folder: paths.Path | str) -> Run:
+def load(folder: storage.Path | str) -> Run:
   """The run, or the seeds, in one folder.
 
   Raises:
     UserError: there is no config.json, or a file is damaged.
   """
-  folder = paths.of(folder)
+  folder = storage.of(folder)
   seeds = _seeds(folder)
   if seeds:
     return _of_seeds(folder, [load(seed) for seed in seeds])
@@ -167,7 +167,7 @@ def load(folder: paths.Path | str) -> Run:
   found = run_lib.read_json(scores) if scores.exists() else None
   return Run(
     str(folder),
-    paths.resolved(folder),
+    storage.resolved(folder),
     facts,
     found,
     'finished' if found else 'not finished',
@@ -199,16 +199,16 @@ def counts(runs: Sequence[Run]) -> str:
   return f'{len(runs)} run{"s" * (len(runs) != 1)}: {said}'
 
 
-def _walk(top: paths.Path) -> Iterator[paths.Path]:
+def _walk(top: storage.Path) -> Iterator[storage.Path]:
   """Folders of runs and of seeds, depth first; never into a run."""
-  for folder, below, files in paths.walk(top):
+  for folder, below, files in storage.walk(top):
     below.sort(key=_natural)
     if 'config.json' in files or _seeds(folder):
       below.clear()
       yield folder
 
 
-def _seeds(folder: paths.Path) -> list[paths.Path]:
+def _seeds(folder: storage.Path) -> list[storage.Path]:
   """seed-N folders that have begun, by their number."""
   found = [
     path.parent
@@ -225,7 +225,7 @@ def _natural(name: str) -> list[Any]:
   return [words, [int(number) for number in digits]]
 
 
-def _of_seeds(folder: paths.Path, each: list[Run]) -> Run:
+def _of_seeds(folder: storage.Path, each: list[Run]) -> Run:
   """One run of several; its scores are those of scores.json if it is there."""
   alone = (folder / 'config.json').exists()
   facts = run_lib.load(str(folder)) if alone else each[0].facts
@@ -242,7 +242,7 @@ def _of_seeds(folder: paths.Path, each: list[Run]) -> Run:
     state = f'not finished: {len(finished)} of {wanted} seeds'
   return Run(
     str(folder),
-    paths.resolved(folder),
+    storage.resolved(folder),
     facts,
     scores,
     state,

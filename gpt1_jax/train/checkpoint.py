@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from gpt1_jax import paths
+from gpt1_jax import storage
 from gpt1_jax.errors import UserError
 
 
@@ -217,5 +217,5 @@ def _best_step(manager: ocp.CheckpointManager, steps: list[int]) -> int:
   return -int(max(ranks)[1]) if ranks else max(steps)
 
 
-def _directory(workdir: str) -> paths.Path:
-  return paths.absolute(workdir) / 'checkpoints'
+def _directory(workdir: str) -> storage.Path:
+  return storage.absolute(workdir) / 'checkpoints'

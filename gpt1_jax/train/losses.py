@@ -245,8 +245,8 @@ def lm_weights(batch: dict[str, jax.Array], reduction: str) -> jax.Array:
   """Weights with which `lm_loss` is a mean times the number of examples.
 
   Args:
-    batch: of fine-tuning, whole or a part: 'weights' float32 [B, C, T], 1 at
-      the targets of the language model; 'weight' float32 [B], 0 for padding;
+    batch: of fine-tuning, whole or a part: 'lm_weights' float32 [B, C, T], 1 at
+      the targets of the LM; 'example_weight' float32 [B], 0 for padding;
       'targets' float32 [B], how many an example of the whole batch has, on
       average.
     reduction: 'tokens', the mean over the batch's targets, as pretraining has
@@ -256,8 +256,8 @@ def lm_weights(batch: dict[str, jax.Array], reduction: str) -> jax.Array:
   Returns:
     float32 [B, C, T].
   """
-  weights_BCT = batch['weights'].at[..., 0].set(0.0)
-  weights_BCT *= batch['weight'][:, None, None]
+  weights_BCT = batch['lm_weights'].at[..., 0].set(0.0)
+  weights_BCT *= batch['example_weight'][:, None, None]
   if reduction == 'tokens':
     return weights_BCT / batch['targets'][:, None, None]
   each_BC1 = jnp.maximum(weights_BCT.sum(axis=2, keepdims=True), 1.0)

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gpt1_jax import command
+from gpt1_jax import cli
 from gpt1_jax.model import models
 from gpt1_jax.train import optim as optim_lib, sharding, step as step_lib
 
@@ -89,12 +89,12 @@ def settings(config: Mapping[str, Any]) -> Settings:
   Raises:
     UserError: a section or a key is missing, unknown or out of range.
   """
-  parts = command.sections(config, 'model', 'optim', 'train', 'data', 'mesh')
-  train = command.fill('train', TrainSettings, parts.pop('train'))
-  data = command.fill('data', DataSettings, parts.pop('data'))
+  parts = cli.sections(config, 'model', 'optim', 'train', 'data', 'mesh')
+  train = cli.fill('train', TrainSettings, parts.pop('train'))
+  data = cli.fill('data', DataSettings, parts.pop('data'))
   every = ('log_every', 'eval_every', 'checkpoint_every', 'keep')
-  command.positive('train', vars(train), *every, 'microbatches')
-  command.positive('data', vars(data), 'batch_size')
+  cli.positive('train', vars(train), *every, 'microbatches')
+  cli.positive('data', vars(data), 'batch_size')
   return Settings(train, data, **parts)
 
 
@@ -104,7 +104,7 @@ def model_config(settings: Settings, vocab_size: int) -> models.Config:
   Raises:
     UserError: there is no such model.
   """
-  return command.fill(
+  return cli.fill(
     'model',
     models.config_class(settings.model),
     settings.model,
@@ -131,7 +131,7 @@ def build(
     UserError: the optimiser cannot be, or the mesh does not divide the batch
       or the model.
   """
-  optimizer, rate = command.fill(
+  optimizer, rate = cli.fill(
     'optim', optim_lib.make_optimizer, settings.optim, num_steps=num_steps
   )
   batch_size, microbatches = (
@@ -164,7 +164,7 @@ def build(
   )
   batch = {
     name: jax.ShapeDtypeStruct((batch_size, config.n_ctx), dtype, sharding=rows)
-    for name, dtype in (('tokens', jnp.int32), ('weights', jnp.float32))
+    for name, dtype in (('tokens', jnp.int32), ('lm_weights', jnp.float32))
   }
   return Program(model, mesh, make_state, train_step, (state, batch, seed))
 
@@ -174,7 +174,7 @@ def new_state(
 ) -> step_lib.TrainState:
   """Fresh parameters (boxed with their logical axes) and optimiser state."""
   tokens_BT = jnp.zeros((1, model.config.n_ctx), jnp.int32)
-  variables = model.init(jax.random.key(seed), tokens_BT, seed_2=None)
+  variables = model.init(jax.random.key(seed), tokens_BT, dropout_key=None)
   params = {'gpt': variables['params']}
   return step_lib.TrainState(
     jnp.zeros([], jnp.int32), params, optimizer.init(params)

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-from gpt1_jax import paths, revision
+from gpt1_jax import revision, storage
 from gpt1_jax.errors import UserError
 
 # What may differ between a run and its resumption: where things lie, how much
@@ -34,14 +34,14 @@ _YOUNGER = {
 }
 
 
-def write_json(path: paths.Path | str, value: Any) -> None:
+def write_json(path: storage.Path | str, value: Any) -> None:
   """Writes JSON atomically."""
   write_text(path, json.dumps(value, indent=1) + '\n')
 
 
-def write_text(path: paths.Path | str, text: str) -> None:
+def write_text(path: storage.Path | str, text: str) -> None:
   """Writes text atomically."""
-  paths.write_text(path, text)
+  storage.write_text(path, text)
 
 
 def start(workdir: str, command: str, config: dict[str, Any], facts: dict):
@@ -59,13 +59,13 @@ def start(workdir: str, command: str, config: dict[str, Any], facts: dict):
     UserError: the folder holds another run; the message names what differs.
   """
   config = json.loads(json.dumps(config))
-  path = paths.of(workdir) / 'config.json'
+  path = storage.of(workdir) / 'config.json'
   there = path.exists()
   if there:
     _check_same(workdir, command, config)
   _meet('looked at', path)
   if not there and jax.process_index() == 0:
-    paths.make_folder(path.parent)
+    storage.make_folder(path.parent)
     write_json(
       path, {'command': command, 'config': config, 'commit': commit(), **facts}
     )
@@ -86,7 +86,7 @@ def _check_same(workdir: str, command: str, config: dict[str, Any]) -> None:
     )
 
 
-def _meet(what: str, path: paths.Path) -> None:
+def _meet(what: str, path: storage.Path) -> None:
   """Waits until all hosts are here."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(f'{what} {path}')
@@ -98,7 +98,7 @@ def load(workdir: str) -> dict[str, Any]:
   Raises:
     UserError: there is none, or it is damaged.
   """
-  path = paths.of(workdir) / 'config.json'
+  path = storage.of(workdir) / 'config.json'
   if not path.exists():
     raise UserError(
       f'{workdir}: not a run (no config.json); give the --workdir of a '
@@ -107,14 +107,14 @@ def load(workdir: str) -> dict[str, Any]:
   return read_json(path)
 
 
-def read_json(path: paths.Path | str) -> Any:
+def read_json(path: storage.Path | str) -> Any:
   """What `write_json` wrote.
 
   Raises:
     UserError: it is damaged.
   """
   try:
-    return json.loads(paths.of(path).read_text(encoding='utf-8'))
+    return json.loads(storage.of(path).read_text(encoding='utf-8'))
   except ValueError as error:
     raise UserError(f'{path}: damaged ({error})') from None
 

@@ -9,15 +9,14 @@ import numpy as np
 import optax
 from flax import struct
 
-from gpt1_jax import memory
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import heads, models
-from gpt1_jax.train import losses, sharding
+from gpt1_jax.train import losses, memory, sharding
 
-# (params, batch, seed_2 or None, rows_B, mean=False) → (loss, weight, sums):
-# sums over the examples of the batch. With `mean` the loss is divided by
-# `weight`: by dividing the examples' weights, which takes no pass over the
-# gradient.
+# (params, batch, dropout_key, example_ids_B, mean=False) →
+# (loss, weight, sums): sums over the examples of the batch. With `mean` the
+# loss is divided by `weight`: by dividing the examples' weights, which takes no
+# pass over the gradient.
 LossFn = Callable[..., tuple[jax.Array, jax.Array, dict[str, jax.Array]]]
 
 
@@ -58,16 +57,16 @@ def train_step(
   Returns:
     The new state, and scalars: loss, grad_norm, learning_rate.
   """
-  seed_2 = dropout_seed(seed, state.step)
+  dropout_key = dropout_seed(seed, state.step)
   B = next(iter(batch.values())).shape[0]
-  batch = {**batch, 'rows': jnp.arange(B, dtype=jnp.uint32)}
+  batch = {**batch, 'example_ids': jnp.arange(B, dtype=jnp.uint32)}
 
   def gradient(part, mean):
     """Loss, weight and gradient, of a mean or of a sum."""
-    rows_B = part.pop('rows')
+    example_ids_B = part.pop('example_ids')
 
     def loss_and_weight(params):
-      return loss_fn(params, part, seed_2, rows_B, mean)[:2]
+      return loss_fn(params, part, dropout_key, example_ids_B, mean)[:2]
 
     value = jax.value_and_grad(loss_and_weight, has_aux=True)(state.params)
     (loss, weight), grads = value
@@ -159,13 +158,16 @@ def place_seed(seed: int, mesh: jax.sharding.Mesh) -> jax.Array:
 def pretrain_loss(model: models.Model) -> LossFn:
   """The LM objective L1 of P §3.1: sum over tokens, weight their number."""
 
-  def loss_fn(params, batch, seed_2, rows_B, mean=False):
-    weights_BT = batch['weights']
+  def loss_fn(params, batch, dropout_key, example_ids_B, mean=False):
+    weights_BT = batch['lm_weights']
     weight = weights_BT[:, 1:].sum()
     if mean:
       weights_BT *= _inverse(weight)
     h_BTD, embed_VD = model.apply(
-      {'params': params['gpt']}, batch['tokens'], seed_2=seed_2, rows_B=rows_B
+      {'params': params['gpt']},
+      batch['tokens'],
+      dropout_key=dropout_key,
+      example_ids_B=example_ids_B,
     )
     loss = losses.lm_loss(h_BTD, embed_VD, batch['tokens'], weights_BT)
     return loss, weight, {}
@@ -187,27 +189,29 @@ def finetune_loss(
   see `losses.task_loss`.
   """
 
-  def loss_fn(params, batch, seed_2, rows_B, mean=False):
-    weight = batch['weight'].sum()
+  def loss_fn(params, batch, dropout_key, example_ids_B, mean=False):
+    weight = batch['example_weight'].sum()
     scale = _inverse(weight) if mean else 1.0
     B, C, T = batch['tokens'].shape
     tokens_BT = batch['tokens'].reshape(B * C, T)
-    rows_BC = rows_B[:, None] * C + jnp.arange(C, dtype=jnp.uint32)
+    example_ids_BC = example_ids_B[:, None] * C + jnp.arange(
+      C, dtype=jnp.uint32
+    )
     h_BTD, embed_VD = model.apply(
       {'params': params['gpt']},
       tokens_BT,
-      seed_2=seed_2,
-      rows_B=rows_BC.reshape(-1),
+      dropout_key=dropout_key,
+      example_ids_B=example_ids_BC.reshape(-1),
     )
     h_BCD = heads.at_extract(h_BTD, batch['extract'].reshape(-1))
     outputs_BY = head.apply(
       {'params': params['head']},
       h_BCD.reshape(B, C, -1),
-      seed_2=seed_2,
-      rows_B=rows_B,
+      dropout_key=dropout_key,
+      example_ids_B=example_ids_B,
     )
     task_B = losses.task_loss(outputs_BY, batch['label'], low)
-    task = jnp.sum(task_B * batch['weight'] * scale)
+    task = jnp.sum(task_B * batch['example_weight'] * scale)
     sums = {'outputs': outputs_BY, 'task_loss': task, 'lm_loss': jnp.float32(0)}
     if not lm_coef:
       return task, weight, sums

@@ -20,7 +20,7 @@ import jax
 import tensorboardX
 from rich import console, progress
 
-from gpt1_jax import paths
+from gpt1_jax import storage
 from gpt1_jax.train import chips
 
 METRICS = 'metrics.jsonl'
@@ -55,12 +55,12 @@ class Telemetry:
     self._tokens = 0
     if not self._on:
       return
-    self._outbox = paths.Outbox(workdir)
+    self._outbox = storage.Outbox(workdir)
     self._sent = time.perf_counter()
     path = self._outbox.folder / METRICS
-    rows = read_rows(paths.of(workdir) / METRICS)
+    rows = read_rows(storage.of(workdir) / METRICS)
     kept = [json.dumps(row) + '\n' for row in rows if row['step'] <= start_step]
-    paths.write_text(path, ''.join(kept))
+    storage.write_text(path, ''.join(kept))
     self._file = path.open('a', encoding='utf-8')
     self._board = tensorboardX.SummaryWriter(
       str(self._outbox.folder / 'tensorboard'), purge_step=start_step + 1
@@ -165,7 +165,7 @@ def peak_flops() -> float | None:
   return chip.flops * jax.device_count() if chip else None
 
 
-def read_rows(path: paths.Path) -> list[dict[str, Any]]:
+def read_rows(path: storage.Path) -> list[dict[str, Any]]:
   """Rows of a metrics.jsonl; a torn last line is not a row."""
   rows = []
   if path.exists():

@@ -6,7 +6,12 @@ import tempfile
 import time
 
 from benchmarks import process, results, shapes, windows
-from gpt1_jax.data import corpus, stages, steps, tokenizer as tokenizer_lib
+from gpt1_jax.corpus import (
+  documents,
+  local_engine,
+  pipeline,
+  tokenizer as tokenizer_lib,
+)
 
 _BUILTIN = 'builtin:python-reference'
 
@@ -91,14 +96,14 @@ def _encode(options: results.Options) -> list[results.Row]:
   cores = len(os.sched_getaffinity(0))
   with tempfile.TemporaryDirectory() as folder:
     spool = pathlib.Path(folder) / 'spool'
-    with stages.Workers(cores) as workers:
+    with local_engine.Workers(cores) as workers:
       list(workers.map(time.sleep, [0.1] * 4 * cores))
       started = time.perf_counter()
-      documents = corpus.documents(specs, 'text')
-      rule = steps.SplitRule(0.05, ())
-      stages.clean(workers, documents, spool, rule, lambda *_: None)
+      found = documents.documents(specs, 'text')
+      rule = pipeline.SplitRule(0.05, ())
+      local_engine.clean(workers, found, spool, rule, lambda *_: None)
       seconds = time.perf_counter() - started
-      words = stages.count_words(workers, spool, 1.0, lambda *_: None)
+      words = local_engine.count_words(workers, spool, 1.0, lambda *_: None)
     merges = 500 if options.quick else 8000
     tokenizer_lib.train_words(words, merges).save(folder)
     settings = {'spool': str(spool), 'tokenizer': folder, 'cores': cores}
@@ -109,7 +114,7 @@ def _encode(options: results.Options) -> list[results.Row]:
       },
       options,
     )
-  size, rate = corpus.total_bytes(specs), 'bytes_per_second'
+  size, rate = documents.total_bytes(specs), 'bytes_per_second'
   return [
     results.Row('cleaning', 'B/s', size / seconds, '', None, None),
     results.Row(

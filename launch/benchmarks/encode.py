@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from benchmarks import process
-from gpt1_jax.data import stages, tokenizer as tokenizer_lib
+from gpt1_jax.corpus import local_engine, tokenizer as tokenizer_lib
 
 
 def prepare(
@@ -32,7 +32,7 @@ def _ours(spool: pathlib.Path, settings: dict[str, Any]):
   def run() -> float:
     with (
       tempfile.TemporaryDirectory() as folder,
-      stages.Workers(settings['cores']) as workers,
+      local_engine.Workers(settings['cores']) as workers,
     ):
       directory = pathlib.Path(folder) / 'out'
       directory.mkdir()
@@ -41,7 +41,7 @@ def _ours(spool: pathlib.Path, settings: dict[str, Any]):
       # The workers start; they know no word yet.
       list(workers.map(time.sleep, [0.1] * 4 * settings['cores']))
       started = time.perf_counter()
-      stages.encode(workers, copy, directory, 10**8, lambda *_: None)
+      local_engine.encode(workers, copy, directory, 10**8, lambda *_: None)
       return time.perf_counter() - started
 
   return run

@@ -9,10 +9,9 @@ import jax.numpy as jnp
 
 from benchmarks import process, shapes
 from configs import finetune as finetune_config
-from gpt1_jax import command
-from gpt1_jax.data import tasks
-from gpt1_jax.finetuning import transfer
+from gpt1_jax import cli
 from gpt1_jax.model import models
+from gpt1_jax.tasks import initialization, table
 from gpt1_jax.train import optim, pretraining, sharding, step as step_lib
 
 
@@ -21,30 +20,30 @@ def prepare(
 ) -> tuple[process.Measure, dict[str, Any]]:
   batches = shapes.read_batches(settings['batches'])
   config = finetune_config.get_config(settings['task']).to_dict()
-  task = tasks.resolve(config['task'])
+  task = table.resolve(config['task'])
   parts = pretraining.settings(shapes.config(settings))
-  model_config = command.fill(
+  model_config = cli.fill(
     'model',
     models.config_class(parts.model),
     parts.model,
     vocab_size=settings['vocab_size'],
     n_special=3,
   )
-  mesh = command.fill(
+  mesh = cli.fill(
     'mesh', sharding.make_mesh, config['mesh'], devices=jax.devices()[:1]
   )
-  optimizer, rate = command.fill(
+  optimizer, rate = cli.fill(
     'optim', optim.make_optimizer, config['optim'], num_steps=1_000_000
   )
-  head_settings = command.fill('head', transfer.HeadSettings, config['head'])
+  head_settings = cli.fill('head', initialization.HeadSettings, config['head'])
   model = models.new(model_config)
-  head = transfer.new_head(task, head_settings)
+  head = initialization.new_head(task, head_settings)
   loss_fn = step_lib.finetune_loss(
     model, head, head_settings.lm_coef, head_settings.lm_reduction
   )
   with sharding.use(mesh):
     new_state, shardings = sharding.jit_init(
-      functools.partial(transfer.new_state, model, head, optimizer),
+      functools.partial(initialization.new_state, model, head, optimizer),
       mesh,
       jnp.uint32(0),
     )
@@ -68,7 +67,7 @@ def prepare(
         state, metrics = train_step(state, placed, seed)
         jax.block_until_ready(metrics)
     seconds = time.perf_counter() - started
-    examples = sum(batch['weight'].sum() for batch in batches)
+    examples = sum(batch['example_weight'].sum() for batch in batches)
     return {'examples_per_second': float(examples) / seconds}
 
   measure()

@@ -32,7 +32,7 @@ def prepare(
 
   def step(batch) -> None:
     tokens = batch['tokens'][:, 0].long()
-    targets = tokens.masked_fill(batch['weights'][:, 0] == 0, -100)
+    targets = tokens.masked_fill(batch['lm_weights'][:, 0] == 0, -100)
     with train_torch.autocast(settings):
       h = model.transformer(tokens).last_hidden_state
       logits = model.lm_head(h[:, :-1])
@@ -50,7 +50,7 @@ def prepare(
     for batch in batches:
       step(batch)
     seconds = time.perf_counter() - started
-    examples = sum(float(batch['weight'].sum()) for batch in batches)
+    examples = sum(float(batch['example_weight'].sum()) for batch in batches)
     return {'examples_per_second': examples / seconds}
 
   measure()

@@ -18,7 +18,7 @@ def prepare(
   config = pretraining.model_config(parts, settings['vocab_size'])
   tokens = jnp.zeros((1, config.n_ctx), jnp.int32)
   params = jax.jit(models.new(config).init)(
-    jax.random.key(0), tokens, seed_2=None
+    jax.random.key(0), tokens, dropout_key=None
   )
   params = jax.tree.map(
     lambda x: x.value if hasattr(x, 'value') else x,

@@ -8,13 +8,13 @@ from typing import Any
 
 from benchmarks import process, results, shapes
 from configs import finetune as finetune_config
-from gpt1_jax.data import (
+from gpt1_jax.corpus import tokenizer as tokenizer_lib
+from gpt1_jax.errors import UserError
+from gpt1_jax.tasks import (
   examples as examples_lib,
   features as features_lib,
-  tasks,
-  tokenizer as tokenizer_lib,
+  table,
 )
-from gpt1_jax.errors import UserError
 
 RATE, PEAK = 'tokens_per_second', 'peak_bytes'
 _OPENAI, _GPT2 = 'OpenAIGPTLMHeadModel', 'GPT2LMHeadModel'
@@ -184,7 +184,7 @@ def _task_batches(
   The tokenizer is trained on the task itself, so that nothing else is needed.
   """
   config = finetune_config.get_config(name).to_dict()
-  task = tasks.resolve(config['task'])
+  task = table.resolve(config['task'])
   path = pathlib.Path(options.data) / 'tasks' / 'glue'
   rows = examples_lib.read(task, str(path), 'train')
   texts = (text for row in rows for text in row.texts)

@@ -11,7 +11,8 @@ def prepare(
   import jax
 
   from gpt1_jax import errors
-  from gpt1_jax.train import chips, compiled
+  from gpt1_jax.compiler import compiled
+  from gpt1_jax.train import chips
 
   jax.config.update('jax_platforms', 'cpu')  # leaves a TPU that is here alone
   try:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from benchmarks import process, shapes
-from gpt1_jax import command
+from gpt1_jax import cli
 from gpt1_jax.train import pretraining, sharding, step as step_lib
 
 
@@ -41,7 +41,7 @@ def start(settings: dict[str, Any]) -> tuple[pretraining.Program, Any, Any]:
   config = shapes.config(settings)
   parts = pretraining.settings(config)
   model = pretraining.model_config(parts, settings['vocab_size'])
-  mesh = command.fill(
+  mesh = cli.fill(
     'mesh', sharding.make_mesh, parts.mesh, devices=jax.devices()[:1]
   )
   program = pretraining.build(parts, model, mesh, num_steps=1_000_000)
@@ -50,7 +50,7 @@ def start(settings: dict[str, Any]) -> tuple[pretraining.Program, Any, Any]:
   weights[:, 0] = 0
   with sharding.use(mesh):
     state = program.new_state(step_lib.place_seed(0, mesh))
-    batch = sharding.put_batch({'tokens': tokens, 'weights': weights}, mesh)
+    batch = sharding.put_batch({'tokens': tokens, 'lm_weights': weights}, mesh)
   return program, state, batch
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import process
-from gpt1_jax.data import shards, windows
+from gpt1_jax.corpus import shards, windows
 
 
 def prepare(

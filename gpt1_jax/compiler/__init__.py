@@ -1,0 +1,1 @@
+"""What a compiled program says: memory, cost, fit."""

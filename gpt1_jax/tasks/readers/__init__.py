@@ -1,0 +1,1 @@
+"""Rows of a task, read from its original archive or from TFDS."""

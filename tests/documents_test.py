@@ -1,0 +1,260 @@
+"""Documents from every form of input, and one clear line for every bad one."""
+
+import gzip
+import importlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from gpt1_jax.corpus import documents
+from gpt1_jax.errors import UserError
+
+
+def _read(*specs: object, field: str = 'text') -> list[tuple[str, str]]:
+  """(source, text) of every document."""
+  return [
+    (document.source, document.text())
+    for document in documents.documents([str(s) for s in specs], field)
+  ]
+
+
+def _refused(*specs: object, field: str = 'text') -> str:
+  with pytest.raises(UserError) as caught:
+    _read(*specs, field=field)
+  message = str(caught.value)
+  assert '\n' not in message
+  return message
+
+
+def _jsonl(path: pathlib.Path, rows: list[dict]) -> pathlib.Path:
+  data = ''.join(json.dumps(row) + '\n' for row in rows).encode()
+  path.write_bytes(gzip.compress(data) if path.suffix == '.gz' else data)
+  return path
+
+
+def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
+  (tmp_path / 'sub').mkdir()
+  (tmp_path / 'b.txt').write_text('second')
+  (tmp_path / 'a.txt').write_text('first')
+  (tmp_path / 'c.txt.gz').write_bytes(gzip.compress(b'third'))
+  (tmp_path / 'sub' / 'd.txt').write_text('fourth')
+  (tmp_path / 'notes.md').write_text('not read')
+  (tmp_path / 'folder.txt').mkdir()
+  texts = ['first', 'second', 'third', 'fourth']
+  assert [text for _, text in _read(tmp_path)] == texts
+  assert _read(tmp_path)[0][0] == str(tmp_path / 'a.txt')
+
+
+def test_globs_repeats_and_mixtures(tmp_path):
+  for name in ('a.txt', 'b.txt', 'c.txt'):
+    (tmp_path / name).write_text(name)
+  rows = _jsonl(tmp_path / 'r.jsonl', [{'text': 'row'}])
+  found = _read(rows, tmp_path / '[bc].txt', tmp_path / 'b.txt', tmp_path)
+  assert [text for _, text in found] == ['row', 'b.txt', 'c.txt', 'a.txt']
+
+
+def test_byte_order_mark_and_line_ends(tmp_path):
+  path = tmp_path / 'a.txt'
+  path.write_bytes('\ufeffcafé\r\nau lait\r\n'.encode())
+  assert _read(path) == [(str(path), 'café\r\nau lait\r\n')]
+
+
+@pytest.mark.parametrize('name', ['r.jsonl', 'r.jsonl.gz'])
+def test_json_lines(tmp_path, name):
+  path = _jsonl(tmp_path / name, [{'text': 'one\ntwo'}, {'text': 'é', 'n': 1}])
+  assert _read(path) == [(f'{path}:1', 'one\ntwo'), (f'{path}:2', 'é')]
+
+
+def test_json_lines_field_blank_lines_and_byte_order_mark(tmp_path):
+  path = tmp_path / 'r.jsonl'
+  path.write_bytes('\ufeff{"body": "x"}\r\n\r\n{"body": "y"}'.encode())
+  assert _read(path, field='body') == [(f'{path}:1', 'x'), (f'{path}:3', 'y')]
+
+
+def test_parquet(tmp_path):
+  path = tmp_path / 'r.parquet'
+  texts = [f'row {i}' for i in range(200)]
+  table = pyarrow.table({'body': texts, 'other': list(range(200))})
+  parquet.write_table(table, path, row_group_size=70)
+  found = _read(path, field='body')
+  assert found == [(f'{path}:{i + 1}', t) for i, t in enumerate(texts)]
+
+
+def test_python_reference_is_in_sorted_order():
+  found = _read('builtin:python-reference')
+  sources = [source for source, _ in found]
+  assert 'builtin:python-reference#with' in sources
+  assert sources == sorted(sources)
+  assert len(found) > 50
+
+
+@pytest.mark.parametrize('name', ['r.jsonl', 'r.jsonl.gz', 'r.parquet', 'txt'])
+def test_progress_adds_up_to_the_bytes_on_disk(tmp_path, name):
+  rows = [{'text': f'{i} ' * 1000} for i in range(100)]
+  if name == 'txt':
+    for i, row in enumerate(rows):
+      (tmp_path / f'{i}.txt').write_text(row['text'])
+  elif name.endswith('parquet'):
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / name)
+  else:
+    _jsonl(tmp_path / name, rows)
+  specs = [str(tmp_path), 'builtin:python-reference']
+  total = documents.total_bytes(specs)
+  read = sum(document.disk for document in documents.documents(specs, 'text'))
+  assert total - 100 < read <= total
+
+
+def test_rows_are_read_one_at_a_time(tmp_path):
+  path = tmp_path / 'r.jsonl'
+  path.write_text('{"text": "good"}\n' + 'no json\n' * 1000)
+  found = documents.documents([str(path)], 'text')
+  assert next(found).text() == 'good'
+
+
+@pytest.mark.parametrize(
+  ('name', 'data', 'words'),
+  [
+    ('a.txt', b'', 'a.txt: empty'),
+    ('a.txt', b' \r\n\t', 'a.txt: empty'),
+    ('a.txt', b'caf\xe9 au lait', 'a.txt: not UTF-8 at byte 3 (0xe9)'),
+    ('a.txt', '\ufeffa'.encode('utf-16'), 'a.txt: not UTF-8 at byte 0'),
+    ('a.txt.gz', b'not gzip at all', 'a.txt.gz: damaged gzip'),
+    (
+      'a.txt.gz',
+      gzip.compress(b'x' * 9999, mtime=0)[:-9],
+      'a.txt.gz: damaged gzip',
+    ),
+    ('a.txt.gz', gzip.compress(b'', mtime=0), 'a.txt.gz: empty'),
+    ('a.jsonl', b'', 'a.jsonl: empty'),
+    ('a.jsonl', b'{"text": "x"}\n{"text": "cu', 'a.jsonl:2: not a JSON line'),
+    ('a.jsonl', b'{"text": "x"}\n\x00\x01\n', 'a.jsonl:2: not a JSON line'),
+    ('a.jsonl', b'{"text": "x"}\n{"t": "y"}', "2: no text in field 'text' (it"),
+    ('a.jsonl', b'{"text": null}', "a.jsonl:1: no text in field 'text'"),
+    ('a.jsonl', b'["text"]', 'a.jsonl:1: no text in field'),
+    ('a.jsonl', b'{"text": "x"}\n{"text": "\xff"}', 'not UTF-8 at byte 24'),
+    (
+      'a.jsonl.gz',
+      gzip.compress(b'{"text": "x"}\n' * 999, mtime=0)[:-9],
+      'a.jsonl.gz: damaged gzip',
+    ),
+    ('a.parquet', b'PAR1 but no more', 'a.parquet: not a readable Parquet'),
+    ('a.parquet', b'', 'a.parquet: not a readable Parquet'),
+    ('a.csv', b'x', 'unknown kind of file'),
+  ],
+)
+def test_bad_files(tmp_path, name, data, words):
+  (tmp_path / name).write_bytes(data)
+  assert words in _refused(tmp_path / name)
+
+
+def test_parquet_without_the_column_or_without_rows(tmp_path):
+  path = tmp_path / 'a.parquet'
+  parquet.write_table(pyarrow.table({'body': ['x'], 'n': [1]}), path)
+  assert "no column 'text' (it has body, n)" in _refused(path)
+  assert "no text in field 'n'" in _refused(path, field='n')
+  schema = pyarrow.schema([('text', pyarrow.string())])
+  parquet.write_table(schema.empty_table(), path)
+  assert 'empty' in _refused(path)
+  parquet.write_table(pyarrow.table({'text': ['x', None]}), path)
+  assert f'{path}:2: no text' in _refused(path)
+
+
+@pytest.mark.parametrize(
+  ('spec', 'words'),
+  [
+    ('nowhere', 'no such file or folder'),
+    ('nowhere/*.txt', 'no such file or folder'),
+    ('builtin:java', 'builtin:python-reference is all'),
+    ('s3://bucket/x.txt', 'unknown scheme s3:'),
+    ('tfds:imdb', 'tfds:NAME[/CONFIG]:SPLIT[:FIELD]'),
+    ('tfds:a:b:c:d', 'tfds:NAME[/CONFIG]:SPLIT[:FIELD]'),
+  ],
+)
+def test_bad_inputs(spec, words):
+  assert words in _refused(spec)
+
+
+def test_an_empty_folder(tmp_path):
+  assert 'holds no file to read' in _refused(tmp_path)
+
+
+def test_a_file_with_a_colon_in_its_name(tmp_path, monkeypatch):
+  (tmp_path / 'part:1.txt').write_text('x')
+  monkeypatch.chdir(tmp_path)
+  assert _read('part:1.txt') == [('part:1.txt', 'x')]
+
+
+_BUILDER = """
+import pathlib
+import sys
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+
+class Gpt1Shelf(tfds.core.GeneratorBasedBuilder):
+  VERSION = tfds.core.Version('1.0.0')
+  pkg_dir_path = pathlib.Path(sys.argv[0]).parent
+
+  def _info(self):
+    features = {'body': tfds.features.Text(), 'n': np.int64}
+    return self.dataset_info_from_configs(
+      features=tfds.features.FeaturesDict(features)
+    )
+
+  def _split_generators(self, dl_manager):
+    return {'train': self._generate_examples()}
+
+  def _generate_examples(self):
+    for i in range(6):
+      yield i, {'body': f'book {i}: caf\\xe9', 'n': i}
+
+
+Gpt1Shelf(
+  data_dir=sys.argv[1], file_format='array_record'
+).download_and_prepare()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore')  # of TFDS and what it imports
+def test_tfds(tmp_path, monkeypatch):
+  """A builder of our own, read back without TensorFlow."""
+  (tmp_path / 'package').mkdir()
+  script = tmp_path / 'package' / 'build.py'
+  script.write_text(_BUILDER)
+  data = tmp_path / 'data'
+  subprocess.run([sys.executable, script, data], check=True, timeout=120)
+  # TFDS reads the variable TFDS_DATA_DIR once, when it is imported.
+  constants = importlib.import_module('tensorflow_datasets.core.constants')
+  monkeypatch.setattr(constants, 'DATA_DIR', str(data))
+  found = _read('tfds:gpt1_shelf:train:body')
+  assert {text for _, text in found} == {f'book {i}: café' for i in range(6)}
+  assert found[0][0] == 'tfds:gpt1_shelf:train:body#0'
+  assert _read('tfds:gpt1_shelf:train', field='body')[3][1] == found[3][1]
+  part = _read('tfds:gpt1_shelf:train[1:3]:body')
+  assert [text for _, text in part] == [text for _, text in found[1:3]]
+  assert documents.total_bytes(['tfds:gpt1_shelf:train:body']) is None
+  for spec, words in (
+    ('tfds:gpt1_shelf:train', "no text in field 'text' (it has"),
+    ('tfds:gpt1_shelf:train:n', "no text in field 'n' (it has"),
+    ('tfds:gpt1_shelf:test', 'cannot be read'),
+    ('tfds:gpt1_no_such_thing:train', 'cannot be read'),
+  ):
+    message = _refused(spec)
+    assert message.startswith(spec)
+    assert words in message
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may read every file')
+def test_a_file_that_may_not_be_read(tmp_path):
+  (tmp_path / 'a.txt').write_text('x')
+  (tmp_path / 'a.txt').chmod(0)
+  with pytest.raises(PermissionError):
+    _read(tmp_path)

@@ -1,0 +1,218 @@
+"""What an ablation starts from, and what it does not compute."""
+
+import dataclasses
+import functools
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.model import heads, models
+from gpt1_jax.tasks import all_tasks, finetuning, initialization
+from gpt1_jax.train import checkpoint, run, step as step_lib
+from tests import finetune_test, gpt_test, lstm_test
+from tests.all_tasks_test import configure, pretrained  # noqa: F401
+from tests.support import reference
+
+DEEP = dataclasses.replace(finetune_test.CONFIG, n_layer=3)
+
+
+@functools.cache
+def fresh(config):
+  """Parameters as fine-tuning from scratch starts with them, seed 3."""
+  state = jax.jit(
+    lambda: nn.unbox(
+      initialization.new_state(
+        models.new(config), heads.Head('choice', 1, 0.1), optax.sgd(0.1), 3
+      )
+    )
+  )()
+  return state.params
+
+
+@pytest.mark.parametrize('layers', [0, 1, 2, 3])
+def test_the_first_layers_are_taken_and_the_rest_is_fresh(layers):
+  """Bit for bit; embeddings are always taken, specials and head never."""
+  old = jax.device_get(
+    gpt_test.random_params(dataclasses.replace(DEEP, n_special=0))
+  )
+  scratch = jax.device_get(fresh(DEEP))
+  params = jax.device_get(
+    initialization.transfer({'gpt': old}, fresh(DEEP), layers)
+  )
+  expected = {
+    **scratch['gpt'],
+    'tokens_embed': np.concatenate(
+      [old['tokens_embed'], scratch['gpt']['tokens_embed'][10:]]
+    ),
+    'positions_embed': old['positions_embed'],
+  }
+  blocks = reference.flat(expected.pop('h'))
+  found = reference.flat(params['gpt'].pop('h'))
+  taken = reference.flat(old['h'])
+  assert found.keys() == blocks.keys() == taken.keys()
+  for name, x in found.items():
+    np.testing.assert_array_equal(x[:layers], taken[name][:layers])
+    np.testing.assert_array_equal(x[layers:], blocks[name][layers:])
+  jax.tree.map(np.testing.assert_array_equal, params['gpt'], expected)
+  jax.tree.map(np.testing.assert_array_equal, params['head'], scratch['head'])
+
+
+def test_the_one_layer_of_an_lstm_is_taken():
+  config = dataclasses.replace(lstm_test.SMALL, n_special=3)
+  old = jax.device_get(lstm_test.random_params())
+  params = jax.device_get(
+    initialization.transfer({'gpt': old}, fresh(config), config.n_layer)
+  )
+  expected = reference.flat(old)
+  expected['tokens_embed'] = np.concatenate(
+    [
+      old['tokens_embed'],
+      jax.device_get(fresh(config)['gpt'])['tokens_embed'][101:],
+    ]
+  )
+  found = reference.flat(params['gpt'])
+  assert found.keys() == expected.keys()
+  for name, x in expected.items():
+    np.testing.assert_array_equal(found[name], x)
+
+
+@pytest.mark.parametrize(
+  ('layers', 'model', 'scratch', 'found'),
+  [
+    (-1, DEEP, False, 3),
+    (0, DEEP, False, 0),
+    (3, DEEP, False, 3),
+    (4, DEEP, False, 'is 4, and runs/x has 3: from 0 to 3, or -1 for all'),
+    (-2, DEEP, False, 'is -2, and runs/x has 3'),
+    (-1, DEEP, True, None),
+    (1, DEEP, True, 'is 1, but from scratch nothing is transferred'),
+    (-1, lstm_test.SMALL, False, 1),
+    (0, lstm_test.SMALL, False, 'is 0, and runs/x has 1: from 1 to 1'),
+  ],
+)
+def test_layers_that_the_run_has(layers, model, scratch, found):
+  settings = initialization.TransferSettings(layers)
+  if isinstance(found, str):
+    with pytest.raises(UserError, match=found):
+      initialization.num_layers(settings, 'runs/x', model, scratch)
+  else:
+    assert (
+      initialization.num_layers(settings, 'runs/x', model, scratch) == found
+    )
+
+
+def vocabulary_shapes(lm_coef, config):
+  """Shapes with a vocabulary axis in an update's program, before XLA."""
+  case = finetune_test.CASES['classification']
+  params = {
+    'gpt': fresh(config)['gpt'],
+    'head': finetune_test.random_params(case, DEEP)['head'],
+  }
+  optimizer = optax.sgd(1.0)
+  state = step_lib.TrainState(
+    jnp.zeros([], jnp.int32), params, optimizer.init(params)
+  )
+  step = functools.partial(
+    step_lib.train_step,
+    loss_fn=step_lib.finetune_loss(
+      models.new(config), finetune_test.head_of(case, 0.1), lm_coef, 'tokens'
+    ),
+    optimizer=optimizer,
+    rate=lambda step: 1.0,
+    microbatches=1,
+    seed=3,
+  )
+  batch = jax.tree.map(jnp.asarray, finetune_test.built(case))
+  text = jax.jit(step).lower(state, batch).as_text()
+  shapes = set(re.findall(r'tensor<([0-9x]+)x[a-z]', text))
+  rows = str(config.token_rows)
+  return {shape for shape in shapes if rows in shape.split('x')}
+
+
+@pytest.mark.parametrize(
+  'config',
+  [
+    dataclasses.replace(DEEP, vocab_size=1008),
+    dataclasses.replace(
+      lstm_test.SMALL, vocab_size=1008, n_special=3, n_embd=64
+    ),
+  ],
+  ids=['gpt', 'lstm'],
+)
+def test_without_auxiliary_lm_no_logits_are_computed(config):
+  """Nothing in the program has the vocabulary's rows but the embedding."""
+  assert vocabulary_shapes(0.0, config) == {'1011x64'}
+  assert len(vocabulary_shapes(0.5, config)) > 1
+
+
+@pytest.mark.slow
+def test_layers_and_their_record(configure, shared_data, tmp_path):  # noqa: F811
+  """All layers by number are all layers; what was done is in config.json."""
+  archives = shared_data / 'tasks' / 'archives'
+
+  def tuned(name, **changes):
+    config = configure('rte', archives, **changes)
+    all_tasks.finetune(config, str(tmp_path / name))
+    return run.load(str(tmp_path / name)), [
+      (tmp_path / name / 'predictions' / 'dev.tsv').read_text(),
+      *jax.tree.leaves(checkpoint.read(str(tmp_path / name))[0]),
+    ]
+
+  facts, full = tuned('full')
+  assert facts['layers_transferred'] == 1
+  assert facts['model']['kind'] == facts['config']['model']['kind'] == 'gpt'
+  facts, by_number = tuned('one', transfer__layers=1)
+  assert facts['layers_transferred'] == facts['config']['transfer']['layers']
+  for x, y in zip(full, by_number, strict=True):
+    np.testing.assert_array_equal(x, y)
+  facts, none = tuned('none', transfer__layers=0)
+  assert facts['layers_transferred'] == 0
+  assert none[0] != full[0]
+
+
+def test_wrong_starts_are_one_line(configure, pretrained, tmp_path):  # noqa: F811
+  config = configure('rte', tmp_path)
+  for change, what in (
+    ({'init_from': None}, 'config.init_from is not set.*TASK,scratch'),
+    ({'init_from': 'none'}, 'config.init_from is none: name the run'),
+    ({'transfer': {'layers': 2}}, 'layers is 2, and .*pretrained has 1'),
+    ({'transfer': {}}, 'config.transfer.layers is missing'),
+    ({'model': {**config['model'], 'kind': 'rnn'}}, "is 'rnn': one of"),
+    (
+      {'model': {'kind': 'lstm'}},
+      'of kind gpt, config.model.kind is lstm; take .*py:TASK$',
+    ),
+    ({'model': {**config['model'], 'units': 3}}, 'units: nothing takes it'),
+  ):
+    with pytest.raises(UserError, match=what):
+      finetuning.Tuning({**config, **change})
+
+
+def test_older_runs_are_gone_on_with(tmp_path):
+  """Of the time before there were an LSTM, a kernel and layers to choose."""
+  model = {'kind': 'gpt', 'n_layer': 2, 'attention': 'auto'}
+  config = {'model': model, 'transfer': {'layers': -1}}
+  assert run.complete({'model': {'n_layer': 2}}) == config
+  older = {'model': {'n_layer': 2}}
+  (tmp_path / 'config.json').write_text(
+    json.dumps({'command': 'finetune', 'config': older})
+  )
+  run.start(str(tmp_path), 'finetune', config, {})
+  for section, key, value in (
+    ('model', 'kind', 'lstm'),
+    ('transfer', 'layers', 1),
+  ):
+    other = {**config, section: {**config[section], key: value}}
+    with pytest.raises(UserError, match=f'another {section}.{key}'):
+      run.start(str(tmp_path), 'finetune', other, {})
+  # How it is computed is the machine's business.
+  machine = {'attention': 'plain', 'remat': 'full'}
+  moved = {**config, 'model': {**model, **machine}}
+  run.start(str(tmp_path), 'finetune', moved, {})

@@ -1,0 +1,138 @@
+"""Predictions, their scores and the files of the GLUE server, on real rows."""
+
+import numpy as np
+import pytest
+import scipy.stats
+import sklearn.metrics
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.tasks import examples, features, predictions, table
+from gpt1_jax.tasks.readers import sources
+from tests import features_test
+
+
+def read_table(path):
+  header, *lines = path.read_text().splitlines()
+  return header.split('\t'), [line.split('\t') for line in lines]
+
+
+def recomputed(task, path):
+  """Metrics of a prediction file, by scikit-learn and SciPy alone."""
+  header, lines = read_table(path)
+  assert header == ['index', 'label', 'prediction', 'outputs']
+  assert [int(line[0]) for line in lines] == list(range(len(lines)))
+  labels, guesses = ([float(line[i]) for line in lines] for i in (1, 2))
+  found = {
+    'accuracy': lambda: sklearn.metrics.accuracy_score(labels, guesses),
+    'f1': lambda: sklearn.metrics.f1_score(labels, guesses, zero_division=0),
+    'matthews': lambda: sklearn.metrics.matthews_corrcoef(labels, guesses),
+    'pearson': lambda: scipy.stats.pearsonr(labels, guesses).statistic,
+    'spearman': lambda: scipy.stats.spearmanr(labels, guesses).statistic,
+  }
+  return {metric: found[metric]() for metric in task.metrics}
+
+
+# What the server wants: the file, and its labels in the order of the head's
+# outputs (STS-B: a number from 0 to 5).
+NLI = ('entailment', 'neutral', 'contradiction')
+RTE = ('entailment', 'not_entailment')
+SERVER = {
+  'CoLA.tsv': ('0', '1'),
+  'SST-2.tsv': ('0', '1'),
+  'MRPC.tsv': ('0', '1'),
+  'QQP.tsv': ('0', '1'),
+  'STS-B.tsv': None,
+  'MNLI-m.tsv': NLI,
+  'MNLI-mm.tsv': NLI,
+  'QNLI.tsv': RTE,
+  'RTE.tsv': RTE,
+  'WNLI.tsv': ('0', '1'),
+  'AX.tsv': NLI,
+}
+
+
+def laid_out(task, rows):
+  built = features.build(task, rows, features_test.Words(), 256)
+  return features.Batches(built, 4)
+
+
+CASES = [(name, False) for name in table.TASKS if name != 'story_cloze']
+
+
+@pytest.mark.parametrize(('name', 'soft'), [*CASES, ('stsb', True)])
+def test_files_of_every_task(shared_data, tmp_path, name, soft):
+  task = table.TASKS[name]
+  path = shared_data / 'tasks' / 'archives'
+  rng = np.random.default_rng(0)
+  width = 6 if soft else task.num_outputs
+  submitted = set()
+  for split in task.files:
+    if split == 'train' or not sources.has(task, path, split):
+      continue
+    rows = examples.read(task, path, split)
+    batches = laid_out(task, rows)
+    if task.kind == 'choice':
+      width = len(rows[0].choices)
+    outputs = rng.normal(size=(len(rows), width)).astype(np.float32) * 3
+    predictions.write_predictions(str(tmp_path), task, split, batches, outputs)
+    file = tmp_path / 'predictions' / f'{split}.tsv'
+    _, lines = read_table(file)
+    assert [[float(x) for x in line[3].split()] for line in lines] == [
+      pytest.approx(row, abs=1e-6) for row in outputs.tolist()
+    ]
+    if batches.features.labelled:
+      if len(rows) > 1 and len({row.label for row in rows}) > 1:
+        found = predictions.score(task, batches, outputs)
+        assert found == pytest.approx(recomputed(task, file), abs=1e-6)
+      assert [float(line[1]) for line in lines] == [
+        pytest.approx(row.label) for row in rows
+      ]
+    else:
+      assert {line[1] for line in lines} == {'-'}
+    if split in task.submission:
+      predictions.write_submission(str(tmp_path), task, split, outputs)
+      submitted.add(task.submission[split])
+      check_submission(tmp_path, task, split, lines)
+  assert submitted == set(task.submission.values())
+
+
+def check_submission(folder, task, split, predictions):
+  """Header, row numbers, and each label as its prediction is spelled."""
+  path = folder / 'submission' / task.submission[split]
+  header, lines = read_table(path)
+  assert header == ['index', 'prediction']
+  assert [line[0] for line in lines] == [str(i) for i in range(len(lines))]
+  assert path.read_text().endswith('\n')
+  spellings = SERVER[path.name]
+  for (_, word), (_, _, value, _) in zip(lines, predictions, strict=True):
+    if spellings:
+      assert word == spellings[int(value)]
+    else:
+      expected = min(max(float(value), 0.0), 5.0)
+      assert float(word) == pytest.approx(expected, abs=5.1e-4)
+
+
+def test_every_hidden_test_set_of_glue_has_its_file():
+  files = {f for task in table.TASKS.values() for f in task.submission.values()}
+  assert files == set(SERVER)
+
+
+def test_soft_classes_predict_their_expectation():
+  logits = np.log([[0.7, 0.3, 1e-9, 1e-9, 1e-9, 1e-9]]).astype(np.float32)
+  found = predictions.predict(table.TASKS['stsb'], logits)
+  assert found == pytest.approx([0.3], abs=1e-6)
+  assert found.dtype == np.float32
+  fields = {'kind': 'similarity', 'bounds': (-2.0, 1.0)}
+  task = table.resolve(fields)
+  assert task.whole_numbers == (-2, -1, 0, 1)
+  found = predictions.predict(task, np.array([[0.0, 90.0, 0, 0]], np.float32))
+  assert found == pytest.approx([-1])
+
+
+def test_outputs_that_are_not_finite_are_refused():
+  task = table.TASKS['rte']
+  batches = laid_out(task, [examples.Example(('a', 'b'), (), 1)])
+  with pytest.raises(
+    UserError, match=r'not finite; try a lower optim\.peak_lr'
+  ):
+    predictions.score(task, batches, np.array([[np.nan, 0]], np.float32))

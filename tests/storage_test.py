@@ -1,0 +1,153 @@
+"""Folders here and in a bucket, through the same few functions."""
+
+import json
+import os
+import pathlib
+
+import pytest
+
+from gpt1_jax import storage
+from gpt1_jax.errors import UserError
+from gpt1_jax.reporting import runs
+from gpt1_jax.train import telemetry
+from tests.support import fake_bucket
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+  pytest.importorskip('gcsfs', reason='needs the gcs extra')
+  with fake_bucket.here(monkeypatch) as bucket:
+    yield bucket
+
+
+@pytest.fixture(params=['here', 'bucket'])
+def top(request, tmp_path):
+  """A folder, of each kind."""
+  if request.param == 'here':
+    return tmp_path / 'top'
+  request.getfixturevalue('bucket')
+  return storage.of('gs://bucket/top')
+
+
+def test_local_paths_are_those_of_the_standard_library(tmp_path):
+  assert storage.of('runs/a') == pathlib.Path('runs/a')
+  assert type(storage.of(tmp_path)) is type(tmp_path)
+  assert storage.resolved('x/../y') == pathlib.Path('y').resolve()
+  assert storage.absolute('y') == pathlib.Path('y').absolute()
+  assert not storage.is_remote(None)
+  assert not storage.is_remote('gs/bucket')
+  for name in ('s3://bucket/x', 'file:///x', 'hdfs://x'):
+    with pytest.raises(UserError, match='is not known here'):
+      storage.of(name)
+
+
+def test_a_missing_library_is_said(monkeypatch):
+  monkeypatch.setattr(storage.importlib.util, 'find_spec', lambda _: None)
+  with pytest.raises(UserError, match=r'gpt1_jax\[gcs\]'):
+    storage.of('gs://bucket/x')
+
+
+def test_files_are_written_whole(top):
+  assert not top.exists()
+  storage.make_folder(top / 'a')
+  for content in ('one', 'zwei — drei', ''):
+    storage.write_text(top / 'a' / 'b.txt', content)
+    assert (top / 'a' / 'b.txt').read_text(encoding='utf-8') == content
+  assert (top / 'a').is_dir()
+  assert [path.name for path in (top / 'a').iterdir()] == ['b.txt']
+  storage.remove(top / 'a')
+  assert not (top / 'a' / 'b.txt').exists()
+  storage.remove(top / 'a')
+
+
+def test_a_walk_is_from_the_top_and_can_be_cut(top):
+  for name in ('x.txt', 'a/1.txt', 'a/b/2.txt', 'c/d/3.txt', 'c/4.txt'):
+    storage.make_folder((top / name).parent)
+    storage.write_text(top / name, name)
+  found = []
+  for folder, below, files in storage.walk(top):
+    below.sort()
+    name = os.path.relpath(os.fspath(folder), os.fspath(top))
+    found.append((name, list(below), sorted(files)))
+    if name == 'c':
+      below.clear()
+  assert found == [
+    ('.', ['a', 'c'], ['x.txt']),
+    ('a', ['b'], ['1.txt']),
+    ('a/b', [], ['2.txt']),
+    ('c', ['d'], ['4.txt']),
+  ]
+
+
+def test_what_another_host_wrote_is_seen(bucket):
+  path = storage.of('gs://bucket/run/config.json')
+  assert not path.exists()
+  assert not path.parent.is_dir()
+  assert list(storage.of('gs://bucket').glob('*/config.json')) == []
+  bucket.put('bucket/run/config.json', b'{}')
+  assert path.exists()
+  assert path.parent.is_dir()
+  assert list(storage.of('gs://bucket').glob('*/config.json')) == [path]
+  bucket.put('bucket/run/config.json', b'{"a": 1}')
+  assert json.loads(path.read_text()) == {'a': 1}
+
+
+def test_rows_are_in_the_bucket_when_they_are_sent(bucket, tmp_path):
+  def rows():
+    text = bucket.objects['bucket/run/metrics.jsonl'].decode()
+    return [json.loads(line)['step'] for line in text.splitlines()]
+
+  def new(start):
+    return telemetry.Telemetry(
+      'gs://bucket/run',
+      start_step=start,
+      num_steps=9,
+      flops_per_token=1.0,
+      label='test',
+    )
+
+  with new(0) as log:
+    for step in (1, 2):
+      log.write({'step': step, 'loss': 1.0})
+    log.send()
+    assert rows() == [1, 2]
+    log.write({'step': 3, 'loss': 1.0})
+    assert rows() == [1, 2]
+  assert rows() == [1, 2, 3]
+  with new(2) as log:  # from checkpoint 2
+    log.write({'step': 3, 'loss': 2.0})
+  assert rows() == [1, 2, 3]
+  events = [name for name in bucket.objects if 'events.out' in name]
+  assert events
+  assert all(name.startswith('bucket/run/tensorboard/') for name in events)
+
+
+def test_runs_are_found_in_the_bucket(bucket, tmp_path):
+  facts = {
+    'command': 'pretrain',
+    'config': {},
+    'commit': None,
+    'model': {},
+    'parameters': 1,
+  }
+  content = json.dumps(facts).encode()
+  for name in ('a', 'below/layers-10', 'below/layers-2'):
+    bucket.put(f'bucket/runs/{name}/config.json', content)
+    bucket.put(f'bucket/runs/{name}/checkpoints/1/state/x', b'')
+  found = runs.find(['gs://bucket/runs'])
+  names = ['a', 'below/layers-2', 'below/layers-10']
+  assert [run.name for run in found] == names
+  assert found[0].path == storage.resolved('gs://bucket/runs/a')
+  (tmp_path / 'config.json').write_bytes(content)
+  both = runs.find([str(tmp_path), 'gs://bucket/runs/a'])
+  assert [run.name for run in both] == [str(tmp_path), 'gs://bucket/runs/a']
+  with pytest.raises(UserError, match='gs://bucket/no: no such folder'):
+    runs.find(['gs://bucket/no'])
+
+
+def test_what_libraries_say_is_one_line():
+  error = type('HttpError', (Exception,), {'__module__': 'gcsfs.retry'})
+  assert storage.said(error('no\nsuch bucket')) == (
+    'the bucket cannot be reached (no such bucket)'
+  )
+  assert storage.said(ValueError('x')) is None

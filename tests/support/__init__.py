@@ -1,0 +1,1 @@
+"""Builders, fakes and references that several test files share."""
