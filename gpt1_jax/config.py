@@ -1,0 +1,304 @@
+"""The configuration of a stage: read once, every mistake reported at once.
+
+The values live in configs/*.py. A command turns its ConfigDict into a
+`PretrainConfig` or a `FinetuneConfig` with `parse`; all other code receives
+these objects and never sees a dict.
+"""
+
+import dataclasses
+import difflib
+import json
+import reprlib
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+import pydantic
+from pydantic import Field
+
+from gpt1_jax import settings
+from gpt1_jax.errors import UserError
+from gpt1_jax.settings import STRICT, AtLeastOne, DropoutRate
+
+BatchSize = Annotated[int, Field(ge=1, le=2**20)]
+DataSeed = Annotated[int, Field(ge=0, lt=2**32)]
+Words = tuple[str, ...]
+T = TypeVar('T')
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class PretrainTrainSettings(settings.TrainSettings):
+  """config.train of pretraining; checkpoint_every is in updates."""
+
+  eval_every: AtLeastOne
+  checkpoint_every: AtLeastOne
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class FinetuneTrainSettings(settings.TrainSettings):
+  """config.train of fine-tuning.
+
+  Attributes:
+    eval_every: 0 evaluates, and saves, after each epoch.
+    seeds: runs; each takes the next train.seed and the next data.seed.
+  """
+
+  seeds: AtLeastOne
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class PretrainDataSettings:
+  """config.data of pretraining.
+
+  Attributes:
+    path: folder of token shards that `prepare` wrote.
+    batch_size: windows of n_ctx tokens in a batch (P §4.1: 64).
+    seed: of the order of the windows.
+    cross_documents: True lets a window span documents.
+  """
+
+  path: str
+  batch_size: BatchSize
+  seed: DataSeed
+  cross_documents: bool
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class FinetuneDataSettings:
+  """config.data of fine-tuning.
+
+  Attributes:
+    path: folder, zip or tar of the task's files, or tfds[:FOLDER].
+    batch_size: examples in a batch (P §4.1: 32).
+    seed: of the order of the examples.
+    lengths: widths that are compiled; a batch takes the least that holds it.
+    truncation: 'room' cuts what does not fit; 'halves' cuts each text of a
+      pair to n_ctx // 2 - 2 tokens (C: train.py).
+    drop_last: leaves out the examples that do not fill the last batch of an
+      epoch (C: train.py).
+  """
+
+  path: str
+  batch_size: BatchSize
+  seed: DataSeed
+  lengths: Annotated[tuple[AtLeastOne, ...], Field(min_length=1)]
+  truncation: Literal['room', 'halves']
+  drop_last: bool
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class TransferSettings:
+  """config.transfer: blocks taken from the pretrained run; -1 takes all."""
+
+  layers: Annotated[int, Field(ge=-1)]
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class HeadSettings:
+  """config.head: the classifier and its objective.
+
+  Attributes:
+    clf_pdrop: dropout rate before the classifier (P §4.1).
+    lm_coef: weight of the auxiliary LM loss, lambda of P §3.2.
+    lm_reduction: that loss is a mean over 'tokens' (P) or a mean over
+      'sequences' of their means (C: train.py).
+    regression: a score is one 'scalar' output, or 'classes', one output for
+      each whole number within the task's bounds.
+  """
+
+  clf_pdrop: DropoutRate
+  lm_coef: Annotated[float, Field(ge=0)]
+  lm_reduction: Literal['tokens', 'sequences']
+  regression: Literal['scalar', 'classes']
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class OwnTask:
+  """config.task as a mapping: a task of the user's own.
+
+  What is left out takes the default of `tasks.table.Task`, which describes
+  every key.
+  """
+
+  kind: Literal['classification', 'entailment', 'similarity', 'choice']
+  name: str = 'own'
+  labels: Words = ()
+  metrics: Words | None = None
+  texts: Words | None = None
+  choices: str | None = None
+  label: str | None = None
+  files: dict[str, str | Words] | None = None
+  folders: Words = ()
+  columns: Words = ()
+  bounds: tuple[float, float] | None = None
+  cut_rows: bool = False
+  dev_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+  tfds: dict[str, str | Words] | None = None
+  tfds_texts: Words = ()
+
+
+def _task_form(value: Any) -> str:
+  return 'own' if isinstance(value, Mapping | OwnTask) else 'a name'
+
+
+TaskSetting = Annotated[
+  Annotated[str | None, pydantic.Tag('a name')]
+  | Annotated[OwnTask, pydantic.Tag('own')],
+  pydantic.Discriminator(_task_form),
+]
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class PretrainConfig:
+  """The whole configuration of `pretrain`."""
+
+  model: Annotated[
+    settings.GPTSettings | settings.LSTMSettings, Field(discriminator='kind')
+  ]
+  optim: settings.OptimSettings
+  train: PretrainTrainSettings
+  data: PretrainDataSettings
+  mesh: settings.MeshSettings
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class FinetuneConfig:
+  """The whole configuration of `finetune`.
+
+  Attributes:
+    task: a name of tasks.table.TASKS, 'all', or a task of the user's own.
+    init_from: the pretrained run, or 'none' to start from scratch.
+    like: from scratch: the run whose shape and tokenizer are taken.
+  """
+
+  task: TaskSetting
+  init_from: str
+  like: str
+  transfer: TransferSettings
+  model: Annotated[
+    settings.FinetuneGPTSettings | settings.FinetuneLSTMSettings,
+    Field(discriminator='kind'),
+  ]
+  head: HeadSettings
+  optim: settings.OptimSettings
+  train: FinetuneTrainSettings
+  data: FinetuneDataSettings
+  mesh: settings.MeshSettings
+
+
+def parse(kind: type[T], values: Mapping[str, Any]) -> T:
+  """Returns `values` as a `kind`, checked.
+
+  Args:
+    kind: PretrainConfig, FinetuneConfig, or a model's configuration that a
+      checkpoint recorded.
+    values: plain nested values, as ConfigDict.to_dict() or JSON has them.
+
+  Raises:
+    UserError: one line for each mistake: the key, its value and what is
+      allowed; for an unknown key the nearest known one.
+  """
+  try:
+    return pydantic.TypeAdapter(kind).validate_json(json.dumps(values))
+  except pydantic.ValidationError as error:
+    lines = [_line(kind, mistake) for mistake in error.errors()]
+  if len(lines) == 1:
+    raise UserError(lines[0])
+  raise UserError('\n  '.join([f'{len(lines)} settings are wrong:', *lines]))
+
+
+def as_dict(config: PretrainConfig | FinetuneConfig) -> dict[str, Any]:
+  """Returns the configuration as plain values, as config.json holds them."""
+  values = dataclasses.asdict(config)
+  if isinstance(values.get('task'), dict):  # only what the user set
+    values['task'] = {k: v for k, v in values['task'].items() if v is not None}
+  return values
+
+
+def as_flags(config: PretrainConfig | FinetuneConfig) -> str:
+  """Returns the resolved configuration, one --config.KEY=VALUE a line."""
+  flat = _flat(as_dict(config), '--config')
+  return '\n'.join(f'{key}={value}' for key, value in flat)
+
+
+def _flat(values: Any, key: str) -> Iterator[tuple[str, Any]]:
+  if not isinstance(values, dict):
+    yield key, values
+    return
+  for name, value in values.items():
+    yield from _flat(value, f'{key}.{name}')
+
+
+# pydantic's name of a mistake -> what is allowed, filled with its numbers.
+_ALLOWED = {
+  'int_type': 'an integer is wanted',
+  'int_from_float': 'an integer is wanted',
+  'float_type': 'a number is wanted',
+  'finite_number': 'a finite number is wanted',
+  'string_type': 'a string is wanted',
+  'bool_type': 'True or False is wanted',
+  'tuple_type': 'a list of values is wanted',
+  'dict_type': 'a section of keys and values is wanted',
+  'dataclass_type': 'a section of keys and values is wanted',
+  'greater_than_equal': 'at least {ge} is wanted',
+  'greater_than': 'a value above {gt} is wanted',
+  'less_than_equal': 'at most {le} is wanted',
+  'less_than': 'a value below {lt} is wanted',
+  'literal_error': '{expected} is wanted',
+  'union_tag_invalid': '{expected_tags} is wanted',
+  'too_short': 'at least {min_length} value is wanted',
+}
+
+
+def _line(kind: type, mistake: Any) -> str:
+  """Returns one of pydantic's mistakes as a line that names key and value."""
+  cause, value, loc = mistake['type'], mistake['input'], mistake['loc']
+  path, hint, known = ['config'], cast(Any, kind), {}
+  for depth, part in enumerate(loc):
+    known = _keys(hint)
+    last = depth == len(loc) - 1
+    if part in known or (last and cause == 'unexpected_keyword_argument'):
+      path.append(str(part))
+      hint = known.get(part)
+    elif isinstance(part, int):
+      path[-1] += f'[{part}]'
+    else:  # the tag of a union, such as the kind of model
+      hint = next((c for c in _classes(hint) if _is_tagged(c, part)), hint)
+  key = '.'.join(path)
+  if cause == 'missing':
+    return f'{key} is missing'
+  if cause == 'unexpected_keyword_argument':
+    near = difflib.get_close_matches(str(loc[-1]), known, 1, 0.6)
+    close = (
+      f'did you mean {near[0]}?' if near else 'keys are ' + ', '.join(known)
+    )
+    return f'{key}: there is no such key; {close}'
+  if cause == 'value_error':
+    return f'{key}: {mistake["ctx"]["error"]}'
+  if value is None:
+    return f'{key} is not set; give --{key}=...'
+  if cause == 'union_tag_not_found':
+    return f'{key}.kind is missing'
+  if cause == 'union_tag_invalid':
+    key, value = f'{key}.kind', mistake['ctx']['tag']
+  allowed = _ALLOWED.get(cause, mistake['msg'].lower())
+  allowed = allowed.format(**mistake.get('ctx', {}))
+  return f'{key} is {reprlib.repr(value)}: {allowed}'
+
+
+def _keys(hint: Any) -> dict[str, Any]:
+  """Returns the keys of the sections in a type, with their types."""
+  found = (field for c in _classes(hint) for field in dataclasses.fields(c))
+  return {field.name: field.type for field in found}
+
+
+def _classes(hint: Any) -> list[Any]:
+  if dataclasses.is_dataclass(hint):
+    return [hint]
+  return [c for part in typing.get_args(hint) for c in _classes(part)]
+
+
+def _is_tagged(section: Any, tag: str) -> bool:
+  if section is OwnTask:
+    return tag == 'own'
+  return typing.get_args(_keys(section).get('kind')) == (tag,)
