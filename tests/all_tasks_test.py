@@ -17,7 +17,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt
 from gpt1_jax.tasks import all_tasks, finetuning, initialization, table
 from gpt1_jax.train import checkpoint, step as step_lib
-from tests import predictions_test
+from tests.support import prediction_files
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MODEL = {
@@ -125,9 +125,9 @@ def test_tasks_in_turn(configure, shared_data, tmp_path, capsys, monkeypatch):
     assert result['score'] == result['splits']['dev'][result['metric']]
     for split, scores in result['splits'].items():
       path = workdir / name / 'predictions' / f'{split}.tsv'
-      _, lines = predictions_test.read_table(path)
+      _, lines = prediction_files.read_table(path)
       assert len(lines) == result['counts'][split]['examples']
-      recomputed = predictions_test.recomputed(table.TASKS[name], path)
+      recomputed = prediction_files.recomputed(table.TASKS[name], path)
       assert scores == pytest.approx(recomputed, abs=1e-6)
   assert {path.name for path in (workdir / 'submission').iterdir()} == {
     'MNLI-m.tsv',
@@ -135,7 +135,7 @@ def test_tasks_in_turn(configure, shared_data, tmp_path, capsys, monkeypatch):
     'AX.tsv',
     'STS-B.tsv',
   }
-  _, lines = predictions_test.read_table(workdir / 'stsb/predictions/dev.tsv')
+  _, lines = prediction_files.read_table(workdir / 'stsb/predictions/dev.tsv')
   assert [len(line[3].split()) for line in lines] == [6, 6]
 
 

@@ -7,16 +7,7 @@ from hypothesis import given, settings, strategies as st
 from gpt1_jax import errors
 from gpt1_jax.corpus import tokenizer
 from gpt1_jax.tasks import examples, features, own_task, table
-
-
-class Numbers:
-  """A tokenizer of ten tokens: '3 1 4' is [3, 1, 4]."""
-
-  vocab_size = 10
-
-  def encode(self, text):
-    return [int(word) for word in text.split()]
-
+from tests.support.toy_tokenizers import DigitTokenizer, WordTokenizer
 
 START, DELIMITER, EXTRACT = 10, 11, 12
 LABELLED = {'labels': ('a', 'b'), 'metrics': ('accuracy',)}
@@ -29,7 +20,7 @@ QUESTION = table.resolve({'kind': 'choice', 'texts': ('text', 'text_pair')})
 
 
 def lay_out(task, n_ctx, *rows):
-  return features.build(task, rows, Numbers(), n_ctx)
+  return features.build(task, rows, DigitTokenizer(), n_ctx)
 
 
 def sequences(built):
@@ -156,11 +147,11 @@ def test_halves_as_the_released_code_cuts(first, second, kept):
   other = [START, *b, DELIMITER, *a, EXTRACT]
   row = examples.Example(pair, (), 0)
   for task, expected in ((ENTAILMENT, [one]), (SIMILARITY, [one, other])):
-    built = features.build(task, [row], Numbers(), 16, 'halves')
+    built = features.build(task, [row], DigitTokenizer(), 16, 'halves')
     assert sequences(built) == [expected]
     assert built.num_cut == (kept != (first, second))
   row = examples.Example((pair[0],), (pair[1], '4'), 0)
-  built = features.build(CHOICE, [row], Numbers(), 16, 'halves')
+  built = features.build(CHOICE, [row], DigitTokenizer(), 16, 'halves')
   assert sequences(built) == [[one, [START, *a, DELIMITER, 4, EXTRACT]]]
 
 
@@ -203,8 +194,8 @@ def test_no_sequence_exceeds_the_context(data, n_ctx, kind):
     assert 2 <= len(sequence) <= n_ctx
     assert (sequence[0], sequence[-1]) == (START, EXTRACT)
     assert sequence.count(DELIMITER) == (kind != 'classification')
-  whole = sum(len(Numbers().encode(text)) for text in texts)
-  whole += max((len(Numbers().encode(a)) for a in answers), default=0)
+  whole = sum(len(DigitTokenizer().encode(text)) for text in texts)
+  whole += max((len(DigitTokenizer().encode(a)) for a in answers), default=0)
   room = n_ctx - (2 if kind == 'classification' else 3)
   assert built.num_cut == (whole > room)
 
@@ -215,7 +206,7 @@ def test_what_cannot_be_built():
   with pytest.raises(errors.UserError, match='no examples'):
     lay_out(CLASSIFICATION, 16)
   with pytest.raises(errors.UserError, match='truncation'):
-    features.build(CLASSIFICATION, [], Numbers(), 16, 'thirds')
+    features.build(CLASSIFICATION, [], DigitTokenizer(), 16, 'thirds')
 
 
 def test_a_batch_by_hand():
@@ -405,18 +396,6 @@ def test_a_real_tokenizer_and_a_real_task(shared_data):
   np.testing.assert_array_equal(built.labels, [row.label for row in rows])
 
 
-class Words:
-  """A tokenizer that numbers words as they come."""
-
-  vocab_size = 5000
-
-  def __init__(self):
-    self.ids = {}
-
-  def encode(self, text):
-    return [self.ids.setdefault(w, len(self.ids)) for w in text.split()]
-
-
 def test_race_keeps_question_and_answer_of_long_articles(shared_data):
   path = shared_data / 'tasks' / 'archives' / 'race-all.zip'
   rows = examples.read(table.TASKS['race'], path, 'train')
@@ -424,7 +403,7 @@ def test_race_keeps_question_and_answer_of_long_articles(shared_data):
     examples.Example((row.texts[0] * 3, row.texts[1]), row.choices, row.label)
     for row in rows
   ]
-  encoder = Words()
+  encoder = WordTokenizer()
   built = features.build(table.TASKS['race'], long, encoder, 512)
   assert built.num_cut == len(long) == 22
   assert built.labels.tolist() == [row.label for row in rows]

@@ -19,8 +19,8 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt, heads
 from gpt1_jax.tasks import examples, features, initialization, table
 from gpt1_jax.train import losses, step as step_lib
-from tests import features_test, gpt_test
-from tests.support import reference
+from tests import gpt_test
+from tests.support import reference, toy_tokenizers
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 S, D, E = 10, 11, 12  # start, delimiter, extract
@@ -147,7 +147,9 @@ EACH = pytest.mark.parametrize('case', CASES.values(), ids=CASES)
 
 
 def built(case):
-  made = features.build(case.task, case.rows, features_test.Numbers(), 16)
+  made = features.build(
+    case.task, case.rows, toy_tokenizers.DigitTokenizer(), 16
+  )
   return features.Batches(made, 3, lengths=(8,)).batch(0)
 
 
@@ -245,7 +247,7 @@ def test_loss_equals_numpy(case, preset):
 def update(case, reduction, lm_coef=0.5, microbatches=1, rows=1):
   """Loss and gradient of one update by `train_step`, of the case repeated."""
   made = features.build(
-    case.task, case.rows * rows, features_test.Numbers(), 16
+    case.task, case.rows * rows, toy_tokenizers.DigitTokenizer(), 16
   )
   batch = features.Batches(made, 2 * rows, lengths=(8,)).batch(0)
   params = random_params(case, CONFIG)

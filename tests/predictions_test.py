@@ -2,35 +2,12 @@
 
 import numpy as np
 import pytest
-import scipy.stats
-import sklearn.metrics
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import examples, features, predictions, table
 from gpt1_jax.tasks.readers import sources
-from tests import features_test
-
-
-def read_table(path):
-  header, *lines = path.read_text().splitlines()
-  return header.split('\t'), [line.split('\t') for line in lines]
-
-
-def recomputed(task, path):
-  """Metrics of a prediction file, by scikit-learn and SciPy alone."""
-  header, lines = read_table(path)
-  assert header == ['index', 'label', 'prediction', 'outputs']
-  assert [int(line[0]) for line in lines] == list(range(len(lines)))
-  labels, guesses = ([float(line[i]) for line in lines] for i in (1, 2))
-  found = {
-    'accuracy': lambda: sklearn.metrics.accuracy_score(labels, guesses),
-    'f1': lambda: sklearn.metrics.f1_score(labels, guesses, zero_division=0),
-    'matthews': lambda: sklearn.metrics.matthews_corrcoef(labels, guesses),
-    'pearson': lambda: scipy.stats.pearsonr(labels, guesses).statistic,
-    'spearman': lambda: scipy.stats.spearmanr(labels, guesses).statistic,
-  }
-  return {metric: found[metric]() for metric in task.metrics}
-
+from tests.support import toy_tokenizers
+from tests.support.prediction_files import read_table, recomputed
 
 # What the server wants: the file, and its labels in the order of the head's
 # outputs (STS-B: a number from 0 to 5).
@@ -52,7 +29,7 @@ SERVER = {
 
 
 def laid_out(task, rows):
-  built = features.build(task, rows, features_test.Words(), 256)
+  built = features.build(task, rows, toy_tokenizers.WordTokenizer(), 256)
   return features.Batches(built, 4)
 
 

@@ -6,7 +6,6 @@ archives; only their downloads are replaced.
 
 import csv
 import dataclasses
-import os
 import subprocess
 import sys
 import tarfile
@@ -18,7 +17,8 @@ import sklearn.model_selection
 
 from gpt1_jax import errors
 from gpt1_jax.tasks import examples, table
-from gpt1_jax.tasks.readers import rows, sources, tfds_rows
+from gpt1_jax.tasks.readers import rows, sources
+from tests.support import tfds_builds
 
 # Task: rows of train, dev and test in all the archives of one folder.
 COUNTS = {
@@ -151,8 +151,6 @@ def test_not_found_says_what_was_looked_for(tmp_path, name):
   assert '\n' not in str(caught.value)
 
 
-# Of TFDS and what it imports.
-TFDS = pytest.mark.filterwarnings('ignore')
 # Task: the archive its TFDS builder unpacks.
 BUILT = {
   'cola': 'glue-cola',
@@ -170,41 +168,7 @@ BUILT = {
 }
 
 
-class Unpacked:
-  """In place of TFDS's download manager: files that are here already."""
-
-  downloaded_size = 0
-
-  def __init__(self, folder):
-    self._folder = folder
-    self.manual_dir = os.fspath(folder)
-
-  def download_and_extract(self, url):
-    from etils import epath
-
-    return epath.Path(self._folder)
-
-  def download(self, urls):
-    if isinstance(urls, str):
-      return self._folder / 'ax.tsv'
-    return {key: self._folder / 'MRPC' / key for key in urls}
-
-
-def build(name, folder, data_dir, monkeypatch):
-  """Has TFDS's own builder write ArrayRecord files of what is in a folder."""
-  import tensorflow_datasets as tfds
-
-  tfds.disable_progress_bar()
-  with monkeypatch.context() as patch:
-    patch.setattr(
-      tfds.core.DatasetBuilder,
-      '_make_download_manager',
-      lambda *_, **__: Unpacked(folder),
-    )
-    tfds_rows._builder(name, str(data_dir))
-
-
-@TFDS
+@tfds_builds.ALLOW_WARNINGS
 @pytest.mark.parametrize('name', BUILT)
 def test_tfds_gives_the_rows_of_the_archive(
   archives, name, tmp_path, monkeypatch
@@ -219,7 +183,7 @@ def test_tfds_gives_the_rows_of_the_archive(
     litter.unlink()
   addresses = {a for split in task.tfds.values() for a in split}
   for address in sorted({a.partition(':')[0] for a in addresses}):
-    build(address, folder, tmp_path / 'tfds', monkeypatch)
+    tfds_builds.build(address, folder, tmp_path / 'tfds', monkeypatch)
   assert list((tmp_path / 'tfds').rglob('*.array_record*'))
   for split in task.files:
     path = f'tfds:{tmp_path}/tfds'
@@ -250,13 +214,13 @@ def without_rows(found):
   return [(e.texts, e.label) for e in found]
 
 
-@TFDS
+@tfds_builds.ALLOW_WARNINGS
 def test_story_cloze_from_tfds(stories, tmp_path, monkeypatch):
   folder = stories / 'StoryCloze'
   for part in ('val', 'test'):
     (path,) = folder.glob(f'*{part}__*.csv')
     path.rename(folder / f'cloze_test_{part}__spring2016.csv')
-  build('story_cloze/2016', folder, tmp_path / 'tfds', monkeypatch)
+  tfds_builds.build('story_cloze/2016', folder, tmp_path / 'tfds', monkeypatch)
   task, path = table.TASKS['story_cloze'], f'tfds:{tmp_path}/tfds'
   counts = [len(examples.read(task, path, s)) for s in ('train', 'dev', 'test')]
   assert counts == [1497, 374, 20]
@@ -265,10 +229,12 @@ def test_story_cloze_from_tfds(stories, tmp_path, monkeypatch):
   assert found == expected
 
 
-@TFDS
+@tfds_builds.ALLOW_WARNINGS
 def test_a_task_of_ones_own_from_tfds(archives, tmp_path, monkeypatch):
   zipfile.ZipFile(archives / 'glue-sst2.zip').extractall(tmp_path)
-  build('glue/sst2', tmp_path / 'dummy_data', tmp_path / 'tfds', monkeypatch)
+  tfds_builds.build(
+    'glue/sst2', tmp_path / 'dummy_data', tmp_path / 'tfds', monkeypatch
+  )
   fields = {'kind': 'classification', 'labels': ('negative', 'positive')}
   fields |= {'texts': ('sentence',)}
   fields['tfds'] = {'train': 'glue/sst2:train[:2]', 'dev': 'glue/sst2:train'}
@@ -280,7 +246,7 @@ def test_a_task_of_ones_own_from_tfds(archives, tmp_path, monkeypatch):
     examples.read(task, path, 'test')
 
 
-@TFDS
+@tfds_builds.ALLOW_WARNINGS
 def test_tfds_that_cannot_be_read_is_one_line(tmp_path):
   fields = {'kind': 'similarity', 'tfds': {'train': 'no_such_set:train'}}
   with pytest.raises(errors.UserError) as caught:

@@ -7,7 +7,7 @@ import pytest
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.zero_shot import winograd
-from tests import sources_test
+from tests.support import tfds_builds
 
 BLOCKS = """\
 The baker thanked the miller because he had brought flour.
@@ -219,14 +219,14 @@ def test_what_is_not_there_is_said(tmp_path):
       winograd.read('wsc273', path)
 
 
-@sources_test.TFDS
+@tfds_builds.ALLOW_WARNINGS
 def test_dprd_from_tfds(tmp_path, monkeypatch):
   blocks = BLOCKS.replace('ANN', 'Ann').replace(' \n', '\n')
   for split in ('train', 'test'):
     write(tmp_path, f'MRPC/{split}', blocks)
   folder = tmp_path / 'tfds'
   name = 'definite_pronoun_resolution'
-  sources_test.build(name, tmp_path, folder, monkeypatch)
+  tfds_builds.build(name, tmp_path, folder, monkeypatch)
   path = f'tfds:{folder}'
   assert winograd.has('dprd', path)
   found, odd = winograd.read('dprd', path)

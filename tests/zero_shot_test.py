@@ -36,7 +36,8 @@ from gpt1_jax.train import (
   sharding,
   step as step_lib,
 )
-from tests import all_tasks_test, features_test, pipeline_test, winograd_test
+from tests import all_tasks_test, pipeline_test, winograd_test
+from tests.support import toy_tokenizers
 
 MODEL = {**all_tasks_test.MODEL, 'n_layer': 2, 'n_ctx': 48, 'embd_pdrop': 0.0}
 STEPS = (3, 6)
@@ -314,7 +315,7 @@ def test_long_contexts_lose_their_front(tmp_path):
   }
   for level in ('middle', 'high'):
     winograd_test.write(tmp_path, f'test/{level}/1.txt', json.dumps(article))
-  encode = features_test.Numbers().encode
+  encode = toy_tokenizers.DigitTokenizer().encode
   for n_ctx, context in ((9, [6, 7, 8, 9, 7, 7]), (4, [7])):
     middle, high = candidates.read('race', str(tmp_path), encode, n_ctx)
     assert (middle.task, high.task) == ('race_middle', 'race_high')
@@ -345,14 +346,14 @@ def test_long_sentences_lose_their_end(tmp_path):
   for split in ('train', 'dev'):
     lines = f's\t1\t\t{digits(9)}\ns\t0\t\t5\n'
     winograd_test.write(tmp_path, f'CoLA/{split}.tsv', lines)
-  encode = features_test.Numbers().encode
+  encode = toy_tokenizers.DigitTokenizer().encode
   for part in candidates.read('cola', str(tmp_path), encode, 4):
     assert laid_out(part) == [([0, 1, 2, 3], 1), ([5], 1)]
     assert part.cut == 1
 
 
 def test_the_rest_begins_after_the_referent(tmp_path):
-  words = features_test.Words()
+  words = toy_tokenizers.WordTokenizer()
   seen = []
 
   def encode(text):
@@ -386,7 +387,7 @@ def test_what_is_attached_to_the_referent_is_scored(run, tmp_path):
 
 def test_real_cola_and_sst2(shared_data):
   path = str(shared_data / 'tasks' / 'glue')
-  encode = features_test.Words().encode
+  encode = toy_tokenizers.WordTokenizer().encode
   train, dev = candidates.read('cola', path, encode, 512)
   assert (len(train.labels), len(dev.labels)) == (8551, 1043)
   assert set(train.firsts) == {1}

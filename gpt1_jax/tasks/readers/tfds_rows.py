@@ -40,7 +40,7 @@ def read(address: str, folder: str) -> list[dict[str, Any]]:
     raise UserError(f'tfds:{address}: NAME[/CONFIG]:SPLIT is wanted')
   name, split = match.groups()
   with _one_line(f'tfds:{address}'):
-    builder = _builder(name, folder)
+    builder = prepared_builder(name, folder)
     source = builder.as_data_source(split=split)
     classes = {
       key: feature.names
@@ -58,11 +58,11 @@ def has(address: str, folder: str) -> bool:
   """Whether the data set has this split (downloading it, where absent)."""
   name, _, split = address.partition(':')
   with _one_line(f'tfds:{address}'):
-    return split.partition('[')[0] in _builder(name, folder).info.splits
+    return split.partition('[')[0] in prepared_builder(name, folder).info.splits
 
 
 @functools.lru_cache(16)
-def _builder(name: str, folder: str) -> Any:
+def prepared_builder(name: str, folder: str) -> Any:
   """A builder whose data set is on disk."""
   import tensorflow_datasets as tfds  # slow to import
   import tensorflow_datasets.text.glue  # else GLUE is not known by name
