@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpt1_jax.model import attention, causal, dropout, gpt
-from tests import gpt_test
+from tests.support import networks
 
 B, H, K = 2, 3, 16
 DROP = {
@@ -108,9 +108,9 @@ def test_nothing_of_that_kind_is_made_once_and_kept_for_all_layers(
 ):
   """JAX takes out of a loop what is the same in each round of it."""
   monkeypatch.setattr(gpt, 'platform', lambda: platform)
-  config = dataclasses.replace(gpt_test.SMALL, remat=remat)
+  config = dataclasses.replace(networks.GPT_CONFIG, remat=remat)
   tokens = jnp.zeros((2, config.n_ctx), jnp.int32)
-  params = gpt_test.random_params(config)
+  params = networks.gpt_params(config)
 
   def loss(params):
     h_BTD, _ = gpt.GPT(config).apply(

@@ -19,12 +19,11 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt, heads
 from gpt1_jax.tasks import examples, features, initialization, table
 from gpt1_jax.train import losses, step as step_lib
-from tests import gpt_test
-from tests.support import reference, toy_tokenizers
+from tests.support import networks, reference, toy_tokenizers
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 S, D, E = 10, 11, 12  # start, delimiter, extract
-CONFIG = dataclasses.replace(gpt_test.SMALL, vocab_size=10, n_special=3)
+CONFIG = dataclasses.replace(networks.GPT_CONFIG, vocab_size=10, n_special=3)
 LN2 = math.log(2)
 
 
@@ -191,7 +190,7 @@ def test_loss_by_hand(case, reduction):
   Its logits are the first column of the embedding: a text token costs 4 bits,
   a special one 3, whatever came before.
   """
-  params = jax.tree.map(np.zeros_like, gpt_test.random_params(CONFIG))
+  params = jax.tree.map(np.zeros_like, networks.gpt_params(CONFIG))
   params['h']['ln_2']['bias'][:, 0] = 1
   params['tokens_embed'][:10, 0] = -4 * LN2  # 10/16 + 3/8 = 1
   params['tokens_embed'][10:, 0] = -3 * LN2
@@ -213,7 +212,7 @@ def random_params(case, config):
   Y = case.task.num_outputs
   clf = {'kernel': rng.normal(size=(64, Y)) * 0.2, 'bias': rng.normal(size=Y)}
   return {
-    'gpt': gpt_test.random_params(config),
+    'gpt': networks.gpt_params(config),
     'head': {'clf': jax.tree.map(jnp.float32, clf)},
   }
 
@@ -222,7 +221,7 @@ def random_params(case, config):
 @pytest.mark.parametrize('preset', ['paper', 'openai'])
 def test_loss_equals_numpy(case, preset):
   """Of a random network, batches by hand, in float64; every dropout site."""
-  dropout_key = gpt_test.SEED
+  dropout_key = networks.DROPOUT_KEY
   config, reduction = CONFIG, 'tokens'
   if preset == 'openai':
     reduction = 'sequences'
@@ -239,7 +238,7 @@ def test_loss_equals_numpy(case, preset):
     reduction,
     config.embedding_dropout,
     config.softmax_rows,
-    gpt_test.masks(config, dropout_key, 0.1),
+    networks.gpt_dropout(config, dropout_key, 0.1),
   )
   assert loss == pytest.approx(expected, rel=1e-6)
 
@@ -307,7 +306,7 @@ def test_specials_and_head_start_fresh():
   """N(0, 0.02) from the run's seed; the rest is the pretrained run's."""
   config = dataclasses.replace(CONFIG, n_embd=512)
   pretrained = jax.device_get(
-    gpt_test.random_params(dataclasses.replace(config, n_special=0))
+    networks.gpt_params(dataclasses.replace(config, n_special=0))
   )
 
   def start(seed):

@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from gpt1_jax.model import attention, dropout, flash, gpt
 from gpt1_jax.train import losses, sharding
-from tests import gpt_test
+from tests.support import networks
 
 SEED = jnp.array([3, 5], jnp.uint32)
 ROWS = jnp.array([7, 2**20 + 1], jnp.uint32)  # far from 0, and not in order
@@ -162,7 +162,7 @@ def test_meshes_change_nothing(sizes):
 
 
 MODEL = dataclasses.replace(
-  gpt_test.SMALL, n_embd=128, n_head=2, n_ctx=128, attention='plain'
+  networks.GPT_CONFIG, n_embd=128, n_head=2, n_ctx=128, attention='plain'
 )
 
 
@@ -179,7 +179,7 @@ def loss_and_gradient(config, params, tokens):
 @pytest.mark.parametrize('remat', gpt.REMAT)
 def test_the_network_is_the_same(remat):
   tokens = jax.random.randint(jax.random.key(1), (2, 128), 0, 101)
-  params = gpt_test.random_params(MODEL)
+  params = networks.gpt_params(MODEL)
   expected, expected_d = loss_and_gradient(MODEL, params, tokens)
   config = dataclasses.replace(MODEL, attention='flash', remat=remat)
   found, found_d = loss_and_gradient(config, params, tokens)
@@ -230,11 +230,11 @@ def test_sizes_of_the_product():
 
 def test_why_plain_is_said_once(caplog):
   tokens = jnp.zeros((1, 16), jnp.int32)
-  params = gpt_test.random_params(gpt_test.SMALL)
+  params = networks.gpt_params(networks.GPT_CONFIG)
   attention._say.cache_clear()
   with caplog.at_level('INFO', logger='absl'):
     for _ in range(2):
-      gpt.GPT(gpt_test.SMALL).apply(
+      gpt.GPT(networks.GPT_CONFIG).apply(
         {'params': params}, tokens, dropout_key=None
       )
   said = [r for r in caplog.records if 'the kernel is for TPUs' in r.message]
@@ -254,9 +254,9 @@ def test_a_gpu_takes_cudnn_where_nothing_is_dropped(
   path, dtype, dropout_key, taken, monkeypatch
 ):
   """XLA's implementation of the same call stands in for cuDNN's: no GPU."""
-  config = dataclasses.replace(gpt_test.SMALL, attention=path, dtype=dtype)
+  config = dataclasses.replace(networks.GPT_CONFIG, attention=path, dtype=dtype)
   tokens = jax.random.randint(jax.random.key(1), (2, 16), 0, 101)
-  params = gpt_test.random_params(config)
+  params = networks.gpt_params(config)
 
   def states():
     out, _ = gpt.GPT(config).apply(

@@ -8,70 +8,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.model import dropout, gpt, layers
+from gpt1_jax.model import gpt, layers
 from gpt1_jax.train import losses
-from tests.support import reference
-
-SMALL = gpt.GPTConfig(
-  kind='gpt',
-  n_layer=2,
-  n_head=4,
-  n_embd=64,
-  n_ctx=16,
-  vocab_size=101,
-  n_special=0,
-  embd_pdrop=0.1,
-  attn_pdrop=0.1,
-  resid_pdrop=0.1,
-  embedding_dropout='sum',
-  softmax_rows='tokens',
-  dtype='float32',
-  attention='auto',
-  remat='none',
-  unroll=1,
+from tests.support import networks, reference
+from tests.support.networks import (
+  DROPOUT_KEY,
+  GPT_CONFIG,
+  fresh_gpt,
+  gpt_params,
 )
-OPENAI = dataclasses.replace(
-  SMALL, embedding_dropout='matrix', softmax_rows='all'
-)
-SEED = jnp.array([3, 5], jnp.uint32)
 
 
-@functools.cache
-def make(config):
-  model = gpt.GPT(config)
-  tokens = jax.random.randint(
-    jax.random.key(1), (3, config.n_ctx), 0, config.vocab_size
-  )
-  init = jax.jit(functools.partial(model.init, dropout_key=None))
-  params = nn.unbox(init(jax.random.key(0), tokens))
-  return model, params, tokens
-
-
-def random_params(config, seed=0):
-  """Weights at which nothing is near uniform, zero or one but biases."""
-  rng = np.random.default_rng(seed)
-
-  def draw(path, leaf):
-    name = path[-1].key
-    if name == 'bias':
-      return jnp.zeros(leaf.shape)
-    x = rng.normal(size=leaf.shape) * 0.15
-    return jnp.asarray(x + (name == 'scale'), jnp.float32)
-
-  return jax.tree_util.tree_map_with_path(draw, make(config)[1]['params'])
-
-
-def loss(model, params, tokens, dropout_key=SEED):
+def loss(model, params, tokens, dropout_key=DROPOUT_KEY):
   h_BTD, embed_VD = model.apply(params, tokens, dropout_key=dropout_key)
   return losses.lm_loss(h_BTD, embed_VD, tokens, jnp.ones(tokens.shape))
 
 
 def test_parameters_of_the_released_shapes():
   config = dataclasses.replace(
-    SMALL, n_layer=12, n_head=12, n_embd=768, n_ctx=512, vocab_size=40478
+    GPT_CONFIG, n_layer=12, n_head=12, n_embd=768, n_ctx=512, vocab_size=40478
   )
   shapes = jax.eval_shape(
     lambda: gpt.GPT(config).init(
@@ -83,15 +40,17 @@ def test_parameters_of_the_released_shapes():
   assert gpt.flops_per_token(config) == 752_753_664
 
 
-@pytest.mark.parametrize('dropout_key', [None, SEED], ids=['still', 'dropping'])
+@pytest.mark.parametrize(
+  'dropout_key', [None, DROPOUT_KEY], ids=['still', 'dropping']
+)
 def test_no_position_sees_a_later_one(dropout_key):
   """By gradients: each state by the embedding at each position."""
-  params, tokens = random_params(SMALL), make(SMALL)[2]
-  weights = jnp.arange(1.0, SMALL.n_embd + 1)
+  params, tokens = gpt_params(GPT_CONFIG), fresh_gpt(GPT_CONFIG)[2]
+  weights = jnp.arange(1.0, GPT_CONFIG.n_embd + 1)
 
   def states(positions_TD):
     changed = {**params, 'positions_embed': positions_TD}
-    out, _ = gpt.GPT(SMALL).apply(
+    out, _ = gpt.GPT(GPT_CONFIG).apply(
       {'params': changed}, tokens[:1], dropout_key=dropout_key
     )
     return out[0] @ weights
@@ -102,7 +61,7 @@ def test_no_position_sees_a_later_one(dropout_key):
 
 
 def test_the_softmax_is_tied_to_the_embedding():
-  model, params, tokens = make(SMALL)
+  model, params, tokens = fresh_gpt(GPT_CONFIG)
   h_BTD, embed_VD = model.apply(params, tokens, dropout_key=None)
   np.testing.assert_array_equal(embed_VD, params['params']['tokens_embed'])
   expected = np.einsum('btd,vd->btv', h_BTD, embed_VD)
@@ -111,45 +70,25 @@ def test_the_softmax_is_tied_to_the_embedding():
   )
 
 
-def masks(config, dropout_key, clf_pdrop=0.0):
-  """`drop` of tests/reference.py with the package's masks."""
-  sites = {
-    'embedding': (config.embd_pdrop, dropout.EMBEDDING),
-    'attention': (config.attn_pdrop, dropout.ATTENTION),
-    'residual_attention': (config.resid_pdrop, dropout.RESIDUAL_ATTENTION),
-    'residual_mlp': (config.resid_pdrop, dropout.RESIDUAL_MLP),
-    'head': (clf_pdrop, dropout.HEAD),
-  }
-  layers = {'embedding': config.n_layer, 'head': 0}
-
-  def drop(site, layer, x):
-    rate, number = sites[site]
-    number = dropout.site_id(layers.get(site, layer), number)
-    rows = jnp.arange(len(x), dtype=jnp.uint32)
-    return x * np.asarray(
-      dropout.dropout(jnp.ones(x.shape), rate, dropout_key, number, rows)
-    )
-
-  return drop
-
-
 @pytest.mark.parametrize('embedding_dropout', gpt.EMBEDDING_DROPOUT)
 @pytest.mark.parametrize('softmax_rows', gpt.SOFTMAX_ROWS)
-@pytest.mark.parametrize('dropout_key', [None, SEED], ids=['still', 'dropping'])
+@pytest.mark.parametrize(
+  'dropout_key', [None, DROPOUT_KEY], ids=['still', 'dropping']
+)
 def test_the_equations_in_numpy(embedding_dropout, softmax_rows, dropout_key):
   """Logits and loss, with every site of dropout where it belongs.
 
   In 'matrix' the look-up and the logits see one dropped matrix.
   """
   config = dataclasses.replace(
-    SMALL,
+    GPT_CONFIG,
     embedding_dropout=embedding_dropout,
     softmax_rows=softmax_rows,
     embd_pdrop=0.3,
     attn_pdrop=0.2,
     resid_pdrop=0.1,
   )
-  params, tokens = random_params(config), make(config)[2]
+  params, tokens = gpt_params(config), fresh_gpt(config)[2]
   params = jax.tree.map(lambda x: x + 0.05, params)  # biases, too
   forward = jax.jit(
     functools.partial(gpt.GPT(config).apply, dropout_key=dropout_key)
@@ -160,7 +99,9 @@ def test_the_equations_in_numpy(embedding_dropout, softmax_rows, dropout_key):
     np.asarray(tokens),
     embedding_dropout,
     softmax_rows,
-    reference.keep if dropout_key is None else masks(config, dropout_key),
+    reference.keep
+    if dropout_key is None
+    else networks.gpt_dropout(config, dropout_key),
   )
   assert rows.shape == (101 + 16 * (softmax_rows == 'all'), 64)
   np.testing.assert_allclose(embed_VD, rows, rtol=2e-7)
@@ -177,7 +118,7 @@ def test_the_equations_in_numpy(embedding_dropout, softmax_rows, dropout_key):
 def test_weights_start_small_biases_at_zero_gains_at_one():
   """N(0, 0.02), each tensor (|z| < 4.5: once in 150,000)."""
   for name, x in reference.flat(
-    jax.device_get(make(SMALL)[1]['params'])
+    jax.device_get(fresh_gpt(GPT_CONFIG)[1]['params'])
   ).items():
     if name.endswith('bias'):
       assert not x.any(), name
@@ -191,7 +132,9 @@ def test_weights_start_small_biases_at_zero_gains_at_one():
 
 
 def test_loss_starts_at_the_logarithm_of_the_vocabulary():
-  model, params, tokens = make(dataclasses.replace(SMALL, vocab_size=2000))
+  model, params, tokens = fresh_gpt(
+    dataclasses.replace(GPT_CONFIG, vocab_size=2000)
+  )
   start = loss(model, params, tokens, None) / (3 * 15)
   assert abs(float(start) - math.log(2000)) < 0.1
 
@@ -199,10 +142,10 @@ def test_loss_starts_at_the_logarithm_of_the_vocabulary():
 @functools.cache
 def gradient(config):
   """Loss with dropout at fixed weights, and its gradient, flat."""
-  tokens = make(SMALL)[2]
+  tokens = fresh_gpt(GPT_CONFIG)[2]
   value, grad = jax.jit(
     jax.value_and_grad(lambda p: loss(gpt.GPT(config), {'params': p}, tokens))
-  )(random_params(SMALL))
+  )(gpt_params(GPT_CONFIG))
   return float(value), reference.flat(jax.device_get(grad))
 
 
@@ -223,8 +166,8 @@ def assert_near(grads, expected, bound):
   ],
 )
 def test_recomputed_and_unrolled_equal_stored_and_looped(change):
-  stored, expected = gradient(SMALL)
-  other, grads = gradient(dataclasses.replace(SMALL, **change))
+  stored, expected = gradient(GPT_CONFIG)
+  other, grads = gradient(dataclasses.replace(GPT_CONFIG, **change))
   assert other == pytest.approx(stored, rel=1e-6)
   assert_near(grads, expected, 1e-6)
 
@@ -232,7 +175,7 @@ def test_recomputed_and_unrolled_equal_stored_and_looped(change):
 @pytest.mark.parametrize('remat', ['none', 'dots', 'full'])
 def test_other_machines_loop_over_layers_the_same(monkeypatch, remat):
   """The loop of `layers` is for CPUs, flax's for TPUs and GPUs."""
-  config = dataclasses.replace(SMALL, remat=remat)
+  config = dataclasses.replace(GPT_CONFIG, remat=remat)
   apply, looped = layers.apply, []
 
   def spy(*args):
@@ -260,10 +203,10 @@ def test_other_machines_loop_over_layers_the_same(monkeypatch, remat):
   ],
 )
 def test_a_loop_over_layers_recomputes_by_itself(remat, unroll, recomputed):
-  tokens = make(SMALL)[2]
-  config = dataclasses.replace(SMALL, remat=remat, unroll=unroll)
+  tokens = fresh_gpt(GPT_CONFIG)[2]
+  config = dataclasses.replace(GPT_CONFIG, remat=remat, unroll=unroll)
   found = jax.make_jaxpr(lambda p: loss(gpt.GPT(config), {'params': p}, tokens))
-  assert ('remat' in str(found(random_params(SMALL)))) == recomputed
+  assert ('remat' in str(found(gpt_params(GPT_CONFIG)))) == recomputed
 
 
 def test_bfloat16_stays_near_float32():
@@ -271,14 +214,18 @@ def test_bfloat16_stays_near_float32():
 
   One rounding to bfloat16 costs up to 0.4%. Dropout is on: both drop alike.
   """
-  params, tokens = random_params(SMALL), make(SMALL)[2]
-  other = dataclasses.replace(SMALL, dtype='bfloat16')
-  a, _ = gpt.GPT(SMALL).apply({'params': params}, tokens, dropout_key=SEED)
-  b, _ = gpt.GPT(other).apply({'params': params}, tokens, dropout_key=SEED)
+  params, tokens = gpt_params(GPT_CONFIG), fresh_gpt(GPT_CONFIG)[2]
+  other = dataclasses.replace(GPT_CONFIG, dtype='bfloat16')
+  a, _ = gpt.GPT(GPT_CONFIG).apply(
+    {'params': params}, tokens, dropout_key=DROPOUT_KEY
+  )
+  b, _ = gpt.GPT(other).apply(
+    {'params': params}, tokens, dropout_key=DROPOUT_KEY
+  )
   assert b.dtype == jnp.bfloat16
   error = jnp.linalg.norm(a - b.astype(jnp.float32)) / jnp.linalg.norm(a)
   assert float(error) <= 0.01
-  expected_loss, expected = gradient(SMALL)
+  expected_loss, expected = gradient(GPT_CONFIG)
   value, grads = gradient(other)
   assert value == pytest.approx(expected_loss, rel=1e-3)
   assert {x.dtype for x in grads.values()} == {np.dtype(np.float32)}
@@ -297,4 +244,4 @@ def test_bfloat16_stays_near_float32():
 )
 def test_impossible_settings_are_named(change, word):
   with pytest.raises(UserError, match=word):
-    dataclasses.replace(SMALL, **change)
+    dataclasses.replace(GPT_CONFIG, **change)

@@ -42,7 +42,7 @@ TINY = (
   '--config.train.eval_every=12',
   '--config.train.checkpoint_every=4',
   '--config.train.log_every=1',
-  # As in step_test.py: what is compared is not to be a rounding error.
+  # As in tests/support/updates.py: no weight moves by a rounding error.
   '--config.optim.eps=1e-2',
 )
 # Runs a command and notes what it writes under its workdir.

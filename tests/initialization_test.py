@@ -16,9 +16,9 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.model import heads, models
 from gpt1_jax.tasks import all_tasks, finetuning, initialization
 from gpt1_jax.train import checkpoint, run, step as step_lib
-from tests import finetune_test, gpt_test, lstm_test
+from tests import finetune_test
 from tests.all_tasks_test import configure, pretrained  # noqa: F401
-from tests.support import reference
+from tests.support import networks, reference
 
 DEEP = dataclasses.replace(finetune_test.CONFIG, n_layer=3)
 
@@ -40,7 +40,7 @@ def fresh(config):
 def test_the_first_layers_are_taken_and_the_rest_is_fresh(layers):
   """Bit for bit; embeddings are always taken, specials and head never."""
   old = jax.device_get(
-    gpt_test.random_params(dataclasses.replace(DEEP, n_special=0))
+    networks.gpt_params(dataclasses.replace(DEEP, n_special=0))
   )
   scratch = jax.device_get(fresh(DEEP))
   params = jax.device_get(
@@ -65,8 +65,8 @@ def test_the_first_layers_are_taken_and_the_rest_is_fresh(layers):
 
 
 def test_the_one_layer_of_an_lstm_is_taken():
-  config = dataclasses.replace(lstm_test.SMALL, n_special=3)
-  old = jax.device_get(lstm_test.random_params())
+  config = dataclasses.replace(networks.LSTM_CONFIG, n_special=3)
+  old = jax.device_get(networks.lstm_params())
   params = jax.device_get(
     initialization.transfer({'gpt': old}, fresh(config), config.n_layer)
   )
@@ -93,8 +93,8 @@ def test_the_one_layer_of_an_lstm_is_taken():
     (-2, DEEP, False, 'is -2, and runs/x has 3'),
     (-1, DEEP, True, None),
     (1, DEEP, True, 'is 1, but from scratch nothing is transferred'),
-    (-1, lstm_test.SMALL, False, 1),
-    (0, lstm_test.SMALL, False, 'is 0, and runs/x has 1: from 1 to 1'),
+    (-1, networks.LSTM_CONFIG, False, 1),
+    (0, networks.LSTM_CONFIG, False, 'is 0, and runs/x has 1: from 1 to 1'),
   ],
 )
 def test_layers_that_the_run_has(layers, model, scratch, found):
@@ -141,7 +141,7 @@ def vocabulary_shapes(lm_coef, config):
   [
     dataclasses.replace(DEEP, vocab_size=1008),
     dataclasses.replace(
-      lstm_test.SMALL, vocab_size=1008, n_special=3, n_embd=64
+      networks.LSTM_CONFIG, vocab_size=1008, n_special=3, n_embd=64
     ),
   ],
   ids=['gpt', 'lstm'],

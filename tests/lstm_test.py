@@ -13,33 +13,10 @@ from flax import linen as nn
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import dropout, gpt, lstm, models
 from gpt1_jax.train import losses, optim, sharding, step as step_lib
-from tests import gpt_test, step_test
-from tests.support import reference
+from tests.support import networks, reference, updates
+from tests.support.networks import DROPOUT_KEY, LSTM_CONFIG, lstm_params
 
-SMALL = lstm.LSTMConfig(
-  kind='lstm',
-  units=48,
-  n_embd=32,
-  n_ctx=16,
-  vocab_size=101,
-  n_special=0,
-  embd_pdrop=0.1,
-  output_pdrop=0.1,
-  dtype='float32',
-)
-SEED = gpt_test.SEED
-TOKENS = step_test.BATCH['tokens'][:3]
-
-
-@functools.cache
-def random_params():
-  """Weights at which no gate is near open, shut or halfway; biases too."""
-  fresh = lstm.LSTM(SMALL).init(jax.random.key(0), TOKENS, dropout_key=None)
-  rng = np.random.default_rng(0)
-  return jax.tree.map(
-    lambda x: jnp.asarray(rng.normal(size=x.shape) * 0.3, jnp.float32),
-    nn.unbox(fresh['params']),
-  )
+TOKENS = updates.BATCH['tokens'][:3]
 
 
 def numpy_lstm(p, tokens_BT, drop):
@@ -71,20 +48,22 @@ def numpy_lstm(p, tokens_BT, drop):
 def masks(site, x):
   """The package's masks, where dropout belongs."""
   rate, number = {
-    'embedding': (SMALL.embd_pdrop, dropout.EMBEDDING),
-    'output': (SMALL.output_pdrop, dropout.LSTM_OUTPUT),
+    'embedding': (LSTM_CONFIG.embd_pdrop, dropout.EMBEDDING),
+    'output': (LSTM_CONFIG.output_pdrop, dropout.LSTM_OUTPUT),
   }[site]
   rows = jnp.arange(len(x), dtype=jnp.uint32)
   number = dropout.site_id(0, number)
   ones = jnp.ones(x.shape)
-  return x * np.asarray(dropout.dropout(ones, rate, SEED, number, rows))
+  return x * np.asarray(dropout.dropout(ones, rate, DROPOUT_KEY, number, rows))
 
 
-@pytest.mark.parametrize('dropout_key', [None, SEED], ids=['still', 'dropping'])
+@pytest.mark.parametrize(
+  'dropout_key', [None, DROPOUT_KEY], ids=['still', 'dropping']
+)
 def test_the_equations_in_numpy(dropout_key):
-  params = random_params()
+  params = lstm_params()
   h_BTD, embed_VD = jax.jit(
-    functools.partial(lstm.LSTM(SMALL).apply, dropout_key=dropout_key)
+    functools.partial(lstm.LSTM(LSTM_CONFIG).apply, dropout_key=dropout_key)
   )({'params': params}, TOKENS)
   expected = numpy_lstm(
     reference.float64(jax.device_get(params)),
@@ -101,20 +80,22 @@ def test_the_equations_in_numpy(dropout_key):
   )
 
 
-@pytest.mark.parametrize('dropout_key', [None, SEED], ids=['still', 'dropping'])
+@pytest.mark.parametrize(
+  'dropout_key', [None, DROPOUT_KEY], ids=['still', 'dropping']
+)
 def test_no_position_sees_a_later_one(dropout_key):
   """By gradients: every token is another row, so rows tell positions."""
   tokens = np.arange(16)[None] + 7
-  weights = jnp.arange(1.0, SMALL.n_embd + 1)
+  weights = jnp.arange(1.0, LSTM_CONFIG.n_embd + 1)
 
   def states(embed_VD):
-    params = {**random_params(), 'tokens_embed': embed_VD}
-    out, _ = lstm.LSTM(SMALL).apply(
+    params = {**lstm_params(), 'tokens_embed': embed_VD}
+    out, _ = lstm.LSTM(LSTM_CONFIG).apply(
       {'params': params}, tokens, dropout_key=dropout_key
     )
     return out[0] @ weights
 
-  jacobian_TVD = jax.jit(jax.jacrev(states))(random_params()['tokens_embed'])
+  jacobian_TVD = jax.jit(jax.jacrev(states))(lstm_params()['tokens_embed'])
   reach_TT = np.abs(np.asarray(jacobian_TVD)).sum(axis=2)[:, tokens[0]] > 0
   np.testing.assert_array_equal(reach_TT, np.tril(np.ones((16, 16), bool)))
 
@@ -122,7 +103,7 @@ def test_no_position_sees_a_later_one(dropout_key):
 def test_parameters_and_operations_of_the_paper():
   """At GPT-1's vocabulary and width; an update is three times a forward."""
   config = dataclasses.replace(
-    SMALL, units=2048, n_embd=768, n_ctx=512, vocab_size=40478
+    LSTM_CONFIG, units=2048, n_embd=768, n_ctx=512, vocab_size=40478
   )
   shapes = jax.eval_shape(
     lambda: lstm.LSTM(config).init(jax.random.key(0), TOKENS, dropout_key=None)
@@ -135,10 +116,14 @@ def test_parameters_and_operations_of_the_paper():
 
 def test_bfloat16_stays_near_float32():
   """States within 1% in norm: a rounding to bfloat16 costs up to 0.4%."""
-  params = random_params()
-  other = dataclasses.replace(SMALL, dtype='bfloat16')
-  a, _ = lstm.LSTM(SMALL).apply({'params': params}, TOKENS, dropout_key=SEED)
-  b, _ = lstm.LSTM(other).apply({'params': params}, TOKENS, dropout_key=SEED)
+  params = lstm_params()
+  other = dataclasses.replace(LSTM_CONFIG, dtype='bfloat16')
+  a, _ = lstm.LSTM(LSTM_CONFIG).apply(
+    {'params': params}, TOKENS, dropout_key=DROPOUT_KEY
+  )
+  b, _ = lstm.LSTM(other).apply(
+    {'params': params}, TOKENS, dropout_key=DROPOUT_KEY
+  )
   assert (a.dtype, b.dtype) == (jnp.float32, jnp.bfloat16)
   error = jnp.linalg.norm(a - b.astype(jnp.float32)) / jnp.linalg.norm(a)
   assert float(error) <= 0.01
@@ -147,32 +132,32 @@ def test_bfloat16_stays_near_float32():
 @pytest.mark.slow
 @pytest.mark.parametrize('shape', [(1, 1, 4), (2, 2, 2)])
 def test_every_mesh_gives_the_same_update_dropout_on(shape):
-  step_test.assert_same(
-    step_test.updated(1, shape, SMALL),
-    step_test.updated(config=SMALL),
+  updates.assert_same_update(
+    updates.one_update(1, shape, LSTM_CONFIG),
+    updates.one_update(config=LSTM_CONFIG),
   )
 
 
 @pytest.mark.slow
 def test_microbatches_equal_the_whole_batch_dropout_on():
-  step_test.assert_same(
-    step_test.updated(2, config=SMALL),
-    step_test.updated(config=SMALL),
+  updates.assert_same_update(
+    updates.one_update(2, config=LSTM_CONFIG),
+    updates.one_update(config=LSTM_CONFIG),
   )
 
 
 def test_a_repeated_batch_is_learned():
   config = dataclasses.replace(
-    SMALL, units=128, n_embd=64, embd_pdrop=0.0, output_pdrop=0.0
+    LSTM_CONFIG, units=128, n_embd=64, embd_pdrop=0.0, output_pdrop=0.0
   )
-  assert step_test.loss_after_repeating_a_batch(lstm.LSTM(config)) < 0.05
+  assert updates.loss_after_repeating_a_batch(lstm.LSTM(config)) < 0.05
 
 
 def test_every_parameter_is_placed_by_the_table():
   mesh = sharding.make_mesh(jax.devices(), data=2, fsdp=2, tensor=2)
-  optimizer, _ = optim.make_optimizer(**step_test.OPTIM)
+  optimizer, _ = optim.make_optimizer(**updates.OPTIM)
   abstract = jax.eval_shape(
-    lambda: step_test.new_state(lstm.LSTM(SMALL), optimizer)
+    lambda: updates.new_state(lstm.LSTM(LSTM_CONFIG), optimizer)
   )
   shardings = sharding.state_shardings(abstract, mesh).params['gpt']
   flat = jax.tree_util.tree_leaves_with_path(shardings)
@@ -192,14 +177,14 @@ def test_every_parameter_is_placed_by_the_table():
 
 
 def test_no_bias_is_decayed():
-  decayed = reference.flat(optim.decayed(random_params()))
+  decayed = reference.flat(optim.decayed(lstm_params()))
   assert {name for name, value in decayed.items() if not value} == {
     'c_proj/bias',
     *(f'lstm/h{gate}/bias' for gate in 'ifgo'),
   }
 
 
-@pytest.mark.parametrize('config', [gpt_test.SMALL, SMALL])
+@pytest.mark.parametrize('config', [networks.GPT_CONFIG, LSTM_CONFIG])
 def test_a_recorded_configuration_is_read_back(config):
   assert models.read(vars(config)) == config
   assert (
@@ -208,9 +193,9 @@ def test_a_recorded_configuration_is_read_back(config):
 
 
 def test_what_is_older_than_the_lstm_is_a_gpt():
-  recorded = dict(vars(gpt_test.SMALL))
+  recorded = dict(vars(networks.GPT_CONFIG))
   del recorded['kind'], recorded['attention']  # nor was there a kernel
-  assert models.read(recorded) == gpt_test.SMALL
+  assert models.read(recorded) == networks.GPT_CONFIG
 
 
 @pytest.mark.parametrize(
@@ -224,7 +209,7 @@ def test_what_is_older_than_the_lstm_is_a_gpt():
 )
 def test_impossible_settings_are_named(change, word):
   with pytest.raises(UserError, match=word):
-    dataclasses.replace(SMALL, **change)
+    dataclasses.replace(LSTM_CONFIG, **change)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +222,7 @@ def test_kinds_are_two(values, what):
 
 
 def test_loss_starts_at_the_logarithm_of_the_vocabulary():
-  config = dataclasses.replace(SMALL, vocab_size=2000)
+  config = dataclasses.replace(LSTM_CONFIG, vocab_size=2000)
   params = lstm.LSTM(config).init(jax.random.key(0), TOKENS, dropout_key=None)
   h_BTD, embed_VD = lstm.LSTM(config).apply(
     nn.unbox(params), TOKENS, dropout_key=None
@@ -247,20 +232,20 @@ def test_loss_starts_at_the_logarithm_of_the_vocabulary():
 
 
 def test_losses_take_either_model():
-  loss, weight, _ = step_lib.pretrain_loss(lstm.LSTM(SMALL))(
-    {'gpt': random_params()},
-    jax.tree.map(jnp.asarray, step_test.BATCH),
+  loss, weight, _ = step_lib.pretrain_loss(lstm.LSTM(LSTM_CONFIG))(
+    {'gpt': lstm_params()},
+    jax.tree.map(jnp.asarray, updates.BATCH),
     None,
     None,
   )
   h_BTD = numpy_lstm(
-    reference.float64(jax.device_get(random_params())),
-    step_test.BATCH['tokens'],
+    reference.float64(jax.device_get(lstm_params())),
+    updates.BATCH['tokens'],
     lambda _, x: x,
   )
-  rows = np.asarray(random_params()['tokens_embed'], np.float64)
-  nll = reference.lm_nll(h_BTD, rows, step_test.BATCH['tokens'])
-  weights = step_test.BATCH['lm_weights']
+  rows = np.asarray(lstm_params()['tokens_embed'], np.float64)
+  nll = reference.lm_nll(h_BTD, rows, updates.BATCH['tokens'])
+  weights = updates.BATCH['lm_weights']
   assert float(weight) == weights[:, 1:].sum()
   expected = (nll * weights[:, 1:]).sum()
   assert float(loss) == pytest.approx(expected, rel=1e-6)

@@ -12,8 +12,7 @@ from flax import linen as nn
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt
 from gpt1_jax.train import optim, step as step_lib
-from tests import gpt_test
-from tests.support import reference
+from tests.support import networks, reference
 
 BASE = {
   'schedule': 'cosine',
@@ -69,9 +68,9 @@ def test_twenty_updates_equal_numpy(variant, schedule):
   its norm (and of its largest element, element by element: elements that pass
   through zero have no scale of their own).
   """
-  config = gpt_test.SMALL
+  config = networks.GPT_CONFIG
   if variant == 'openai':
-    config = gpt_test.OPENAI
+    config = networks.RELEASED_CONFIG
   settings = {**BASE, 'schedule': schedule, 'variant': variant}
   optimizer, rate = optim.make_optimizer(**settings)
   noted = optax.GradientTransformation(
@@ -81,7 +80,7 @@ def test_twenty_updates_equal_numpy(variant, schedule):
   optimizer = optax.chain(noted, optimizer)
   model = gpt.GPT(config)
   tokens = jax.random.randint(jax.random.key(2), (4, 16), 0, 101)
-  params = {'gpt': gpt_test.random_params(config)}
+  params = {'gpt': networks.gpt_params(config)}
   state = step_lib.TrainState(
     jnp.zeros([], jnp.int32), params, optimizer.init(params)
   )
@@ -142,7 +141,9 @@ def test_the_paper_variant_is_adamw():
 
 
 def test_weights_are_decayed_biases_and_gains_are_not():
-  params = {'gpt': nn.unbox(gpt_test.make(gpt_test.SMALL)[1]['params'])}
+  params = {
+    'gpt': nn.unbox(networks.fresh_gpt(networks.GPT_CONFIG)[1]['params'])
+  }
   for name, is_decayed in reference.flat(optim.decayed(params)).items():
     assert is_decayed == reference.is_weight(name), name
   assert optim.decayed(params)['gpt']['tokens_embed']

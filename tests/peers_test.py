@@ -17,9 +17,8 @@ import pytest
 
 from gpt1_jax.model import gpt, heads
 from gpt1_jax.train import step as step_lib
-from tests import gpt_test
 from tests.goldens import make
-from tests.support import peers
+from tests.support import networks, peers
 
 NEEDED = "needs the peers extra: pip install -e '.[test,peers]'"
 FULL = {'n_layer': 12, 'n_head': 12, 'n_embd': 768, 'n_positions': 512}
@@ -51,7 +50,7 @@ def ours(run):
   shape, arrays = run()
   config = gpt.GPTConfig(
     **{
-      **vars(gpt_test.SMALL),
+      **vars(networks.GPT_CONFIG),
       'n_layer': shape['n_layer'],
       'n_head': shape['n_head'],
       'n_embd': shape['n_embd'],

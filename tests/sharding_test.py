@@ -14,7 +14,7 @@ from configs import pretrain
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt
 from gpt1_jax.train import losses, optim, pretraining, sharding
-from tests import gpt_test, step_test
+from tests.support import networks, updates
 
 # name: (layers,) and the axes of the mesh; optimiser state follows.
 PLACES = {
@@ -71,9 +71,7 @@ def collectives(shape):
   Those of groups of one device, which move nothing, are left out.
   """
   mesh = make_mesh(*shape)
-  program = pretraining.build(
-    step_test.settings(), step_test.UNROLLED, mesh, 10
-  )
+  program = pretraining.build(updates.settings(), updates.UNROLLED, mesh, 10)
   found, inside = [], ''
   for line in program.lower().compile().as_text().splitlines():
     if header := re.match(r'(ENTRY )?%?[\w.\-]+ \(.*\{$', line):
@@ -92,7 +90,7 @@ def size(found, kind):
 
 # Of UNROLLED: the matrix's gradient is summed once for the softmax and once
 # for the look-up; the CPU's compiler does not add before it sums.
-ONCE = gpt.num_parameters(step_test.UNROLLED) + 101 * 64
+ONCE = gpt.num_parameters(updates.UNROLLED) + 101 * 64
 
 
 def test_data_reduces_gradients_and_nothing_else():
@@ -107,9 +105,9 @@ def test_fsdp_gathers_parameters_and_reduces_gradients():
   found = collectives((1, 8, 1))
   assert {kind for kind, _, _ in found} == {'all-gather', 'all-reduce'}
   assert not any(inside for _, _, inside in found)
-  config = step_test.UNROLLED
+  config = updates.UNROLLED
   state = jax.eval_shape(
-    lambda: nn.unbox(step_test.new_state(gpt.GPT(config), optim_of_step()))
+    lambda: nn.unbox(updates.new_state(gpt.GPT(config), optim_of_step()))
   )
   parameters = jax.tree.leaves(state.params['gpt'])
   # Of a layer, or of none; axes may be swapped, heads and their width be one.
@@ -124,7 +122,7 @@ def test_fsdp_gathers_parameters_and_reduces_gradients():
 
 
 def optim_of_step():
-  return optim.make_optimizer(**step_test.OPTIM)[0]
+  return optim.make_optimizer(**updates.OPTIM)[0]
 
 
 def test_tensor_reduces_what_a_block_hands_on():
@@ -147,7 +145,7 @@ def test_tensor_reduces_what_a_block_hands_on():
 
 def test_constraints_are_in_the_compiled_text():
   program = pretraining.build(
-    step_test.settings(), step_test.UNROLLED, make_mesh(2, 2, 2), 10
+    updates.settings(), updates.UNROLLED, make_mesh(2, 2, 2), 10
   )
   text = program.lower().compile().as_text()
   assert 'f32[4,16,64]' in text  # a quarter of the batch
@@ -159,10 +157,10 @@ def test_constraints_are_in_the_compiled_text():
 
 
 def test_constraints_reach_the_compiler():
-  model = gpt.GPT(gpt_test.SMALL)
+  model = gpt.GPT(networks.GPT_CONFIG)
   mesh = make_mesh(2, 2, 2)
   state = jax.eval_shape(
-    lambda: nn.unbox(step_test.new_state(model, optim_of_step()))
+    lambda: nn.unbox(updates.new_state(model, optim_of_step()))
   )
 
   def forward(params):
