@@ -40,7 +40,11 @@ import jax
 from absl import flags
 
 from gpt1_jax import cli, staging
-from gpt1_jax.corpus import shards, tokenizer as tokenizer_lib, windows
+from gpt1_jax.corpus import (
+  shards,
+  tokenization,
+  windows,
+)
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
 from gpt1_jax.tasks.zero_shot import evaluation
@@ -125,7 +129,7 @@ def _perplexity() -> None:
   params, meta, step = checkpoint.read(_WORKDIR.value, _STEP.value)
   here = staging.shards(data)
   facts = shards.read_meta(here)['splits'][_SPLIT.value]
-  if tokenizer_lib.load(here).fingerprint != meta['tokenizer_fingerprint']:
+  if tokenization.load(here).fingerprint != meta['tokenizer_fingerprint']:
     raise UserError(
       f'{data}: made with another tokenizer than {_WORKDIR.value} was trained '
       f'with; prepare it with --tokenizer={_WORKDIR.value}'

@@ -14,7 +14,9 @@ import sys
 from absl import flags
 
 from gpt1_jax import cli
-from gpt1_jax.corpus import tokenizer as tokenizer_lib
+from gpt1_jax.corpus import (
+  tokenization,
+)
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import decoding, models
 from gpt1_jax.train import checkpoint
@@ -51,7 +53,7 @@ def main(argv: list[str]) -> None:
   if not 0 < _TOP_P.value <= 1 or _TOP_K.value < 0:
     raise UserError('--top_p lies in (0, 1], --top_k is not negative')
   params, meta, _ = checkpoint.read(_WORKDIR.value, _STEP.value)
-  tokenizer = tokenizer_lib.load(_WORKDIR.value)
+  tokenizer = tokenization.load(_WORKDIR.value)
   prompts = [
     tokenizer.encode(text) or [tokenizer.document_id] for text in _PROMPT.value
   ]

@@ -56,12 +56,13 @@ from absl import flags
 
 from gpt1_jax import cli, progress, storage, unfinished
 from gpt1_jax.corpus import (
+  cleaning,
   documents,
   local_engine,
   pipeline,
+  sentencepiece_tokenizer,
   shards,
-  text as text_lib,
-  tokenizer as tokenizer_lib,
+  tokenization,
 )
 from gpt1_jax.errors import UserError
 
@@ -218,16 +219,16 @@ def _beam() -> tuple[ModuleType, ModuleType, ModuleType]:
   return pipelines, places, running
 
 
-def _given(settings: dict[str, Any]) -> tokenizer_lib.Tokenizer | None:
+def _given(settings: dict[str, Any]) -> tokenization.Tokenizer | None:
   name = settings['tokenizer']
-  return tokenizer_lib.load(name) if name else None
+  return tokenization.load(name) if name else None
 
 
 def _train(
   words: collections.Counter[str], merges: int
-) -> tokenizer_lib.Tokenizer:
+) -> tokenization.Tokenizer:
   started = time.perf_counter()
-  tokenizer = tokenizer_lib.train_words(words, merges)
+  tokenizer = sentencepiece_tokenizer.train(words, merges)
   print(
     f'tokenizer: {tokenizer.merges} merges, {tokenizer.vocab_size} rows, '
     f'{time.perf_counter() - started:.0f} s'
@@ -239,7 +240,7 @@ def _finish(
   directory: pathlib.Path,
   settings: dict[str, Any],
   measured: dict[str, int],
-  tokenizer: tokenizer_lib.Tokenizer,
+  tokenizer: tokenization.Tokenizer,
   splits: dict[str, Any],
 ) -> None:
   """Writes meta.json; it does not depend on the engine."""
@@ -248,7 +249,7 @@ def _finish(
     {
       'splits': splits,
       'tokenizer': tokenizer.description(),
-      'cleaning': text_lib.CLEANING_VERSION,
+      'cleaning': cleaning.CLEANING_VERSION,
       'validation_fraction': settings['validation_fraction'],
       'settings': settings,
       'input': measured,

@@ -23,7 +23,11 @@ from ml_collections import config_flags
 
 from gpt1_jax import cli, staging
 from gpt1_jax.compiler import executable as executable_lib
-from gpt1_jax.corpus import shards, tokenizer as tokenizer_lib, windows
+from gpt1_jax.corpus import (
+  shards,
+  tokenization,
+  windows,
+)
 from gpt1_jax.model import models
 from gpt1_jax.train import (
   checkpoint,
@@ -76,7 +80,7 @@ def pretrain(
   # 1. What there is to read.
   data = staging.shards(settings.data.path)
   meta = shards.read_meta(data)
-  tokenizer = tokenizer_lib.load(data)
+  tokenizer = tokenization.load(data)
   model_config = pretraining.model_config(settings, tokenizer.vocab_size)
   mesh = cli.fill(
     'mesh', sharding.make_mesh, settings.mesh, devices=jax.devices()

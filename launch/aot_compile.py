@@ -24,7 +24,9 @@ from gpt1_jax.compiler import (
   executable,
   out_of_memory,
 )
-from gpt1_jax.corpus import tokenizer as tokenizer_lib
+from gpt1_jax.corpus import (
+  tokenization,
+)
 from gpt1_jax.errors import UserError
 from gpt1_jax.train import chips, pretraining, sharding
 
@@ -109,7 +111,7 @@ def sizes(config: dict[str, Any]) -> tuple[int, int]:
     UserError: --save, and nothing tells the number of updates.
   """
   path = config['data']['path']
-  vocab_size = tokenizer_lib.load(path).vocab_size if path else _VOCAB.value
+  vocab_size = tokenization.load(path).vocab_size if path else _VOCAB.value
   num_steps = _STEPS.value or config['train']['num_steps']
   if _SAVE.value and not num_steps:
     raise UserError(

@@ -9,7 +9,11 @@ import pathlib
 import random
 from collections.abc import Collection, Mapping, Sequence
 
-from gpt1_jax.corpus import documents, shards, text as text_lib
+from gpt1_jax.corpus import (
+  cleaning,
+  documents,
+  shards,
+)
 from gpt1_jax.errors import UserError
 
 CORPUS = 'builtin:python-reference'
@@ -41,7 +45,7 @@ def topics(path: pathlib.Path) -> tuple[Topics, Topics, set[str]]:
   parts: dict[str, dict[str, str]] = {'train': {}, 'dev': {}}
   seen: set[str] = set()
   for document in documents.documents([CORPUS], 'text'):
-    text = text_lib.clean(text_lib.paragraphs(document.text()))
+    text = cleaning.clean(cleaning.paragraphs(document.text()))
     if split[document.source] == 'validation':
       name = document.source.removeprefix(f'{CORPUS}#')
       parts['dev' if name in DEV else 'train'][name] = text

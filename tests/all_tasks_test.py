@@ -12,12 +12,11 @@ from absl import logging
 from flax import linen as nn
 from jax import monitoring
 
-from gpt1_jax.corpus import tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt
 from gpt1_jax.tasks import all_tasks, finetuning, initialization, table
 from gpt1_jax.train import checkpoint, step as step_lib
-from tests.support import prediction_files
+from tests.support import prediction_files, vocabulary
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MODEL = {
@@ -45,7 +44,7 @@ def pretrained(tmp_path_factory):
 
   workdir = tmp_path_factory.mktemp('runs') / 'pretrained'
   workdir.mkdir()
-  words = tokenizer.train(list(topics.topics.values())[:20], 100)
+  words = vocabulary.train_bpe(list(topics.topics.values())[:20], 100)
   words.save(workdir / 'tokenizer')
   config = gpt.GPTConfig(**MODEL, vocab_size=words.vocab_size, n_special=0)
   tokens_BT = jnp.zeros((1, 8), jnp.int32)

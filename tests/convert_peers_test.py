@@ -11,7 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpt1_jax.corpus import text, tokenizer as tokenizer_lib
+from gpt1_jax.corpus import (
+  cleaning,
+  sentencepiece_tokenizer,
+  tokenization,
+)
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop import exchange
 from gpt1_jax.model import gpt
@@ -30,7 +34,7 @@ with warnings.catch_warnings():  # of its own making
 @pytest.fixture(scope='module')
 def novel(shared_data):
   path = sorted((shared_data / 'books').glob('*.txt'))[7]
-  return text.paragraphs(path.read_text('utf-8-sig'))
+  return cleaning.paragraphs(path.read_text('utf-8-sig'))
 
 
 def new_run(workdir, tokenizer, *, std, n_special=0, **shape) -> None:
@@ -103,8 +107,10 @@ def windows(ids, count, length):
 
 @pytest.mark.parametrize('n_special', [0, 3])
 def test_a_run_of_sentencepiece(novel, tmp_path, n_special):
-  words = tokenizer_lib.count_words([text.clean(novel[: len(novel) // 2])])
-  bpe = tokenizer_lib.train_words(words, 3000)
+  words = sentencepiece_tokenizer.count_words(
+    [cleaning.clean(novel[: len(novel) // 2])]
+  )
+  bpe = sentencepiece_tokenizer.train(words, 3000)
   new_run(tmp_path / 'run', bpe, std=0.1, n_special=n_special, **SMALL)
   model, tokenizer = converted(tmp_path / 'run', tmp_path / 'hf')
   odd = '\n\n<unk> <newline> <document> <|start|> 😀 漢字\ncan\u2019t — stop\n'
@@ -121,7 +127,7 @@ def test_a_run_of_sentencepiece(novel, tmp_path, n_special):
 
 
 def test_a_run_of_the_original_vocabulary(shared_data, novel, tmp_path):
-  bpe = tokenizer_lib.load(f'openai:{shared_data / "vocab"}')
+  bpe = tokenization.load(f'openai:{shared_data / "vocab"}')
   new_run(tmp_path / 'run', bpe, std=0.1, **SMALL)
   model, tokenizer = converted(tmp_path / 'run', tmp_path / 'hf')
   ids = bpe.encode(novel)
@@ -132,7 +138,7 @@ def test_a_run_of_the_original_vocabulary(shared_data, novel, tmp_path):
 
 
 def test_the_full_shape(shared_data, tmp_path):
-  bpe = tokenizer_lib.load(f'openai:{shared_data / "vocab"}')
+  bpe = tokenization.load(f'openai:{shared_data / "vocab"}')
   shape = {'n_layer': 12, 'n_head': 12, 'n_embd': 768, 'n_ctx': 512}
   new_run(tmp_path / 'run', bpe, std=0.02, **shape)
   model, _ = converted(tmp_path / 'run', tmp_path / 'hf')

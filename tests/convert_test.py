@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 
 from configs import pretrain as pretrain_config
-from gpt1_jax.corpus import openai_tokenizer, tokenizer as tokenizer_lib
+from gpt1_jax.corpus import (
+  openai_tokenizer,
+  tokenization,
+)
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop import exchange, huggingface, layouts, model_card
 from gpt1_jax.model import gpt
@@ -121,8 +124,8 @@ def test_released_layout_becomes_a_run(released, converted):
   shapes = small_shapes(T=16, V=40, D=128, L=2)
   check_params(params, arrays(shapes), heads=2)
   assert step == 0
-  bpe = tokenizer_lib.load(converted)
-  assert bpe.fingerprint == tokenizer_lib.load(released).fingerprint
+  bpe = tokenization.load(converted)
+  assert bpe.fingerprint == tokenization.load(released).fingerprint
   assert meta['tokenizer_fingerprint'] == bpe.fingerprint
   config = gpt.GPTConfig(**meta['model'])
   assert (config.n_layer, config.n_head, config.n_embd) == (2, 2, 128)
@@ -229,7 +232,7 @@ def test_the_small_release(shared_data, tmp_path):
     flat = flat[math.prod(shape) :]
   assert not flat.size
   check_params(params, values, heads=2)
-  tokens = jnp.array([tokenizer_lib.load(tmp_path / 'run').encode('ee wow oo')])
+  tokens = jnp.array([tokenization.load(tmp_path / 'run').encode('ee wow oo')])
   model = gpt.GPT(gpt.GPTConfig(**meta['model']))
   h_BTD, _ = model.apply({'params': params['gpt']}, tokens, dropout_key=None)
   assert jnp.isfinite(h_BTD).all()
@@ -268,7 +271,7 @@ def test_the_full_release(shared_data, tmp_path):
     for name, value in zip(names, values, strict=True):
       written = opened.get_tensor(f'transformer.{name}')
       np.testing.assert_array_equal(written, value.reshape(names[name]))
-  loaded = tokenizer_lib.load(f'openai:{tmp_path / "hf"}')
+  loaded = tokenization.load(f'openai:{tmp_path / "hf"}')
   assert loaded.encode('the president is') == [481, 4735, 544]
 
 
@@ -320,7 +323,7 @@ def test_a_fine_tuned_run_keeps_specials_and_head(converted, tmp_path):
   }
   workdir = tmp_path / 'tuned'
   run.start(str(workdir), 'finetune', config, meta)
-  tokenizer_lib.load(converted).save(workdir / 'tokenizer')
+  tokenization.load(converted).save(workdir / 'tokenizer')
   saved = checkpoint.Checkpoints(str(workdir), keep=1, keep_best=True)
   saved.save(7, {'step': np.int32(7), 'params': params}, meta, {'best': 0.5})
   saved.close()

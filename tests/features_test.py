@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from gpt1_jax import errors
-from gpt1_jax.corpus import tokenizer
 from gpt1_jax.tasks import examples, features, own_task, table
+from tests.support import vocabulary
 from tests.support.toy_tokenizers import DigitTokenizer, WordTokenizer
 
 START, DELIMITER, EXTRACT = 10, 11, 12
@@ -380,7 +380,7 @@ def test_impossible_batches_are_refused():
 def test_a_real_tokenizer_and_a_real_task(shared_data):
   task = table.TASKS['rte']
   rows = examples.read(task, shared_data / 'tasks' / 'glue', 'dev')
-  bpe = tokenizer.train([row.texts[0].lower() for row in rows], merges=300)
+  bpe = vocabulary.train_bpe([row.texts[0].lower() for row in rows], merges=300)
   built = features.build(task, rows, bpe, 128)
   start = bpe.vocab_size
   for n, row in enumerate(rows):

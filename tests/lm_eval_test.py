@@ -15,7 +15,10 @@ import warnings
 import numpy as np
 import pytest
 
-from gpt1_jax.corpus import text, tokenizer as tokenizer_lib
+from gpt1_jax.corpus import (
+  cleaning,
+  sentencepiece_tokenizer,
+)
 from gpt1_jax.tasks.zero_shot import evaluation
 from tests import convert_peers_test
 
@@ -44,11 +47,11 @@ def sentences(shared_data):
 
 
 def test_log_likelihoods(shared_data, sentences, tmp_path):
-  novel = text.paragraphs(
+  novel = cleaning.paragraphs(
     sorted((shared_data / 'books').glob('*.txt'))[7].read_text('utf-8-sig')
   )
-  bpe = tokenizer_lib.train_words(
-    tokenizer_lib.count_words([text.clean(novel)]), 3000
+  bpe = sentencepiece_tokenizer.train(
+    sentencepiece_tokenizer.count_words([cleaning.clean(novel)]), 3000
   )
   convert_peers_test.new_run(
     tmp_path / 'run',

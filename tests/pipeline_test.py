@@ -12,7 +12,12 @@ import time
 import numpy as np
 import pytest
 
-from gpt1_jax.corpus import shards, tokenizer as tokenizer_lib, windows
+from gpt1_jax.corpus import (
+  cleaning,
+  shards,
+  tokenization,
+  windows,
+)
 from gpt1_jax.train import checkpoint, telemetry
 from tests import QUICKLY_COMPILED
 
@@ -87,7 +92,7 @@ def run(data, tmp_path_factory):
 
 def test_shards_are_what_the_tokenizer_makes(data):
   meta = shards.read_meta(data)
-  tokenizer = tokenizer_lib.load(data)
+  tokenizer = tokenization.load(data)
   assert meta['tokenizer']['merges'] == tokenizer.merges == 500
   assert len(meta['splits']['train']['shards']) > 1
   from pydoc_data import topics
@@ -108,9 +113,8 @@ def test_shards_are_what_the_tokenizer_makes(data):
 
 
 def _joined(text):
-  from gpt1_jax.corpus import text as text_lib
 
-  return text_lib.paragraphs(text)
+  return cleaning.paragraphs(text)
 
 
 def test_prepare_again_verify_and_damage(data, tmp_path):

@@ -18,12 +18,12 @@ import pytest
 
 from gpt1_jax import prepare, unfinished
 from gpt1_jax.corpus import (
+  cleaning,
   documents,
   local_engine,
   pipeline,
   shards,
-  text,
-  tokenizer,
+  tokenization,
 )
 from gpt1_jax.errors import UserError
 
@@ -99,16 +99,16 @@ def output(books, tmp_path_factory) -> pathlib.Path:
 
 
 def test_shards_hold_every_document_in_order(books, output):
-  bpe = tokenizer.load(output)
+  bpe = tokenization.load(output)
   expected = {'train': [], 'validation': []}
   rows = list(shards.read_documents(output))
   files = sorted(books.glob('*.txt'))
   assert [row['source'] for row in rows] == [str(file) for file in files]
   for row, file in zip(rows, files, strict=True):
-    ids = bpe.encode(text.paragraphs(file.read_text()))
+    ids = bpe.encode(cleaning.paragraphs(file.read_text()))
     expected[row['split']] += [*ids, bpe.document_id]
     assert row['tokens'] == len(ids) + 1
-    assert row['words'] == len(text.clean(file.read_text()).split())
+    assert row['words'] == len(cleaning.clean(file.read_text()).split())
   meta = shards.read_meta(output)
   for split, stream in expected.items():
     tokens = shards.Tokens(output, split)
@@ -127,10 +127,10 @@ def test_shards_hold_every_document_in_order(books, output):
 
 def test_meta_says_what_was_done(output):
   meta = shards.read_meta(output)
-  described = tokenizer.load(output).description()
+  described = tokenization.load(output).description()
   assert meta['tokenizer'] == described
   assert described['merges'] == 60
-  assert meta['cleaning'] == text.CLEANING_VERSION
+  assert meta['cleaning'] == cleaning.CLEANING_VERSION
   assert meta['validation_fraction'] == 0.25
   on_disk = {file.name for file in output.iterdir()} - {'meta.json'}
   assert set(meta['files']) == on_disk
@@ -187,7 +187,7 @@ def test_the_tokenizer_sees_the_training_split_only(tmp_path):
     marks[file.name] = chr(ord('\u0430') + i)  # a letter of its own
     file.write_text(f'{file.read_text()} {marks[file.name]}')
   _good(f'--input={folder}', f'--output={tmp_path}/out', *_FLAGS)
-  bpe = tokenizer.load(tmp_path / 'out')
+  bpe = tokenization.load(tmp_path / 'out')
   for name, split in _split_by_source(tmp_path / 'out').items():
     unknown = bpe.unknown_id in bpe.encode(marks[name])
     assert unknown == (split == 'validation')
@@ -208,7 +208,7 @@ def test_a_sample_trains_the_tokenizer_all_text_is_encoded(tmp_path):
       *_FLAGS,
       f'--tokenizer_sample_mb={mb}',
     )
-  prints = [tokenizer.load(out).fingerprint for out in outs]
+  prints = [tokenization.load(out).fingerprint for out in outs]
   assert prints[0] != prints[1] == prints[2]
   counts = [shards.read_meta(out)['splits']['train']['words'] for out in outs]
   assert counts[0] == counts[1] == counts[2]
@@ -546,7 +546,7 @@ def test_books(shared_data, tmp_path):
   flags = [f'--input={file}' for file in files]
   out = tmp_path / 'out'
   _good(*flags, f'--output={out}', '--merges=1000', '--validation_fraction=0.3')
-  bpe = tokenizer.load(out)
+  bpe = tokenization.load(out)
   assert bpe.merges == 1000
   tokens = shards.Tokens(out, 'validation')
   first = tokens.read(0, int(tokens.document_ends[0]) - 1)
@@ -554,6 +554,6 @@ def test_books(shared_data, tmp_path):
     r for r in shards.read_documents(out) if r['split'] == 'validation'
   )
   raw = pathlib.Path(row['source']).read_text('utf-8-sig')
-  cleaned = text.clean(text.paragraphs(raw)).lower()
+  cleaned = cleaning.clean(cleaning.paragraphs(raw)).lower()
   assert bpe.decode(first) == cleaned
   assert bpe.unknown_id not in first

@@ -7,7 +7,11 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from gpt1_jax.corpus import text, tokenizer
+from gpt1_jax.corpus import (
+  cleaning,
+  sentencepiece_tokenizer,
+  tokenization,
+)
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop import tokenizer_json
 
@@ -25,13 +29,15 @@ def load(bpe):
 @pytest.fixture(scope='module')
 def novels(shared_data):
   paths = sorted((shared_data / 'books').glob('*.txt'))[::10]
-  return [text.paragraphs(path.read_text('utf-8-sig')) for path in paths]
+  return [cleaning.paragraphs(path.read_text('utf-8-sig')) for path in paths]
 
 
 @pytest.fixture(scope='module')
 def bpe(novels):
-  words = tokenizer.count_words([text.clean(novel) for novel in novels[:4]])
-  return tokenizer.train_words(words, 8000)
+  words = sentencepiece_tokenizer.count_words(
+    [cleaning.clean(novel) for novel in novels[:4]]
+  )
+  return sentencepiece_tokenizer.train(words, 8000)
 
 
 @pytest.fixture(scope='module')
@@ -42,7 +48,7 @@ def converted(bpe):
 @pytest.fixture(scope='module')
 def released(shared_data):
   pytest.importorskip('spacy', reason="pip install 'gpt1_jax[openai]'")
-  return tokenizer.load(f'openai:{shared_data / "vocab"}')
+  return tokenization.load(f'openai:{shared_data / "vocab"}')
 
 
 @pytest.fixture(scope='module')
@@ -136,7 +142,7 @@ def test_a_vocabulary_without_its_pieces_has_none(tmp_path):
   pytest.importorskip('spacy', reason="pip install 'gpt1_jax[openai]'")
   (tmp_path / 'vocab.json').write_text('{"<unk>": 0, "ab</w>": 1}')
   (tmp_path / 'merges.txt').write_text('#version: 0.2\na b</w>\n')
-  assert tokenizer_json.build(tokenizer.load(f'openai:{tmp_path}')) is None
+  assert tokenizer_json.build(tokenization.load(f'openai:{tmp_path}')) is None
 
 
 def test_without_the_library_the_error_names_the_extra(bpe, monkeypatch):

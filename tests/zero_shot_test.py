@@ -17,7 +17,9 @@ import sklearn.metrics
 from flax import linen as nn
 from hypothesis import given, settings, strategies as st
 
-from gpt1_jax.corpus import tokenizer as tokenizer_lib
+from gpt1_jax.corpus import (
+  tokenization,
+)
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt
 from gpt1_jax.reporting import figures
@@ -37,7 +39,7 @@ from gpt1_jax.train import (
   step as step_lib,
 )
 from tests import all_tasks_test, pipeline_test, winograd_test
-from tests.support import toy_tokenizers
+from tests.support import toy_tokenizers, vocabulary
 
 MODEL = {**all_tasks_test.MODEL, 'n_layer': 2, 'n_ctx': 48, 'embd_pdrop': 0.0}
 STEPS = (3, 6)
@@ -49,7 +51,7 @@ def run(tmp_path_factory):
   from pydoc_data import topics
 
   workdir = tmp_path_factory.mktemp('runs') / 'tiny'
-  words = tokenizer_lib.train(list(topics.topics.values())[:20], 100)
+  words = vocabulary.train_bpe(list(topics.topics.values())[:20], 100)
   config = gpt.GPTConfig(**MODEL, vocab_size=words.vocab_size, n_special=0)
   facts = {
     'model': vars(config),
@@ -124,7 +126,7 @@ def load(run, step):
 
 
 def questions_of(run, folder, names=()):
-  words = tokenizer_lib.load(run)
+  words = tokenization.load(run)
   return evaluation.read(str(folder), names, words, MODEL['n_ctx'])
 
 
@@ -221,7 +223,7 @@ def test_a_word_of_several_tokens_is_a_chain(run, folder):
   (questions,) = questions_of(run, folder, ['sst2'])
   sums, sequences = scored(run, [questions])
   params, model = load(run, STEPS[0])
-  words = tokenizer_lib.load(run)
+  words = tokenization.load(run)
   text = (folder / 'SST-2' / 'dev.tsv').read_text().splitlines()[3]
   before = words.encode(text.split('\t')[0] + ' very')
   (result,) = decisions.decide([questions], sums, sequences.counts)
@@ -373,7 +375,7 @@ def test_the_rest_begins_after_the_referent(tmp_path):
 
 
 def test_what_is_attached_to_the_referent_is_scored(run, tmp_path):
-  words = tokenizer_lib.load(run)
+  words = tokenization.load(run)
   schema = winograd_test.SCHEMA.format(rest="'s rim bent.", letter='A')
   path = winograd_test.write(
     tmp_path, 'WSCollection.xml', winograd_test.XML.format(schema)

@@ -25,8 +25,9 @@ import numpy as np
 from gpt1_jax.corpus import (
   documents,
   pipeline,
+  sentencepiece_tokenizer,
   shards,
-  tokenizer as tokenizer_lib,
+  tokenization,
 )
 from gpt1_jax.errors import UserError
 
@@ -191,7 +192,7 @@ def _count_chunk(
     for line in pipeline.sampled_lines(text, share)
   )
   size = sum(row['bytes'] for row in rows)
-  return tokenizer_lib.count_words(lines), len(rows), size
+  return sentencepiece_tokenizer.count_words(lines), len(rows), size
 
 
 def encode(
@@ -234,7 +235,7 @@ def encode(
   return facts
 
 
-_tokenizers: dict[pathlib.Path, tokenizer_lib.Tokenizer] = {}
+_tokenizers: dict[pathlib.Path, tokenization.Tokenizer] = {}
 
 
 def _encode_chunk(
@@ -243,7 +244,7 @@ def _encode_chunk(
   """In a worker: a chunk of the spool → rows and tokens of its documents."""
   path, rows, directory = job
   if directory not in _tokenizers:
-    _tokenizers[directory] = tokenizer_lib.load(directory)
+    _tokenizers[directory] = tokenization.load(directory)
   tokenizer = _tokenizers[directory]
   arrays = []
   for row, text in zip(rows, _texts(path, rows), strict=True):

@@ -1,68 +1,65 @@
 """The original GPT-1 vocabulary: spaCy's word split, then BPE with `</w>`.
 
-As in C: text_utils.py: mended and standardised text is split into words by
-spaCy's English rules (`spacy.blank('en')`, no model), each word is lower-cased
-and merged. The two released files are the tokenizer; a Hugging Face folder
-holds the same. Words are encoded one by one and remembered: the rules never
-look beyond the white space round a word.
+As in the released code (C: text_utils.py), spaCy's English rules
+(`spacy.blank('en')`, no model) split cleaned text into words, which are
+lower-cased and merged. The tokenizer is the two released files; a Hugging Face
+folder holds the same pair. The rules never look beyond the white space around a
+word, so each word is encoded once and its ids are remembered.
 """
 
 import hashlib
 import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from gpt1_jax import storage
-from gpt1_jax.corpus import text as text_lib
+from gpt1_jax.corpus import cleaning, vocabulary
 from gpt1_jax.errors import UserError
 
 ENCODER_FILE, MERGES_FILE = 'encoder_bpe_40000.json', 'vocab_40000.bpe'
-# Rows after any vocabulary (P §3.3); no text makes them.
-SPECIALS = ('<start>', '<delimiter>', '<extract>')
-# What they are called in a tokenizer.json. Cleaning sets `|` apart, so that no
-# piece of a text is spelled so.
-SPECIAL_PIECES = ('<|start|>', '<|delimiter|>', '<|extract|>')
-
 _UNKNOWN, _NEWLINE, _WORD_END = '<unk>', '\n</w>', '</w>'
-_CACHED_WORDS, _CACHED_LENGTH = 1 << 18, 32
 
 
-class OriginalTokenizer:
-  r"""The released vocabulary and the ids of its symbols.
+class OpenAITokenizer:
+  r"""The released vocabulary.
 
-  It has no row for a document's boundary, and a row more would not be the
-  released shape: documents are joined by a newline, its own row.
+  It has no row for the boundary of a document, and an added row would change
+  the released shape: a newline, which has a row, ends a document.
 
   Attributes:
     kind: 'openai'.
-    vocab_size: rows of text, 40,478 in the released vocabulary; the specials
-      of fine-tuning (start, delimiter, extract) come after them.
-    merges: 40,000 in the released vocabulary.
-    unknown_id: of each character outside the vocabulary.
-    newline_id: of the word `\n`; unknown_id if the vocabulary lacks it.
-    document_id: newline_id.
-    encoder: piece → id, of the released file.
-    merge_list: the pairs, in the order of their rank.
-    fingerprint: sha256 of the vocabulary and the merges, hex, whatever the
-      spelling of the files.
+    vocab_size: number of rows, 40,478 in the released vocabulary; the three
+      specials of fine-tuning (start, delimiter, extract) follow them.
+    merges: number of merges, 40,000 in the released vocabulary.
+    unknown_id: id of each character outside the vocabulary.
+    newline_id: id of the word `\n`; unknown_id if the vocabulary lacks it.
+    document_id: same as newline_id.
+    encoder: piece -> id.
+    merge_list: the merged pairs, best rank first.
+    fingerprint: hex sha256 of the vocabulary and the merges; it does not
+      depend on the format of the files.
   """
 
   kind = 'openai'
 
-  def __init__(self, encoder: bytes, merges: bytes, names: Sequence[str] = ()):
+  def __init__(
+    self,
+    encoder: bytes,
+    merges: bytes,
+    names: tuple[str, str] = (ENCODER_FILE, MERGES_FILE),
+  ):
     """Reads the bytes of the two files.
 
     Args:
-      encoder: JSON, piece → id.
-      merges: a header line, then a pair of pieces a line.
-      names: of the two files, for messages.
+      encoder: JSON, piece -> id.
+      merges: a header line, then a pair of pieces on each line.
+      names: names of the two files, for error messages.
 
     Raises:
       UserError: they are no such files, or spaCy or tokenizers is missing.
     """
-    names = names or (ENCODER_FILE, MERGES_FILE)
     self._files = {ENCODER_FILE: encoder, MERGES_FILE: merges}
     self.encoder = _read_encoder(encoder, names[0])
     self.merge_list = _read_merges(merges, names[1])
@@ -77,55 +74,50 @@ class OriginalTokenizer:
     ).hexdigest()
     self._pieces = {i: piece for piece, i in self.encoder.items()}
     self._pieces[self.unknown_id] = _UNKNOWN
-    self._words = _Words(self.encoder, self.merge_list)
+    self._merge = _word_merger(self.encoder, self.merge_list)
+    self._words = self._new_cache()
 
   def encode(self, text: str) -> list[int]:
-    """Ids of any text: cleaned, split into words, lower-cased, encoded."""
-    return self.encode_clean(text_lib.clean(text))
+    """Cleans any text, splits it into words, lower-cases and encodes them."""
+    return self.encode_clean(cleaning.clean(text))
 
   def encode_clean(self, text: str) -> list[int]:
-    """Ids of a text that `text.clean` has been over."""
-    if self._words.misses > _CACHED_WORDS:
-      self._words = _Words(self.encoder, self.merge_list)
-    words = self._words
-    out: list[int] = []
-    for line in text.split('\n'):
-      out += itertools.chain.from_iterable(map(words.__getitem__, line.split()))
-      out.append(self.newline_id)
-    out.pop()
-    return out
+    """Encodes text that `cleaning.clean` returned."""
+    if self._words.is_full:
+      self._words = self._new_cache()
+    return self._words.encode_lines(text, self.newline_id)
 
   def decode(self, ids: Sequence[int]) -> str:
-    """Words between spaces, lower-cased; specials by their names.
+    """Decodes to lower-cased words between spaces; spells specials by name.
 
-    White space round punctuation is not what it was: the vocabulary does not
-    say where it stood.
+    The white space around punctuation is lost: the vocabulary does not record
+    it.
 
     Raises:
-      UserError: an id outside the vocabulary and its specials.
+      UserError: an id is outside the vocabulary and its specials.
     """
-    out: list[str] = []
+    parts: list[str] = []
     for i in map(int, ids):
-      if not 0 <= i < self.vocab_size + len(SPECIALS):
-        raise UserError(f'token id {i} is outside 0..{self.vocab_size + 2}')
+      vocabulary.check_id(i, self.vocab_size)
       if i < self.vocab_size:
-        out.append(self._pieces[i].replace(_WORD_END, ' '))
+        parts.append(self._pieces[i].replace(_WORD_END, ' '))
       else:
-        out.append(SPECIALS[i - self.vocab_size] + ' ')
-    return ''.join(out).rstrip(' ')
+        parts.append(vocabulary.SPECIALS[i - self.vocab_size] + ' ')
+    return ''.join(parts).rstrip(' ')
 
-  def save(self, directory: str | os.PathLike) -> None:
+  def save(self, directory: str | os.PathLike[str]) -> None:
     """Writes the two files under their released names, each atomically."""
     storage.make_folder(directory)
     for name, content in self._files.items():
       storage.write_bytes(storage.of(directory) / name, content)
 
   def exceptions(self) -> dict[str, list[str]]:
-    """Word → its parts, of spaCy's list of exceptions."""
-    return self._words.exceptions()
+    """Returns spaCy's exceptions to its rules: word -> its parts."""
+    split = _spacy().blank('en').tokenizer
+    return {word: [part.text for part in split(word)] for word in split.rules}
 
-  def description(self) -> dict[str, Any]:
-    """What meta.json says of it."""
+  def description(self) -> vocabulary.TokenizerDescription:
+    """Returns the section `tokenizer` of meta.json."""
     return {
       'kind': self.kind,
       'fingerprint': self.fingerprint,
@@ -136,66 +128,31 @@ class OriginalTokenizer:
       'newline_id': self.newline_id,
       'normalization': 'ftfy, punctuation and white space standardised, words '
       'split, each lower-cased (str.lower)',
-      'word_split': f"spaCy {self._words.spacy_version}, spacy.blank('en')",
+      'word_split': f"spaCy {_spacy().__version__}, spacy.blank('en')",
       'unknown': 'one unknown for each unseen character',
       'document': 'a newline ends a document',
     }
 
+  def _new_cache(self) -> vocabulary.WordCache:
+    # With a new splitter: spaCy itself remembers every string it splits.
+    split = _spacy().blank('en').tokenizer
 
-class _Words(dict[str, tuple[int, ...]]):
-  """The ids of what stands between white space.
+    def encode_word(word: str) -> Iterable[int]:
+      return itertools.chain.from_iterable(
+        self._merge(part.text.lower()) for part in split(word)
+      )
 
-  Attributes:
-    misses: words that were encoded. spaCy remembers each of them, so that
-      memory is bounded by beginning anew after many.
-    spacy_version: of the rules.
-  """
-
-  def __init__(self, encoder: dict[str, int], merges: list[tuple[str, str]]):
-    super().__init__()
-    spacy, tokenizers = _libraries()
-    self.misses = 0
-    self.spacy_version = spacy.__version__
-    self._split = spacy.blank('en').tokenizer
-    # The library wants every piece of a merge, and an id of its own for each;
-    # the released code looks the finished pieces up, and takes unknown for
-    # what the vocabulary lacks.
-    pieces = dict.fromkeys(
-      itertools.chain(encoder, *((a, b, a + b) for a, b in merges))
-    )
-    self._ids = [encoder.get(piece, encoder[_UNKNOWN]) for piece in pieces]
-    self._bpe = tokenizers.models.BPE(
-      vocab={piece: i for i, piece in enumerate(pieces)},
-      merges=merges,
-      unk_token=_UNKNOWN,
-      end_of_word_suffix=_WORD_END,
-      fuse_unk=False,
-    )
-
-  def exceptions(self) -> dict[str, list[str]]:
-    blank = self._split
-    return {word: [t.text for t in blank(word)] for word in blank.rules}
-
-  def __missing__(self, word: str) -> tuple[int, ...]:
-    self.misses += 1
-    ids = tuple(
-      self._ids[piece.id]
-      for token in self._split(word)
-      for piece in self._bpe.tokenize(token.text.lower())
-    )
-    if len(word) <= _CACHED_LENGTH:
-      self[word] = ids
-    return ids
+    return vocabulary.WordCache(encode_word)
 
 
-def find(path: storage.Path) -> OriginalTokenizer | None:
-  """The vocabulary in a folder, None if there is none.
+def find(path: storage.Path) -> OpenAITokenizer | None:
+  """Loads the vocabulary of a folder; returns None if there is none.
 
-  Looks for the two released files (encoder_bpe*.json and vocab*.bpe), for
-  vocab.json and merges.txt, and for tokenizer.json, in this order.
+  Looks for the two released files (encoder_bpe*.json and vocab*.bpe), then for
+  vocab.json and merges.txt, then for tokenizer.json.
 
   Raises:
-    UserError: what is there is damaged, or half of it is missing.
+    UserError: the files are damaged, or one of a pair is missing.
   """
   encoders = [*sorted(path.glob('encoder_bpe*.json')), path / 'vocab.json']
   merges = [*sorted(path.glob('vocab*.bpe')), path / 'merges.txt']
@@ -204,30 +161,57 @@ def find(path: storage.Path) -> OriginalTokenizer | None:
     for files in (encoders, merges)
   )
   if encoder and merge:
-    return OriginalTokenizer(
+    return OpenAITokenizer(
       encoder.read_bytes(), merge.read_bytes(), (str(encoder), str(merge))
     )
   if (path / 'tokenizer.json').is_file():
     return _from_tokenizer_json(path / 'tokenizer.json')
-  if encoder or merge:
+  if half := encoder or merge:
     raise UserError(
-      f'{path}: has {(encoder or merge).name} but not the other half: the '
+      f'{path}: has {half.name} but not the other half: the '
       f'vocabulary is a pair, {ENCODER_FILE} and {MERGES_FILE} or vocab.json '
       'and merges.txt'
     )
   return None
 
 
-def _libraries() -> tuple[Any, Any]:
+def _spacy() -> Any:
   try:
     import spacy
+  except ImportError as error:
+    raise _missing(error) from None
+  return spacy
+
+
+def _missing(error: ImportError) -> UserError:
+  return UserError(
+    f'the original vocabulary needs {error.name}, which is not installed: '
+    "pip install 'gpt1_jax[openai]'"
+  )
+
+
+def _word_merger(
+  encoder: dict[str, int], merges: list[tuple[str, str]]
+) -> Callable[[str], list[int]]:
+  """Returns a function that merges a lower-cased word and looks up its ids."""
+  try:
     import tokenizers
   except ImportError as error:
-    raise UserError(
-      f'the original vocabulary needs {error.name}, which is not installed: '
-      "pip install 'gpt1_jax[openai]'"
-    ) from None
-  return spacy, tokenizers
+    raise _missing(error) from None
+  # The library demands a distinct id for every piece of a merge. The released
+  # code looks up the finished pieces alone; missing ones become unknown.
+  pieces = dict.fromkeys(
+    itertools.chain(encoder, *((a, b, a + b) for a, b in merges))
+  )
+  ids = [encoder.get(piece, encoder[_UNKNOWN]) for piece in pieces]
+  bpe = tokenizers.models.BPE(
+    vocab={piece: i for i, piece in enumerate(pieces)},
+    merges=merges,
+    unk_token=_UNKNOWN,
+    end_of_word_suffix=_WORD_END,
+    fuse_unk=False,
+  )
+  return lambda word: [ids[piece.id] for piece in bpe.tokenize(word)]
 
 
 def _read_encoder(content: bytes, name: str) -> dict[str, int]:
@@ -244,16 +228,16 @@ def _read_encoder(content: bytes, name: str) -> dict[str, int]:
   rows = max(encoder.values()) + 1
   if set(encoder.values()) != set(range(rows)):
     raise UserError(
-      f'{name}: {len(set(encoder.values()))} ids of 0..{rows - 1}, all of them '
-      'expected'
+      f'{name}: has {len(set(encoder.values()))} ids of 0..{rows - 1}; all of '
+      'them are required'
     )
-  if rows + len(SPECIALS) > 2**16:
+  if rows > vocabulary.MAX_ROWS:
     raise UserError(f'{name}: {rows} rows do not fit 16 bits')
   return encoder
 
 
 def _read_merges(content: bytes, name: str) -> list[tuple[str, str]]:
-  """The pairs after the header line (C: text_utils.py)."""
+  """Parses the pairs after the header line (C: text_utils.py)."""
   try:
     lines = content.decode().rstrip().split('\n')
   except UnicodeDecodeError as error:
@@ -262,33 +246,38 @@ def _read_merges(content: bytes, name: str) -> list[tuple[str, str]]:
     del lines[0]
   pairs = []
   for line in lines:
-    pair = tuple(line.split())
-    if len(pair) != 2:
+    pieces = line.split()
+    if len(pieces) != 2:
       raise UserError(
         f'{name}: not a list of merges: {line[:40]!r} is no pair of pieces'
       )
-    pairs.append(pair)
+    pairs.append((pieces[0], pieces[1]))
   return pairs
 
 
-def _from_tokenizer_json(path: storage.Path) -> OriginalTokenizer:
-  """The pair out of a tokenizer.json of the BPE kind with `</w>`."""
+def _from_tokenizer_json(path: storage.Path) -> OpenAITokenizer:
+  """Reads the pair of files out of a BPE tokenizer.json with `</w>`."""
   try:
     model = json.loads(path.read_bytes())['model']
-    vocab = {k: v for k, v in model['vocab'].items() if k not in SPECIAL_PIECES}
+    vocab = {
+      piece: i
+      for piece, i in model['vocab'].items()
+      if piece not in vocabulary.SPECIAL_PIECES
+    }
     merges = [
-      pair.split(' ') if isinstance(pair, str) else pair
+      pair if isinstance(pair, str) else ' '.join(pair)
       for pair in model['merges']
     ]
     suffix = model.get('end_of_word_suffix')
-    if suffix != _WORD_END:
-      raise UserError(
-        f'{path}: its words end in {suffix!r}, {_WORD_END!r} expected: not the '
-        'vocabulary of GPT-1'
-      )
-    lines = ['#version: 0.2', *(' '.join(pair) for pair in merges), '']
   except (ValueError, KeyError, TypeError, AttributeError):
     raise UserError(f'{path}: not a tokenizer of the BPE kind') from None
-  return OriginalTokenizer(
-    json.dumps(vocab).encode(), '\n'.join(lines).encode(), (str(path),) * 2
+  if suffix != _WORD_END:
+    raise UserError(
+      f'{path}: its words end in {suffix!r}, but the words of GPT-1 end in '
+      f'{_WORD_END!r}'
+    )
+  return OpenAITokenizer(
+    json.dumps(vocab).encode(),
+    '\n'.join(['#version: 0.2', *merges, '']).encode(),
+    (str(path), str(path)),
   )

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from gpt1_jax.corpus import (
+  cleaning,
   documents,
-  text as text_lib,
-  tokenizer as tokenizer_lib,
+  tokenization,
 )
 from gpt1_jax.errors import UserError
 
@@ -28,14 +28,14 @@ def clean_document(
   Raises:
     UserError: it is damaged or empty.
   """
-  text = text_lib.clean(text_lib.paragraphs(document.text()))
+  text = cleaning.clean(cleaning.paragraphs(document.text()))
   if not text:
     raise UserError(f'{document.source}: no text is left after cleaning')
   data = text.encode()
   row = {
     'source': document.source,
     'sha256': hashlib.sha256(data).hexdigest(),
-    'words': text_lib.num_words(text),
+    'words': cleaning.num_words(text),
     'bytes': len(data),
   }
   return row, data
@@ -146,7 +146,7 @@ def _uniform(line: str) -> float:
 
 
 def encode_document(
-  tokenizer: tokenizer_lib.Tokenizer, row: dict[str, Any], text: str
+  tokenizer: tokenization.Tokenizer, row: dict[str, Any], text: str
 ) -> np.ndarray:
   """Its tokens and its boundary, uint16; adds their number to the row.
 

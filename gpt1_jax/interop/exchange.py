@@ -9,7 +9,10 @@ import pathlib
 import numpy as np
 
 from gpt1_jax import cli, storage
-from gpt1_jax.corpus import openai_tokenizer, tokenizer as tokenizer_lib
+from gpt1_jax.corpus import (
+  openai_tokenizer,
+  tokenization,
+)
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop import (
   huggingface,
@@ -86,7 +89,7 @@ def to_run(
   Raises:
     UserError: something is missing, or is not what is expected.
   """
-  tokenizer = tokenizer_lib.load(tokenizer_path or source)
+  tokenizer = tokenization.load(tokenizer_path or source)
   head, step = None, 0
   if kind == 'openai':
     named = openai.read(source)
@@ -159,7 +162,7 @@ def to_huggingface(
   Raises:
     UserError: the run has no such checkpoint, or a library is missing.
   """
-  tokenizer = tokenizer_lib.load(workdir)
+  tokenizer = tokenization.load(workdir)
   text = tokenizer_json.build(tokenizer)
   params, meta, step = checkpoint.read(str(workdir), step)
   facts = run.load(str(workdir))

@@ -15,9 +15,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from gpt1_jax.corpus import (
+  cleaning,
   openai_tokenizer,
-  text as text_lib,
-  tokenizer as tokenizer_lib,
+  sentencepiece_tokenizer,
+  tokenization,
+  vocabulary,
 )
 from gpt1_jax.errors import UserError
 
@@ -32,7 +34,7 @@ _UNITS = (
 )
 
 
-def build(tokenizer: tokenizer_lib.Tokenizer) -> str | None:
+def build(tokenizer: tokenization.Tokenizer) -> str | None:
   """The JSON, or None where a vocabulary cannot be told to that library.
 
   That is an original vocabulary with merges whose pieces it lacks, or with two
@@ -48,15 +50,16 @@ def build(tokenizer: tokenizer_lib.Tokenizer) -> str | None:
       f'writing a tokenizer.json needs {error.name}, which is not installed: '
       "pip install 'gpt1_jax[openai]'"
     ) from None
-  if tokenizer.kind == 'openai':
+  if isinstance(tokenizer, openai_tokenizer.OpenAITokenizer):
     made = _original(tokenizers, tokenizer)
   else:
+    assert isinstance(tokenizer, sentencepiece_tokenizer.SentencePieceTokenizer)
     made = _sentencepiece(tokenizers, tokenizer)
   return made.to_str() if made else None
 
 
 def _sentencepiece(
-  lib: Any, tokenizer: tokenizer_lib.SentencePieceTokenizer
+  lib: Any, tokenizer: sentencepiece_tokenizer.SentencePieceTokenizer
 ) -> Any:
   """Merges are all ways to make a piece of two: the model names none."""
   pieces = list(tokenizer.pieces)
@@ -101,7 +104,7 @@ def _sentencepiece(
 
 
 def _original(
-  lib: Any, tokenizer: openai_tokenizer.OriginalTokenizer
+  lib: Any, tokenizer: openai_tokenizer.OpenAITokenizer
 ) -> Any | None:
   vocab = tokenizer.encoder
   if len(set(vocab.values())) < len(vocab) or any(
@@ -137,18 +140,18 @@ def _with_specials(vocab: dict[str, int]) -> dict[str, int]:
   """The three rows after the vocabulary have their names as well."""
   rows = max(vocab.values()) + 1
   return vocab | {
-    piece: rows + i for i, piece in enumerate(openai_tokenizer.SPECIAL_PIECES)
+    piece: rows + i for i, piece in enumerate(vocabulary.SPECIAL_PIECES)
   }
 
 
 def _cleaning(lib: Any) -> list[Any]:
-  """`text.clean` but for most of ftfy."""
+  """`cleaning.clean` but for most of ftfy."""
 
   def replace(pattern: str, content: str) -> Any:
     return lib.normalizers.Replace(lib.Regex(pattern), content)
 
   apart = []
-  for mark in map(re.escape, text_lib.SET_APART):
+  for mark in map(re.escape, cleaning.SPACED_MARKS):
     apart += [f'(?<=[^{mark}])(?={mark})', f'(?<={mark})(?=[^{mark}])']
   return [
     replace('[\u02bc\u2018-\u201b]', "'"),
@@ -158,7 +161,7 @@ def _cleaning(lib: Any) -> list[Any]:
       '[\\x00-\\x08\\x0b\\x0e-\\x1f\\x7f\u206a-\u206f\ufeff\ufff9-\ufffc]', ''
     ),
     lib.normalizers.NFC(),
-    *(replace(old, new) for old, new in text_lib.REPLACED),
+    *(replace(old, new) for old, new in cleaning.REPLACEMENTS),
     replace('|'.join(apart), ' '),
     replace('\\s*\n\\s*', ' \n '),
     replace('[^\\S\n]+', ' '),

@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from gpt1_jax import cli, staging
-from gpt1_jax.corpus import tokenizer as tokenizer_lib
+from gpt1_jax.corpus import (
+  tokenization,
+)
 from gpt1_jax.model import models
 from gpt1_jax.tasks import (
   examples as examples_lib,
@@ -106,7 +108,7 @@ class Tuning:
       self._model_config,
       scratch=self._pretrained is None,
     )
-    self._tokenizer = tokenizer_lib.load(source)
+    self._tokenizer = tokenization.load(source)
     self._place = staging.files(self._data.path)
     examples = self._read()
     # Large hidden test sets are laid out when they are needed.

@@ -10,7 +10,7 @@ from gpt1_jax.corpus import (
   documents,
   local_engine,
   pipeline,
-  tokenizer as tokenizer_lib,
+  sentencepiece_tokenizer,
 )
 
 _BUILTIN = 'builtin:python-reference'
@@ -105,7 +105,7 @@ def _encode(options: results.Options) -> list[results.Row]:
       seconds = time.perf_counter() - started
       words = local_engine.count_words(workers, spool, 1.0, lambda *_: None)
     merges = 500 if options.quick else 8000
-    tokenizer_lib.train_words(words, merges).save(folder)
+    sentencepiece_tokenizer.train(words, merges).save(folder)
     settings = {'spool': str(spool), 'tokenizer': folder, 'cores': cores}
     measured, _ = process.alternate(
       {

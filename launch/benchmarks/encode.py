@@ -11,7 +11,10 @@ import time
 from typing import Any
 
 from benchmarks import process
-from gpt1_jax.corpus import local_engine, tokenizer as tokenizer_lib
+from gpt1_jax.corpus import (
+  local_engine,
+  tokenization,
+)
 
 
 def prepare(
@@ -36,7 +39,7 @@ def _ours(spool: pathlib.Path, settings: dict[str, Any]):
     ):
       directory = pathlib.Path(folder) / 'out'
       directory.mkdir()
-      tokenizer_lib.load(settings['tokenizer']).save(directory)
+      tokenization.load(settings['tokenizer']).save(directory)
       copy = shutil.copytree(spool, pathlib.Path(folder) / 'spool')
       # The workers start; they know no word yet.
       list(workers.map(time.sleep, [0.1] * 4 * settings['cores']))

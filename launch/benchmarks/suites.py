@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks import process, results, shapes
 from configs import finetune as finetune_config
-from gpt1_jax.corpus import tokenizer as tokenizer_lib
+from gpt1_jax.corpus import sentencepiece_tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import (
   examples as examples_lib,
@@ -189,7 +189,9 @@ def _task_batches(
   rows = examples_lib.read(task, str(path), 'train')
   texts = (text for row in rows for text in row.texts)
   merges = min(options.vocab_size - 300, 8000)
-  tokenizer = tokenizer_lib.train(texts, merges)
+  tokenizer = sentencepiece_tokenizer.train(
+    sentencepiece_tokenizer.count_words(texts), merges
+  )
   if options.quick:
     rows = rows[:200]
   features = features_lib.build(

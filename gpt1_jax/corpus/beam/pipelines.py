@@ -26,7 +26,11 @@ import apache_beam as beam
 from apache_beam.io import avroio, textio
 from apache_beam.options import pipeline_options
 
-from gpt1_jax.corpus import pipeline, shards, tokenizer as tokenizer_lib
+from gpt1_jax.corpus import (
+  pipeline,
+  shards,
+  tokenization,
+)
 from gpt1_jax.corpus.beam import places, running, work
 
 _BLOCK = 1 << 14
@@ -105,7 +109,7 @@ def encode(
   options: pipeline_options.PipelineOptions,
   spool: places.Spool,
   directory: pathlib.Path,
-  tokenizer: tokenizer_lib.Tokenizer,
+  tokenizer: tokenization.Tokenizer,
   shard_tokens: int,
 ) -> dict[str, Any]:
   """Spool → shards and documents.jsonl in a directory of this machine.
@@ -190,7 +194,7 @@ def _save(values: beam.PCollection, spool: places.Spool, name: str) -> None:
 
 
 def _save_tokenizer(
-  tokenizer: tokenizer_lib.Tokenizer, spool: places.Spool
+  tokenizer: tokenization.Tokenizer, spool: places.Spool
 ) -> list[tuple[str, str]]:
   """Its files into the spool; name and path of each."""
   out = []

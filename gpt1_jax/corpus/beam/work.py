@@ -17,8 +17,9 @@ from apache_beam import pvalue
 from gpt1_jax.corpus import (
   documents,
   pipeline,
+  sentencepiece_tokenizer,
   shards,
-  tokenizer as tokenizer_lib,
+  tokenization,
 )
 from gpt1_jax.corpus.beam import places
 
@@ -133,7 +134,7 @@ class Words(beam.DoFn):
     if json.loads(document['row'])['split'] == 'train':
       text = document['text'].decode()
       lines = pipeline.sampled_lines(text, share)
-      yield from tokenizer_lib.count_words(lines).items()
+      yield from sentencepiece_tokenizer.count_words(lines).items()
 
 
 class Encode(beam.DoFn):
@@ -152,7 +153,7 @@ class Encode(beam.DoFn):
           open(os.path.join(directory, name), 'wb') as target,
         ):
           shutil.copyfileobj(source, target)
-      self._tokenizer = tokenizer_lib.load(directory)
+      self._tokenizer = tokenization.load(directory)
 
   def process(self, document: Cleaned) -> Iterator[Any]:
     run, number = document['run'], document['number']

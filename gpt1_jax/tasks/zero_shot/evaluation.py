@@ -13,7 +13,9 @@ from typing import Any
 import jax
 
 from gpt1_jax import progress, storage
-from gpt1_jax.corpus import tokenizer as tokenizer_lib
+from gpt1_jax.corpus import (
+  tokenization,
+)
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
 from gpt1_jax.reporting import figures
@@ -51,7 +53,7 @@ def evaluate(
   """
   params, meta, step = checkpoint.read(workdir, steps[0])
   config = models.read(meta['model'])
-  questions = read(path, names, tokenizer_lib.load(workdir), config.n_ctx)
+  questions = read(path, names, tokenization.load(workdir), config.n_ctx)
   packed, firsts = candidates.pack(questions, config.n_ctx)
   mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
   batch_size *= jax.device_count()
@@ -92,7 +94,7 @@ def evaluate(
 def read(
   path: str,
   names: Sequence[str],
-  tokenizer: tokenizer_lib.Tokenizer,
+  tokenizer: tokenization.Tokenizer,
   n_ctx: int,
 ) -> list[candidates.Questions]:
   """The questions of the tasks asked for, or of those that are found.

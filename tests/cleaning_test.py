@@ -6,7 +6,9 @@ import re
 import ftfy
 import pytest
 
-from gpt1_jax.corpus import text
+from gpt1_jax.corpus import (
+  cleaning,
+)
 
 
 def _standardize_by_the_rules(source: str) -> str:
@@ -37,9 +39,9 @@ def _standardize_by_the_rules(source: str) -> str:
   ],
 )
 def test_standardize(raw: str, expected: str | None):
-  assert text.standardize(raw) == _standardize_by_the_rules(raw)
+  assert cleaning.standardize(raw) == _standardize_by_the_rules(raw)
   if expected is not None:
-    assert text.standardize(raw) == expected
+    assert cleaning.standardize(raw) == expected
 
 
 def test_standardize_equals_its_rules_on_random_text():
@@ -47,7 +49,9 @@ def test_standardize_equals_its_rules_on_random_text():
   draw = random.Random(0)
   for _ in range(3000):
     raw = ''.join(draw.choices(alphabet, k=draw.randrange(30)))
-    assert text.standardize(raw) == _standardize_by_the_rules(raw), repr(raw)
+    assert cleaning.standardize(raw) == _standardize_by_the_rules(raw), repr(
+      raw
+    )
 
 
 def test_mend_equals_ftfy_on_the_whole_text():
@@ -71,28 +75,30 @@ def test_mend_equals_ftfy_on_the_whole_text():
   draw = random.Random(1)
   for _ in range(500):
     raw = '\n'.join(draw.choices(pieces, k=draw.randrange(1, 8)))
-    assert text.mend(raw) == ftfy.fix_text(raw, unescape_html=False), repr(raw)
+    assert cleaning.mend(raw) == ftfy.fix_text(raw, unescape_html=False), repr(
+      raw
+    )
 
 
 def test_cleaning_twice_is_once():
   draw = random.Random(2)
   alphabet = 'abé “”—…-_"\'\n\t .,'
   for _ in range(1000):
-    once = text.clean(''.join(draw.choices(alphabet, k=40)))
-    assert text.clean(once) == once
+    once = cleaning.clean(''.join(draw.choices(alphabet, k=40)))
+    assert cleaning.clean(once) == once
 
 
 def test_long_white_space_takes_no_long_time():
-  assert text.clean('a' + ' ' * 300_000 + 'b') == 'a b'
+  assert cleaning.clean('a' + ' ' * 300_000 + 'b') == 'a b'
 
 
 def test_clean_equals_its_rules_on_books(shared_data):
   for path in sorted((shared_data / 'books').glob('*.txt'))[::8]:
     raw = path.read_text('utf-8-sig')[:200_000]
     mended = ftfy.fix_text(raw, unescape_html=False)
-    once = text.clean(raw)
+    once = cleaning.clean(raw)
     assert once == _standardize_by_the_rules(mended), path.name
-    assert text.clean(once) == once
+    assert cleaning.clean(once) == once
 
 
 def test_paragraphs_joins_wrapped_lines():
@@ -106,7 +112,7 @@ def test_paragraphs_joins_wrapped_lines():
     '"Who is there?" said a voice from behind the door, and it was the voice\n'
     'of an old man.\n'
   )
-  assert text.paragraphs(raw.replace('\n', '\r\n')).split('\n') == [
+  assert cleaning.paragraphs(raw.replace('\n', '\r\n')).split('\n') == [
     'CHAPTER ONE',
     'It was a dark and stormy night, and the rain fell in torrents, except at '
     'occasional intervals, when it was checked by a violent gust of wind that '
@@ -125,24 +131,26 @@ def test_paragraphs_keeps_verse_and_contents_within_wrapped_prose():
   contents = 'I The Wood\nII The River\nIII The Sea'
   raw = '\n\n'.join([prose, verse, prose, contents])
   joined = prose.replace('\n', ' ')
-  assert text.paragraphs(raw) == '\n'.join([joined, verse, joined, contents])
+  assert cleaning.paragraphs(raw) == '\n'.join(
+    [joined, verse, joined, contents]
+  )
 
 
 def test_paragraphs_leaves_one_paragraph_a_line():
   long = 'word ' * 60 + 'end.'
   raw = f'{long}\n\n"No," he said.\n"Yes," she said.\n{long}\n'
-  assert text.paragraphs(raw) == raw.replace('\n\n', '\n').strip()
+  assert cleaning.paragraphs(raw) == raw.replace('\n\n', '\n').strip()
 
 
 def test_paragraphs_loses_no_word(shared_data):
   for path in sorted((shared_data / 'books').glob('*.txt'))[::5]:
     raw = path.read_text('utf-8-sig')
-    assert text.paragraphs(raw).split() == raw.split(), path.name
+    assert cleaning.paragraphs(raw).split() == raw.split(), path.name
 
 
 def test_paragraphs_of_nothing():
-  assert text.paragraphs('') == text.paragraphs('\n\r\n \n') == ''
+  assert cleaning.paragraphs('') == cleaning.paragraphs('\n\r\n \n') == ''
 
 
 def test_words_are_what_stands_between_white_space():
-  assert text.num_words('a , b \n c') == 4
+  assert cleaning.num_words('a , b \n c') == 4

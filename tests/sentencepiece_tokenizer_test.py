@@ -8,8 +8,13 @@ import pytest
 import sentencepiece
 from hypothesis import strategies as st
 
-from gpt1_jax.corpus import text, tokenizer
+from gpt1_jax.corpus import (
+  cleaning,
+  sentencepiece_tokenizer,
+  tokenization,
+)
 from gpt1_jax.errors import UserError
+from tests.support import vocabulary
 
 _LINES = (
   'the quick brown fox jumps over the lazy dog',
@@ -20,11 +25,13 @@ _LINES = (
 
 
 @pytest.fixture(scope='module')
-def bpe() -> tokenizer.SentencePieceTokenizer:
-  return tokenizer.train(_LINES, 40)
+def bpe() -> sentencepiece_tokenizer.SentencePieceTokenizer:
+  return vocabulary.train_bpe(_LINES, 40)
 
 
-def _pieces(bpe: tokenizer.SentencePieceTokenizer, tmp_path) -> list[str]:
+def _pieces(
+  bpe: sentencepiece_tokenizer.SentencePieceTokenizer, tmp_path
+) -> list[str]:
   """The rows of the model as SentencePiece itself reads them."""
   bpe.save(tmp_path)
   model = sentencepiece.SentencePieceProcessor()
@@ -45,7 +52,7 @@ def test_rows_are_symbols_then_merges_then_base_characters(bpe, tmp_path):
 
 def test_every_count_of_merges_is_met_exactly():
   for merges in (1, 2, 7, 25, 60):
-    assert tokenizer.train(_LINES, merges).merges == merges
+    assert vocabulary.train_bpe(_LINES, merges).merges == merges
 
 
 @pytest.mark.slow
@@ -56,8 +63,10 @@ def test_forty_thousand_merges_by_the_models_own_record(shared_data):
 
   words = collections.Counter()
   for path in (shared_data / 'books').glob('*.txt'):
-    words += tokenizer.count_words([text.clean(path.read_text('utf-8-sig'))])
-  bpe = tokenizer.train_words(words, 40_000)
+    words += sentencepiece_tokenizer.count_words(
+      [cleaning.clean(path.read_text('utf-8-sig'))]
+    )
+  bpe = sentencepiece_tokenizer.train(words, 40_000)
   model = model_pb2.ModelProto.FromString(bpe._model)
   assert model.trainer_spec.model_type == model_pb2.TrainerSpec.BPE
   assert model.trainer_spec.character_coverage == 1
@@ -88,29 +97,29 @@ def test_forty_thousand_merges_by_the_models_own_record(shared_data):
 
 def test_too_many_merges_names_the_number_that_works():
   with pytest.raises(UserError, match=r'allows only \d+') as caught:
-    tokenizer.train(_LINES, 10_000)
+    vocabulary.train_bpe(_LINES, 10_000)
   possible = int(str(caught.value).split('allows only ')[1].split(';')[0])
-  assert tokenizer.train(_LINES, possible).merges == possible
+  assert vocabulary.train_bpe(_LINES, possible).merges == possible
   with pytest.raises(UserError, match=f'allows only {possible};'):
-    tokenizer.train(_LINES, possible + 1)
+    vocabulary.train_bpe(_LINES, possible + 1)
 
 
 def test_vocabulary_has_to_fit_16_bits():
   with pytest.raises(UserError, match=r'16 bits; ask for \d+ or fewer'):
-    tokenizer.train(_LINES, 65_500)
+    vocabulary.train_bpe(_LINES, 65_500)
 
 
 def test_nothing_to_train_on():
   with pytest.raises(UserError, match='no text'):
-    tokenizer.train(['', ' '], 5)
+    vocabulary.train_bpe(['', ' '], 5)
 
 
 def test_training_depends_on_the_counts_of_words_only(bpe):
   lines = list(_LINES)
   random.Random(0).shuffle(lines)
-  again = tokenizer.train(' '.join(lines).split(' '), 40)
+  again = vocabulary.train_bpe(' '.join(lines).split(' '), 40)
   assert again.fingerprint == bpe.fingerprint
-  assert tokenizer.train(_LINES[:3], 40).fingerprint != bpe.fingerprint
+  assert vocabulary.train_bpe(_LINES[:3], 40).fingerprint != bpe.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -125,7 +134,7 @@ def test_training_depends_on_the_counts_of_words_only(bpe):
   ],
 )
 def test_decoding_gives_the_cleaned_lower_cased_text(bpe, raw):
-  assert bpe.decode(bpe.encode(raw)) == text.clean(raw).lower()
+  assert bpe.decode(bpe.encode(raw)) == cleaning.clean(raw).lower()
 
 
 def test_newlines_are_symbols(bpe):
@@ -166,7 +175,7 @@ def test_no_text_makes_a_symbol(bpe, raw):
   """Nor a special; newlines are those of the text, and no other id is one."""
   ids = bpe.encode(raw)
   assert bpe.document_id not in ids
-  assert ids.count(bpe.newline_id) == text.clean(raw).count('\n')
+  assert ids.count(bpe.newline_id) == cleaning.clean(raw).count('\n')
   assert all(0 <= i < bpe.vocab_size for i in ids)
 
 
@@ -188,19 +197,19 @@ def test_a_run_of_unseen_characters_in_a_word_is_one_unknown(bpe):
 def test_sentencepiece_marks_in_text_make_no_word_break(bpe):
   ids = bpe.encode('the\u2581dog')
   assert ids.count(bpe.unknown_id) == 1  # `_`, which the text has not
-  tokenizer.train([*_LINES, 'a\u2581b \u2585 \u2585c'], 40)
+  vocabulary.train_bpe([*_LINES, 'a\u2581b \u2585 \u2585c'], 40)
 
 
 def test_rare_characters_are_left_to_unknown():
   lines = ['the cat sat'] * 1_500_000 + ['漢the cat']
-  bpe = tokenizer.train(lines, 4)
+  bpe = vocabulary.train_bpe(lines, 4)
   assert bpe.vocab_size == 3 + 4 + len(set('thecatsat')) + 1
   assert bpe.encode('漢')[-1] == bpe.unknown_id
 
 
 def test_a_word_without_end_can_be_trained_on_and_encoded():
   word = 'abcd' * 50_000
-  bpe = tokenizer.train([word, *_LINES], 30)
+  bpe = vocabulary.train_bpe([word, *_LINES], 30)
   assert bpe.merges == 30
   assert bpe.decode(bpe.encode(word)) == word
 
@@ -208,8 +217,8 @@ def test_a_word_without_end_can_be_trained_on_and_encoded():
 def test_encoding_words_equals_encoding_lines(shared_data):
   """The cache of words changes no id."""
   path = sorted((shared_data / 'books').glob('*.txt'))[0]
-  lines = text.clean(path.read_text('utf-8-sig')[:300_000]).split(' \n ')
-  bpe = tokenizer.train(lines, 1000)
+  lines = cleaning.clean(path.read_text('utf-8-sig')[:300_000]).split(' \n ')
+  bpe = vocabulary.train_bpe(lines, 1000)
   lines += ['漢字 fox😀', "can't stop", '<document>']
   model = sentencepiece.SentencePieceProcessor()
   model.LoadFromSerializedProto(bpe._model)
@@ -218,11 +227,11 @@ def test_encoding_words_equals_encoding_lines(shared_data):
 
 
 def test_cache_is_bounded(bpe, monkeypatch):
-  monkeypatch.setattr(tokenizer, '_CACHED_WORDS', 10)
+  monkeypatch.setattr('gpt1_jax.corpus.vocabulary.CACHED_WORDS', 10)
   before = bpe.encode('fox dog')
   for i in range(100):
     bpe.encode_clean(f'word{i} {"x" * 100}{i}')
-    assert len(bpe._words) <= 12
+    assert len(bpe._words) <= 14
   assert bpe.encode('fox dog') == before
 
 
@@ -233,7 +242,7 @@ def test_save_and_load(bpe, tmp_path):
     tmp_path / 'run' / 'tokenizer',
     tmp_path / 'run' / 'tokenizer' / 'tokenizer.model',
   ):
-    loaded = tokenizer.load(path)
+    loaded = tokenization.load(path)
     assert loaded.description() == bpe.description()
     assert loaded.encode('The fox.') == bpe.encode('The fox.')
   names = [p.name for p in (tmp_path / 'run' / 'tokenizer').iterdir()]
@@ -250,13 +259,13 @@ def test_description_states_what_happens_to_text(bpe):
 
 def test_no_tokenizer_there(tmp_path):
   with pytest.raises(UserError, match='no tokenizer here'):
-    tokenizer.load(tmp_path)
+    tokenization.load(tmp_path)
 
 
 def test_a_file_that_is_no_model(tmp_path):
   (tmp_path / 'x.model').write_bytes(b'no model')
   with pytest.raises(UserError, match='not a SentencePiece model'):
-    tokenizer.load(tmp_path / 'x.model')
+    tokenization.load(tmp_path / 'x.model')
 
 
 def test_a_truncated_model(bpe, tmp_path):
@@ -264,7 +273,7 @@ def test_a_truncated_model(bpe, tmp_path):
   file = tmp_path / 'tokenizer.model'
   file.write_bytes(file.read_bytes()[:-700])
   with pytest.raises(UserError, match=r'tokenizer\.model'):
-    tokenizer.load(tmp_path)
+    tokenization.load(tmp_path)
 
 
 def test_a_foreign_model_is_refused(tmp_path):
@@ -277,7 +286,7 @@ def test_a_foreign_model_is_refused(tmp_path):
     minloglevel=2,
   )
   with pytest.raises(UserError, match='no control piece <document>'):
-    tokenizer.load(f'{prefix}.model')
+    tokenization.load(f'{prefix}.model')
 
 
 def test_decoding_an_id_outside_the_vocabulary(bpe):
