@@ -21,7 +21,7 @@ from gpt1_jax.interop import exchange, huggingface, layouts, model_card
 from gpt1_jax.model import gpt
 from gpt1_jax.reporting import runs, tables
 from gpt1_jax.train import checkpoint, run
-from tests import pipeline_test
+from tests.support import commands
 
 pytest.importorskip('spacy', reason="pip install 'gpt1_jax[openai]'")
 safetensors = pytest.importorskip(
@@ -115,7 +115,7 @@ def released(tmp_path_factory):
 @pytest.fixture(scope='module')
 def converted(released, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('runs') / 'converted'
-  pipeline_test.good('convert', f'--input={released}', f'--output={workdir}')
+  commands.succeed('convert', f'--input={released}', f'--output={workdir}')
   return workdir
 
 
@@ -145,25 +145,25 @@ def test_what_no_file_says_is_of_the_openai_preset():
 
 
 def test_the_commands_take_a_converted_run(converted, tmp_path):
-  out = pipeline_test.good(
+  out = commands.succeed(
     'generate', f'--workdir={converted}', '--prompt=Rat', '--num_tokens=5'
   )
   assert out.startswith('r')
-  line = pipeline_test.refused('evaluate', f'--workdir={converted}')
+  line = commands.fail('evaluate', f'--workdir={converted}')
   assert 'was not trained here' in line
   assert '--data' in line
   books = tmp_path / 'books'
   books.mkdir()
   for i in range(6):
     (books / f'{i}.txt').write_text(f'rats eat {"nuts " * (9 + i)}\nends')
-  pipeline_test.good(
+  commands.succeed(
     'prepare',
     f'--input={books}',
     f'--output={tmp_path / "data"}',
     f'--tokenizer={converted}',
     '--validation_fraction=0.5',
   )
-  out = pipeline_test.good(
+  out = commands.succeed(
     'evaluate', f'--workdir={converted}', f'--data={tmp_path / "data"}'
   )
   assert math.isfinite(json.loads(out)['eval_loss'])
@@ -184,7 +184,7 @@ def test_special_rows_are_drawn_when_fine_tuning_starts(converted, tmp_path):
   specials, heads = [], []
   for seed in (0, 1):
     workdir = tmp_path / str(seed)
-    pipeline_test.good(
+    commands.succeed(
       'finetune',
       '--config=configs/own_task.py:openai',
       f'--config.data.path={task}',
@@ -278,7 +278,7 @@ def test_the_full_release(shared_data, tmp_path):
 @pytest.fixture(scope='module')
 def folder(converted, tmp_path_factory):
   out = tmp_path_factory.mktemp('hf') / 'folder'
-  pipeline_test.good('convert', f'--input={converted}', f'--output={out}')
+  commands.succeed('convert', f'--input={converted}', f'--output={out}')
   return out
 
 
@@ -288,7 +288,7 @@ def test_a_run_becomes_a_folder_and_a_run_again(converted, folder, tmp_path):
     'tokenizer.json', 'tokenizer_config.json', 'vocab.json',
   ]  # fmt: skip
   back = tmp_path / 'back'
-  pipeline_test.good('convert', f'--input={folder}', f'--output={back}')
+  commands.succeed('convert', f'--input={folder}', f'--output={back}')
   params, meta, step = checkpoint.read(str(converted))
   again, meta_again, step_again = checkpoint.read(str(back))
   same_params(again, params)
@@ -379,9 +379,7 @@ def test_a_folder_as_older_versions_wrote_it(converted, folder, tmp_path):
 
   old = rewrite(folder, tmp_path / 'old', config, older)
   (old / 'vocab.json').unlink()  # tokenizer.json will do
-  out = pipeline_test.good(
-    'convert', f'--input={old}', f'--output={tmp_path}/r'
-  )
+  out = commands.succeed('convert', f'--input={old}', f'--output={tmp_path}/r')
   assert 'left out' in out
   assert 'multiple_choice_head.summary.bias' in out
   params, meta, _ = checkpoint.read(f'{tmp_path}/r')
@@ -606,7 +604,7 @@ def test_what_the_command_refuses(released, converted, folder, tmp_path):
     ((converted, tmp_path / 'x', '--checkpoint=3'), 'no checkpoint 3'),
   ):
     source, output, *more = args
-    line = pipeline_test.refused(
+    line = commands.fail(
       'convert', f'--input={source}', f'--output={output}', *more
     )
     assert part in line
@@ -614,6 +612,6 @@ def test_what_the_command_refuses(released, converted, folder, tmp_path):
 
 
 def test_help_reads_well():
-  done = pipeline_test.command('convert', '--help')
+  done = commands.run('convert', '--help')
   for part in ('params_shapes.json', 'OpenAIGPTLMHeadModel', '--n_head'):
     assert part in done.stdout

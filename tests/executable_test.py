@@ -14,6 +14,7 @@ from gpt1_jax.compiler import compiled, executable
 from gpt1_jax.errors import UserError
 from gpt1_jax.train import chips, pretraining, sharding, step as step_lib
 from tests import compiled_test, pipeline_test
+from tests.support import commands
 
 MESH = {'mesh.data': 2, 'mesh.fsdp': 2, 'mesh.tensor': 2}
 
@@ -130,7 +131,7 @@ def test_what_is_no_executable_is_refused(saved, tmp_path):
 def test_pretrain_with_a_saved_step_loses_the_same(data, run, tmp_path):
   """The commands, as a user runs them; `run` is without it."""
   path = tmp_path / 'step'
-  pipeline_test.good(
+  commands.succeed(
     'launch/aot_compile.py',
     *pipeline_test.TINY,
     f'--config.data.path={data}',
@@ -139,11 +140,11 @@ def test_pretrain_with_a_saved_step_loses_the_same(data, run, tmp_path):
   )
   workdir = tmp_path / 'run'
   options = (*pipeline_test.TINY, f'--config.data.path={data}')
-  pipeline_test.good(
+  commands.succeed(
     'pretrain', *options, f'--workdir={workdir}', f'--executable={path}'
   )
   assert rows(workdir) == rows(run)
-  line = pipeline_test.refused(
+  line = commands.fail(
     'pretrain',
     *options,
     '--config.optim.peak_lr=1e-4',

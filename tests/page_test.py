@@ -7,8 +7,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from gpt1_jax.reporting import page, paper, plots, runs as runs_lib, sections
-from tests import pipeline_test
-from tests.support import run_folders
+from tests.support import commands, run_folders
 
 
 class Reader(html.parser.HTMLParser):
@@ -200,7 +199,7 @@ def test_nothing_was_run(tmp_path):
 
 def test_the_command(tmp_path):
   top = run_folders.everything(tmp_path)
-  said = pipeline_test.good(
+  said = commands.succeed(
     'report', f'--runs={top}', f'--output={tmp_path}/out'
   ).splitlines()
   assert len(said) == 9
@@ -211,6 +210,6 @@ def test_the_command(tmp_path):
   text = (tmp_path / 'out' / 'report.html').read_text(encoding='utf-8')
   again = (tmp_path / 'out' / 'results.md').read_text(encoding='utf-8')
   assert Reader(text).tables == read_markdown(again)
-  assert 'no such folder' in pipeline_test.refused(
+  assert 'no such folder' in commands.fail(
     'report', f'--runs={tmp_path}/absent', f'--output={tmp_path}/out'
   )

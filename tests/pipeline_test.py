@@ -1,12 +1,9 @@
 """The road as a user walks it: real commands, real files, a real kill."""
 
 import json
-import os
-import pathlib
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -19,9 +16,8 @@ from gpt1_jax.corpus import (
   windows,
 )
 from gpt1_jax.train import checkpoint, telemetry
-from tests import QUICKLY_COMPILED
+from tests.support import commands
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 TINY = (
   '--config=configs/pretrain.py:tiny',
   '--config.train.num_steps=12',
@@ -32,47 +28,10 @@ TINY = (
 )
 
 
-def command(verb, *args, start=False):
-  environment = {
-    **os.environ,
-    'XLA_FLAGS': QUICKLY_COMPILED,
-    'PYTHONPATH': str(ROOT),
-  }
-  words = [sys.executable, '-m', f'gpt1_jax.{verb}', *map(str, args)]
-  if verb.endswith('.py'):  # a program of launch/
-    words = [sys.executable, verb, *map(str, args)]
-  options = {
-    'cwd': ROOT,
-    'env': environment,
-    'text': True,
-    'stdout': subprocess.PIPE,
-    'stderr': subprocess.PIPE,
-  }
-  if start:
-    return subprocess.Popen(words, **options)
-  return subprocess.run(words, check=False, **options)
-
-
-def good(verb, *args):
-  done = command(verb, *args)
-  assert done.returncode == 0, done.stderr
-  return done.stdout
-
-
-def refused(verb, *args):
-  """The one line of an error."""
-  done = command(verb, *args)
-  assert done.returncode == 1
-  assert 'Traceback' not in done.stderr
-  lines = [x for x in done.stderr.splitlines() if x.startswith('error:')]
-  assert len(lines) == 1, done.stderr
-  return lines[0]
-
-
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
   output = tmp_path_factory.mktemp('data') / 'reference'
-  good(
+  commands.succeed(
     'prepare',
     '--input=builtin:python-reference',
     f'--output={output}',
@@ -86,7 +45,9 @@ def data(tmp_path_factory):
 @pytest.fixture(scope='module')
 def run(data, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('runs') / 'straight'
-  good('pretrain', *TINY, f'--workdir={workdir}', f'--config.data.path={data}')
+  commands.succeed(
+    'pretrain', *TINY, f'--workdir={workdir}', f'--config.data.path={data}'
+  )
   return workdir
 
 
@@ -118,7 +79,7 @@ def _joined(text):
 
 
 def test_prepare_again_verify_and_damage(data, tmp_path):
-  again = good(
+  again = commands.succeed(
     'prepare',
     '--input=builtin:python-reference',
     f'--output={data}',
@@ -127,10 +88,10 @@ def test_prepare_again_verify_and_damage(data, tmp_path):
     '--shard_tokens=50000',
   )
   assert 'finished before' in again
-  assert 'as they were written' in good(
+  assert 'as they were written' in commands.succeed(
     'prepare', f'--output={data}', '--verify'
   )
-  assert 'another merges' in refused(
+  assert 'another merges' in commands.fail(
     'prepare',
     '--input=builtin:python-reference',
     f'--output={data}',
@@ -144,10 +105,10 @@ def test_prepare_again_verify_and_damage(data, tmp_path):
   content = bytearray(shard.read_bytes())
   content[100] ^= 1
   shard.write_bytes(content)
-  assert 'sha256' in refused('prepare', f'--output={bad}', '--verify')
+  assert 'sha256' in commands.fail('prepare', f'--output={bad}', '--verify')
   shard.write_bytes(content[:-2])
-  assert 'bytes' in refused('prepare', f'--output={bad}', '--verify')
-  assert 'expected' in refused(
+  assert 'bytes' in commands.fail('prepare', f'--output={bad}', '--verify')
+  assert 'expected' in commands.fail(
     'pretrain', *TINY, f'--workdir={bad}/run', f'--config.data.path={bad}'
   )
 
@@ -167,10 +128,10 @@ def test_prepare_refuses_bad_input(tmp_path):
     (tmp_path / 'none', 'no such file'),
     ('builtin:java', 'builtin'),
   ):
-    assert words in refused('prepare', f'--input={source}', out)
+    assert words in commands.fail('prepare', f'--input={source}', out)
     assert not (tmp_path / 'out').exists()
     assert not (tmp_path / 'out.incomplete').exists()
-  line = refused(
+  line = commands.fail(
     'prepare',
     '--input=builtin:python-reference',
     out,
@@ -219,7 +180,7 @@ def test_evaluation_counts_every_token_once(data, cross):
 def test_killed_and_restarted_is_the_same_run(data, run, tmp_path):
   workdir = tmp_path / 'killed'
   args = (*TINY, f'--workdir={workdir}', f'--config.data.path={data}')
-  process = command('pretrain', *args, start=True)
+  process = commands.start('pretrain', *args)
   deadline = time.monotonic() + 120
   while not (workdir / 'checkpoints' / '3').is_dir():
     assert process.poll() is None, process.communicate()[1]
@@ -227,7 +188,7 @@ def test_killed_and_restarted_is_the_same_run(data, run, tmp_path):
     time.sleep(0.02)
   process.send_signal(signal.SIGKILL)
   process.communicate()
-  good('pretrain', *args)
+  commands.succeed('pretrain', *args)
   for name in ('eval_loss', 'eval_perplexity', 'step'):
     assert (
       _json(run / 'scores.json')[name] == _json(workdir / 'scores.json')[name]
@@ -253,34 +214,40 @@ def test_killed_and_restarted_is_the_same_run(data, run, tmp_path):
 
 def test_pretrain_refuses_what_cannot_be(data, run, tmp_path):
   args = (*TINY, f'--config.data.path={data}', f'--workdir={tmp_path}/x')
-  assert 'exactly one' in refused(
+  assert 'exactly one' in commands.fail(
     'pretrain', *args, '--config.train.num_epochs=1'
   )
-  assert 'n_head' in refused('pretrain', *args, '--config.model.n_head=7')
-  assert 'devices' in refused('pretrain', *args, '--config.mesh.data=5')
-  assert 'another' in refused(
+  assert 'n_head' in commands.fail('pretrain', *args, '--config.model.n_head=7')
+  assert 'devices' in commands.fail('pretrain', *args, '--config.mesh.data=5')
+  assert 'another' in commands.fail(
     'pretrain',
     *args[:-1],
     f'--workdir={run}',
     '--config.optim.peak_lr=0.5',
   )
-  done = command('pretrain', *args, '--config.model.typo=1')
+  done = commands.run('pretrain', *args, '--config.model.typo=1')
   assert done.returncode != 0
   assert 'typo' in done.stderr
 
 
 def test_generate_and_evaluate(data, run, tmp_path):
   prompt = ('--prompt=The object', f'--workdir={run}', '--num_tokens=8')
-  once = good('generate', *prompt, '--num_samples=2', '--top_k=5')
-  assert once == good('generate', *prompt, '--num_samples=2', '--top_k=5')
+  once = commands.succeed('generate', *prompt, '--num_samples=2', '--top_k=5')
+  assert once == commands.succeed(
+    'generate', *prompt, '--num_samples=2', '--top_k=5'
+  )
   assert once.count('the object') == 2
-  assert good('generate', *prompt, '--greedy').startswith('the object')
-  row = json.loads(good('evaluate', f'--workdir={run}'))
+  assert commands.succeed('generate', *prompt, '--greedy').startswith(
+    'the object'
+  )
+  row = json.loads(commands.succeed('evaluate', f'--workdir={run}'))
   assert row['eval_loss'] == pytest.approx(
     _json(run / 'scores.json')['eval_loss'], rel=1e-6
   )
-  assert 'not a run' in refused('evaluate', f'--workdir={tmp_path}')
-  assert 'no checkpoint 5' in refused('generate', *prompt, '--checkpoint=5')
+  assert 'not a run' in commands.fail('evaluate', f'--workdir={tmp_path}')
+  assert 'no checkpoint 5' in commands.fail(
+    'generate', *prompt, '--checkpoint=5'
+  )
 
 
 def test_finetune_pretrained_and_scratch(data, run, tmp_path):
@@ -309,7 +276,9 @@ def test_finetune_pretrained_and_scratch(data, run, tmp_path):
     workdir = tmp_path / name
     words = ':openai' if name == 'openai' else ''
     config = f'--config=configs/own_task.py{words}'
-    good('finetune', config, *options, *start, f'--workdir={workdir}')
+    commands.succeed(
+      'finetune', config, *options, *start, f'--workdir={workdir}'
+    )
     scores = _json(workdir / 'scores.json')
     table = (workdir / 'predictions' / 'dev.tsv').read_text().splitlines()
     rows = [line.split('\t') for line in table[1:]]
@@ -332,7 +301,9 @@ def test_finetune_pretrained_and_scratch(data, run, tmp_path):
     model = scores['model']
     assert (model['embedding_dropout'], model['softmax_rows']) == numerics
   report = tmp_path / 'report'
-  said = good('report', f'--runs={run},{tmp_path}', f'--output={report}')
+  said = commands.succeed(
+    'report', f'--runs={run},{tmp_path}', f'--output={report}'
+  )
   assert '4 runs: 1 pretraining, 3 fine-tuning' in said
   text = (report / 'results.md').read_text()
   for name, model in (('pretrained', 'full'), ('scratch', 'no pretraining')):
@@ -345,7 +316,7 @@ def test_finetune_pretrained_and_scratch(data, run, tmp_path):
     assert f' | {tokens / 1000:.1f} k | ' in row or name == 'scratch'
   bad = task / 'dev.jsonl'
   bad.write_text('{"text": "x", "label": "so-so"}\n')
-  line = refused(
+  line = commands.fail(
     'finetune',
     '--config=configs/own_task.py',
     *options,
@@ -373,13 +344,13 @@ def test_the_lstm_walks_the_same_road(data, tmp_path):
     f'--workdir={workdir}',
     f'--config.data.path={data}',
   )
-  good(*pretrain)
+  commands.succeed(*pretrain)
   straight, meta, step = checkpoint.read(str(workdir))
   assert meta['model']['kind'] == 'lstm'
   assert (meta['model']['units'], step) == (32, 4)
   scores = _json(workdir / 'scores.json')
   shutil.rmtree(workdir / 'checkpoints' / '4')
-  good(*pretrain)
+  commands.succeed(*pretrain)
   resumed, _, step = checkpoint.read(str(workdir))
   assert step == 4
   import jax
@@ -388,10 +359,12 @@ def test_the_lstm_walks_the_same_road(data, tmp_path):
   assert scores == _json(workdir / 'scores.json')
 
   # In the same batches: other ones round nearly equal losses otherwise.
-  row = json.loads(good('evaluate', f'--workdir={workdir}', '--batch_size=8'))
+  row = json.loads(
+    commands.succeed('evaluate', f'--workdir={workdir}', '--batch_size=8')
+  )
   assert row['eval_loss'] == pytest.approx(scores['eval_loss'], rel=1e-7)
   prompt = ('--prompt=The object', '--num_tokens=4', '--greedy')
-  text = good('generate', f'--workdir={workdir}', *prompt)
+  text = commands.succeed('generate', f'--workdir={workdir}', *prompt)
   assert text.startswith('the object')
   task = tmp_path / 'task'
   task.mkdir()
@@ -411,25 +384,29 @@ def test_the_lstm_walks_the_same_road(data, tmp_path):
     '--config.data.lengths=(32,)',
   )
   config = '--config=configs/own_task.py'
-  assert 'take configs/finetune.py:TASK,lstm' in refused(
+  assert 'take configs/finetune.py:TASK,lstm' in commands.fail(
     'finetune', f'{config}:tiny', *finetune
   )
-  good('finetune', f'{config}:lstm,tiny', *finetune)
+  commands.succeed('finetune', f'{config}:lstm,tiny', *finetune)
   facts = _json(tuned / 'config.json')
   assert facts['model']['kind'] == facts['config']['model']['kind'] == 'lstm'
   assert facts['layers_transferred'] == 1
   assert _json(tuned / 'scores.json')['model']['units'] == 32
   assert len((tuned / 'predictions' / 'dev.tsv').read_text().splitlines()) == 17
-  row = json.loads(good('evaluate', f'--workdir={tuned}', f'--data={data}'))
+  row = json.loads(
+    commands.succeed('evaluate', f'--workdir={tuned}', f'--data={data}')
+  )
   assert np.isfinite(row['eval_loss'])
   sst2 = task / 'SST-2' / 'dev.tsv'
   sst2.parent.mkdir()
   sst2.write_text('sentence\tlabel\na good object\t1\na bad one\t0\n')
   zero_shot = ('--suite=zero_shot', '--tasks=sst2', f'--tasks_path={task}')
-  good('evaluate', f'--workdir={workdir}', *zero_shot)
+  commands.succeed('evaluate', f'--workdir={workdir}', *zero_shot)
   row = json.loads((workdir / 'zero_shot.jsonl').read_text())
   assert (row['task'], row['step']) == ('sst2', 4)
-  line = refused('convert', f'--input={workdir}', f'--output={tmp_path}/hf')
+  line = commands.fail(
+    'convert', f'--input={workdir}', f'--output={tmp_path}/hf'
+  )
   assert 'of kind lstm' in line
 
 

@@ -38,8 +38,8 @@ from gpt1_jax.train import (
   sharding,
   step as step_lib,
 )
-from tests import all_tasks_test, pipeline_test, winograd_test
-from tests.support import toy_tokenizers, vocabulary
+from tests import all_tasks_test, winograd_test
+from tests.support import commands, toy_tokenizers, vocabulary
 
 MODEL = {**all_tasks_test.MODEL, 'n_layer': 2, 'n_ctx': 48, 'embd_pdrop': 0.0}
 STEPS = (3, 6)
@@ -457,7 +457,7 @@ def test_the_command(run, folder, tmp_path):
     f'--tasks_path={folder}',
     '--batch_size=8',
   )
-  printed = pipeline_test.good('evaluate', *base, '--series')
+  printed = commands.succeed('evaluate', *base, '--series')
   found = evaluation.read_rows(workdir)
   assert [(row['step'], row['task']) for row in found] == [
     (step, name) for step in STEPS for name in NAMES
@@ -486,7 +486,7 @@ def test_the_command(run, folder, tmp_path):
   (workdir / 'zero_shot.jsonl').write_text(
     ''.join(json.dumps({**row, 'score': 9.0}) + '\n' for row in reversed(found))
   )
-  pipeline_test.good('evaluate', *base, '--tasks=sst2,dprd', '--checkpoint=3')
+  commands.succeed('evaluate', *base, '--tasks=sst2,dprd', '--checkpoint=3')
   again = evaluation.read_rows(workdir)
   assert [(r['step'], r['task']) for r in again] == [
     (r['step'], r['task']) for r in found
@@ -560,7 +560,7 @@ def test_errors_are_one_line(run, folder):
     ((*words, path, '--data=x'), '--data is of --suite=perplexity'),
     ((f'--workdir={run}', path), '--tasks_path is of --suite=zero_shot'),
   ):
-    assert expected in pipeline_test.refused('evaluate', *args)
+    assert expected in commands.fail('evaluate', *args)
 
 
 @pytest.mark.parametrize(
