@@ -11,9 +11,16 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from absl import app, logging
+from absl import app, flags, logging
 
-from gpt1_jax import errors, storage
+from gpt1_jax import errors, staging, storage
+
+STAGE_TO = flags.DEFINE_string(
+  'stage_to',
+  staging.STAGE_TO,
+  'Folder on this machine that holds copies of data in a bucket (gs://); a '
+  'copy is made once and used again.',
+)
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -32,12 +39,12 @@ def run(main: Callable[[list[str]], None]) -> None:
     except KeyboardInterrupt:
       _fail('interrupted; finished work is intact, run it again to go on')
     except OSError as error:
-      line = storage.said(error)
+      line = storage.bucket_error(error)
       _fail(
         line or f'{error.strerror or error}: {error.filename or "(no file)"}'
       )
     except Exception as error:
-      line = storage.said(error)
+      line = storage.bucket_error(error)
       if line is None:
         raise
       _fail(line)

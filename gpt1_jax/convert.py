@@ -26,7 +26,6 @@ bucket (gs://BUCKET/...).
 """
 
 import contextlib
-import os
 import pathlib
 import tempfile
 from collections.abc import Iterator
@@ -60,7 +59,7 @@ _STEP = flags.DEFINE_integer(
 
 def main(argv: list[str]) -> None:
   del argv
-  source, output = storage.of(_INPUT.value), storage.of(_OUTPUT.value)
+  source, output = storage.path(_INPUT.value), storage.path(_OUTPUT.value)
   kind = exchange.kind_of(source)
   for flag, kinds in (
     (_TOKENIZER, ('openai', 'huggingface')),
@@ -77,7 +76,7 @@ def main(argv: list[str]) -> None:
     with _folder(storage.resolved(output)) as folder:
       exchange.to_huggingface(source, folder, _STEP.value)
   else:
-    here = pathlib.Path(staging.files(_INPUT.value))
+    here = pathlib.Path(staging.fetch(_INPUT.value, cli.STAGE_TO.value))
     with _run(storage.resolved(output)) as workdir:
       exchange.to_run(kind, here, workdir, _TOKENIZER.value, _N_HEAD.value)
   print(f'{output}: done')
@@ -90,8 +89,8 @@ def _run(output: storage.Path) -> Iterator[storage.Path]:
   In a bucket the run is written in place: its checkpoint comes last, and is
   none until it is whole.
   """
-  if not storage.is_remote(output):
-    with _temporary(output) as path:
+  if isinstance(output, pathlib.Path):
+    with storage.atomic_dir(output) as path:
       yield path
     return
   try:
@@ -104,8 +103,8 @@ def _run(output: storage.Path) -> Iterator[storage.Path]:
 @contextlib.contextmanager
 def _folder(output: storage.Path) -> Iterator[pathlib.Path]:
   """An empty folder here, which becomes the output if all is well."""
-  if not storage.is_remote(output):
-    with _temporary(output) as path:
+  if isinstance(output, pathlib.Path):
+    with storage.atomic_dir(output) as path:
       yield path
     return
   with tempfile.TemporaryDirectory(prefix='gpt1_jax-') as name:
@@ -116,22 +115,6 @@ def _folder(output: storage.Path) -> Iterator[pathlib.Path]:
     )
     for file in files:
       storage.write_bytes(output / file.name, file.read_bytes())
-
-
-@contextlib.contextmanager
-def _temporary(output: pathlib.Path) -> Iterator[pathlib.Path]:
-  """An empty folder beside the output, which takes its name if all is well."""
-  path = output.with_name(output.name + '.incomplete')
-  storage.remove(path)
-  path.mkdir(parents=True)
-  try:
-    yield path
-    if output.exists():
-      output.rmdir()
-    os.replace(path, output)
-  except BaseException:
-    storage.remove(path)
-    raise
 
 
 if __name__ == '__main__':

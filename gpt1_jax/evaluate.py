@@ -114,7 +114,7 @@ def _zero_shot() -> None:
     steps = checkpoint.steps(_WORKDIR.value)
   rows = evaluation.evaluate(
     _WORKDIR.value,
-    staging.files(_TASKS_PATH.value),
+    staging.fetch(_TASKS_PATH.value, cli.STAGE_TO.value),
     _TASKS.value,
     steps,
     _BATCH.value,
@@ -127,7 +127,7 @@ def _zero_shot() -> None:
 def _perplexity() -> None:
   data = _DATA.value or _trained_on(_WORKDIR.value)
   params, meta, step = checkpoint.read(_WORKDIR.value, _STEP.value)
-  here = staging.shards(data)
+  here = shards.fetch(data, cli.STAGE_TO.value)
   facts = shards.read_meta(here)['splits'][_SPLIT.value]
   if tokenization.load(here).fingerprint != meta['tokenizer_fingerprint']:
     raise UserError(

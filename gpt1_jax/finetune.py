@@ -42,7 +42,9 @@ _WORKDIR = flags.DEFINE_string(
 def main(argv: list[str]) -> None:
   del argv
   with hosts.connected():
-    all_tasks.finetune(_CONFIG.value.to_dict(), _WORKDIR.value)
+    all_tasks.finetune(
+      _CONFIG.value.to_dict(), _WORKDIR.value, cli.STAGE_TO.value
+    )
 
 
 if __name__ == '__main__':

@@ -54,7 +54,7 @@ from typing import Any
 
 from absl import flags
 
-from gpt1_jax import cli, progress, storage, unfinished
+from gpt1_jax import cli, progress, storage
 from gpt1_jax.corpus import (
   cleaning,
   documents,
@@ -125,7 +125,7 @@ def main(argv: list[str]) -> None:
       'machine; copy them to the bucket afterwards (gcloud storage rsync), '
       'meta.json last'
     )
-  output = storage.of(_OUTPUT.value).resolve()
+  output = storage.path(_OUTPUT.value).resolve()
   if _VERIFY.value:
     count = shards.verify(output)
     print(f'{output}: {count} files are as they were written')
@@ -140,14 +140,11 @@ def main(argv: list[str]) -> None:
       raise UserError(f'{output}: lies in --input={spec}; write it elsewhere')
   if output.exists() and (not output.is_dir() or any(output.iterdir())):
     raise UserError(f'{output}: exists and is no prepared data; not touched')
-  with unfinished.directory(output) as temporary:
+  with storage.atomic_dir(output) as temporary:
     if _ENGINE.value == 'beam':
       prepare_on_beam(temporary, settings, _BEAM_OPTIONS.value or '')
     else:
       prepare(temporary, settings, _WORKERS.value)
-    if output.exists():
-      output.rmdir()
-    os.replace(temporary, output)
   print(f'{output}: done')
 
 

@@ -21,7 +21,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from gpt1_jax import cli, staging
+from gpt1_jax import cli, storage
 from gpt1_jax.compiler import executable as executable_lib
 from gpt1_jax.corpus import (
   shards,
@@ -78,7 +78,7 @@ def pretrain(
   """
   settings = pretraining.settings(config)
   # 1. What there is to read.
-  data = staging.shards(settings.data.path)
+  data = shards.fetch(settings.data.path, cli.STAGE_TO.value)
   meta = shards.read_meta(data)
   tokenizer = tokenization.load(data)
   model_config = pretraining.model_config(settings, tokenizer.vocab_size)
@@ -193,7 +193,7 @@ def _open(
 
 def _write_scores(workdir: str, scores: dict[str, Any]) -> dict[str, Any]:
   if jax.process_index() == 0:
-    run.write_json(f'{workdir}/scores.json', scores)
+    storage.write_json(f'{workdir}/scores.json', scores)
     print(
       f'{workdir}: {scores["step"]} updates, validation perplexity '
       f'{scores["eval_perplexity"]:.2f} a token, '

@@ -21,7 +21,6 @@ from absl import flags
 
 from gpt1_jax import cli, storage
 from gpt1_jax.reporting import page, runs as runs_lib, sections
-from gpt1_jax.train import run
 
 _RUNS = flags.DEFINE_list(
   'runs', None, 'Folders of runs, or that hold runs.', required=True
@@ -32,11 +31,10 @@ _OUTPUT = flags.DEFINE_string('output', None, 'Folder to write.', required=True)
 def main(argv: list[str]) -> None:
   del argv
   runs = runs_lib.find(_RUNS.value)
-  output = storage.of(_OUTPUT.value)
-  storage.make_folder(output)
+  output = storage.path(_OUTPUT.value)
   parts = (sections.facts(runs), sections.NOTES, sections.sections(runs))
-  run.write_text(output / 'results.md', page.markdown(*parts))
-  run.write_text(output / 'report.html', page.page(*parts))
+  storage.write_text(output / 'results.md', page.markdown(*parts))
+  storage.write_text(output / 'report.html', page.page(*parts))
   for found in runs:
     print(f'{found.name}: {runs_lib.described(found)}')
   print(f'{output}/report.html and results.md: {runs_lib.counts(runs)}')

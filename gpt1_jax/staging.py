@@ -1,14 +1,10 @@
-"""Data from a bucket on this machine's disk: copied once, checked, kept.
+"""Copies of a bucket's files on this machine's disk, checked and used again.
 
-Shards are read at random and their tokens mapped into memory, which wants a
-disk. All processes of a machine share one copy: the first makes it, the others
-wait. It lies under another name until every file has its checksum, and has a
-name that is made of the checksums, so what is found is what was asked for.
+Shards are mapped into memory and read at random, and archives are read by their
+index: both want a disk.
 """
 
 import base64
-import concurrent.futures
-import contextlib
 import dataclasses
 import fcntl
 import hashlib
@@ -17,205 +13,127 @@ import os
 import pathlib
 import shutil
 import sys
-from collections.abc import Iterator
-
-from absl import flags
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from gpt1_jax import storage
-from gpt1_jax.corpus import shards as shards_lib
 from gpt1_jax.errors import UserError
 
-STAGE_TO = flags.DEFINE_string(
-  'stage_to',
-  '~/.cache/gpt1_jax',
-  'Folder of this machine into which data in a bucket (gs://) is copied; what '
-  'lies there is used again.',
-)
-_AT_A_TIME = 16  # files; many are small
-_PIECE = 1 << 20
+STAGE_TO = '~/.cache/gpt1_jax'  # the default folder of copies
 
 
 @dataclasses.dataclass(frozen=True)
-class _Copy:
-  """What is copied.
+class _Object:
+  """A file in a bucket: bytes, and MD5 in hexadecimal where the bucket has it.
 
-  Attributes:
-    path: as it was given, for messages.
-    source: the folder in the bucket.
-    files: below it: name -> bytes, algorithm and digest (None: not known).
-    folder: where they go, in a folder of their own.
-    written: file -> content, of what has been read already.
+  MD5 detects accidents, not attacks.
   """
 
-  path: str
-  source: str
-  files: dict[str, tuple[int, str, str | None]]
-  folder: str = ''
-  written: dict[str, bytes] = dataclasses.field(default_factory=dict)
-
-  @property
-  def size(self) -> int:
-    return sum(size for size, _, _ in self.files.values())
-
-  def is_in(self, place: pathlib.Path) -> bool:
-    """Whether all is there; sums were checked before it got its name."""
-    sizes = {name: size for name, (size, _, _) in self.files.items()}
-    sizes |= {name: len(content) for name, content in self.written.items()}
-    files = {place / self.folder / name: size for name, size in sizes.items()}
-    return all(
-      file.is_file() and file.stat().st_size == size
-      for file, size in files.items()
-    )
-
-  def into(self, place: pathlib.Path) -> None:
-    """Copies all into an empty folder."""
-    target = place / self.folder
-    with concurrent.futures.ThreadPoolExecutor(_AT_A_TIME) as pool:
-      jobs = [
-        pool.submit(_fetch, f'{self.source}/{name}', target / name, *facts)
-        for name, facts in self.files.items()
-      ]
-      try:
-        for job in jobs:
-          job.result()
-      except BaseException:
-        pool.shutdown(cancel_futures=True)
-        raise
-    for name, content in self.written.items():
-      (target / name).write_bytes(content)
+  size: int
+  md5: str | None
 
 
-def shards(path: str) -> str:
-  """Where prepared shards can be read: `path`, or this machine's copy.
+def fetch(
+  source: str,
+  stage_to: str = STAGE_TO,
+  check: Callable[[pathlib.Path], Any] | None = None,
+) -> str:
+  """Copies a file or folder from a bucket to this machine's disk, once.
 
-  Every file is compared with the sha256 in meta.json while it is copied.
-
-  Raises:
-    UserError: no shards there, a file that is missing or differs, no room.
-  """
-  if not storage.is_remote(path):
-    return path
-  meta = shards_lib.read_meta(path)
-  content = (storage.of(path) / shards_lib.META).read_bytes()
-  files = {
-    name: (facts['bytes'], 'sha256', facts['sha256'])
-    for name, facts in meta['files'].items()
-  }
-  copy = _Copy(path, path, files, written={shards_lib.META: content})
-  return str(_stage(copy, f'shards-{hashlib.sha256(content).hexdigest()[:20]}'))
-
-
-def files(path: str | None) -> str | None:
-  """Where files without a meta.json can be read: `path`, or a copy here.
+  The processes of a machine share one copy: the first makes it, the others
+  wait. The copy's folder is named after the listing of the bucket (sizes and
+  MD5 sums), so that changed data is copied again.
 
   Args:
-    path: of tasks, or of released weights; a folder in a bucket is copied with
-      all below it, an archive alone. Files are compared with the bucket's
-      MD5 sums, where it has them.
+    source: local (returned as it is), or in a bucket.
+    stage_to: folder that holds the copies.
+    check: called with the copy before it is kept; raises if it is damaged.
+
+  Returns:
+    A local path whose last part is that of `source`.
 
   Raises:
-    UserError: nothing there, a file that differs, no room.
+    UserError: the source is missing or damaged, or the disk has no room.
   """
-  if not storage.is_remote(path):
-    return path
-  found = storage.objects(storage.of(path))
-  if not found:
-    raise UserError(f'{path}: no such file or folder in the bucket')
-  wanted = {
-    name: (
-      facts['size'],
-      'md5',  # what a bucket keeps: it tells accidents, not attacks
-      base64.b64decode(facts['md5']).hex() if facts['md5'] else None,
-    )
-    for name, facts in found.items()
-  }
-  # The last part of the path is kept: a task may be known by its folder.
-  source, _, last = path.rstrip('/').rpartition('/')
-  copy = _Copy(path, path, wanted, folder=last)
-  if '' in wanted:  # an archive
-    copy = _Copy(path, source, {last: wanted['']})
-  key = hashlib.sha256(json.dumps([path, wanted]).encode()).hexdigest()
-  return str(_stage(copy, f'files-{key[:20]}') / last)
-
-
-def _stage(copy: _Copy, name: str) -> pathlib.Path:
-  """The folder `name` of --stage_to, made unless it is there and whole."""
-  top = pathlib.Path(STAGE_TO.value).expanduser()
-  place, incomplete = top / name, top / f'{name}.incomplete'
+  if not storage.is_remote(source):
+    return source
+  top = os.fspath(storage.path(source)).removeprefix(storage.REMOTE)
+  parent, _, last = top.rpartition('/')
+  objects = _list_objects(top, parent)
+  if not objects:
+    raise UserError(f'{source}: no such file or folder in the bucket')
+  listing = {name: dataclasses.astuple(each) for name, each in objects.items()}
+  key = hashlib.sha256(json.dumps([top, listing]).encode()).hexdigest()
+  stage = pathlib.Path(stage_to).expanduser()
+  copy = stage / f'{last}-{key[:20]}'
   try:
-    top.mkdir(parents=True, exist_ok=True)
-    with _alone(top / f'{name}.lock'):
-      if copy.is_in(place):
-        return place
-      # What is left of a copy that was ended, or that somebody has changed.
-      for old in (incomplete, place):
-        shutil.rmtree(old, ignore_errors=True)
-      _check_room(copy.path, top, copy.size)
-      print(
-        f'{copy.path}: copying {copy.size / 1e6:,.1f} MB to {place}',
-        file=sys.stderr,
-        flush=True,
-      )
-      incomplete.mkdir()
-      try:
-        copy.into(incomplete)
-        os.replace(incomplete, place)
-      except BaseException:
-        shutil.rmtree(incomplete, ignore_errors=True)
-        raise
+    stage.mkdir(parents=True, exist_ok=True)
+    with (stage / f'{copy.name}.lock').open('w') as lock:
+      fcntl.flock(lock, fcntl.LOCK_EX)
+      if not _is_complete(copy, objects):
+        storage.remove(copy)
+        _check_room(source, stage, objects)
+        with storage.atomic_dir(copy) as incomplete:
+          _download(parent, objects, incomplete)
+          if check:
+            check(incomplete / last)
   except (PermissionError, NotADirectoryError, FileExistsError) as error:
     raise UserError(
-      f'{copy.path}: cannot be copied to {top} ({error.strerror}); name '
-      'another folder with --stage_to'
+      f'{source}: cannot be copied to {stage} ({error.strerror}); name another '
+      'folder with --stage_to'
     ) from None
-  return place
+  return str(copy / last)
 
 
-def _check_room(path: str, top: pathlib.Path, wanted: int) -> None:
-  free = shutil.disk_usage(top).free
-  if wanted > free:
-    raise UserError(
-      f'{path}: {wanted / 1e9:.1f} GB do not fit on the disk of {top}, which '
-      f'has {free / 1e9:.1f} GB free; make room, or name another folder with '
-      '--stage_to'
-    )
+def _list_objects(top: str, parent: str) -> dict[str, _Object]:
+  """Lists the files at or below a path, named relative to its parent."""
+  found = {}
+  for name, info in sorted(storage.filesystem().find(top, detail=True).items()):
+    if not name.endswith('/'):  # an empty object that marks a folder
+      md5 = info.get('md5Hash')
+      found[name.removeprefix(parent).lstrip('/')] = _Object(
+        info['size'], base64.b64decode(md5).hex() if md5 else None
+      )
+  return found
 
 
-@contextlib.contextmanager
-def _alone(lock: pathlib.Path) -> Iterator[None]:
-  """Waits for the other processes of this machine; ends with this one."""
-  with lock.open('w') as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
-    yield
+def _is_complete(folder: pathlib.Path, objects: Mapping[str, _Object]) -> bool:
+  """Compares sizes; the sums were compared before the folder got its name."""
+  return all(
+    (folder / name).is_file() and (folder / name).stat().st_size == each.size
+    for name, each in objects.items()
+  )
 
 
-def _fetch(
-  source: str,
-  target: pathlib.Path,
-  size: int,
-  algorithm: str,
-  wanted: str | None,
+def _check_room(
+  source: str, stage: pathlib.Path, objects: Mapping[str, _Object]
 ) -> None:
-  """Copies one file.
+  size = sum(each.size for each in objects.values())
+  free = shutil.disk_usage(stage).free
+  if size > free:
+    raise UserError(
+      f'{source}: its {size / 1e9:.1f} GB do not fit on the disk of {stage}, '
+      f'which has {free / 1e9:.1f} GB free; make room, or name another folder '
+      'with --stage_to'
+    )
+  line = f'{source}: copying {size / 1e6:,.1f} MB to {stage}'
+  print(line, file=sys.stderr, flush=True)
 
-  Raises:
-    UserError: it is missing or another than it should be.
-  """
-  target.parent.mkdir(parents=True, exist_ok=True)
-  digest = hashlib.new(algorithm, usedforsecurity=False)
-  count = 0
-  try:
-    with storage.of(source).open('rb') as opened, target.open('wb') as file:
-      while piece := opened.read(_PIECE):
-        digest.update(piece)
-        count += file.write(piece)
-  except FileNotFoundError:
-    raise UserError(f'{source}: missing; copy the data there again') from None
-  if count != size:
-    raise UserError(
-      f'{source}: {count} bytes, {size} expected; copy the data there again'
-    )
-  if wanted and digest.hexdigest() != wanted:
-    raise UserError(
-      f'{source}: its {algorithm} differs; copy the data there again'
-    )
+
+def _download(
+  parent: str, objects: Mapping[str, _Object], folder: pathlib.Path
+) -> None:
+  """Copies objects and compares their sizes and MD5 sums."""
+  storage.filesystem().get(
+    [f'{parent}/{name}' for name in objects],
+    [str(folder / name) for name in objects],
+  )
+  for name, each in objects.items():
+    with (folder / name).open('rb') as file:
+      md5 = hashlib.file_digest(file, 'md5').hexdigest()
+      size = file.seek(0, os.SEEK_END)
+    if size != each.size or md5 != (each.md5 or md5):
+      raise UserError(
+        f'{storage.REMOTE}{parent}/{name}: its md5 or size differs from the '
+        "bucket's listing; upload the file again"
+      )

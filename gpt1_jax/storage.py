@@ -1,199 +1,240 @@
-"""Folders here and in buckets: a path that begins with gs:// is in one.
+"""Paths on disk and in buckets (gs://): atomic writes and uploads.
 
-The one place that knows etils and fsspec. A local path stays a `pathlib.Path`;
-one in a bucket is an `epath.Path`, which reads and lists alike. What differs is
-writing: an object appears whole when it is written, folders need not be made,
-and nothing is renamed or appended to.
+The one home of etils and fsspec. A local path is a `pathlib.Path`, a
+path in a bucket is an `epath.Path`; both read, list, join and make folders
+alike (mkdir does nothing in a bucket). What differs is handled here: a bucket
+replaces an object whole, and can neither rename nor append.
 """
 
 import contextlib
+import errno
+import fcntl
 import importlib.util
+import json
 import os
 import pathlib
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
+from etils import epath
+
 from gpt1_jax.errors import UserError
 
+Path = pathlib.Path | epath.Path
 REMOTE = 'gs://'
-# The libraries whose errors `said` puts into a line.
-_SPEAKERS = ('gcsfs', 'google', 'aiohttp', 'requests')
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# The libraries whose errors `bucket_error` turns into one line.
+_BUCKET_LIBRARIES = ('gcsfs', 'google', 'aiohttp', 'requests')
 
-Path = Any  # pathlib.Path, or epath.Path in a bucket
+# epath would prefer TensorFlow's client wherever TensorFlow is installed.
+os.environ.setdefault('EPATH_USE_TF', 'false')
 
 
-def is_remote(path: str | os.PathLike | None) -> bool:
-  """Whether a path is in a bucket."""
+def is_remote(path: str | os.PathLike[str] | None) -> bool:
+  """Returns True for a path in a bucket."""
   return os.fspath(path or '').startswith(REMOTE)
 
 
-def of(path: str | os.PathLike) -> Path:
-  """The path, to read, list and join.
+def path(name: str | os.PathLike[str]) -> Path:
+  """Returns the path of a name.
 
   Raises:
-    UserError: it has a scheme that is not known here, or a library is missing.
+    UserError: the scheme is neither local nor gs://, or gcsfs is missing.
   """
-  name = os.fspath(path)
-  if not is_remote(name):
-    if '://' in name:
-      scheme = name.partition('://')[0]
-      raise UserError(
-        f'{name}: a path is local or begins with {REMOTE}; {scheme}:// is not '
-        'known here'
-      )
-    return pathlib.Path(name)
-  _filesystem()
-  from etils import epath
-
-  return epath.Path(name)
+  name = os.fspath(name)
+  if is_remote(name):
+    filesystem()
+    return epath.Path(name)
+  if '://' in name:
+    scheme = name.partition('://')[0]
+    raise UserError(
+      f'{name}: {scheme}:// is not supported; give a local path or one that '
+      f'begins with {REMOTE}'
+    )
+  return pathlib.Path(name)
 
 
-def resolved(path: str | os.PathLike) -> Path:
-  """The path by its full name: the same for all ways to spell it."""
-  path = of(path)
-  return path if is_remote(path) else path.resolve()
-
-
-def absolute(path: str | os.PathLike) -> Path:
-  """The path from the root, links in it left as they are."""
-  path = of(path)
-  return path if is_remote(path) else path.absolute()
-
-
-def make_folder(path: str | os.PathLike) -> None:
-  """Makes a folder and those above it; in a bucket there is nothing to make."""
-  if not is_remote(path):
-    pathlib.Path(path).mkdir(parents=True, exist_ok=True)
-
-
-def write_bytes(path: str | os.PathLike, content: bytes) -> None:
-  """Writes a file at once: it is never there in part."""
-  path = of(path)
-  if is_remote(path):
-    path.write_bytes(content)
-    return
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_bytes(content)
-  os.replace(temporary, path)
-
-
-def write_text(path: str | os.PathLike, text: str) -> None:
-  """`write_bytes` of text, in UTF-8."""
-  write_bytes(path, text.encode('utf-8'))
+def resolved(name: str | os.PathLike[str]) -> Path:
+  """Returns the absolute path without links: one spelling for each place."""
+  place = path(name)
+  return place.resolve() if isinstance(place, pathlib.Path) else place
 
 
 def walk(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-  """As `os.walk`: a folder, the folders in it, its files, from the top.
+  """Walks a tree from the top, like `os.walk`.
 
-  What is taken out of the list of folders is not entered.
+  Yields:
+    A folder, the names of the folders in it, the names of its files. Folders
+    that the caller removes from the list are skipped.
   """
-  if not is_remote(top):
-    for name, below, files in os.walk(top):
-      yield pathlib.Path(name), below, files
+  if isinstance(top, pathlib.Path):
+    for folder, below, files in os.walk(top):
+      yield pathlib.Path(folder), below, files
     return
-  found = [
-    (entry['name'].rstrip('/').rpartition('/')[2], entry['type'])
-    for entry in _filesystem().ls(os.fspath(top), detail=True)
-    # An empty object marks a folder that was made in the console.
-    if entry['name'].strip('/') != os.fspath(top)[len(REMOTE) :].strip('/')
-  ]
-  below = sorted(name for name, kind in found if kind == 'directory')
-  yield top, below, sorted(name for name, kind in found if kind == 'file')
-  for name in below:
-    yield from walk(top / name)
+  # epath's own walk drops the gs:// of what it yields.
+  for folder, below, files in filesystem().walk(os.fspath(top)):
+    yield epath.Path(REMOTE + folder), below, files
 
 
-def objects(path: Path) -> dict[str, dict[str, Any]]:
-  """All files at or below a path in a bucket, by their name from there.
+def remove(folder: Path) -> None:
+  """Removes a folder and everything in it, if it exists."""
+  epath.Path(folder).rmtree(missing_ok=True)
 
-  Returns:
-    name ('' is the path itself) -> size and md5 (base64, None where the bucket
-    has none), sorted by name.
+
+def write_bytes(name: str | os.PathLike[str], content: bytes) -> None:
+  """Writes a file atomically: readers see the old content or the new.
+
+  Folders above it that do not exist are made.
   """
-  top = os.fspath(path)[len(REMOTE) :].rstrip('/')
-  found = _filesystem().find(top, detail=True)
-  return {
-    name[len(top) :].strip('/'): {
-      'size': facts['size'],
-      'md5': facts.get('md5Hash'),
-    }
-    for name, facts in sorted(found.items())
-    if not name.endswith('/')
-  }
-
-
-def remove(path: Path) -> None:
-  """Removes a folder with all that is in it, if it is there."""
-  if not is_remote(path):
-    shutil.rmtree(path, ignore_errors=True)
+  target = path(name)
+  if not isinstance(target, pathlib.Path):
+    target.write_bytes(content)
     return
-  with contextlib.suppress(FileNotFoundError):
-    path.rmtree()
+  target.parent.mkdir(parents=True, exist_ok=True)
+  # Several hosts may write the same file on a shared disk.
+  temporary = target.with_name(f'{target.name}.{uuid.uuid4().hex[:8]}.tmp')
+  try:
+    temporary.write_bytes(content)
+    os.replace(temporary, target)
+  except BaseException:
+    temporary.unlink(missing_ok=True)
+    raise
 
 
-class Outbox:
-  """Files that grow, for a folder in which nothing can be appended to.
+def write_text(name: str | os.PathLike[str], text: str) -> None:
+  """Writes a UTF-8 file atomically."""
+  write_bytes(name, text.encode('utf-8'))
+
+
+def write_json(name: str | os.PathLike[str], value: Any) -> None:
+  """Writes a JSON file atomically."""
+  write_text(name, json.dumps(value, indent=1) + '\n')
+
+
+def read_json(name: str | os.PathLike[str]) -> Any:
+  """Reads a JSON file.
+
+  Raises:
+    UserError: the file is not JSON.
+    FileNotFoundError: there is no such file.
+  """
+  try:
+    return json.loads(path(name).read_text(encoding='utf-8'))
+  except ValueError as error:
+    raise UserError(f'{name}: damaged ({error})') from None
+
+
+@contextlib.contextmanager
+def atomic_dir(output: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Builds a directory under a temporary name; renames it when complete.
+
+  Args:
+    output: the final name; absent, or an empty directory.
+
+  Yields:
+    An empty directory beside `output`, locked against other processes. It is
+    removed if the block raises; one that a killed process left is emptied.
+
+  Raises:
+    UserError: another process is building `output`, or the disk is full.
+  """
+  temporary = output.with_name(output.name + '.incomplete')
+  if temporary.exists():
+    lock = _lock(temporary, output)
+    shutil.rmtree(temporary)
+    os.close(lock)
+  temporary.mkdir(parents=True)
+  lock = _lock(temporary, output)
+  try:
+    yield temporary
+    os.replace(temporary, output)
+  except BaseException as error:
+    shutil.rmtree(temporary, ignore_errors=True)
+    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+      raise UserError(
+        f'{output}: {error.strerror}; nothing was kept, make room and run the '
+        'command again'
+      ) from None
+    raise
+  finally:
+    os.close(lock)
+
+
+def _lock(folder: pathlib.Path, output: pathlib.Path) -> int:
+  """Locks a folder until the returned descriptor is closed."""
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    os.close(descriptor)
+    raise UserError(
+      f'{output}: another process is writing it; wait for that process, or '
+      'give another --output'
+    ) from None
+  return descriptor
+
+
+class UploadBuffer:
+  """Holds files that grow, for a folder that may lie in a bucket.
 
   Attributes:
-    folder: where they are written: the folder itself, or one of this machine
-      for the time being if that is in a bucket.
-    remote: which of the two it is.
+    folder: where to write: the target itself, or a temporary folder if the
+      target is in a bucket.
   """
 
-  def __init__(self, target: str | os.PathLike):
-    self._target = of(target)
-    self.remote = is_remote(target)
-    self._sent: dict[pathlib.Path, int] = {}
-    if self.remote:
-      self._here = tempfile.TemporaryDirectory(prefix='gpt1_jax-')
-      self.folder = pathlib.Path(self._here.name)
-    else:
+  def __init__(self, target: str | os.PathLike[str]):
+    self._target = path(target)
+    self._uploaded: dict[pathlib.Path, int] = {}  # file -> bytes
+    self._temporary: tempfile.TemporaryDirectory[str] | None = None
+    if isinstance(self._target, pathlib.Path):
       self.folder = self._target
+    else:
+      self._temporary = tempfile.TemporaryDirectory(prefix='gpt1_jax-')
+      self.folder = pathlib.Path(self._temporary.name)
 
-  def send(self) -> None:
-    """Writes anew, whole, each object whose file has grown or shrunk."""
-    if not self.remote:
+  def upload(self) -> None:
+    """Uploads, whole, every file whose size has changed since the last time."""
+    if not self._temporary:
       return
     for file in sorted(self.folder.rglob('*')):
       if not file.is_file():
         continue
       content = file.read_bytes()
-      if self._sent.get(file) != len(content):
-        write_bytes(self._target / str(file.relative_to(self.folder)), content)
-        self._sent[file] = len(content)
+      if self._uploaded.get(file) != len(content):
+        write_bytes(self._target / file.relative_to(self.folder), content)
+        self._uploaded[file] = len(content)
 
   def close(self) -> None:
-    """Sends what is left."""
-    if self.remote:
-      self.send()
-      self._here.cleanup()
+    """Uploads the rest and removes the temporary folder."""
+    if self._temporary:
+      self.upload()
+      self._temporary.cleanup()
 
 
-def said(error: BaseException) -> str | None:
-  """What a library says of a bucket, in a line; None: it is none of theirs."""
-  speaker = type(error).__module__.partition('.')[0]
-  if speaker not in _SPEAKERS:
+def bucket_error(error: BaseException) -> str | None:
+  """Returns a line for an error of a bucket's library, None for any other."""
+  library = type(error).__module__.partition('.')[0]
+  if library not in _BUCKET_LIBRARIES:
     return None
   line = ' '.join(str(error).split()) or type(error).__name__
   return f'the bucket cannot be reached ({line})'
 
 
-def _filesystem() -> Any:
-  """The file system of buckets, which must not remember what it listed.
+def filesystem() -> Any:
+  """Returns fsspec's file system of buckets, which caches no listing.
 
   Raises:
     UserError: gcsfs is not installed.
   """
   if importlib.util.find_spec('gcsfs') is None:
     raise UserError(f"{REMOTE} paths need gcsfs: pip install 'gpt1_jax[gcs]'")
-  # One way to a bucket, whether or not TensorFlow happens to be there.
-  os.environ.setdefault('EPATH_USE_TF', 'false')
   import fsspec
 
-  # Another host may have written since.
+  # Another host may have written since the last listing.
   settings = fsspec.config.conf.setdefault('gcs', {})
   settings.setdefault('use_listings_cache', False)
-  # As etils asks for it, to share one with it (and Orbax).
+  # The same arguments as in etils give the instance that epath and Orbax use.
   return fsspec.filesystem('gcs', finalize_on_close=True)

@@ -19,9 +19,8 @@ import demo_task
 from absl import flags
 from rich import console, table
 
-from gpt1_jax import cli
+from gpt1_jax import cli, storage
 from gpt1_jax.errors import UserError
-from gpt1_jax.train import run
 
 _OUTPUT = flags.DEFINE_string(
   'output', 'runs/demo', 'Folder of everything the demo makes.'
@@ -193,7 +192,7 @@ class Demo:
   def close(self) -> None:
     """The table, and what to try next."""
     scores = {
-      name: run.read_json(self.output / name / 'scores.json')
+      name: storage.read_json(self.output / name / 'scores.json')
       for name in ('pretrain', 'pretrained', 'scratch')
     }
     rows = table.Table(title='The demo, in numbers')

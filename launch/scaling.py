@@ -21,10 +21,10 @@ from absl import flags
 from matplotlib import figure
 from ml_collections import config_flags
 
-from gpt1_jax import cli
+from gpt1_jax import cli, storage
 from gpt1_jax.compiler import compiled, executable
 from gpt1_jax.errors import UserError
-from gpt1_jax.train import chips, run
+from gpt1_jax.train import chips
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/pretrain.py', 'Configuration file, with a preset.'
@@ -90,8 +90,8 @@ def main(argv: list[str]) -> None:
     )
   folder = pathlib.Path(_OUTPUT.value)
   folder.mkdir(parents=True, exist_ok=True)
-  run.write_text(folder / 'scaling.svg', plot(rows))
-  run.write_text(folder / 'scaling.md', page(rows, config))
+  storage.write_text(folder / 'scaling.svg', plot(rows))
+  storage.write_text(folder / 'scaling.md', page(rows, config))
 
 
 def recipes(

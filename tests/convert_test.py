@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from configs import pretrain as pretrain_config
+from gpt1_jax import storage
 from gpt1_jax.corpus import (
   openai_tokenizer,
   tokenization,
@@ -331,7 +332,7 @@ def test_a_fine_tuned_run_keeps_specials_and_head(converted, tmp_path):
     'task': 'rte', 'metric': 'accuracy', 'split': 'dev', 'score': 0.56,
     'examples': 277, 'step': 7,
   }  # fmt: skip
-  run.write_json(workdir / 'scores.json', scores)
+  storage.write_json(workdir / 'scores.json', scores)
   (tmp_path / 'hf').mkdir()
   exchange.to_huggingface(workdir, tmp_path / 'hf', None)
   readme = (tmp_path / 'hf' / 'README.md').read_text()

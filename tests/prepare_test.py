@@ -16,7 +16,7 @@ import time
 import numpy as np
 import pytest
 
-from gpt1_jax import prepare, unfinished
+from gpt1_jax import prepare, storage
 from gpt1_jax.corpus import (
   cleaning,
   documents,
@@ -407,7 +407,7 @@ def test_no_space_left_while_shards_are_written(books, tmp_path, monkeypatch):
   }
   with (
     pytest.raises(UserError, match='No space left on device; nothing was kept'),
-    unfinished.directory(out) as temporary,
+    storage.atomic_dir(out) as temporary,
   ):
     prepare.prepare(temporary, settings, 1)
   assert not list(tmp_path.iterdir())
@@ -443,7 +443,7 @@ def test_a_killed_run_leaves_a_folder_that_the_next_replaces(tmp_path):
     assert process.poll() is None, process.communicate()
     assert time.monotonic() < deadline
     time.sleep(0.01)
-  assert 'another prepare is at work' in _refused(*flags)
+  assert 'another process is writing it' in _refused(*flags)
   workers = _children(process.pid)
   assert len(workers) >= 2
   process.send_signal(signal.SIGKILL)

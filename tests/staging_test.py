@@ -1,4 +1,4 @@
-"""Data from a bucket, copied to this machine once, checked and used again."""
+"""Copies of a bucket's data on this machine: made once, checked, used again."""
 
 import json
 import os
@@ -23,44 +23,42 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 URL = 'gs://bucket/data'
 CODE = """
 import sys
-from absl import flags
-from gpt1_jax import staging
-flags.FLAGS(['test', '--stage_to=' + sys.argv[2]])
-print(staging.shards(sys.argv[1]))
+from gpt1_jax.corpus import shards
+print(shards.fetch(sys.argv[1], sys.argv[2]))
 """
 
 
 @pytest.fixture
 def data(tmp_path):
-  """A folder as `prepare` leaves it."""
+  """Shards as `prepare` writes them."""
   folder = tmp_path / 'data'
   folder.mkdir()
-  counts = {}
+  splits = {}
   for split, count in (('train', 250), ('validation', 40)):
     with shards.ShardWriter(folder, split, 100) as writer:
       writer.write(np.arange(count))
-    facts = {'tokens': count, 'words': count, 'shards': writer.shards}
-    counts[split] = facts
+    splits[split] = {'tokens': count, 'words': count, 'shards': writer.shards}
   (folder / shards.DOCUMENTS).write_text('{}\n')
   (folder / 'tokenizer.model').write_bytes(b'a tokenizer')
-  shards.write_meta(folder, {'splits': counts})
+  shards.write_meta(folder, {'splits': splits})
   return folder
 
 
 @pytest.fixture
-def bucket(data, tmp_path, monkeypatch):
-  """A bucket with the data, for this process and for others."""
+def bucket(data, monkeypatch):
+  """A bucket with the shards, for this process and for others."""
   with fake_bucket.here(monkeypatch) as bucket:
-    stage = types.SimpleNamespace(value=str(tmp_path / 'stage'))
-    monkeypatch.setattr(staging, 'STAGE_TO', stage)
-    put(bucket, data, 'bucket/data')
+    bucket.put_folder('bucket/data', data)
     yield bucket
 
 
-def put(bucket, folder, place):
-  for file in folder.rglob('*'):
-    if file.is_file():
-      bucket.put(f'{place}/{file.relative_to(folder)}', file.read_bytes())
+@pytest.fixture
+def stage(tmp_path):
+  return tmp_path / 'stage'
+
+
+def fetch(stage, url=URL):
+  return pathlib.Path(shards.fetch(url, str(stage)))
 
 
 def start(bucket, stage):
@@ -74,15 +72,17 @@ def start(bucket, stage):
   )
 
 
-def test_a_local_path_is_left_alone(tmp_path):
-  # No flag is looked at, no library is loaded.
-  assert staging.shards(str(tmp_path)) == str(tmp_path)
-  assert staging.files('tfds:gs://bucket/tfds') == 'tfds:gs://bucket/tfds'
-  assert staging.files(None) is None
+def test_a_local_path_is_returned_unchanged(tmp_path):
+  assert shards.fetch(str(tmp_path)) == str(tmp_path)
+  for name in ('data', 'tfds:gs://bucket/tfds'):
+    assert staging.fetch(name) == name
+
+
+def test_a_local_path_loads_no_client():
   code = (
-    'import sys; from gpt1_jax import storage, staging;'
-    'storage.of("runs"); staging.shards("data");'
-    'print({"etils", "fsspec", "gcsfs", "jax"} & set(sys.modules))'
+    'import sys; from gpt1_jax import storage; from gpt1_jax.corpus import '
+    'shards; storage.path("runs"); shards.fetch("data");'
+    'print({"fsspec", "gcsfs", "jax", "tensorflow"} & set(sys.modules))'
   )
   done = subprocess.run(
     [sys.executable, '-c', code],
@@ -94,93 +94,92 @@ def test_a_local_path_is_left_alone(tmp_path):
   assert done.stdout == 'set()\n'
 
 
-def test_the_copy_is_the_same_and_is_used_again(bucket, data, capsys):
-  copy = pathlib.Path(staging.shards(URL))
+def test_a_copy_is_identical_and_used_again(bucket, data, stage, capsys):
+  copy = fetch(stage)
   names = sorted(file.name for file in data.iterdir())
   assert sorted(file.name for file in copy.iterdir()) == names
   for name in names:
     assert (copy / name).read_bytes() == (data / name).read_bytes()
-  assert shards.verify(copy) == len(names) - 1
   assert f'{URL}: copying' in capsys.readouterr().err
-  reads = bucket.reads('data%2F|data/')
-  assert staging.shards(URL) == str(copy)
-  assert capsys.readouterr().err == ''
   assert bucket.reads('[.]bin|[.]model') == len(names) - 2
+  reads = bucket.reads('data%2F|data/')
+  assert fetch(stage) == copy
+  assert capsys.readouterr().err == ''
   assert bucket.reads('data%2F|data/') <= reads + 2  # meta.json
 
 
-def test_other_data_at_the_same_place_is_another_copy(bucket, data, tmp_path):
-  first = staging.shards(URL)
+def test_changed_data_is_copied_again(bucket, data, stage):
+  first = fetch(stage)
   (data / 'tokenizer.model').write_bytes(b'another one')
-  meta = json.loads((data / shards.META).read_text())
+  meta = shards.read_meta(data)
   (data / shards.META).unlink()
   shards.write_meta(data, {'splits': meta['splits']})
-  put(bucket, data, 'bucket/data')
-  second = staging.shards(URL)
+  bucket.put_folder('bucket/data', data)
+  second = fetch(stage)
   assert second != first
-  content = (pathlib.Path(second) / 'tokenizer.model').read_bytes()
-  assert content == b'another one'
+  assert (second / 'tokenizer.model').read_bytes() == b'another one'
 
 
 @pytest.mark.parametrize(
-  ('break_', 'words'),
+  ('damage', 'message'),
   [
-    (lambda b: setattr(b, 'broken', 'train-00001'), 'its sha256 differs'),
+    (lambda b: setattr(b, 'broken', 'train-00001'), 'its md5 or size differs'),
     (
       lambda b: b.objects.pop('bucket/data/train-00001-of-00003.bin'),
-      'missing',
+      f'{URL}/train-00001-of-00003.bin: missing',
     ),
-    (lambda b: b.put('bucket/data/documents.jsonl', b'x'), '1 bytes, 3 expect'),
+    (
+      lambda b: b.put('bucket/data/documents.jsonl', b'x'),
+      f'{URL}/documents.jsonl: 1 bytes, 3 expected',
+    ),
+    (
+      lambda b: b.put('bucket/data/documents.jsonl', b'x}\n'),
+      f'{URL}/documents.jsonl: its sha256 differs',
+    ),
     (lambda b: b.objects.pop('bucket/data/meta.json'), 'no prepared shards'),
   ],
 )
-def test_what_is_not_as_it_should_be_is_not_kept(
-  bucket, tmp_path, break_, words
-):
-  break_(bucket)
-  with pytest.raises(UserError, match=words):
-    staging.shards(URL)
-  left = tmp_path / 'stage'
-  assert not left.exists() or not [x for x in left.iterdir() if x.is_dir()]
+def test_damaged_shards_are_not_kept(bucket, stage, damage, message):
+  damage(bucket)
+  with pytest.raises(UserError, match=message):
+    fetch(stage)
+  assert not [path for path in stage.glob('*') if path.is_dir()]
 
 
-def test_a_copy_that_was_cut_is_made_anew(bucket, data):
-  copy = pathlib.Path(staging.shards(URL))
+def test_a_truncated_copy_is_made_again(bucket, data, stage):
+  copy = fetch(stage)
   name = 'train-00000-of-00003.bin'
   os.truncate(copy / name, 10)
-  assert staging.shards(URL) == str(copy)
+  assert fetch(stage) == copy
   assert (copy / name).read_bytes() == (data / name).read_bytes()
 
 
-def test_no_room_is_said_before_anything_is_copied(bucket, monkeypatch):
+def test_room_is_checked_before_copying(bucket, stage, monkeypatch):
   usage = types.SimpleNamespace(free=100)
   monkeypatch.setattr(staging.shutil, 'disk_usage', lambda _: usage)
   with pytest.raises(UserError, match='do not fit on the disk of '):
-    staging.shards(URL)
+    fetch(stage)
   assert not bucket.reads('[.]bin')
 
 
-def test_a_place_that_cannot_be_is_said(bucket, tmp_path):
-  staging.STAGE_TO.value = str(tmp_path / 'data' / 'tokenizer.model' / 'x')
+def test_an_impossible_folder_of_copies_is_refused(bucket, data):
   with pytest.raises(UserError, match='name another folder with --stage_to'):
-    staging.shards(URL)
+    fetch(data / 'tokenizer.model' / 'x')
 
 
-def test_processes_of_a_machine_copy_once(bucket, tmp_path):
+def test_the_processes_of_a_machine_copy_once(bucket, stage):
   bucket.slow = 0.2
-  stage = tmp_path / 'stage'
   jobs = [start(bucket, stage) for _ in range(3)]
-  said = [job.communicate(timeout=100) for job in jobs]
-  assert len({out for out, _ in said}) == 1, said
-  assert sum('copying' in err for _, err in said) == 1
+  outputs = [job.communicate(timeout=100) for job in jobs]
+  assert len({out for out, _ in outputs}) == 1, outputs
+  assert sum('copying' in err for _, err in outputs) == 1
   for name in bucket.objects:
     if not name.endswith(shards.META):
       assert bucket.reads(name.rpartition('/')[2]) == 1
 
 
-def test_a_copy_that_was_killed_is_not_used(bucket, data, tmp_path):
+def test_the_copy_of_a_killed_process_is_not_used(bucket, stage):
   bucket.slow = 20.0
-  stage = tmp_path / 'stage'
   job = start(bucket, stage)
   deadline = time.monotonic() + 100
   while not list(stage.glob('*.incomplete')):
@@ -189,32 +188,35 @@ def test_a_copy_that_was_killed_is_not_used(bucket, data, tmp_path):
     time.sleep(0.02)
   job.send_signal(signal.SIGKILL)
   job.communicate()
-  assert not list(stage.glob(f'shards-{"[0-9a-f]" * 20}'))
+  assert not list(stage.glob(f'data-{"[0-9a-f]" * 20}'))
   bucket.slow = 0.0
-  copy = staging.shards(URL)
-  assert shards.verify(copy)
+  assert shards.verify(fetch(stage))
   assert not list(stage.glob('*.incomplete'))
 
 
-def test_tasks_are_a_folder_or_an_archive(bucket, tmp_path):
+def test_tasks_are_a_folder_or_an_archive(bucket, tmp_path, stage):
   glue = tmp_path / 'glue'
   (glue / 'RTE').mkdir(parents=True)
   (glue / 'RTE' / 'train.tsv').write_text('index\n')
-  (glue / 'RTE' / 'meta.json').write_text('{}')
-  put(bucket, glue, 'bucket/tasks/glue')
+  (glue / 'RTE' / 'meta.json').write_text(json.dumps({}))
+  bucket.put_folder('bucket/tasks/glue', glue)
   bucket.put('bucket/tasks/RTE.zip', b'an archive')
-  copy = pathlib.Path(staging.files('gs://bucket/tasks/glue/'))
+
+  def fetch(name):
+    return pathlib.Path(staging.fetch(f'gs://bucket/tasks/{name}', str(stage)))
+
+  copy = fetch('glue/')
   assert copy.name == 'glue'
   for name in ('train.tsv', 'meta.json'):
     file = copy / 'RTE' / name
     assert file.read_bytes() == (glue / 'RTE' / name).read_bytes()
-  assert staging.files('gs://bucket/tasks/glue/') == str(copy)
-  archive = pathlib.Path(staging.files('gs://bucket/tasks/RTE.zip'))
+  assert fetch('glue/') == copy
+  archive = fetch('RTE.zip')
   assert archive.name == 'RTE.zip'
   assert archive.read_bytes() == b'an archive'
   with pytest.raises(UserError, match='no such file or folder in the bucket'):
-    staging.files('gs://bucket/tasks/no')
+    fetch('no')
   bucket.put('bucket/tasks/RTE.zip', b'an ARCHIVE')
   bucket.broken = 'RTE.zip'
-  with pytest.raises(UserError, match='its md5 differs'):
-    staging.files('gs://bucket/tasks/RTE.zip')
+  with pytest.raises(UserError, match='its md5 or size differs'):
+    fetch('RTE.zip')

@@ -26,30 +26,29 @@ def top(request, tmp_path):
   if request.param == 'here':
     return tmp_path / 'top'
   request.getfixturevalue('bucket')
-  return storage.of('gs://bucket/top')
+  return storage.path('gs://bucket/top')
 
 
 def test_local_paths_are_those_of_the_standard_library(tmp_path):
-  assert storage.of('runs/a') == pathlib.Path('runs/a')
-  assert type(storage.of(tmp_path)) is type(tmp_path)
+  assert storage.path('runs/a') == pathlib.Path('runs/a')
+  assert isinstance(storage.path(tmp_path), pathlib.Path)
   assert storage.resolved('x/../y') == pathlib.Path('y').resolve()
-  assert storage.absolute('y') == pathlib.Path('y').absolute()
+  assert storage.resolved('y') == pathlib.Path('y').absolute()
   assert not storage.is_remote(None)
   assert not storage.is_remote('gs/bucket')
   for name in ('s3://bucket/x', 'file:///x', 'hdfs://x'):
-    with pytest.raises(UserError, match='is not known here'):
-      storage.of(name)
+    with pytest.raises(UserError, match='is not supported'):
+      storage.path(name)
 
 
 def test_a_missing_library_is_said(monkeypatch):
   monkeypatch.setattr(storage.importlib.util, 'find_spec', lambda _: None)
   with pytest.raises(UserError, match=r'gpt1_jax\[gcs\]'):
-    storage.of('gs://bucket/x')
+    storage.path('gs://bucket/x')
 
 
 def test_files_are_written_whole(top):
   assert not top.exists()
-  storage.make_folder(top / 'a')
   for content in ('one', 'zwei — drei', ''):
     storage.write_text(top / 'a' / 'b.txt', content)
     assert (top / 'a' / 'b.txt').read_text(encoding='utf-8') == content
@@ -62,7 +61,6 @@ def test_files_are_written_whole(top):
 
 def test_a_walk_is_from_the_top_and_can_be_cut(top):
   for name in ('x.txt', 'a/1.txt', 'a/b/2.txt', 'c/d/3.txt', 'c/4.txt'):
-    storage.make_folder((top / name).parent)
     storage.write_text(top / name, name)
   found = []
   for folder, below, files in storage.walk(top):
@@ -80,14 +78,14 @@ def test_a_walk_is_from_the_top_and_can_be_cut(top):
 
 
 def test_what_another_host_wrote_is_seen(bucket):
-  path = storage.of('gs://bucket/run/config.json')
+  path = storage.path('gs://bucket/run/config.json')
   assert not path.exists()
   assert not path.parent.is_dir()
-  assert list(storage.of('gs://bucket').glob('*/config.json')) == []
+  assert list(storage.path('gs://bucket').glob('*/config.json')) == []
   bucket.put('bucket/run/config.json', b'{}')
   assert path.exists()
   assert path.parent.is_dir()
-  assert list(storage.of('gs://bucket').glob('*/config.json')) == [path]
+  assert list(storage.path('gs://bucket').glob('*/config.json')) == [path]
   bucket.put('bucket/run/config.json', b'{"a": 1}')
   assert json.loads(path.read_text()) == {'a': 1}
 
@@ -109,7 +107,7 @@ def test_rows_are_in_the_bucket_when_they_are_sent(bucket, tmp_path):
   with new(0) as log:
     for step in (1, 2):
       log.write({'step': step, 'loss': 1.0})
-    log.send()
+    log.upload()
     assert rows() == [1, 2]
     log.write({'step': 3, 'loss': 1.0})
     assert rows() == [1, 2]
@@ -147,7 +145,7 @@ def test_runs_are_found_in_the_bucket(bucket, tmp_path):
 
 def test_what_libraries_say_is_one_line():
   error = type('HttpError', (Exception,), {'__module__': 'gcsfs.retry'})
-  assert storage.said(error('no\nsuch bucket')) == (
+  assert storage.bucket_error(error('no\nsuch bucket')) == (
     'the bucket cannot be reached (no such bucket)'
   )
-  assert storage.said(ValueError('x')) is None
+  assert storage.bucket_error(ValueError('x')) is None

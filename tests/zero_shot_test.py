@@ -17,6 +17,7 @@ import sklearn.metrics
 from flax import linen as nn
 from hypothesis import given, settings, strategies as st
 
+from gpt1_jax import storage
 from gpt1_jax.corpus import (
   tokenization,
 )
@@ -523,7 +524,7 @@ def test_a_run_that_was_not_pretrained_here(run, tmp_path):
   workdir = copied(run, tmp_path)
   facts = run_lib.load(str(workdir))
   facts |= {'command': 'convert', 'config': {}}
-  run_lib.write_json(workdir / 'config.json', facts)
+  storage.write_json(workdir / 'config.json', facts)
   assert evaluation.tokens_seen(str(workdir), 3) is None
 
 

@@ -74,7 +74,7 @@ def load(
       the message says what differs.
   """
   try:
-    first, _, payload = storage.of(path).read_bytes().partition(b'\n')
+    first, _, payload = storage.path(path).read_bytes().partition(b'\n')
     header = json.loads(first)
     there = {key: header[key] for key in [*_CHECKED, 'config']}
   except (ValueError, KeyError, TypeError):

@@ -107,9 +107,8 @@ class OpenAITokenizer:
 
   def save(self, directory: str | os.PathLike[str]) -> None:
     """Writes the two files under their released names, each atomically."""
-    storage.make_folder(directory)
     for name, content in self._files.items():
-      storage.write_bytes(storage.of(directory) / name, content)
+      storage.write_bytes(storage.path(directory) / name, content)
 
   def exceptions(self) -> dict[str, list[str]]:
     """Returns spaCy's exceptions to its rules: word -> its parts."""

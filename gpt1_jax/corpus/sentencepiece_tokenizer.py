@@ -130,8 +130,7 @@ class SentencePieceTokenizer:
 
   def save(self, directory: str | os.PathLike[str]) -> None:
     """Writes tokenizer.model into a directory, atomically."""
-    storage.make_folder(directory)
-    storage.write_bytes(storage.of(directory) / MODEL_FILE, self._model)
+    storage.write_bytes(storage.path(directory) / MODEL_FILE, self._model)
 
   def description(self) -> vocabulary.TokenizerDescription:
     """Returns the section `tokenizer` of meta.json."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt1_jax import storage
+from gpt1_jax import staging, storage
 from gpt1_jax.errors import UserError
 
 VERSION = 1
@@ -152,7 +152,7 @@ def read_meta(path: str | os.PathLike) -> dict[str, Any]:
   Raises:
     UserError: there is none, it is damaged, or of another version.
   """
-  file = storage.of(path) / META
+  file = storage.path(path) / META
   try:
     meta = json.loads(file.read_text(encoding='utf-8'))
   except FileNotFoundError:
@@ -189,16 +189,35 @@ def write_meta(directory: str | os.PathLike, meta: dict[str, Any]) -> None:
     file.name: {'sha256': sha256(file), 'bytes': file.stat().st_size}
     for file in sorted(directory.iterdir())
   }
-  temporary = directory / (META + '.tmp')
-  temporary.write_text(
-    json.dumps({'version': VERSION, **meta, 'files': files}, indent=1) + '\n',
-    encoding='utf-8',
+  storage.write_json(
+    directory / META, {'version': VERSION, **meta, 'files': files}
   )
-  os.replace(temporary, directory / META)
+
+
+def fetch(path: str, stage_to: str = staging.STAGE_TO) -> str:
+  """Returns a local folder of prepared shards: `path`, or a verified copy.
+
+  Raises:
+    UserError: no shards there, a file that is missing or differs, no room.
+  """
+  if not storage.is_remote(path):
+    return path
+
+  def check(copy: pathlib.Path) -> None:
+    try:
+      verify(copy)
+    except UserError as error:  # name the original
+      raise UserError(str(error).replace(str(copy), path)) from None
+
+  read_meta(path)
+  return staging.fetch(path, stage_to, check)
 
 
 def verify(path: str | os.PathLike) -> int:
-  """Checks the sha256 of every file; returns how many were checked.
+  """Compares every file with its size and sha256 in meta.json.
+
+  Returns:
+    How many files were checked.
 
   Raises:
     UserError: naming the first file that is missing or differs.
@@ -207,14 +226,17 @@ def verify(path: str | os.PathLike) -> int:
   for name, facts in files.items():
     file = pathlib.Path(path) / name
     if not file.exists():
-      raise UserError(f'{file}: missing; run prepare again')
+      raise UserError(f'{file}: missing; prepare or copy the data again')
     size = file.stat().st_size
     if size != facts['bytes']:
       raise UserError(
-        f'{file}: {size} bytes, {facts["bytes"]} expected; run prepare again'
+        f'{file}: {size} bytes, {facts["bytes"]} expected; prepare or copy the '
+        'data again'
       )
     if sha256(file) != facts['sha256']:
-      raise UserError(f'{file}: its sha256 differs; run prepare again')
+      raise UserError(
+        f'{file}: its sha256 differs; prepare or copy the data again'
+      )
   return len(files)
 
 

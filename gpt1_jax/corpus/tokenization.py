@@ -62,7 +62,7 @@ def load(path: str | os.PathLike[str]) -> Tokenizer:
   """
   name = os.fspath(path)
   if name.startswith(_OPENAI):
-    directory = storage.of(name.removeprefix(_OPENAI))
+    directory = storage.path(name.removeprefix(_OPENAI))
     original = openai_tokenizer.find(directory)
     if original is None:
       raise UserError(
@@ -71,7 +71,7 @@ def load(path: str | os.PathLike[str]) -> Tokenizer:
         'vocab.json and merges.txt, tokenizer.json)'
       )
     return original
-  where = storage.of(name)
+  where = storage.path(name)
   file_name = sentencepiece_tokenizer.MODEL_FILE
   for file in (where / 'tokenizer' / file_name, where / file_name, where):
     if file.is_file():

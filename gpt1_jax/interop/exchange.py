@@ -184,7 +184,7 @@ def to_huggingface(
     (directory / 'tokenizer.json').write_text(text, encoding='utf-8')
   else:
     print(f'{workdir}: no tokenizer.json, its vocabulary lacks some pieces')
-  run.write_json(
+  storage.write_json(
     directory / 'tokenizer_config.json',
     {
       'tokenizer_class': 'PreTrainedTokenizerFast',
@@ -198,7 +198,7 @@ def to_huggingface(
     storage.resolved(workdir).name,
     model,
     facts,
-    run.read_json(scores) if scores.exists() else None,
+    storage.read_json(scores) if scores.exists() else None,
     tokenizer.description(),
     step,
     head,

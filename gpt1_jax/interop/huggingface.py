@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from gpt1_jax import storage
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop import layouts
-from gpt1_jax.train import run
 
 CONFIG, SAFETENSORS, BIN = (
   'config.json',
@@ -111,7 +111,7 @@ def write(
 def _read_config(file: pathlib.Path) -> dict[str, Any]:
   if not file.is_file():
     raise UserError(f'{file}: missing')
-  config = run.read_json(file)
+  config = storage.read_json(file)
   kind = config.get('model_type') if isinstance(config, dict) else None
   if kind != 'openai-gpt':
     raise UserError(f"{file}: model_type {kind!r}, 'openai-gpt' expected")

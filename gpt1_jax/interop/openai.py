@@ -11,9 +11,9 @@ import re
 
 import numpy as np
 
+from gpt1_jax import storage
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop import layouts
-from gpt1_jax.train import run
 
 SHAPES, PART = 'params_shapes.json', 'params_{}.npy'
 
@@ -53,7 +53,7 @@ def _read_shapes(
   """Name → shape, and the shapes as the file has them."""
   if not file.is_file():
     raise UserError(f'{file}: missing')
-  stored = run.read_json(file)
+  stored = storage.read_json(file)
   if not isinstance(stored, list) or not all(
     isinstance(shape, list)
     and shape

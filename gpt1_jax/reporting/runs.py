@@ -125,7 +125,7 @@ def find(names: Sequence[str]) -> list[Run]:
   """
   found: dict[storage.Path, Run] = {}
   for name in names:
-    path = storage.of(name)
+    path = storage.path(name)
     if not path.is_dir():
       raise UserError(f'{name}: no such folder')
     folders = list(_walk(path))
@@ -157,14 +157,14 @@ def load(folder: storage.Path | str) -> Run:
   Raises:
     UserError: there is no config.json, or a file is damaged.
   """
-  folder = storage.of(folder)
+  folder = storage.path(folder)
   seeds = _seeds(folder)
   if seeds:
     return _of_seeds(folder, [load(seed) for seed in seeds])
   facts = run_lib.load(str(folder))
   scores = folder / 'scores.json'
   samples = folder / 'samples.txt'
-  found = run_lib.read_json(scores) if scores.exists() else None
+  found = storage.read_json(scores) if scores.exists() else None
   return Run(
     str(folder),
     storage.resolved(folder),
@@ -231,7 +231,7 @@ def _of_seeds(folder: storage.Path, each: list[Run]) -> Run:
   facts = run_lib.load(str(folder)) if alone else each[0].facts
   finished = [run for run in each if run.scores]
   path = folder / 'scores.json'
-  scores = run_lib.read_json(path) if path.exists() else None
+  scores = storage.read_json(path) if path.exists() else None
   wanted = len(each)
   if alone:
     wanted = max(wanted, facts['config']['train']['seeds'])

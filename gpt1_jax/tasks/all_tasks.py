@@ -14,8 +14,15 @@ from gpt1_jax.tasks.readers import sources
 from gpt1_jax.train import run
 
 
-def finetune(config: dict[str, Any], workdir: str) -> dict[str, Any]:
+def finetune(
+  config: dict[str, Any], workdir: str, stage_to: str = staging.STAGE_TO
+) -> dict[str, Any]:
   """Fine-tunes and scores: one run, several seeds, or all tasks.
+
+  Args:
+    config: the whole configuration, as plain values.
+    workdir: run directory.
+    stage_to: folder that holds copies of data in a bucket.
 
   Returns:
     What scores.json holds; for all tasks, task -> that.
@@ -24,10 +31,10 @@ def finetune(config: dict[str, Any], workdir: str) -> dict[str, Any]:
     UserError: the configuration or the data cannot be, or a run failed.
   """
   if config.get('task') == 'all':
-    return _all(config, workdir)
-  job = finetuning.Tuning(config)
-  seeded = bool(list(storage.of(workdir).glob('seed-*/config.json')))
-  single = (storage.of(workdir) / 'checkpoints').exists()
+    return _all(config, workdir, stage_to)
+  job = finetuning.Tuning(config, stage_to)
+  seeded = bool(list(storage.path(workdir).glob('seed-*/config.json')))
+  single = (storage.path(workdir) / 'checkpoints').exists()
   if job.settings.seeds == 1 and not seeded:
     return job.run(workdir, 0)
   if single or job.settings.seeds == 1:
@@ -50,8 +57,8 @@ def _seeds(job: finetuning.Tuning, workdir: str) -> dict[str, Any]:
   result = summary.over_seeds(results)
   spread = result['spread']['dev'][result['metric']]
   if jax.process_index() == 0:
-    _gather(storage.of(workdir), [f'seed-{result["best_seed"]}'])
-    run.write_json(f'{workdir}/scores.json', result)
+    _gather(storage.path(workdir), [f'seed-{result["best_seed"]}'])
+    storage.write_json(f'{workdir}/scores.json', result)
     print(
       f'{workdir}: {result["task"]} dev {result["metric"]} over '
       f'{len(results)} seeds: median {spread["median"]:.4f}, minimum '
@@ -60,14 +67,16 @@ def _seeds(job: finetuning.Tuning, workdir: str) -> dict[str, Any]:
   return result
 
 
-def _all(config: dict[str, Any], workdir: str) -> dict[str, Any]:
+def _all(config: dict[str, Any], workdir: str, stage_to: str) -> dict[str, Any]:
   """The twelve tasks in turn; one that fails does not keep the others."""
   # What is wrong with all of them is said once, and what is missing at once.
-  if (storage.of(workdir) / 'config.json').exists():
+  if (storage.path(workdir) / 'config.json').exists():
     raise UserError(f'{workdir}: holds a run; give another --workdir')
   cli.sections(config, *finetuning.SECTIONS)
   initialization.source(config)
-  path = staging.files(config['data'].get('path'))
+  path = config['data'].get('path')
+  if path:
+    path = staging.fetch(path, stage_to)
   results: dict[str, Any] = {}
   for name in table.TWELVE:
     missing = not sources.is_tfds(path) and not sources.has(
@@ -81,13 +90,13 @@ def _all(config: dict[str, Any], workdir: str) -> dict[str, Any]:
   for name in table.TWELVE:
     one, folder = {**config, 'task': name}, f'{workdir}/{name}'
     try:
-      results[name] = finished(folder, one) or finetune(one, folder)
+      results[name] = finished(folder, one) or finetune(one, folder, stage_to)
     except UserError as error:
       results[name] = {'error': str(error)}
       if jax.process_index() == 0:
         print(f'{name}: {error}')
     if jax.process_index() == 0:
-      _write_summary(storage.of(workdir), results)
+      _write_summary(storage.path(workdir), results)
   markdown = summary.markdown(results)
   if jax.process_index() == 0:
     print(
@@ -109,19 +118,18 @@ def finished(workdir: str, config: dict[str, Any]) -> dict[str, Any] | None:
   Raises:
     UserError: the folder holds another run.
   """
-  scores = storage.of(workdir) / 'scores.json'
+  scores = storage.path(workdir) / 'scores.json'
   if not scores.exists():
     return None
   run.start(workdir, 'finetune', config, {})
-  result = run.read_json(scores)
+  result = storage.read_json(scores)
   seeds = len(result.get('seeds', [0]))
   return result if seeds == config['train']['seeds'] else None
 
 
 def _write_summary(workdir: storage.Path, results: dict[str, Any]) -> None:
-  storage.make_folder(workdir)
-  run.write_json(workdir / 'results.json', results)
-  run.write_text(workdir / 'results.md', summary.markdown(results))
+  storage.write_json(workdir / 'results.json', results)
+  storage.write_text(workdir / 'results.md', summary.markdown(results))
   _gather(workdir, list(results))
 
 
@@ -129,5 +137,4 @@ def _gather(workdir: storage.Path, folders: list[str]) -> None:
   """Copies the submission files of runs below into WORKDIR/submission."""
   for folder in folders:
     for file in sorted((workdir / folder / 'submission').glob('*.tsv')):
-      storage.make_folder(workdir / 'submission')
       storage.write_bytes(workdir / 'submission' / file.name, file.read_bytes())

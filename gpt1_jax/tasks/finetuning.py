@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gpt1_jax import cli, staging
+from gpt1_jax import cli, staging, storage
 from gpt1_jax.corpus import (
   tokenization,
 )
@@ -80,11 +80,12 @@ class DataSettings:
 class Tuning:
   """A task, its data and what is compiled for it."""
 
-  def __init__(self, config: dict[str, Any]):
+  def __init__(self, config: dict[str, Any], stage_to: str = staging.STAGE_TO):
     """Reads and checks everything; nothing is written.
 
     Args:
       config: the whole configuration, as plain values.
+      stage_to: folder that holds copies of data in a bucket.
 
     Raises:
       UserError: whatever of it cannot be.
@@ -109,7 +110,7 @@ class Tuning:
       scratch=self._pretrained is None,
     )
     self._tokenizer = tokenization.load(source)
-    self._place = staging.files(self._data.path)
+    self._place = staging.fetch(self._data.path, stage_to)
     examples = self._read()
     # Large hidden test sets are laid out when they are needed.
     self._tests = {
@@ -217,7 +218,7 @@ class Tuning:
       'commit': run.commit(),
     }
     if jax.process_index() == 0:
-      run.write_json(f'{workdir}/scores.json', result)
+      storage.write_json(f'{workdir}/scores.json', result)
       print(
         f'{workdir}: {self.task.name} dev {result["metric"]} '
         f'{result["score"]:.4f} on {result["examples"]} examples, best after '

@@ -15,7 +15,7 @@ from gpt1_jax.tasks import (
   metrics as metrics_lib,
   table,
 )
-from gpt1_jax.train import run, sharding, step as step_lib
+from gpt1_jax.train import sharding, step as step_lib
 
 Outputs = Callable[[Any, features_lib.Batches], np.ndarray]
 
@@ -97,7 +97,7 @@ def write_predictions(
   ):
     row = ' '.join(f'{x:.9g}' for x in outputs_NY[i])
     lines.append(f'{i}\t{label}\t{value}\t{row}\n')
-  _write(storage.of(workdir) / 'predictions' / f'{split}.tsv', lines)
+  _write(storage.path(workdir) / 'predictions' / f'{split}.tsv', lines)
 
 
 def write_submission(
@@ -116,9 +116,8 @@ def write_submission(
   lines = ['index\tprediction\n']
   lines += [f'{i}\t{word}\n' for i, word in enumerate(spelled)]
   name = task.submission[split]
-  _write(storage.of(workdir) / 'submission' / name, lines)
+  _write(storage.path(workdir) / 'submission' / name, lines)
 
 
 def _write(path: storage.Path, lines: list[str]) -> None:
-  storage.make_folder(path.parent)
-  run.write_text(path, ''.join(lines))
+  storage.write_text(path, ''.join(lines))

@@ -218,4 +218,4 @@ def _best_step(manager: ocp.CheckpointManager, steps: list[int]) -> int:
 
 
 def _directory(workdir: str) -> storage.Path:
-  return storage.absolute(workdir) / 'checkpoints'
+  return storage.resolved(workdir) / 'checkpoints'

@@ -78,7 +78,7 @@ def fit(
     if saving or (evaluating and best_metric):
       # 'best' is what checkpoint.read looks for.
       kept = {'best': scores[best_metric]} if scores and best_metric else None
-      log.send()  # rows up to a checkpoint are never behind it
+      log.upload()  # rows up to a checkpoint are never behind it
       checkpoints.save(done, state, meta, kept)
   checkpoints.wait()
   return state, scores

@@ -34,16 +34,6 @@ _YOUNGER = {
 }
 
 
-def write_json(path: storage.Path | str, value: Any) -> None:
-  """Writes JSON atomically."""
-  write_text(path, json.dumps(value, indent=1) + '\n')
-
-
-def write_text(path: storage.Path | str, text: str) -> None:
-  """Writes text atomically."""
-  storage.write_text(path, text)
-
-
 def start(workdir: str, command: str, config: dict[str, Any], facts: dict):
   """Makes the run's folder, or checks that the one there is the same run.
 
@@ -59,14 +49,13 @@ def start(workdir: str, command: str, config: dict[str, Any], facts: dict):
     UserError: the folder holds another run; the message names what differs.
   """
   config = json.loads(json.dumps(config))
-  path = storage.of(workdir) / 'config.json'
+  path = storage.path(workdir) / 'config.json'
   there = path.exists()
   if there:
     _check_same(workdir, command, config)
   _meet('looked at', path)
   if not there and jax.process_index() == 0:
-    storage.make_folder(path.parent)
-    write_json(
+    storage.write_json(
       path, {'command': command, 'config': config, 'commit': commit(), **facts}
     )
   _meet('wrote', path)
@@ -98,25 +87,13 @@ def load(workdir: str) -> dict[str, Any]:
   Raises:
     UserError: there is none, or it is damaged.
   """
-  path = storage.of(workdir) / 'config.json'
+  path = storage.path(workdir) / 'config.json'
   if not path.exists():
     raise UserError(
       f'{workdir}: not a run (no config.json); give the --workdir of a '
       'pretrain or finetune command'
     )
-  return read_json(path)
-
-
-def read_json(path: storage.Path | str) -> Any:
-  """What `write_json` wrote.
-
-  Raises:
-    UserError: it is damaged.
-  """
-  try:
-    return json.loads(storage.of(path).read_text(encoding='utf-8'))
-  except ValueError as error:
-    raise UserError(f'{path}: damaged ({error})') from None
+  return storage.read_json(path)
 
 
 def commit() -> str | None:

@@ -55,15 +55,15 @@ class Telemetry:
     self._tokens = 0
     if not self._on:
       return
-    self._outbox = storage.Outbox(workdir)
+    self._uploads = storage.UploadBuffer(workdir)
     self._sent = time.perf_counter()
-    path = self._outbox.folder / METRICS
-    rows = read_rows(storage.of(workdir) / METRICS)
+    path = self._uploads.folder / METRICS
+    rows = read_rows(storage.path(workdir) / METRICS)
     kept = [json.dumps(row) + '\n' for row in rows if row['step'] <= start_step]
     storage.write_text(path, ''.join(kept))
     self._file = path.open('a', encoding='utf-8')
     self._board = tensorboardX.SummaryWriter(
-      str(self._outbox.folder / 'tensorboard'), purge_step=start_step + 1
+      str(self._uploads.folder / 'tensorboard'), purge_step=start_step + 1
     )
     self._console = console.Console(stderr=True)
     self._bar = progress.Progress(
@@ -93,7 +93,7 @@ class Telemetry:
       self._bar.stop()
       self._file.close()
       self._board.close()
-      self._outbox.close()
+      self._uploads.close()
 
   def update(self, step: int, tokens: int) -> None:
     """One update is done; `tokens` of the global batch went into it."""
@@ -134,13 +134,13 @@ class Telemetry:
       if name != 'step' and math.isfinite(value):
         self._board.add_scalar(name, value, row['step'])
     if time.perf_counter() - self._sent > _SEND_EVERY:
-      self.send()
+      self.upload()
 
-  def send(self) -> None:
-    """Brings what was written so far to the bucket that the run is in."""
-    if self._on and self._outbox.remote:
+  def upload(self) -> None:
+    """Uploads pending rows and events to the run's bucket, if it is in one."""
+    if self._on:
       self._board.flush()
-      self._outbox.send()
+      self._uploads.upload()
       self._sent = time.perf_counter()
 
   def _say(self, step: int, note: str) -> None:

@@ -13,6 +13,7 @@ import hashlib
 import http.server
 import json
 import os
+import pathlib
 import re
 import threading
 import time
@@ -48,6 +49,12 @@ class Bucket:
     with self.lock:
       self.count += 1
       self.objects[key], self.generations[key] = content, self.count
+
+  def put_folder(self, key: str, folder: pathlib.Path) -> None:
+    """Puts every file of a folder below BUCKET/NAME."""
+    for file in folder.rglob('*'):
+      if file.is_file():
+        self.put(f'{key}/{file.relative_to(folder)}', file.read_bytes())
 
   def reads(self, pattern: str) -> int:
     """How often content of objects of that name was asked for."""

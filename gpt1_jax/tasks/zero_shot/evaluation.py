@@ -87,7 +87,7 @@ def evaluate(
       ]
       rows += new
       if jax.process_index() == 0:
-        _write(storage.of(workdir), new, results, step)
+        _write(storage.path(workdir), new, results, step)
   return rows
 
 
@@ -148,7 +148,7 @@ def read_rows(workdir: str | storage.Path) -> list[dict[str, Any]]:
   Raises:
     UserError: it is damaged.
   """
-  path = storage.of(workdir) / ROWS
+  path = storage.path(workdir) / ROWS
   if not path.exists():
     return []
   rows = []
@@ -216,23 +216,22 @@ def _write(
   step: int,
 ) -> None:
   """Answers first; a row is there only when they are."""
-  storage.make_folder(workdir / ANSWERS)
   for result in results:
     lines = ['index\tlabel\tprediction\tscores\n']
     for i, label in enumerate(result.labels):
       compared = ' '.join(repr(float(x)) for x in result.compared[i])
       lines.append(f'{i}\t{label}\t{result.predictions[i]}\t{compared}\n')
-    run_lib.write_text(
+    storage.write_text(
       workdir / ANSWERS / f'{result.task}-{step}.tsv', ''.join(lines)
     )
   rows = {(row['step'], row['task']): row for row in read_rows(workdir)}
   rows |= {(row['step'], row['task']): row for row in new}
   ordered = [rows[key] for key in sorted(rows)]
-  run_lib.write_text(
+  storage.write_text(
     workdir / ROWS, ''.join(json.dumps(row) + '\n' for row in ordered)
   )
   plot = figures.draw_zero_shot(figures.zero_shot_lines(ordered), file=True)
-  run_lib.write_text(workdir / PLOT, plot)
+  storage.write_text(workdir / PLOT, plot)
 
 
 def _say(line: str) -> None:
