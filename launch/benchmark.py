@@ -16,6 +16,7 @@ import json
 import sys
 from typing import Any
 
+import checkout  # noqa: F401
 from absl import flags
 from benchmarks import data as data_suite, machine, results, suites
 from rich import console, table

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Mapping
 
+import checkout  # noqa: F401
 import demo_task
 from absl import flags
 from rich import console, table

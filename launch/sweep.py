@@ -35,6 +35,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import checkout  # noqa: F401
 from absl import flags
 from ml_collections import config_flags
 
