@@ -1,295 +1,272 @@
 #!/usr/bin/env bash
-# Runs gpt1_jax on a Cloud TPU slice, from nothing and back to nothing: --help.
-# What runs on the slice's workers is in tpu_worker.sh.
+# Runs gpt1_jax on a Cloud TPU slice. The functions worker_* run on the machines
+# of the slice, all others on yours.
 set -euo pipefail
 
 usage() {
   cat << 'END'
-Runs gpt1_jax on a Cloud TPU slice, through gcloud. docs/tpu.md is the tour.
+Runs gpt1_jax on a Cloud TPU slice, through gcloud. docs/tpu.md is the guide.
 
   launch/tpu_vm.sh STEP --name=NAME --zone=ZONE [--OPTION=VALUE ...] [-- ...]
 
-Steps, in the order you need them:
-  create   asks for a slice and waits until it is yours  (from here on it costs)
-  setup    ships the commit you are on to every worker and installs it there
-  prepare  books in a bucket -> token shards in a bucket, on worker 0
-  run      starts the command after -- on every worker, and leaves it running
-  logs     the last lines of every worker's log
-  status   the slice's state, and what each worker does
-  stop     ends the run on every worker; the slice stays, and costs
-  delete   gives the slice back                              (it costs no more)
+  create   requests a slice and waits until it is ready  (billing starts)
+  setup    copies the current commit to every worker and installs it there
+  run      starts the command after -- on every worker and returns
+  status   prints the state of the slice and of the command on each worker
+  logs     prints the last lines of the log of each worker
+  stop     ends the command on every worker; the slice stays
+  delete   deletes the slice  (billing ends)
 
-Examples:
-  launch/tpu_vm.sh create --name=gpt1 --zone=us-west4-a --type=v5litepod-16
-  launch/tpu_vm.sh setup --name=gpt1 --zone=us-west4-a
-  launch/tpu_vm.sh prepare --name=gpt1 --zone=us-west4-a \
-      --books=gs://BUCKET/books --data=gs://BUCKET/data/books -- --merges=40000
-  launch/tpu_vm.sh run --name=gpt1 --zone=us-west4-a -- \
-      python -m gpt1_jax.pretrain --multihost=on --config=configs/pretrain.py \
-      --workdir=gs://BUCKET/runs/gpt1 --config.data.path=gs://BUCKET/data/books
-  launch/tpu_vm.sh logs --name=gpt1 --zone=us-west4-a
-  launch/tpu_vm.sh delete --name=gpt1 --zone=us-west4-a
-
-All of create, setup and run in one, on spot machines; made anew and gone on
-with from the bucket whenever they are taken away; given back at the end:
-  launch/tpu_vm.sh run --retry --delete-after --name=gpt1 --zone=us-west4-a \
-      --type=v5litepod-16 --spot -- python -m gpt1_jax.pretrain ...
-
-For every step:
-  --name=NAME         yours to choose: lower-case letters, digits and -
-  --zone=ZONE         of the TPU: gcloud compute tpus locations list
-  --project=PROJECT   else the one of `gcloud config set project`
-  --ssh-flag=FLAG     more for gcloud's ssh and scp (--internal-ip); repeatable
-  --dry-run           prints each command as it would be run, and runs none
-
-create, run --retry:
-  --type=TYPE         v2-8 .. v2-512, v3-8 .. v3-2048, v4-8 ..., v5litepod-1 ..
-                      v5litepod-256, v5p-8 ..., v6e-1 .. v6e-256. The number is
-                      of chips for v5litepod and v6e, of cores (two a chip) else
-  --spot              cheaper, and may be taken away at any time
-  --direct            a TPU VM now or an error; else a queued resource, which
-                      waits until there is room
-  --timeout=SECONDS   stop waiting in the queue after so long (never)
-  --runtime-version=V another image than the one for the type
-  --create-flag=FLAG  more for gcloud's create (--network=...); repeatable
-setup, prepare, run:
-  --ignore-changes    go on in a tree with changes; they are not shipped, only
-                      commits are
-prepare:
-  --books=gs://...    folder of .txt files, one a book;  --data=gs://... result
-  -- FLAG...          more for gpt1_jax.prepare
-run:
-  --retry[=TIMES]     watch the run to its end; make the slice anew when it is
-                      preempted (100 times). Leave it in tmux: only the watching
-                      ends with this terminal, and the same command takes it up
-  --delete-after      with --retry: give the slice back when all is over
-logs, status, stop:
-  --job=run|prepare   which (run)
-logs:
-  --worker=N|all  (all)   --lines=N  (100)   --follow, of one worker
-  --output=DIR            a file a worker there: 0.log, 1.log, ...
-create, prepare, run:
-  --poll=SECONDS      between looks at the slice (30)
+  --dry-run           print the commands, run none
+  --ssh-flag=FLAG     more flags for gcloud's ssh and scp; repeatable
+  --type=TYPE         create: v4-32, v5litepod-16, v5p-8, v6e-16, ...
+  --spot --timeout=SECONDS   create: cheaper machines, which may be preempted;
+                      leave Cloud's queue after this time
+  --create-flag=FLAG  create: more flags for gcloud's create; repeatable
+  --ignore-changes    setup, run: ship the commit, leave the changes behind
+  --retry[=TIMES]     run: create and set up the slice (with the options above),
+                      watch the run, start over when preempted (100 times)
+  --delete-after      run --retry: delete the slice at the end
+  --poll=SECONDS      create, run --retry: time between looks at the slice (30)
+  --lines=N --worker=N --follow   logs: (100), (all), of one worker
 END
 }
 
-# shellcheck source=launch/tpu_slice.sh
-source "$(dirname "${BASH_SOURCE[0]}")/tpu_slice.sh"
+name='' zone='' type='' spot='' timeout='' image='' retry=0 delete_after=''
+dry_run='' ignore_changes='' poll=30 lines=100 worker=all follow=''
+words=() ssh_flags=() create_flags=()
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+retryable=1 # exit code of `again`; 75 while run --retry watches
 
-common=' name zone project ssh-flag dry-run '
-declare -A takes=(
-  [create]='type spot direct timeout runtime-version create-flag poll'
-  [setup]='ignore-changes'
-  [prepare]='books data ignore-changes poll'
-  [run]='type spot direct timeout runtime-version create-flag poll
-    ignore-changes retry delete-after'
-  [logs]='job worker lines follow output'
-  [status]='job'
-  [stop]='job'
-  [delete]=''
-)
-switches=' spot direct dry-run ignore-changes delete-after follow '
-words=() # the command that follows --
+say() { echo "$*" >&2; }
+die() { say "error: $*" && exit 1; }
+again() { say "error: $*" && exit "$retryable"; } # may succeed the next time
+pause() { [[ $dry_run ]] || sleep "$poll"; }
+quoted() { printf -v REPLY ' %q' "$@" && echo "${REPLY:1}"; }
 
-parse() {
-  local key value
-  while (($#)); do
-    case $1 in
-      --) words=("${@:2}") && return ;;
-      --help | -h) usage && exit ;;
-      --*=*) key=${1%%=*} key=${key#--} value=${1#*=} ;;
-      --*) key=${1#--} value= ;;
-      *) die "unexpected '$1': options are --name=value; -- begins a command" ;;
-    esac
-    [[ "$common ${takes[$step]//$'\n'/ } " == *" $key "* ]] ||
-      die "$step takes no --$key; see --help"
-    if [[ $switches == *" $key "* ]]; then
-      [[ $1 == "--$key" ]] || die "--$key takes no value"
-      value=yes
-    elif [[ $1 == --retry ]]; then
-      value=100
-    elif [[ ! $value ]]; then
-      die "--$key needs a value: --$key=..."
+try() { # runs a command, or prints it (--dry-run)
+  if [[ $dry_run ]]; then quoted "$@" >&3; else "$@" < /dev/null; fi
+}
+
+tpus() { # tpus queued-resources|tpu-vm VERB FLAG...
+  try gcloud compute tpus "$1" "$2" "$name" --zone="$zone" "${@:3}"
+}
+
+at() { # at WORKER|all STEP WORD...: runs worker_STEP there
+  tpus tpu-vm ssh --worker="$1" --quiet "${ssh_flags[@]}" \
+    --command="bash tpu_vm.sh worker $(quoted "${@:2}")"
+}
+
+look() { # sets $state to ready, waiting or gone; $detail in Cloud's words
+  local kind fields=state.state,state.failedData.error.message
+  for kind in queued-resources tpu-vm; do
+    if detail=$(tpus $kind describe "--format=value($fields)" 2>&1); then
+      case $detail in
+        *FAIL* | *SUSPEND* | *DELETING* | *PREEMPT* | *TERMINAT* | *STOPP*)
+          state=gone ;;
+        '' | *ACTIVE* | *READY*) state=ready ;; # empty: --dry-run
+        *) state=waiting ;;
+      esac
+    else
+      [[ ${detail,,} =~ not.found ]] || again "$name may be billed: $detail"
+      state=gone detail='not found'
     fi
-    case $key in
-      create-flag) create_flags+=("$value") ;;
-      ssh-flag) ssh_flags+=("$value") ;;
-      *) option[$key]=$value ;;
-    esac
-    shift
+    [[ $state == ready ]] || return 0
+    fields=state
   done
 }
 
-check() {
-  local key
-  ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) ||
-    die "bash $BASH_VERSION is too old: 4.4 or later (macOS: brew install bash)"
-  for key in name zone; do
-    has $key || die "$step needs --$key=..."
-  done
-  [[ ${option[name]} =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] ||
-    die "--name=${option[name]}: lower-case letters, digits and -"
-  for key in poll timeout lines retry; do
-    [[ ${option[$key]:-0} =~ ^[0-9]+$ ]] ||
-      die "--$key=${option[$key]}: a whole number is needed"
-  done
-  [[ ${option[job]} == run || ${option[job]} == prepare ]] ||
-    die "--job=${option[job]}: run or prepare"
-  [[ ${option[worker]} =~ ^(all|[0-9]+)$ ]] ||
-    die "--worker=${option[worker]}: a number, or all"
-  has dry-run || command -v gcloud > /dev/null ||
-    die 'gcloud is not installed: https://cloud.google.com/sdk/docs/install'
+await() { # returns when the slice is ready or gone
+  while look && [[ $state == waiting ]]; do say "$name: $detail" && pause; done
 }
 
-# The steps ------------------------------------------------------------------
+remove() { # remove PREFIX: it begins the error
+  local out
+  out=$(tpus queued-resources delete --quiet --force 2>&1) ||
+    [[ ${out,,} =~ not.found ]] ||
+    die "$1$name may still exist and be billed: $out"
+}
 
 create() {
-  check_type
-  make_slice || die "$problem"
-  say "${option[name]} is ready, and costs until: tpu_vm.sh delete"
+  local out image flags=(--node-id="$name" --accelerator-type="$type")
+  case $type in # https://cloud.google.com/tpu/docs/runtimes
+    v[234]-*) image=tpu-ubuntu2204-base ;;
+    v5litepod-*) image=v2-alpha-tpuv5-lite ;;
+    v5p-*) image=v2-alpha-tpuv5 ;;
+    v6e-*) image=v2-alpha-tpuv6e ;;
+    *) die "--type=$type: give v2-N, v3-N, v4-N, v5litepod-N (which is v5e)," \
+      'v5p-N or v6e-N; for TPU7x see launch/gke_jobset.yaml' ;;
+  esac
+  flags+=(--runtime-version="$image" ${spot:+--spot}
+    ${timeout:+--valid-until-duration="${timeout}s"} "${create_flags[@]}")
+  say "requesting $type in $zone; billed until: tpu_vm.sh delete"
+  if out=$(tpus queued-resources create "${flags[@]}" 2>&1); then
+    await
+    [[ $state != ready ]] || return 0
+    out=$detail
+  fi
+  out="could not create $name: $out"
+  [[ ! ${out,,} =~ already.exists ]] || die "$out; see status"
+  remove "$out; "
+  [[ ! ${out,,} =~ quota|denied ]] || die "$out"
+  again "$out"
 }
 
 setup() {
-  find_commit
-  ship || die "$problem"
+  local archive=${TMPDIR:-/tmp}/gpt1_jax-$commit.tar.gz
+  say "installing commit $commit on every worker, a few minutes"
+  try git -C "$root" archive --output="$archive" "$commit"
+  try gcloud compute tpus tpu-vm scp "$archive" "$root/launch/tpu_vm.sh" \
+    "$name:" --zone="$zone" --worker=all --quiet "${ssh_flags[@]}" ||
+    again "commit $commit was not copied to every worker"
+  at all setup "$commit" || again "commit $commit is not on every worker"
+  try rm "$archive"
 }
 
-prepare() {
-  local key
-  for key in books data; do
-    [[ ${option[$key]:-} == gs://?* ]] || die "prepare needs --$key=gs://..."
+start() { # on all workers or on none
+  local out
+  out=$(at all status) || again 'no answer from every worker, or no setup'
+  if [[ $out == *': running'* ]] && grep -qv ': running' <<< "$out"; then
+    at all stop # one worker was restarted and lost the command
+  fi
+  out=$(at all start "$commit" "${words[@]}" 2>&1) && return
+  [[ $out != *'another command'* ]] || die "$out"
+  at all stop || say 'stop failed as well, see status'
+  again "the command did not start on every worker: $out"
+}
+
+follow() { # returns when the command has ended well on every worker
+  local out bad=0
+  while look; do
+    [[ $state != gone ]] || again "$name was preempted ($detail)"
+    out=$(at all status) || out='no answer from every worker'
+    case $out in
+      *': lost'* | *': none'*) at all stop; again 'a worker was restarted' ;;
+      'no answer'* | *': exit '[1-9]*) # may be preempted, and Cloud not know it
+        ((++bad < 4)) || { at all stop; die "$out"; } ;;
+      *': running'*) bad=0 ;;
+      *) return ;;
+    esac
+    pause
   done
-  find_commit
-  start prepare 0 bash launch/tpu_worker.sh prepare \
-    "${option[books]}" "${option[data]}" "${words[@]}" || die "$problem"
-  follow prepare 0 || die "$problem"
-  say "${option[data]}: ready"
 }
 
 run() {
-  ((${#words[@]})) ||
-    die 'run needs a command: run ... -- python -m gpt1_jax.pretrain ...'
-  if has retry; then
-    run_with_retry
-    return
-  fi
-  has delete-after && die '--delete-after needs --retry'
-  find_commit
-  start run all "${words[@]}" || die "$problem"
-  say "commit $commit runs on every worker; see logs, status"
-}
-
-run_with_retry() {
-  local times=0
-  [[ " ${words[*]}" =~ ' --workdir'[=\ ]'gs://' ]] ||
-    die 'run --retry needs --workdir=gs://... in the command: what lies on' \
-      'the workers is lost with them'
-  check_type
-  find_commit
-  until problem='' again='' && bring_up && follow run all; do
-    ((times < option[retry])) || again=''
-    if [[ ! $again ]]; then
-      ((times == 0)) || problem="after $times retries: $problem"
-      break
-    fi
-    say "$problem: again ($((++times)) of ${option[retry]})"
-    pause
+  local code times=0
+  ((${#words[@]})) || die 'run needs a command: run ... -- python -m ...'
+  ((retry)) || [[ ! $delete_after ]] || die '--delete-after needs --retry'
+  ((retry)) || { start && return; }
+  [[ " ${words[*]}" == *' --workdir=gs://'* ]] ||
+    die 'run --retry needs --workdir=gs://...: disks are lost with the slice'
+  retryable=75
+  while true; do
+    code=0
+    (
+      await
+      if [[ $dry_run || $state == gone ]]; then remove '' && create; fi
+      setup && start && follow
+    ) || code=$?
+    ((code == 75 && times < retry)) || break
+    say "starting over ($((++times)) of $retry)" && pause
   done
-  if has dry-run; then
-    echo '# Whenever the slice is preempted, and then all of the above:'
-    remove
-    make_slice
-  fi
-  if has delete-after; then
-    tidy
-  else
-    say "${option[name]} costs until: tpu_vm.sh delete"
-  fi
-  [[ ! $problem ]] || die "$problem"
-  say 'the run has ended well'
-}
-
-# A slice with the code and the run on it, whatever is there already.
-bring_up() {
-  look
-  while [[ $state == waiting ]]; do
-    say "${option[name]}: $detail"
-    pause
-    look
-  done
-  if [[ $state == blind ]]; then
-    problem="no word of ${option[name]}: $detail"
-    return 1
-  fi
-  if [[ $state == gone ]]; then
-    remove || return 1
-    make_slice || return 1
-  fi
-  ship && start run all "${words[@]}"
-}
-
-logs() {
-  local arguments=(log "${option[job]}" "${option[lines]}")
-  if has follow; then
-    [[ ${option[worker]} != all ]] || die 'logs --follow needs --worker=N'
-    arguments+=(follow)
-  fi
-  at_work "${option[worker]}" "${arguments[@]}"
-  if has output; then
-    try mkdir -p "${option[output]}" || die "${option[output]}: $(complaint)"
-    command+=(--output-directory="${option[output]}")
-  fi
-  try "${command[@]}" || die "no log of every worker: $(complaint)"
+  if [[ $delete_after ]]; then delete; else say "$name may be billed: delete"; fi
+  ((!code)) || die "the run has failed after $times retries, see above"
 }
 
 status() {
-  local found=''
-  tpus queued-resources describe '--format=value(state.state)'
-  if ask ACTIVE "${command[@]}"; then
-    found=yes
-    has dry-run || echo "queued resource: $answer"
-  elif ! not_found; then
-    die "${option[name]}: $(complaint)"
-  fi
-  tpus tpu-vm describe '--format=value(state)'
-  if ask READY "${command[@]}"; then
-    found=yes
-    has dry-run || echo "slice: $answer"
-  elif ! not_found; then
-    die "${option[name]}: $(complaint)"
-  fi
-  [[ $found ]] || die "nothing named ${option[name]} in ${option[zone]}"
-  [[ $answer == *READY* ]] || return 0
-  at_work all status "${option[job]}"
-  try "${command[@]}" ||
-    die "not every worker answers, or setup was not run: $(complaint)"
+  look
+  [[ $detail != 'not found' ]] || die "nothing is named $name"
+  say "$name: $detail"
+  [[ $state != ready ]] || at all status
 }
 
-stop() {
-  at_work all stop "${option[job]}"
-  try "${command[@]}" || die "not stopped on every worker: $(complaint)"
+logs() { at "$worker" log "$lines" ${follow:+--follow}; }
+stop() { at all stop; }
+delete() { remove '' && say "nothing is named $name now"; }
+
+# On a worker: code in ~/gpt1_jax/COMMIT, the command's files in ~/gpt1_jax/job.
+# Its processes hold job/lock, so a recorded process group is never another's.
+
+worker_setup() { # worker_setup COMMIT
+  mkdir -p ~/gpt1_jax/job ~/gpt1_jax/"$1" && cd ~/gpt1_jax/"$1"
+  [[ ! -e .ready ]] || return 0
+  tar -xzf ~/"gpt1_jax-$1.tar.gz" && rm ~/"gpt1_jax-$1.tar.gz"
+  # The images have Python 3.10; uv fetches a newer one.
+  PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user uv
+  python3 -m uv venv --quiet --python '>=3.11' .venv
+  python3 -m uv pip install --quiet --python .venv/bin/python -e '.[tpu]'
+  .venv/bin/python -c 'import gpt1_jax.pretrain'
+  touch .ready
 }
 
-delete() {
-  remove || die "$problem"
-  if [[ $removed ]]; then
-    say "${option[name]} is given back"
-  elif ! has dry-run; then
-    say "nothing named ${option[name]} in ${option[zone]}"
+worker_start() { # worker_start COMMIT WORD...: returns, the command runs on
+  [[ -e ../$1/.ready ]] || die "worker $worker: commit $1 is not set up"
+  exec 9>> lock
+  if ! flock --nonblock 9; then
+    [[ $(< words) == "$(quoted "$@")" ]] ||
+      die "worker $worker: another command is running, stop it first"
+    return 0
   fi
+  rm -f code && quoted "$@" > words
+  echo "== $(date -u +%FT%TZ) worker $worker: $(< words)" >> log
+  cd "../$1"
+  export PATH=$PWD/.venv/bin:$PATH PYTHONUNBUFFERED=1
+  # The trap: `stop` ends the command but not this shell, which writes its code.
+  setsid bash -c 'trap : TERM; "$@"; echo $? > ../job/code' - "${@:2}" \
+    < /dev/null >> ../job/log 2>&1 &
+  echo $! > ../job/group
+}
+
+worker_status() { # prints "worker N: running|exit CODE|lost|none, COMMIT: ..."
+  local word=none
+  [[ ! -e words ]] || word=lost # the machine was restarted
+  [[ ! -e code ]] || word="exit $(< code)"
+  flock --nonblock lock true || word=running
+  echo "worker $worker: $word, $(cut -c -12 words 2> /dev/null):" \
+    "$(tail -n1 log 2> /dev/null | tr '\r' '\n' | tail -n1 | cut -c -200)"
+}
+
+worker_log() { tail -n "$@" log | sed -u "s/^/[worker $worker] /"; }
+
+worker_stop() { # asks the command to end, and kills it after 30 seconds
+  flock --nonblock lock true || kill -TERM -- "-$(< group)"
+  flock --timeout 30 lock true || kill -KILL -- "-$(< group)"
 }
 
 step=${1:-}
 case $step in
-  create | setup | prepare | run | logs | status | stop | delete) ;;
-  '' | --help | -h | help) usage && exit ;;
-  *)
-    die "unknown step '$step': create, setup, prepare, run, logs, status," \
-      'stop or delete; see --help'
-    ;;
+  worker)
+    worker=${TPU_WORKER_ID:-0}
+    [[ ! $HOSTNAME =~ -w-([0-9]+)$ ]] || worker=${BASH_REMATCH[1]}
+    [[ $2 == setup ]] || cd ~/gpt1_jax/job
+    "worker_$2" "${@:3}" ;;
+  create | setup | run | status | logs | stop | delete)
+    while shift && (($#)); do
+      key=${1%%=*} key=${key#--} key=${key//-/_}
+      case $1 in
+        --) words=("${@:2}") && break ;;
+        --help) usage && exit ;;
+        --ssh-flag=?*) ssh_flags+=("${1#*=}") ;;
+        --create-flag=?*) create_flags+=("${1#*=}") ;;
+        --retry) retry=100 ;;
+        --spot | --dry-run | --ignore-changes | --delete-after | --follow)
+          printf -v "$key" yes ;;
+        --name=[a-z]* | --zone=?* | --type=?* | --worker=[0-9]* | \
+          --retry=[1-9]* | --timeout=[1-9]* | --poll=[0-9]* | --lines=[0-9]*)
+          printf -v "$key" %s "${1#*=}" ;;
+        *) die "'$1': unknown option or wrong value; see --help" ;;
+      esac
+    done
+    [[ $name && $zone ]] || die "$step needs --name=... and --zone=..."
+    [[ $dry_run ]] || command -v gcloud > /dev/null || die 'gcloud is missing'
+    commit=$(git -C "$root" rev-parse --short=12 'HEAD^{commit}')
+    [[ $ignore_changes || $step != setup && $step != run ||
+      ! $(git -C "$root" status --porcelain) ]] ||
+      die 'the tree has changes and only commits are shipped: commit them, or' \
+        'leave them behind with --ignore-changes'
+    exec 3>&1
+    trap 'die "interrupted; what was started runs on, see status"' INT TERM
+    "$step" ;;
+  '' | --help) usage ;;
+  *) die "unknown step '$step'; see --help" ;;
 esac
-parse "${@:2}"
-check
-interrupted='interrupted; what was started goes on, and costs: see status'
-trap 'die "$interrupted"' INT TERM
-"$step"
