@@ -5,21 +5,23 @@ system error such as a full disk) becomes one line on stderr and exit code 1;
 anything else is a defect of ours and keeps its traceback.
 """
 
-import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from absl import app, flags, logging
 
-from gpt1_jax import errors, staging, storage
+from gpt1_jax import config, errors, staging, storage
 
 STAGE_TO = flags.DEFINE_string(
   'stage_to',
   staging.STAGE_TO,
   'Folder on this machine that holds copies of data in a bucket (gs://); a '
   'copy is made once and used again.',
+)
+_PRINT_CONFIG = flags.DEFINE_bool(
+  'print_config', False, 'Print every setting of --config and exit.'
 )
 
 
@@ -53,81 +55,29 @@ def run(main: Callable[[list[str]], None]) -> None:
   app.run(guarded)
 
 
-def sections(config: Mapping[str, Any], *names: str) -> dict[str, Any]:
-  """The named sections of a configuration, and no others.
-
-  Raises:
-    UserError: a section is missing or nobody takes it; the message names it.
-  """
-  for name in names:
-    if name not in config:
-      raise errors.UserError(f'config.{name} is missing')
-  for name in config:
-    if name not in names:
-      raise errors.UserError(
-        f'config.{name}: nothing takes it; sections are ' + ', '.join(names)
-      )
-  return dict(config)
-
-
-def fill(
-  section: str,
-  consumer: Callable[..., Any],
-  values: Mapping[str, Any],
-  **known: Any,
-) -> Any:
-  """`consumer(**values, **known)`: a section has one consumer, no defaults.
+def print_config(values: dict[str, Any]) -> bool:
+  """Prints the resolved configuration if --print_config asks for it.
 
   Args:
-    section: its name, for messages.
-    consumer: every parameter is given, by the section or by `known`.
-    values: the section.
-    **known: what does not come from the configuration.
+    values: the configuration as plain nested values.
+
+  Returns:
+    True if it was printed: the command then has nothing else to do.
+  """
+  if _PRINT_CONFIG.value:
+    print(config.as_flags(values))
+  return _PRINT_CONFIG.value
+
+
+def required(flag: str, value: str | None) -> str:
+  """Returns the value of a flag that a command cannot run without.
 
   Raises:
-    UserError: a key nobody takes, a missing one, or one without a value.
+    UserError: it is not given.
   """
-  wanted = set(inspect.signature(consumer).parameters) - set(known)
-  for key, value in values.items():
-    if key not in wanted:
-      raise errors.UserError(
-        f'config.{section}.{key}: nothing takes it; keys are '
-        + ', '.join(sorted(wanted))
-      )
-    if value is None:
-      raise errors.UserError(
-        f'config.{section}.{key} is not set; give --config.{section}.{key}=...'
-      )
-  for key in sorted(wanted - set(values)):
-    raise errors.UserError(f'config.{section}.{key} is missing')
-  return consumer(**values, **known)
-
-
-def num_steps(steps: int, epochs: float, steps_per_epoch: float) -> int:
-  """Updates in all: exactly one of train.num_steps and num_epochs is set.
-
-  Raises:
-    UserError: both or neither are above 0.
-  """
-  if (steps > 0) == (epochs > 0):
-    raise errors.UserError(
-      f'config.train.num_steps is {steps} and num_epochs is {epochs}: set '
-      'exactly one of them, and the other to 0'
-    )
-  return steps or max(1, round(epochs * steps_per_epoch))
-
-
-def positive(section: str, values: Mapping[str, Any], *names: str) -> None:
-  """Refuses values below 1.
-
-  Raises:
-    UserError: naming the first such key.
-  """
-  for name in names:
-    if values[name] < 1:
-      raise errors.UserError(
-        f'config.{section}.{name} is {values[name]}: at least 1'
-      )
+  if not value:
+    raise errors.UserError(f'--{flag} is missing, see --help')
+  return value
 
 
 def _fail(message: str) -> None:

@@ -168,7 +168,7 @@ class FinetuneConfig:
   Attributes:
     task: a name of tasks.table.TASKS, 'all', or a task of the user's own.
     init_from: the pretrained run, or 'none' to start from scratch.
-    like: from scratch: the run whose shape and tokenizer are taken.
+    like: the run whose shape and tokenizer are taken, from scratch.
   """
 
   task: TaskSetting
@@ -184,6 +184,15 @@ class FinetuneConfig:
   train: FinetuneTrainSettings
   data: FinetuneDataSettings
   mesh: settings.MeshSettings
+
+  @pydantic.model_validator(mode='after')
+  def _names_a_run(self) -> 'FinetuneConfig':
+    if self.init_from == 'none' and not self.like:
+      raise ValueError(
+        'init_from is none: name the run whose shape and tokenizer to take '
+        'with --config.like=RUN'
+      )
+    return self
 
 
 def parse(kind: type[T], values: Mapping[str, Any]) -> T:
@@ -215,10 +224,13 @@ def as_dict(config: PretrainConfig | FinetuneConfig) -> dict[str, Any]:
   return values
 
 
-def as_flags(config: PretrainConfig | FinetuneConfig) -> str:
-  """Returns the resolved configuration, one --config.KEY=VALUE a line."""
-  flat = _flat(as_dict(config), '--config')
-  return '\n'.join(f'{key}={value}' for key, value in flat)
+def as_flags(values: Mapping[str, Any]) -> str:
+  """Returns plain nested values as flags, one --config.KEY=VALUE a line."""
+  flat = _flat(values, '--config')
+  return '\n'.join(
+    f'{key}={value}' if value is not None else f'{key} is not set'
+    for key, value in flat
+  )
 
 
 def _flat(values: Any, key: str) -> Iterator[tuple[str, Any]]:

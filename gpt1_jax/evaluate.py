@@ -129,12 +129,12 @@ def _perplexity() -> None:
   params, meta, step = checkpoint.read(_WORKDIR.value, _STEP.value)
   here = shards.fetch(data, cli.STAGE_TO.value)
   facts = shards.read_meta(here)['splits'][_SPLIT.value]
-  if tokenization.load(here).fingerprint != meta['tokenizer_fingerprint']:
+  if tokenization.load(here).fingerprint != meta.tokenizer_fingerprint:
     raise UserError(
       f'{data}: made with another tokenizer than {_WORKDIR.value} was trained '
       f'with; prepare it with --tokenizer={_WORKDIR.value}'
     )
-  config = models.read(meta['model'])
+  config = meta.model
   mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
   batch_size = _BATCH.value * jax.device_count()
   split = windows.Windows(

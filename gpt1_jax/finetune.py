@@ -4,47 +4,53 @@ r"""Fine-tunes a pretrained GPT-1 on a task (P §3.2, §3.3, §4.1).
       --config.init_from=runs/mini --config.data.path=glue/RTE \
       --workdir=runs/rte
 
-From scratch, with the shape and the tokenizer of a run, for comparison:
---config.init_from=none --config.like=runs/mini. Started again with the same
---workdir, it goes on from the last checkpoint. The best checkpoint on the dev
-set is kept; results are in WORKDIR/scores.json, predictions/*.tsv,
-submission/*.tsv (for gluebenchmark.com) and metrics.jsonl.
+To compare with training from scratch, take only the shape and the tokenizer of
+a run: --config.init_from=none --config.like=runs/mini.
 
---config.train.seeds=10 runs ten, each in WORKDIR/seed-N, and reports median,
-minimum and maximum. `configs/finetune.py:all` runs the paper's twelve tasks,
-each in WORKDIR/TASK. In both what is finished is not run again.
+The same command resumes an interrupted run from its last checkpoint. The
+checkpoint that scores best on the dev set is kept. Results: scores.json,
+predictions/*.tsv, submission/*.tsv (for gluebenchmark.com) and metrics.jsonl in
+WORKDIR.
 
-WORKDIR, the runs and the task's files may lie in a bucket (gs://BUCKET/...);
-files are copied from there to --stage_to, once a machine, which is quick for an
-archive and slow for a folder of many files.
+--config.train.seeds=10 runs ten seeds, each in WORKDIR/seed-N, and reports
+median, minimum and maximum. `configs/finetune.py:all` runs the paper's twelve
+tasks, each in WORKDIR/TASK. Both skip what is finished.
+
+WORKDIR, the runs and the task's files may be in a bucket (gs://BUCKET/...).
+Files are copied from there to --stage_to, once a machine: quick for an archive,
+slow for a folder of many files.
 """
 
 from absl import flags
 from ml_collections import config_flags
 
-from gpt1_jax import cli
+from gpt1_jax import cli, config, staging
 from gpt1_jax.tasks import all_tasks
 from gpt1_jax.train import hosts
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
   'configs/finetune.py',
-  'Configuration file, with a task: configs/finetune.py:rte.',
+  'Configuration file and task, such as configs/finetune.py:rte.',
 )
 _WORKDIR = flags.DEFINE_string(
   'workdir',
   None,
-  'Folder of the run: made if absent, gone on from if it holds this run.',
-  required=True,
+  'Run directory: created if missing, resumed if it holds this run.',
 )
 
 
 def main(argv: list[str]) -> None:
+  """Runs the command."""
   del argv
+  values = _CONFIG.value.to_dict()
+  if cli.print_config(values):
+    return
+  settings = config.parse(config.FinetuneConfig, values)
+  workdir = cli.required('workdir', _WORKDIR.value)
   with hosts.connected():
-    all_tasks.finetune(
-      _CONFIG.value.to_dict(), _WORKDIR.value, cli.STAGE_TO.value
-    )
+    tasks_path = staging.fetch(settings.data.path, cli.STAGE_TO.value)
+    all_tasks.finetune(settings, workdir, tasks_path)
 
 
 if __name__ == '__main__':

@@ -18,7 +18,7 @@ from gpt1_jax.corpus import (
   tokenization,
 )
 from gpt1_jax.errors import UserError
-from gpt1_jax.model import decoding, models
+from gpt1_jax.model import decoding
 from gpt1_jax.train import checkpoint
 
 _WORKDIR = flags.DEFINE_string(
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
   ]
   tokens_PST = decoding.generate(
     params['gpt'],
-    models.read(meta['model']),
+    meta.model,
     prompts,
     num_tokens=_TOKENS.value,
     num_samples=_SAMPLES.value,

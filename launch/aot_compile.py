@@ -18,7 +18,7 @@ from absl import flags
 from ml_collections import config_flags
 from rich import console, table
 
-from gpt1_jax import cli
+from gpt1_jax import cli, config as config_lib
 from gpt1_jax.compiler import (
   compiled as compiled_lib,
   executable,
@@ -28,7 +28,7 @@ from gpt1_jax.corpus import (
   tokenization,
 )
 from gpt1_jax.errors import UserError
-from gpt1_jax.train import chips, pretraining, sharding
+from gpt1_jax.train import chips, sharding
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
@@ -84,7 +84,7 @@ def main(argv: list[str]) -> None:
     figures, built = compiled_lib.compile_config(
       config, topology, vocab_size, num_steps
     )
-  settings = pretraining.settings(config)
+  settings = config_lib.parse(config_lib.PretrainConfig, config)
   out.print(report(figures, topology, settings))
   if figures.fits:
     out.print('The bound assumes: ' + compiled_lib.ASSUMPTIONS + '.')
@@ -125,12 +125,14 @@ def sizes(config: dict[str, Any]) -> tuple[int, int]:
 def report(
   figures: compiled_lib.Figures,
   topology: chips.Topology,
-  settings: pretraining.Settings,
+  settings: config_lib.PretrainConfig,
 ) -> table.Table:
   """The figures of one device, as a table."""
   count = len(topology.devices)
   chip = chips.of(topology.kind)
-  shape = ' x '.join(f'{n} {settings.mesh[n]}' for n in sharding.MESH_AXES)
+  shape = ' x '.join(
+    f'{n} {getattr(settings.mesh, n)}' for n in sharding.MESH_AXES
+  )
   out = table.Table(
     title=f'{topology.name}, slices {topology.slices}: {count} devices '
     f'({topology.kind}), mesh {shape}, batch {settings.data.batch_size}',

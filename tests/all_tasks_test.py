@@ -14,6 +14,7 @@ from jax import monitoring
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt
+from gpt1_jax.settings import GPTConfig
 from gpt1_jax.tasks import all_tasks, finetuning, initialization, table
 from gpt1_jax.train import checkpoint, step as step_lib
 from tests.support import prediction_files, vocabulary
@@ -46,7 +47,7 @@ def pretrained(tmp_path_factory):
   workdir.mkdir()
   words = vocabulary.train_bpe(list(topics.topics.values())[:20], 100)
   words.save(workdir / 'tokenizer')
-  config = gpt.GPTConfig(**MODEL, vocab_size=words.vocab_size, n_special=0)
+  config = GPTConfig(**MODEL, vocab_size=words.vocab_size, n_special=0)
   tokens_BT = jnp.zeros((1, 8), jnp.int32)
   variables = gpt.GPT(config).init(
     jax.random.key(1), tokens_BT, dropout_key=None

@@ -19,6 +19,7 @@ from gpt1_jax.corpus import (
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop import exchange
 from gpt1_jax.model import gpt
+from gpt1_jax.settings import GPTConfig
 from gpt1_jax.train import checkpoint, run
 from tests import convert_test
 
@@ -39,7 +40,7 @@ def novel(shared_data):
 
 def new_run(workdir, tokenizer, *, std, n_special=0, **shape) -> None:
   """A run of random weights, as `pretrain` or `finetune` leaves one."""
-  config = gpt.GPTConfig(
+  config = GPTConfig(
     vocab_size=tokenizer.vocab_size, n_special=n_special,
     **{**exchange.RELEASED, 'embedding_dropout': 'sum', **shape},
   )  # fmt: skip
@@ -83,7 +84,7 @@ def converted(workdir, folder):
 
 def our_logits(workdir, tokens_BT):
   params, meta, _ = checkpoint.read(str(workdir))
-  config = gpt.GPTConfig(**meta['model'])
+  config = GPTConfig(**meta['model'])
   h_BTD, embed_VD = gpt.GPT(config).apply(
     {'params': params['gpt']}, jnp.asarray(tokens_BT), dropout_key=None
   )

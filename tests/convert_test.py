@@ -21,6 +21,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.interop import exchange, huggingface, layouts, model_card
 from gpt1_jax.model import gpt
 from gpt1_jax.reporting import runs, tables
+from gpt1_jax.settings import GPTConfig
 from gpt1_jax.train import checkpoint, run
 from tests.support import commands
 
@@ -128,7 +129,7 @@ def test_released_layout_becomes_a_run(released, converted):
   bpe = tokenization.load(converted)
   assert bpe.fingerprint == tokenization.load(released).fingerprint
   assert meta['tokenizer_fingerprint'] == bpe.fingerprint
-  config = gpt.GPTConfig(**meta['model'])
+  config = GPTConfig(**meta['model'])
   assert (config.n_layer, config.n_head, config.n_embd) == (2, 2, 128)
   assert (config.n_ctx, config.vocab_size, config.n_special) == (16, 40, 0)
   facts = run.load(str(converted))
@@ -234,7 +235,7 @@ def test_the_small_release(shared_data, tmp_path):
   assert not flat.size
   check_params(params, values, heads=2)
   tokens = jnp.array([tokenization.load(tmp_path / 'run').encode('ee wow oo')])
-  model = gpt.GPT(gpt.GPTConfig(**meta['model']))
+  model = gpt.GPT(GPTConfig(**meta['model']))
   h_BTD, _ = model.apply({'params': params['gpt']}, tokens, dropout_key=None)
   assert jnp.isfinite(h_BTD).all()
   (tmp_path / 'hf').mkdir()

@@ -7,15 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpt1_jax.model import decoding, gpt, lstm, models
+from gpt1_jax.model import decoding, gpt, models
+from gpt1_jax.settings import GPTConfig, LSTMConfig
 
-GPT = gpt.GPTConfig(
+GPT = GPTConfig(
   kind='gpt', n_layer=3, n_head=4, n_embd=32, n_ctx=16, vocab_size=29,
   n_special=3, embd_pdrop=0.1, attn_pdrop=0.1, resid_pdrop=0.1,
   embedding_dropout='sum', softmax_rows='tokens', dtype='float32',
   attention='auto', remat='none', unroll=1,
 )  # fmt: skip
-LSTM = lstm.LSTMConfig(
+LSTM = LSTMConfig(
   kind='lstm', units=40, n_embd=32, n_ctx=16, vocab_size=29, n_special=3,
   embd_pdrop=0.1, output_pdrop=0.1, dtype='float32',
 )  # fmt: skip

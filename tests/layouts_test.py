@@ -8,6 +8,7 @@ import pytest
 
 from gpt1_jax.interop import layouts
 from gpt1_jax.model import gpt
+from gpt1_jax.settings import GPTConfig
 
 L, D, H, T, V = 3, 12, 4, 5, 7
 K = D // H
@@ -36,7 +37,7 @@ def test_there_and_back(named):
 
 
 def test_the_tree_is_the_models(named):
-  config = gpt.GPTConfig(
+  config = GPTConfig(
     kind='gpt',
     n_layer=L, n_head=H, n_embd=D, n_ctx=T, vocab_size=V - 3, n_special=3,
     embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0, embedding_dropout='sum',

@@ -3,9 +3,9 @@
 import json
 
 from gpt1_jax.interop import model_card
-from gpt1_jax.model import gpt
+from gpt1_jax.settings import GPTConfig
 
-MODEL = gpt.GPTConfig(
+MODEL = GPTConfig(
   kind='gpt',
   n_layer=2, n_head=4, n_embd=128, n_ctx=64, vocab_size=571, n_special=0,
   embd_pdrop=0.1, attn_pdrop=0.1, resid_pdrop=0.1, embedding_dropout='sum',
@@ -72,4 +72,4 @@ def test_config_holds_what_both_need():
   assert made['model_type'] == 'openai-gpt'
   assert (made['vocab_size'], made['n_positions']) == (571, 64)
   assert made[model_card.OURS] == {**meta, 'command': 'pretrain', 'step': 9}
-  assert gpt.GPTConfig(**made[model_card.OURS]['model']) == MODEL
+  assert GPTConfig(**made[model_card.OURS]['model']) == MODEL

@@ -24,6 +24,7 @@ from gpt1_jax.corpus import (
 )
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt
+from gpt1_jax.settings import GPTConfig
 
 spacy = pytest.importorskip(
   'spacy', reason="the original vocabulary: pip install 'gpt1_jax[openai]'"
@@ -259,7 +260,7 @@ def test_words_are_forgotten_after_many(bpe, folder, monkeypatch):
 def test_the_released_shape(bpe):
   """No row more than the released weights have."""
   config = pretrain.get_config('paper')
-  model = gpt.GPTConfig(**config.model, vocab_size=bpe.vocab_size, n_special=0)
+  model = GPTConfig(**config.model, vocab_size=bpe.vocab_size, n_special=0)
   assert gpt.num_parameters(model) == 116_534_784
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from gpt1_jax.model import gpt, heads
+from gpt1_jax.settings import GPTConfig
 from gpt1_jax.train import step as step_lib
 from tests.goldens import make
 from tests.support import networks, peers
@@ -48,7 +49,7 @@ BOTH = pytest.mark.parametrize(
 def ours(run):
   """The model of the run's shape, its weights, and what the peer computed."""
   shape, arrays = run()
-  config = gpt.GPTConfig(
+  config = GPTConfig(
     **{
       **vars(networks.GPT_CONFIG),
       'n_layer': shape['n_layer'],

@@ -24,6 +24,7 @@ from gpt1_jax.corpus import (
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt
 from gpt1_jax.reporting import figures
+from gpt1_jax.settings import GPTConfig
 from gpt1_jax.tasks.readers import rows
 from gpt1_jax.tasks.zero_shot import (
   candidates,
@@ -53,7 +54,7 @@ def run(tmp_path_factory):
 
   workdir = tmp_path_factory.mktemp('runs') / 'tiny'
   words = vocabulary.train_bpe(list(topics.topics.values())[:20], 100)
-  config = gpt.GPTConfig(**MODEL, vocab_size=words.vocab_size, n_special=0)
+  config = GPTConfig(**MODEL, vocab_size=words.vocab_size, n_special=0)
   facts = {
     'model': vars(config),
     'tokenizer_fingerprint': words.fingerprint,
@@ -123,7 +124,7 @@ def folder(tmp_path_factory):
 
 def load(run, step):
   params, meta, _ = checkpoint.read(str(run), step)
-  return params['gpt'], gpt.GPT(gpt.GPTConfig(**meta['model']))
+  return params['gpt'], gpt.GPT(GPTConfig(**meta['model']))
 
 
 def questions_of(run, folder, names=()):

@@ -13,10 +13,10 @@ from typing import Any
 
 import jax
 
-from gpt1_jax import cli
+from gpt1_jax import config as config_lib
 from gpt1_jax.compiler import hlo, hlo_cost, out_of_memory
 from gpt1_jax.model import models
-from gpt1_jax.train import chips, pretraining, sharding
+from gpt1_jax.train import chips, pretraining, program as program_lib, sharding
 
 ASSUMPTIONS = (
   'each chip computes at its bf16 peak, moves HBM at its peak bandwidth and '
@@ -99,7 +99,7 @@ def compile_config(
   topology: chips.Topology,
   vocab_size: int,
   num_steps: int,
-) -> tuple[Figures, tuple[pretraining.Program, Any]]:
+) -> tuple[Figures, tuple[program_lib.Program, Any]]:
   """Figures of a configuration on a topology, and what was compiled.
 
   Args:
@@ -111,10 +111,10 @@ def compile_config(
   Raises:
     UserError: the configuration or the mesh cannot be.
   """
-  settings = pretraining.settings(config)
+  settings = config_lib.parse(config_lib.PretrainConfig, config)
   model = pretraining.model_config(settings, vocab_size)
-  mesh = cli.fill(
-    'mesh', sharding.make_mesh, settings.mesh, devices=topology.devices
+  mesh = sharding.make_mesh(
+    topology.devices, **dataclasses.asdict(settings.mesh)
   )
   program = pretraining.build(settings, model, mesh, num_steps)
   tokens = settings.data.batch_size * model.n_ctx
@@ -125,7 +125,7 @@ def compile_config(
 
 
 def compile_step(
-  program: pretraining.Program, topology: chips.Topology, model_flops: float
+  program: program_lib.Program, topology: chips.Topology, model_flops: float
 ) -> tuple[Figures, Any]:
   """Compiles the step for a topology.
 

@@ -17,7 +17,7 @@ from jax.experimental import serialize_executable
 
 from gpt1_jax import storage
 from gpt1_jax.errors import UserError
-from gpt1_jax.train import pretraining
+from gpt1_jax.train import program as program_lib
 
 # What of the header must be the same, and what to say of it.
 _CHECKED = {
@@ -47,7 +47,7 @@ _NO_PART = {
 
 def save(
   path: str,
-  program: pretraining.Program,
+  program: program_lib.Program,
   compiled: Any,
   config: dict[str, Any],
 ) -> None:
@@ -65,8 +65,8 @@ def save(
 
 
 def load(
-  path: str, program: pretraining.Program, config: dict[str, Any]
-) -> pretraining.Program:
+  path: str, program: program_lib.Program, config: dict[str, Any]
+) -> program_lib.Program:
   """The program with the train step of a file.
 
   Raises:
@@ -112,7 +112,7 @@ def load(
   return dataclasses.replace(program, train_step=step)
 
 
-def _header(program: pretraining.Program, lowered: Any) -> dict[str, Any]:
+def _header(program: program_lib.Program, lowered: Any) -> dict[str, Any]:
   devices = program.mesh.devices
   on_tpu = devices.flat[0].platform == 'tpu'
   return {

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from typing import Any
 
-from gpt1_jax.train import pretraining
+from gpt1_jax.config import PretrainConfig
 
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 _SIZE = r'([\d.]+)([KMGT]?)B?'
@@ -99,7 +99,7 @@ def _bytes(size: str, unit: str) -> int:
   return round(float(size) * _UNITS[unit])
 
 
-def sentence(figures: Any, settings: pretraining.Settings) -> str:
+def sentence(figures: Any, settings: PretrainConfig) -> str:
   """Why it does not fit, and which settings would help; one line.
 
   Args:
@@ -126,16 +126,17 @@ def sentence(figures: Any, settings: pretraining.Settings) -> str:
   return f'{out}; what would help: ' + ', '.join(remedies(figures, settings))
 
 
-def remedies(figures: Any, settings: pretraining.Settings) -> list[str]:
+def remedies(figures: Any, settings: PretrainConfig) -> list[str]:
   """Settings that take less memory, the cheapest first."""
   model, microbatches = settings.model, settings.train.microbatches
   out = []
-  if model.get('dtype') == 'float32':
+  if model.dtype == 'float32':
     out.append('config.model.dtype=bfloat16')
   out.append(f'config.train.microbatches={2 * microbatches}')
-  if model.get('remat') == 'none':
+  remat = getattr(model, 'remat', None)  # an LSTM has none
+  if remat == 'none':
     out.append('config.model.remat=dots or full')
-  elif model.get('remat') in ('auto', 'dots'):
+  elif remat in ('auto', 'dots'):
     out.append('config.model.remat=full')
   arguments = figures.hbm_argument_bytes or 0
   if arguments > (figures.hbm_capacity_bytes or 0) / 4:

@@ -8,11 +8,8 @@ import pathlib
 
 import numpy as np
 
-from gpt1_jax import cli, storage
-from gpt1_jax.corpus import (
-  openai_tokenizer,
-  tokenization,
-)
+from gpt1_jax import config as config_lib, storage
+from gpt1_jax.corpus import openai_tokenizer, tokenization
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop import (
   huggingface,
@@ -21,7 +18,8 @@ from gpt1_jax.interop import (
   openai,
   tokenizer_json,
 )
-from gpt1_jax.model import gpt, models
+from gpt1_jax.model import gpt
+from gpt1_jax.settings import GPTConfig
 from gpt1_jax.tasks import features
 from gpt1_jax.train import checkpoint, run
 
@@ -124,19 +122,20 @@ def to_run(
     'vocab_size': tokenizer.vocab_size,
     'n_special': n_special,
   }
-  model = cli.fill('model', gpt.GPTConfig, facts)
+  model = config_lib.parse(GPTConfig, facts)
   params = {'gpt': layouts.from_named(named, n_head=model.n_head)}
   if head:
     params['head'] = head
-  meta = {
-    'model': vars(model),
-    'tokenizer_fingerprint': tokenizer.fingerprint,
-  }
+  meta = checkpoint.CheckpointMeta(model, tokenizer.fingerprint)
   run.start(
     str(workdir),
     'convert',
     {'input': str(source), 'tokenizer': tokenizer_path},
-    {**meta, 'parameters': gpt.num_parameters(model), 'num_steps': step},
+    {
+      **meta.as_json(),
+      'parameters': gpt.num_parameters(model),
+      'num_steps': step,
+    },
   )
   tokenizer.save(workdir / 'tokenizer')
   checkpoints = checkpoint.Checkpoints(str(workdir), keep=1, keep_best=False)
@@ -166,13 +165,13 @@ def to_huggingface(
   text = tokenizer_json.build(tokenizer)
   params, meta, step = checkpoint.read(str(workdir), step)
   facts = run.load(str(workdir))
-  model = models.read(meta['model'])
+  model = meta.model
   if model.kind != 'gpt':
     raise UserError(
       f'{workdir}: of kind {model.kind}; only a gpt has the layout of '
       'openai-gpt'
     )
-  config = model_card.config(model, meta, facts['command'], step)
+  config = model_card.config(model, meta.as_json(), facts['command'], step)
   head = params.get('head')
   named = layouts.to_named(params['gpt'])
   huggingface.write(directory, config, named, head)

@@ -7,12 +7,13 @@ it so that the way back loses nothing, and README.md, the model card.
 from typing import Any
 
 from gpt1_jax.model import gpt
+from gpt1_jax.settings import GPTConfig
 
 OURS = 'gpt1_jax'  # key of config.json
 
 
 def config(
-  model: gpt.GPTConfig, meta: dict[str, Any], trained_by: str, step: int
+  model: GPTConfig, meta: dict[str, Any], trained_by: str, step: int
 ) -> dict[str, Any]:
   """config.json of OpenAIGPTLMHeadModel.
 
@@ -43,7 +44,7 @@ def config(
 
 def readme(
   name: str,
-  model: gpt.GPTConfig,
+  model: GPTConfig,
   facts: dict[str, Any],
   scores: dict[str, Any] | None,
   tokenizer: dict[str, Any],
@@ -147,7 +148,7 @@ def _table(title: str, rows: list[tuple[str, Any]]) -> str:
   return '\n'.join([*lines, ''])
 
 
-def _model_rows(model: gpt.GPTConfig) -> list[tuple[str, Any]]:
+def _model_rows(model: GPTConfig) -> list[tuple[str, Any]]:
   return [
     ('parameters', f'{gpt.num_parameters(model):,}'),
     ('layers', model.n_layer),
@@ -197,7 +198,7 @@ def _training_rows(
   return rows
 
 
-def _tokenizer_text(model: gpt.GPTConfig, tokenizer: dict[str, Any]) -> str:
+def _tokenizer_text(model: GPTConfig, tokenizer: dict[str, Any]) -> str:
   text = _ORIGINAL if tokenizer['kind'] == 'openai' else _SENTENCEPIECE
   text = text.format(**tokenizer)
   if model.n_special:

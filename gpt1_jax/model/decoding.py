@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gpt1_jax.model import gpt, models
+from gpt1_jax.settings import ModelConfig
 
 _WIDTH = 64  # prompts are padded to a multiple, so that few shapes are compiled
 
@@ -42,7 +43,7 @@ class Sampling:
 
 def generate(
   params: Any,
-  config: models.Config,
+  config: ModelConfig,
   prompts: Sequence[Sequence[int]],
   *,
   num_tokens: int,

@@ -6,7 +6,6 @@ rows, Y classes, N tokens of a batch laid flat. The 12 blocks are one scanned
 block with parameters stacked on a leading layer axis.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,113 +14,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import ad_checkpoint
 
-from gpt1_jax.errors import UserError
 from gpt1_jax.model import dropout, layers
-from gpt1_jax.model.attention import PATHS, Attention, platform
+from gpt1_jax.model.attention import Attention, platform
 from gpt1_jax.model.linear import Linear, einsum, normal_init
+from gpt1_jax.settings import GPTConfig
 
 # What remat 'dots' keeps of a block besides its input: what products make, the
 # residual sums in the place of two of them, in the type of the computation; and
 # of the plain path's softmax what it divided by.
 SAVED = ('qkv', 'attended', 'logsumexp', 'residual', 'c_fc')
-REMAT = ('none', 'dots', 'full')
-DTYPES = ('float32', 'bfloat16')
-EMBEDDING_DROPOUT = ('sum', 'matrix')
-SOFTMAX_ROWS = ('tokens', 'all')
-
-
-@dataclasses.dataclass(frozen=True)
-class GPTConfig:
-  """The shape and the numerics of the model; nothing has a default here.
-
-  Attributes:
-    kind: 'gpt'; see `models`.
-    n_layer, n_head, n_embd, n_ctx: 12, 12, 768, 512 in the paper (P §4.1).
-    vocab_size: rows of text in the embedding, from the tokenizer.
-    n_special: rows after them for start, delimiter and extract: 0 when
-      pretraining, 3 when fine-tuning (P §3.3).
-    embd_pdrop, attn_pdrop, resid_pdrop: dropout rates (P §4.1: 0.1 each).
-    embedding_dropout: 'sum' drops the summed embeddings (the paper's words),
-      'matrix' the matrix itself, for look-up and logits (C: train.py).
-    softmax_rows: 'tokens', or 'all' rows of the matrix, positions included
-      (C: train.py).
-    dtype: 'float32' or 'bfloat16', of the computation; parameters are float32.
-    attention: 'auto' (the kernel of `flash` on a TPU), 'plain' or 'flash'; see
-      `attention.why_plain`.
-    remat: what the backward pass recomputes: 'none', 'dots' (all but the
-      products; see SAVED), 'full' (each block), or 'auto': 'dots' where blocks
-      are looped over, which halves a step's memory and is no slower, on a CPU
-      either; 'none' where they are not.
-    unroll: blocks that one iteration of the loop over the layers holds. 1
-      compiles fastest; n_layer (no loop) ran fastest on a CPU (`mini`, 1.2 x).
-
-  """
-
-  kind: str
-  n_layer: int
-  n_head: int
-  n_embd: int
-  n_ctx: int
-  vocab_size: int
-  n_special: int
-  embd_pdrop: float
-  attn_pdrop: float
-  resid_pdrop: float
-  embedding_dropout: str
-  softmax_rows: str
-  dtype: str
-  attention: str
-  remat: str
-  unroll: int
-
-  def __post_init__(self):
-    if self.kind != 'gpt':
-      raise UserError(f'model.kind is {self.kind!r}: a GPT is wanted')
-    for name in (
-      'n_layer',
-      'n_head',
-      'n_embd',
-      'n_ctx',
-      'vocab_size',
-      'unroll',
-    ):
-      if getattr(self, name) < 1:
-        raise UserError(f'model.{name} is {getattr(self, name)}: at least 1')
-    if self.n_embd % self.n_head:
-      raise UserError(
-        f'model.n_embd {self.n_embd} does not divide into n_head '
-        f'{self.n_head} heads'
-      )
-    for name in ('embd_pdrop', 'attn_pdrop', 'resid_pdrop'):
-      if not 0 <= getattr(self, name) < 1:
-        raise UserError(f'model.{name} is {getattr(self, name)}: not in [0, 1)')
-    for name, allowed in (
-      ('embedding_dropout', EMBEDDING_DROPOUT),
-      ('softmax_rows', SOFTMAX_ROWS),
-      ('dtype', DTYPES),
-      ('attention', PATHS),
-      ('remat', ('auto', *REMAT)),
-    ):
-      if getattr(self, name) not in allowed:
-        raise UserError(
-          f'model.{name} is {getattr(self, name)!r}: one of '
-          + ', '.join(allowed)
-        )
-
-  @property
-  def token_rows(self) -> int:
-    """Rows of the token embedding: the text's and the specials'."""
-    return self.vocab_size + self.n_special
-
-  @property
-  def looped(self) -> bool:
-    """Whether blocks are looped over; else each has code of its own."""
-    return self.unroll < self.n_layer
-
-  @property
-  def divided(self) -> dict[str, int]:
-    """What the axes of a mesh divide; see `sharding.check_divides`."""
-    return {'n_embd': self.n_embd, 'n_head': self.n_head}
 
 
 class MLP(nn.Module):

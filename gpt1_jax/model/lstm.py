@@ -9,72 +9,13 @@ within the recurrence, which is what the GPT's residual dropout comes to).
 Letters as in `gpt`, and U units. There are no positions to embed.
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gpt1_jax.errors import UserError
 from gpt1_jax.model import dropout
 from gpt1_jax.model.linear import Linear, normal_init
-
-DTYPES = ('float32', 'bfloat16')
-
-
-@dataclasses.dataclass(frozen=True)
-class LSTMConfig:
-  """The shape and the numerics of the model; nothing has a default here.
-
-  Attributes:
-    kind: 'lstm'.
-    units: of the one layer, 2,048 in the paper (P §5).
-    n_embd, n_ctx: as of the GPT; n_ctx is the length of a training window.
-    vocab_size, n_special: rows of the embedding, as of the GPT.
-    embd_pdrop: dropout on the looked-up embeddings.
-    output_pdrop: dropout on the units, before their projection.
-    dtype: 'float32' or 'bfloat16', of the products; parameters and the memory
-      cells are float32.
-  """
-
-  kind: str
-  units: int
-  n_embd: int
-  n_ctx: int
-  vocab_size: int
-  n_special: int
-  embd_pdrop: float
-  output_pdrop: float
-  dtype: str
-
-  def __post_init__(self):
-    if self.kind != 'lstm':
-      raise UserError(f'model.kind is {self.kind!r}: an LSTM is wanted')
-    for name in ('units', 'n_embd', 'n_ctx', 'vocab_size'):
-      if getattr(self, name) < 1:
-        raise UserError(f'model.{name} is {getattr(self, name)}: at least 1')
-    for name in ('embd_pdrop', 'output_pdrop'):
-      if not 0 <= getattr(self, name) < 1:
-        raise UserError(f'model.{name} is {getattr(self, name)}: not in [0, 1)')
-    if self.dtype not in DTYPES:
-      raise UserError(
-        f'model.dtype is {self.dtype!r}: one of ' + ', '.join(DTYPES)
-      )
-
-  @property
-  def n_layer(self) -> int:
-    """One (P §5)."""
-    return 1
-
-  @property
-  def token_rows(self) -> int:
-    """Rows of the token embedding: the text's and the specials'."""
-    return self.vocab_size + self.n_special
-
-  @property
-  def divided(self) -> dict[str, int]:
-    """What the axes of a mesh divide; see `sharding.check_divides`."""
-    return {'n_embd': self.n_embd, 'units': self.units}
+from gpt1_jax.settings import LSTMConfig
 
 
 class LSTM(nn.Module):

@@ -1,58 +1,44 @@
-"""The model that a configuration is of: the GPT, or the LSTM of P §5.
-
-config.model.kind says which; a checkpoint's model configuration, which holds
-it as well, is read back here.
-"""
+"""The two kinds of model behind one door: the GPT, and the LSTM of P §5."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from gpt1_jax.errors import UserError
+from gpt1_jax import config
 from gpt1_jax.model import gpt, lstm
+from gpt1_jax.settings import GPTConfig, LSTMConfig, ModelConfig
 
-Config = gpt.GPTConfig | lstm.LSTMConfig
 Model = gpt.GPT | lstm.LSTM
 
-_MODULES = {'gpt': gpt, 'lstm': lstm}
+
+def config_class(kind: str) -> type[GPTConfig] | type[LSTMConfig]:
+  """Returns the class of a model's configuration: 'gpt' or 'lstm'."""
+  return {'gpt': GPTConfig, 'lstm': LSTMConfig}[kind]
 
 
-def config_class(values: Mapping[str, Any]) -> type[Config]:
-  """The class that takes a section config.model, by its `kind`.
+def read(recorded: Mapping[str, Any]) -> ModelConfig:
+  """Returns the model's configuration that a checkpoint recorded.
 
   Raises:
-    UserError: no such kind, or none is given.
+    UserError: it is damaged; one line for each wrong key.
   """
-  if 'kind' not in values:
-    raise UserError('config.model.kind is missing')
-  if values['kind'] not in _MODULES:
-    raise UserError(
-      f'config.model.kind is {values["kind"]!r}: one of ' + ', '.join(_MODULES)
-    )
-  return gpt.GPTConfig if values['kind'] == 'gpt' else lstm.LSTMConfig
+  kind = 'lstm' if recorded.get('kind') == 'lstm' else 'gpt'
+  return config.parse(config_class(kind), recorded)
 
 
-def read(recorded: Mapping[str, Any]) -> Config:
-  """The configuration that a checkpoint recorded (`vars` of one).
-
-  What was written before there was an LSTM has no kind: it is a GPT; before
-  there was a kernel, no attention.
-  """
-  recorded = {'kind': 'gpt', **recorded}
-  if recorded['kind'] == 'gpt':
-    recorded = {'attention': 'auto', **recorded}
-  return config_class(recorded)(**recorded)
+def new(model: ModelConfig) -> Model:
+  """Returns the network of a configuration."""
+  return gpt.GPT(model) if isinstance(model, GPTConfig) else lstm.LSTM(model)
 
 
-def new(config: Config) -> Model:
-  """The network of a configuration."""
-  return gpt.GPT(config) if config.kind == 'gpt' else lstm.LSTM(config)
+def num_parameters(model: ModelConfig) -> int:
+  """Returns the number of parameters."""
+  if isinstance(model, GPTConfig):
+    return gpt.num_parameters(model)
+  return lstm.num_parameters(model)
 
 
-def num_parameters(config: Config) -> int:
-  """Parameters of the model."""
-  return _MODULES[config.kind].num_parameters(config)
-
-
-def flops_per_token(config: Config) -> float:
-  """Model FLOPs a token of an update: forward and backward."""
-  return _MODULES[config.kind].flops_per_token(config)
+def flops_per_token(model: ModelConfig) -> float:
+  """Returns model FLOPs for each token of an update, forward and backward."""
+  if isinstance(model, GPTConfig):
+    return gpt.flops_per_token(model)
+  return lstm.flops_per_token(model)

@@ -1,118 +1,56 @@
-"""One task, fine-tuned once for each seed (P §3.2, §3.3, §4.1).
+"""Fine-tunes one task, once for each seed (P §3.2, §3.3, §4.1).
 
-A `Tuning` reads the data and compiles once; its runs differ by their seed
+A `Finetuner` reads the data and compiles once; its runs differ by their seed
 alone, which the compiled functions take as an argument.
 """
 
-import contextlib
-import copy
 import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from gpt1_jax import cli, staging, storage
-from gpt1_jax.corpus import (
-  tokenization,
-)
+from gpt1_jax import config as config_lib, storage
+from gpt1_jax.config import FinetuneConfig
+from gpt1_jax.corpus import tokenization
 from gpt1_jax.model import models
-from gpt1_jax.tasks import (
-  examples as examples_lib,
-  features as features_lib,
-  initialization,
-  predictions,
-  table,
-)
+from gpt1_jax.tasks import features, initialization, predictions, table
+from gpt1_jax.tasks.examples import Example, read
 from gpt1_jax.tasks.readers import sources
 from gpt1_jax.train import (
   checkpoint,
   loop,
-  optim,
-  run,
+  program,
+  run as run_lib,
   sharding,
-  step as step_lib,
-  telemetry,
-)
-
-SECTIONS = (
-  'task',
-  'init_from',
-  'like',
-  'transfer',
-  'model',
-  'head',
-  'optim',
-  'train',
-  'data',
-  'mesh',
+  step,
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainSettings:
-  """config.train of fine-tuning."""
+class Finetuner:
+  """A task, its data, and the program that trains it."""
 
-  num_steps: int
-  num_epochs: float
-  log_every: int
-  eval_every: int
-  keep: int
-  microbatches: int
-  seed: int
-  seeds: int
-
-
-@dataclasses.dataclass(frozen=True)
-class DataSettings:
-  """config.data of fine-tuning."""
-
-  path: str
-  batch_size: int
-  seed: int
-  lengths: tuple[int, ...]
-  truncation: str
-  drop_last: bool
-
-
-class Tuning:
-  """A task, its data and what is compiled for it."""
-
-  def __init__(self, config: dict[str, Any], stage_to: str = staging.STAGE_TO):
-    """Reads and checks everything; nothing is written.
+  def __init__(self, config: FinetuneConfig, tasks_path: str):
+    """Reads and checks everything; writes nothing.
 
     Args:
-      config: the whole configuration, as plain values.
-      stage_to: folder that holds copies of data in a bucket.
+      config: the whole configuration.
+      tasks_path: config.data.path, or a local copy of it.
 
     Raises:
-      UserError: whatever of it cannot be.
+      UserError: the task, the run it starts from or the data cannot be used.
     """
-    parts = cli.sections(config, *SECTIONS)
     self.config = config
-    self.settings = cli.fill('train', TrainSettings, parts['train'])
-    self._data = cli.fill('data', DataSettings, parts['data'])
-    at_least_one = ('log_every', 'keep', 'microbatches', 'seeds')
-    cli.positive('train', parts['train'], *at_least_one)
-    head_settings = cli.fill('head', initialization.HeadSettings, parts['head'])
-    self._mesh = cli.fill(
-      'mesh', sharding.make_mesh, parts['mesh'], devices=jax.devices()
+    self._mesh = sharding.make_mesh(
+      jax.devices(), **dataclasses.asdict(config.mesh)
     )
     # 1. The task, and the run whose shape (and weights) are taken.
-    self.task = table.resolve(config['task'])
-    source, self._pretrained, self._model_config = initialization.source(config)
-    self._layers = initialization.num_layers(
-      cli.fill('transfer', initialization.TransferSettings, parts['transfer']),
-      source,
-      self._model_config,
-      scratch=self._pretrained is None,
-    )
-    self._tokenizer = tokenization.load(source)
-    self._place = staging.fetch(self._data.path, stage_to)
-    examples = self._read()
-    # Large hidden test sets are laid out when they are needed.
+    self.task = table.resolve(config.task)
+    self._source = initialization.read_source(config)
+    self._tokenizer = tokenization.load(self._source.run)
+    examples = _read_splits(self.task, tasks_path)
+    # Hidden test sets can be large: they are laid out when they are needed.
     self._tests = {
       split: examples.pop(split)
       for split in self.task.test_splits
@@ -121,87 +59,74 @@ class Tuning:
     self._batches = {
       split: self._lay_out(split, rows) for split, rows in examples.items()
     }
-    # 2. Everything that can be refused is refused before any computation.
-    self._num_steps = cli.num_steps(
-      self.settings.num_steps,
-      self.settings.num_epochs,
-      self._batches['train'].steps_per_epoch,
-    )
-    optimizer, rate = cli.fill(
-      'optim',
-      optim.make_optimizer,
-      parts['optim'],
-      num_steps=self._num_steps,
-    )
+    # 2. The program: compiled when it is first called, for all seeds.
     sharding.check_divides(
       self._mesh,
-      self._data.batch_size,
-      self.settings.microbatches,
-      **self._model_config.divided,
+      config.data.batch_size,
+      config.train.microbatches,
+      **self._source.model.divided,
     )
-    model = models.new(self._model_config)
-    head = initialization.new_head(self.task, head_settings)
-    self._loss_fn = step_lib.finetune_loss(
-      model,
-      head,
-      head_settings.lm_coef,
-      head_settings.lm_reduction,
-      (self.task.bounds or (0.0,))[0],
+    self._program = self._build()
+    self._outputs = predictions.outputs_fn(
+      self._program.objective.loss_fn, self._mesh
     )
-    # 3. What is compiled, when it is first called, for all seeds.
-    with sharding.use(self._mesh):
-      self._new_state, shardings = sharding.jit_init(
-        functools.partial(initialization.new_state, model, head, optimizer),
-        self._mesh,
-        jnp.uint32(0),
-      )
-      self._train_step = step_lib.jit_seeded_step(
-        self._loss_fn,
-        optimizer,
-        rate,
-        shardings,
-        sharding.batch_sharding(self._mesh),
-        microbatches=self.settings.microbatches,
-      )
-    self._outputs = predictions.outputs_fn(self._loss_fn, self._mesh)
 
   @property
   def facts(self) -> dict[str, Any]:
     """What config.json records beside the configuration."""
+    model = self._source.model
     return {
-      'model': vars(self._model_config),
-      'parameters': models.num_parameters(self._model_config),
-      'layers_transferred': self._layers,
-      'num_steps': self._num_steps,
+      'model': dataclasses.asdict(model),
+      'parameters': models.num_parameters(model),
+      'layers_transferred': self._source.layers,
+      'num_steps': self._program.num_steps,
       'tokenizer_fingerprint': self._tokenizer.fingerprint,
     }
 
   def run(self, workdir: str, number: int) -> dict[str, Any]:
-    """Trains to the end, or goes on where it stopped, and scores.
+    """Trains to the end, from the start or the last checkpoint, and scores.
 
     Args:
-      workdir: of this run alone.
-      number: is added to both seeds, that of training and that of the data.
+      workdir: folder of this run alone.
+      number: added to the seeds of training and of the data.
 
     Returns:
       What scores.json holds.
     """
     config = one_seed(self.config, number)
-    run.start(workdir, 'finetune', config, self.facts)
+    run_lib.start(workdir, 'finetune', config_lib.as_dict(config), self.facts)
     if jax.process_index() == 0:
       self._tokenizer.save(f'{workdir}/tokenizer')
     with sharding.use(self._mesh):
-      state = self._fit(workdir, config['train']['seed'], number)
+      state = self._train(workdir, config)
       # The best checkpoint on the dev set is the one that counts.
-      best, _, best_step = checkpoint.read(workdir)
-      scores = self._score(workdir, sharding.like(best, state.params))
-    result = {
+      best = checkpoint.read(workdir)
+      scores = self._score(workdir, sharding.like(best.params, state.params))
+    result = self._result(config, scores, best.step)
+    if jax.process_index() == 0:
+      storage.write_json(f'{workdir}/scores.json', result)
+      print(
+        f'{workdir}: {self.task.name} dev {result["metric"]} '
+        f'{result["score"]:.4f} on {result["examples"]} examples, best after '
+        f'{best.step} updates'
+      )
+    return result
+
+  def _result(
+    self,
+    config: FinetuneConfig,
+    scores: dict[str, dict[str, float]],
+    best_step: int,
+  ) -> dict[str, Any]:
+    """Returns what scores.json holds."""
+    metric = self.task.metrics[0]
+    return {
       'task': self.task.name,
       'kind': self.task.kind,
       'split': 'dev',
       'examples': self._batches['dev'].features.num_examples,
-      'metric': self.task.metrics[0],
-      'score': scores['dev'][self.task.metrics[0]],
+      'metric': metric,
+      'score': scores['dev'][metric],
       'metrics': scores['dev'],
       'splits': scores,
       'counts': {
@@ -212,109 +137,101 @@ class Tuning:
         for split, batches in self._batches.items()
       },
       'step': best_step,
-      'seed': config['train']['seed'],
-      'init_from': config['init_from'],
-      'model': vars(self._model_config),
-      'commit': run.commit(),
+      'seed': config.train.seed,
+      'init_from': config.init_from,
+      'model': dataclasses.asdict(self._source.model),
+      'commit': run_lib.commit(),
     }
-    if jax.process_index() == 0:
-      storage.write_json(f'{workdir}/scores.json', result)
-      print(
-        f'{workdir}: {self.task.name} dev {result["metric"]} '
-        f'{result["score"]:.4f} on {result["examples"]} examples, best after '
-        f'{best_step} updates'
+
+  def _build(self) -> program.Program:
+    """Builds the program; its fresh state has the pretrained weights."""
+    config, source = self.config, self._source
+    network = models.new(source.model)
+    head = initialization.new_head(self.task, config.head)
+    objective = program.Objective(
+      network,
+      functools.partial(initialization.init_params, network, head),
+      step.finetune_loss(
+        network,
+        head,
+        config.head.lm_coef,
+        config.head.lm_reduction,
+        (self.task.bounds or (0.0,))[0],
+      ),
+    )
+    num_steps = config.train.updates(self._batches['train'].steps_per_epoch)
+    built = program.build(
+      objective, config.optim, num_steps, self._mesh, config.train.microbatches
+    )
+    if source.params is None:
+      return built
+
+    def new_state(seed: jax.Array) -> step.TrainState:
+      state = built.new_state(seed)
+      assert source.layers is not None
+      params = initialization.transfer(
+        source.params, state.params, source.layers
       )
-    return result
+      return state.replace(params=params)
 
-  def _read(self) -> dict[str, Sequence[examples_lib.Example]]:
-    """Examples of train and dev, and of the other splits that are there."""
-    found = {}
-    for split in ('train', *self.task.dev_splits, *self.task.test_splits):
-      if split in ('train', 'dev') or sources.has(
-        self.task, self._place, split
-      ):
-        found[split] = examples_lib.read(self.task, self._place, split)
-    return found
+    return dataclasses.replace(built, new_state=new_state)
 
-  def _lay_out(
-    self, split: str, rows: Sequence[examples_lib.Example]
-  ) -> features_lib.Batches:
-    features = features_lib.build(
+  def _train(self, workdir: str, config: FinetuneConfig) -> step.TrainState:
+    laid_out = self._batches['train'].features
+    train = self._batch(laid_out, 'train', config.data.seed)
+    every = config.train.eval_every or train.steps_per_epoch
+    run = run_lib.Run(
+      workdir,
+      label=f'finetune {self.task.name}',
+      seed=config.train.seed,
+      pace=run_lib.Pace(
+        log_every=config.train.log_every,
+        eval_every=every,
+        checkpoint_every=every,
+        keep=config.train.keep,
+        best_metric=f'eval_{self.task.metrics[0]}',
+      ),
+      meta=checkpoint.CheckpointMeta(
+        self._source.model, self._tokenizer.fingerprint, self.task.name
+      ),
+    )
+    state, _ = loop.run_training(
+      self._program, run, loop.TrainingData(train, self._evaluate)
+    )
+    return state
+
+  def _lay_out(self, split: str, rows: Sequence[Example]) -> features.Batches:
+    laid_out = features.build(
       self.task,
       rows,
       self._tokenizer,
-      self._model_config.n_ctx,
-      self._data.truncation,
+      self._source.model.n_ctx,
+      self.config.data.truncation,
     )
-    return self._batch(features, split, self._data.seed)
+    return self._batch(laid_out, split, self.config.data.seed)
 
   def _batch(
-    self, features: features_lib.Features, split: str, seed: int
-  ) -> features_lib.Batches:
-    return features_lib.Batches(
-      features,
-      self._data.batch_size,
+    self, laid_out: features.Features, split: str, seed: int
+  ) -> features.Batches:
+    data = self.config.data
+    return features.Batches(
+      laid_out,
+      data.batch_size,
       seed,
-      self._data.lengths,
+      data.lengths,
       train=split == 'train',
-      rows=sharding.host_rows(self._mesh, self._data.batch_size),
-      drop_last=self._data.drop_last,
+      rows=sharding.host_rows(self._mesh, data.batch_size),
+      drop_last=data.drop_last,
     )
-
-  def _fit(self, workdir: str, seed: int, number: int) -> step_lib.TrainState:
-    """State: fresh, then the pretrained weights, then this run's own."""
-    placed = step_lib.place_seed(seed, self._mesh)
-    state = self._new_state(placed)
-    train = self._batch(
-      self._batches['train'].features, 'train', self._data.seed + number
-    )
-    every = self.settings.eval_every or train.steps_per_epoch
-    with contextlib.closing(
-      checkpoint.Checkpoints(workdir, keep=self.settings.keep, keep_best=True)
-    ) as checkpoints:
-      if checkpoints.latest_step is not None:
-        state = checkpoints.restore(checkpoints.latest_step, state)
-      elif self._pretrained is not None:
-        params = initialization.transfer(
-          self._pretrained, state.params, self._layers
-        )
-        state = state.replace(params=params)
-      with telemetry.Telemetry(
-        workdir,
-        start_step=int(state.step),
-        num_steps=self._num_steps,
-        flops_per_token=models.flops_per_token(self._model_config),
-        label=f'finetune {self.task.name}',
-      ) as log:
-        state, _ = loop.fit(
-          state,
-          lambda state, batch: self._train_step(state, batch, placed),
-          mesh=self._mesh,
-          batch_fn=train.batch,
-          num_steps=self._num_steps,
-          log_every=self.settings.log_every,
-          eval_every=every,
-          checkpoint_every=every,
-          evaluate=self._evaluate,
-          best_metric=f'eval_{self.task.metrics[0]}',
-          checkpoints=checkpoints,
-          meta={
-            'model': vars(self._model_config),
-            'tokenizer_fingerprint': self._tokenizer.fingerprint,
-            'task': self.task.name,
-          },
-          log=log,
-        )
-    return state
 
   def _evaluate(self, params: Any) -> dict[str, float]:
-    """Metrics of the dev set."""
+    """Returns the metrics of the dev set."""
     dev = self._batches['dev']
     scores = predictions.score(self.task, dev, self._outputs(params, dev))
     return {f'eval_{name}': value for name, value in scores.items()}
 
   def _score(self, workdir: str, params: Any) -> dict[str, dict[str, float]]:
-    """Scores of all splits but train, where labels are known; their files."""
+    """Scores all splits but train where labels are known; writes the files."""
     for split in list(self._tests):
       self._batches[split] = self._lay_out(split, self._tests.pop(split))
     scores = {}
@@ -333,9 +250,21 @@ class Tuning:
     return scores
 
 
-def one_seed(config: dict[str, Any], number: int) -> dict[str, Any]:
-  """The configuration of one of several runs, as if it were run by itself."""
-  config = copy.deepcopy(config)
-  config['train'] |= {'seed': config['train']['seed'] + number, 'seeds': 1}
-  config['data']['seed'] += number
-  return config
+def _read_splits(task: table.Task, path: str) -> dict[str, Sequence[Example]]:
+  """Reads train and dev, and the other splits that are there."""
+  found = {}
+  for split in ('train', *task.dev_splits, *task.test_splits):
+    if split in ('train', 'dev') or sources.has(task, path, split):
+      found[split] = read(task, path, split)
+  return found
+
+
+def one_seed(config: FinetuneConfig, number: int) -> FinetuneConfig:
+  """Returns the configuration of one of several runs, as if run alone."""
+  return dataclasses.replace(
+    config,
+    train=dataclasses.replace(
+      config.train, seed=config.train.seed + number, seeds=1
+    ),
+    data=dataclasses.replace(config.data, seed=config.data.seed + number),
+  )

@@ -7,65 +7,85 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpt1_jax import cli
+from gpt1_jax.config import FinetuneConfig, HeadSettings
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import heads, models
-from gpt1_jax.tasks import features as features_lib, table
-from gpt1_jax.train import checkpoint, losses, sharding, step as step_lib
+from gpt1_jax.settings import GPTConfig, ModelConfig
+from gpt1_jax.tasks import features, table
+from gpt1_jax.train import checkpoint, sharding
 
-# What fine-tuning takes of the run it starts from; config.model has the rest.
-FROM_THE_RUN = {
-  'gpt': (
-    'n_layer',
-    'n_head',
-    'n_embd',
-    'n_ctx',
-    'vocab_size',
-    'attention',
-    'remat',
-    'unroll',
-  ),
-  'lstm': ('units', 'n_embd', 'n_ctx', 'vocab_size'),
-}
 ALL_LAYERS = -1
-REGRESSION = ('scalar', 'classes')
+SCRATCH = 'none'
 
 
 @dataclasses.dataclass(frozen=True)
-class HeadSettings:
-  """config.head: the classifier, and the objective it shares with the LM."""
+class Source:
+  """The run that a fine-tuning run starts from.
 
-  clf_pdrop: float
-  lm_coef: float
-  lm_reduction: str
-  regression: str
+  Attributes:
+    run: its folder; its tokenizer and its shape are taken.
+    model: the network to train: that shape with the specials' rows.
+    params: the pretrained weights, numpy; None from scratch.
+    layers: blocks that are transferred; None from scratch.
+  """
 
-  def __post_init__(self):
-    if not 0 <= self.clf_pdrop < 1 or self.lm_coef < 0:
+  run: str
+  model: ModelConfig
+  params: Any
+  layers: int | None
+
+
+def read_source(config: FinetuneConfig) -> Source:
+  """Reads the run that config.init_from, or config.like, names.
+
+  Raises:
+    UserError: it cannot be read, is another kind of model, or has fewer layers
+      than config.transfer.layers.
+  """
+  scratch = config.init_from == SCRATCH
+  run = config.like if scratch else config.init_from
+  found = checkpoint.read(run)
+  shape = found.meta.model
+  if config.model.kind != shape.kind:
+    words = 'TASK,lstm' if shape.kind == 'lstm' else 'TASK'
+    raise UserError(
+      f'{run}: its model is a {shape.kind}, config.model.kind is '
+      f'{config.model.kind}; use configs/finetune.py:{words}'
+    )
+  model = dataclasses.replace(
+    shape,
+    **dataclasses.asdict(config.model),
+    n_special=features.NUM_SPECIALS,
+  )
+  layers = _num_layers(config.transfer.layers, run, model, scratch)
+  return Source(run, model, None if scratch else found.params, layers)
+
+
+def _num_layers(
+  wanted: int, run: str, model: ModelConfig, scratch: bool
+) -> int | None:
+  """Returns how many layers are transferred; None from scratch."""
+  if scratch:
+    if wanted != ALL_LAYERS:
       raise UserError(
-        f'config.head has clf_pdrop {self.clf_pdrop} and lm_coef '
-        f'{self.lm_coef}: wanted are a rate in [0, 1) and no negative weight'
+        f'config.transfer.layers is {wanted}, but nothing is transferred from '
+        f'scratch: leave it at {ALL_LAYERS}'
       )
-    for name, allowed in (
-      ('lm_reduction', losses.LM_REDUCTIONS),
-      ('regression', REGRESSION),
-    ):
-      if getattr(self, name) not in allowed:
-        raise UserError(
-          f'config.head.{name} is {getattr(self, name)!r}: one of '
-          + ', '.join(allowed)
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class TransferSettings:
-  """config.transfer: how much of the pretrained model is taken."""
-
-  layers: int
+    return None
+  if wanted == ALL_LAYERS:
+    return model.n_layer
+  # An LSTM has a single layer above its embedding.
+  least = 0 if isinstance(model, GPTConfig) else model.n_layer
+  if not least <= wanted <= model.n_layer:
+    raise UserError(
+      f'config.transfer.layers is {wanted}, and {run} has {model.n_layer}: '
+      f'give {least} to {model.n_layer}, or {ALL_LAYERS} for all'
+    )
+  return wanted
 
 
 def new_head(task: table.Task, settings: HeadSettings) -> heads.Head:
-  """The head of a task.
+  """Returns the classifier of a task.
 
   Raises:
     UserError: config.head.regression does not fit the task.
@@ -76,32 +96,27 @@ def new_head(task: table.Task, settings: HeadSettings) -> heads.Head:
   return heads.Head(task.kind, num_outputs, settings.clf_pdrop)
 
 
-def new_state(
-  model: models.Model, head: heads.Head, optimizer: Any, seed: jax.Array | int
-) -> step_lib.TrainState:
-  """Fresh parameters of model, specials and head, and optimiser state."""
-  key = jax.random.key(seed)
+def init_params(
+  model: models.Model, head: heads.Head, key: jax.Array
+) -> dict[str, Any]:
+  """Returns fresh parameters of the model, its specials and the head."""
   body = model.init(key, jnp.zeros((1, 8), jnp.int32), dropout_key=None)
-  state_BCD = jnp.zeros((1, 1, model.config.n_embd), jnp.float32)
   top = head.init(
     jax.random.fold_in(key, 1),
-    state_BCD,
+    jnp.zeros((1, 1, model.config.n_embd), jnp.float32),
     dropout_key=None,
     example_ids_B=jnp.zeros(1, jnp.uint32),
   )
-  params = {'gpt': body['params'], 'head': top['params']}
-  return step_lib.TrainState(
-    jnp.zeros([], jnp.int32), params, optimizer.init(params)
-  )
+  return {'gpt': body['params'], 'head': top['params']}
 
 
 def transfer(pretrained: Any, params: Any, layers: int) -> Any:
-  """`params` with the pretrained weights; specials and head stay fresh.
+  """Returns `params` with pretrained weights; specials and head stay fresh.
 
   Args:
-    pretrained: of a run, numpy; its embedding has the rows of text.
-    params: fresh, of the same shape but for the special rows.
-    layers: blocks that are taken, from below; those above stay fresh. The
+    pretrained: weights of a run, numpy; its embedding has the rows of text.
+    params: fresh, with rows for the specials as well.
+    layers: blocks to take, from below; the blocks above stay fresh. The
       embeddings are always taken (P §5, Figure 2 left).
   """
   body = dict(pretrained['gpt'])
@@ -116,69 +131,3 @@ def transfer(pretrained: Any, params: Any, layers: int) -> Any:
   specials = sharding.gather(fresh['tokens_embed'])[rows:]
   body['tokens_embed'] = np.concatenate([body['tokens_embed'], specials])
   return {**params, 'gpt': sharding.like(body, params['gpt'])}
-
-
-def source(config: dict[str, Any]) -> tuple[str, Any, models.Config]:
-  """The run that gives shape and tokenizer, its weights or None, the model.
-
-  Raises:
-    UserError: no run is named, it cannot be read, or is of another kind.
-  """
-  if config['init_from'] is None:
-    raise UserError(
-      'config.init_from is not set: name a pretraining run, or start from '
-      'scratch with the word `scratch` (configs/finetune.py:TASK,scratch) and '
-      '--config.like=RUN'
-    )
-  scratch = config['init_from'] == 'none'
-  source = config['like'] if scratch else config['init_from']
-  if not source:
-    raise UserError(
-      'config.init_from is none: name the run whose shape and tokenizer to '
-      'take with --config.like=RUN'
-    )
-  params, meta, _ = checkpoint.read(source)
-  shape = models.read(meta['model'])
-  model_class = models.config_class(config['model'])
-  if config['model']['kind'] != shape.kind:
-    words = 'TASK,lstm' if shape.kind == 'lstm' else 'TASK'
-    raise UserError(
-      f'{source}: of kind {shape.kind}, config.model.kind is '
-      f'{config["model"]["kind"]}; take configs/finetune.py:{words}'
-    )
-  model_config = cli.fill(
-    'model',
-    model_class,
-    config['model'],
-    n_special=features_lib.NUM_SPECIALS,
-    **{name: getattr(shape, name) for name in FROM_THE_RUN[shape.kind]},
-  )
-  return source, None if scratch else params, model_config
-
-
-def num_layers(
-  settings: TransferSettings, run: str, model: models.Config, scratch: bool
-) -> int | None:
-  """Layers that are transferred; None from scratch.
-
-  Raises:
-    UserError: the run has not as many, or there is nothing to transfer.
-  """
-  layers = settings.layers
-  if scratch:
-    if layers != ALL_LAYERS:
-      raise UserError(
-        f'config.transfer.layers is {layers}, but from scratch nothing is '
-        f'transferred: leave it at {ALL_LAYERS}'
-      )
-    return None
-  if layers == ALL_LAYERS:
-    return model.n_layer
-  # An LSTM's one layer is all there is above its embedding.
-  least = 0 if model.kind == 'gpt' else model.n_layer
-  if not least <= layers <= model.n_layer:
-    raise UserError(
-      f'config.transfer.layers is {layers}, and {run} has {model.n_layer}: '
-      f'from {least} to {model.n_layer}, or {ALL_LAYERS} for all'
-    )
-  return layers

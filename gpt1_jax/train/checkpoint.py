@@ -1,14 +1,13 @@
-"""The one place that knows Orbax.
+"""Saves and reads checkpoints; the one place that knows Orbax.
 
 "Checkpoint N" means that N updates were applied. A checkpoint holds the state
-and a JSON part: the model's configuration and the tokenizer's fingerprint,
-so that it can be read without the configuration that made it.
+and a JSON part, so that it can be read without the configuration that made it.
 """
 
 import contextlib
-import json
+import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,93 +17,122 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from gpt1_jax import storage
 from gpt1_jax.errors import UserError
+from gpt1_jax.model import models
+from gpt1_jax.settings import ModelConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointMeta:
+  """The JSON part of a checkpoint.
+
+  Attributes:
+    model: configuration of the network.
+    tokenizer_fingerprint: sha256 of the tokenizer, hex.
+    task: name of the task of a fine-tuning run, else None.
+  """
+
+  model: ModelConfig
+  tokenizer_fingerprint: str
+  task: str | None = None
+
+  def as_json(self) -> dict[str, Any]:
+    """Returns plain values."""
+    values = dataclasses.asdict(self)
+    return {key: value for key, value in values.items() if value is not None}
+
+
+class Checkpoint(NamedTuple):
+  """The weights of a checkpoint, without the optimiser's state.
+
+  Attributes:
+    params: tree of numpy arrays, whatever mesh wrote them.
+    meta: the JSON part.
+    step: updates applied.
+  """
+
+  params: Any
+  meta: CheckpointMeta
+  step: int
 
 
 class Checkpoints:
-  """The checkpoints of one run: asynchronous saves, atomic on disk."""
+  """Saves and restores the states of one run; atomic and asynchronous."""
 
   def __init__(self, workdir: str, *, keep: int, keep_best: bool):
-    """Opens WORKDIR/checkpoints.
+    """Opens WORKDIR/checkpoints, and makes it if needed.
 
     Args:
-      workdir: the run.
+      workdir: folder of the run.
       keep: how many of the latest checkpoints stay.
-      keep_best: whether the checkpoint saved with the highest metric 'best'
-        stays as well.
+      keep_best: True also keeps the checkpoint with the highest metric 'best'.
     """
-    self._verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # Orbax, until `close`
+    self._directory = _directory(workdir)
+    policy: preservation_policy.PreservationPolicy
     policy = preservation_policy.LatestN(keep)
     if keep_best:
-      policy = preservation_policy.AnyPreservationPolicy(
-        [
-          policy,
-          preservation_policy.BestN(
-            get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False
-          ),
-        ]
+      best = preservation_policy.BestN(
+        get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False
       )
-    self._directory = _directory(workdir)
-    self._manager = ocp.CheckpointManager(
-      self._directory,
-      options=ocp.CheckpointManagerOptions(
-        preservation_policy=policy,
-        # Metrics are written to disk only if there is one.
-        best_fn=_rank if keep_best else None,
-        cleanup_tmp_directories=True,
-      ),
-      item_handlers={
-        # Compressed, float32 weights take 8% less room, and saving them takes
-        # several times the processor's time, which a CPU's step then lacks.
-        'state': ocp.PyTreeCheckpointHandler(use_compression=False),
-        'meta': ocp.JsonCheckpointHandler(),
-      },
+      policy = preservation_policy.AnyPreservationPolicy([policy, best])
+    options = ocp.CheckpointManagerOptions(
+      preservation_policy=policy,
+      # Orbax writes metrics to disk only if there is such a function.
+      best_fn=_rank if keep_best else None,
+      cleanup_tmp_directories=True,
     )
+    self._quiet = contextlib.ExitStack()
+    self._quiet.enter_context(_only_errors())
+    self._manager = _manager(self._directory, options)
 
   @property
   def latest_step(self) -> int | None:
-    """The last finished checkpoint, None if there is none."""
+    """The last finished checkpoint, or None."""
     return self._manager.latest_step()
 
   def save(
     self,
     step: int,
     state: Any,
-    meta: dict[str, Any],
-    metrics: dict[str, float] | None = None,
+    meta: CheckpointMeta,
+    best: float | None = None,
   ) -> None:
-    """Starts saving; the copy off the device is done when this returns."""
+    """Starts a save; returns once the state is copied off the devices.
+
+    Args:
+      step: updates applied.
+      state: tree of arrays.
+      meta: the JSON part.
+      best: metric that decides which checkpoint is the best; higher is better.
+    """
     if step in self._manager.all_steps():
       return
-    if metrics:
-      metrics = {**metrics, 'step': step}
     self._manager.save(
       step,
       args=ocp.args.Composite(
-        state=ocp.args.PyTreeSave(state), meta=ocp.args.JsonSave(meta)
+        state=ocp.args.PyTreeSave(state),
+        meta=ocp.args.JsonSave(meta.as_json()),
       ),
-      metrics=metrics,
+      metrics=None if best is None else {'best': best, 'step': step},
       force=True,
     )
 
   def restore(self, step: int, state: Any) -> Any:
-    """The saved state, in the shapes, types and shardings of `state`.
+    """Returns the state of a checkpoint, placed as `state` is.
 
     Args:
       step: a checkpoint that exists.
-      state: arrays, or ShapeDtypeStructs with shardings.
+      state: tree of ShapeDtypeStructs with shardings.
 
     Raises:
-      UserError: the checkpoint is of another shape or cannot be read.
+      UserError: the checkpoint has another shape or cannot be read.
     """
-    wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-    args = ocp.args.PyTreeRestore(
-      wanted,
-      restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
-    )
+    arguments = ocp.checkpoint_utils.construct_restore_args(state)
     try:
       restored = self._manager.restore(
-        step, args=ocp.args.Composite(state=args)
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.PyTreeRestore(state, restore_args=arguments)
+        ),
       )
     except (ValueError, KeyError, FileNotFoundError) as error:
       raise UserError(
@@ -118,14 +146,95 @@ class Checkpoints:
     self._manager.wait_until_finished()
 
   def close(self) -> None:
-    """Waits, then lets go of the directory."""
+    """Waits for the saves and closes the directory."""
     self._manager.close()
-    logging.set_verbosity(self._verbosity)
+    self._quiet.close()
+
+
+def read(
+  workdir: str, step: int | None = None, best: bool = True
+) -> Checkpoint:
+  """Reads the weights of a run.
+
+  Args:
+    workdir: folder of the run.
+    step: which checkpoint; None takes the best if the run kept one and `best`
+      is True, else the latest.
+
+  Raises:
+    UserError: there is no such run or checkpoint.
+  """
+  with _open(workdir) as manager:
+    steps = manager.all_steps()
+    if step is None:
+      step = _best_step(manager) if best else max(steps)
+    if step not in steps:
+      have = ', '.join(str(s) for s in sorted(steps))
+      raise UserError(f'{workdir}: no checkpoint {step}; there are {have}')
+    tree = manager.item_metadata(step)['state'].tree
+    # Orbax reads only the leaves that are named here.
+    wanted = jax.tree.map(lambda _: 0, {'params': tree['params']})
+    as_numpy = jax.tree.map(
+      lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted
+    )
+    found = manager.restore(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.PyTreeRestore(
+          wanted, restore_args=as_numpy, partial_restore=True
+        ),
+        meta=ocp.args.JsonRestore(),
+      ),
+    )
+  values = found['meta']
+  meta = CheckpointMeta(**{**values, 'model': models.read(values['model'])})
+  return Checkpoint(found['state']['params'], meta, step)
+
+
+def steps(workdir: str) -> list[int]:
+  """Returns the finished checkpoints of a run, in order.
+
+  Raises:
+    UserError: there is no run, or it has no checkpoint.
+  """
+  with _open(workdir) as manager:
+    return sorted(manager.all_steps())
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-  """Keeps Orbax from warning, and nobody else after it."""
+def _open(workdir: str) -> Iterator[ocp.CheckpointManager]:
+  """Opens the checkpoints of a run for reading."""
+  directory = _directory(workdir)
+  if not directory.is_dir():
+    raise UserError(
+      f'{workdir}: not a run (it has no checkpoints folder); give the '
+      '--workdir of a pretrain or finetune command'
+    )
+  options = ocp.CheckpointManagerOptions(read_only=True)
+  with _only_errors(), _manager(directory, options) as manager:
+    if not manager.all_steps():
+      raise UserError(f'{workdir}: the run has no finished checkpoint yet')
+    yield manager
+
+
+def _manager(
+  directory: storage.Path, options: ocp.CheckpointManagerOptions
+) -> ocp.CheckpointManager:
+  return ocp.CheckpointManager(
+    directory,
+    options=options,
+    item_handlers={
+      # Compression saves 8 % of the room and takes several times the
+      # processor's time, which the training step on a CPU then lacks.
+      'state': ocp.PyTreeCheckpointHandler(use_compression=False),
+      'meta': ocp.JsonCheckpointHandler(),
+    },
+  )
+
+
+@contextlib.contextmanager
+def _only_errors() -> Iterator[None]:
+  """Silences Orbax's warnings while the context lasts."""
   verbosity = logging.get_verbosity()
   logging.set_verbosity(logging.ERROR)
   try:
@@ -134,87 +243,16 @@ def _quiet() -> Iterator[None]:
     logging.set_verbosity(verbosity)
 
 
-@_quiet()
-def read(
-  workdir: str, step: int | None = None, best: bool = True
-) -> tuple[Any, dict[str, Any], int]:
-  """Parameters of a run, as numpy arrays, whatever mesh wrote them.
-
-  Args:
-    workdir: a run.
-    step: which checkpoint; None: the best if the run kept one and `best`,
-      else the latest.
-
-  Returns:
-    The parameters, the JSON part and the step.
-
-  Raises:
-    UserError: no run, no checkpoint, or not that one.
-  """
-  with _open(workdir) as manager:
-    steps = manager.all_steps()
-    if step is None:
-      step = _best_step(manager, steps) if best else max(steps)
-    if step not in steps:
-      have = ', '.join(str(s) for s in sorted(steps))
-      raise UserError(f'{workdir}: no checkpoint {step}; there are {have}')
-  directory = _directory(workdir) / str(step)
-  state, meta = directory / 'state', directory / 'meta'
-  with ocp.PyTreeCheckpointer() as reader:
-    # Only the leaves named here are read: not the optimiser's state.
-    tree = reader.metadata(state).item_metadata.tree
-    wanted = jax.tree.map(lambda _: 0, {'params': tree['params']})
-    as_numpy = jax.tree.map(
-      lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted
-    )
-    restored = reader.restore(
-      state,
-      args=ocp.args.PyTreeRestore(
-        wanted, restore_args=as_numpy, partial_restore=True
-      ),
-    )
-  facts = json.loads((meta / 'metadata').read_text(encoding='utf-8'))
-  return restored['params'], facts, step
-
-
-@_quiet()
-def steps(workdir: str) -> list[int]:
-  """The finished checkpoints of a run, in order.
-
-  Raises:
-    UserError: no run, or no checkpoint.
-  """
-  with _open(workdir) as manager:
-    return sorted(manager.all_steps())
-
-
-@contextlib.contextmanager
-def _open(workdir: str) -> Iterator[ocp.CheckpointManager]:
-  """The checkpoints of a run that has one, to read."""
-  directory = _directory(workdir)
-  if not directory.is_dir():
-    raise UserError(
-      f'{workdir}: not a run (it has no checkpoints folder); give the '
-      '--workdir of a pretrain or finetune command'
-    )
-  with ocp.CheckpointManager(
-    directory, item_names=('state', 'meta')
-  ) as manager:
-    if not manager.all_steps():
-      raise UserError(f'{workdir}: the run has no finished checkpoint yet')
-    yield manager
-
-
 def _rank(metrics: dict[str, float]) -> tuple[float, float]:
-  """Higher is better; of equals the earlier (C: train.py)."""
+  """Ranks checkpoints: the higher metric, then the earlier (C: train.py)."""
   return metrics['best'], -metrics['step']
 
 
-def _best_step(manager: ocp.CheckpointManager, steps: list[int]) -> int:
-  """The step with the highest saved 'best' metric, else the latest."""
-  saved = [manager.metrics(step) for step in steps]
+def _best_step(manager: ocp.CheckpointManager) -> int:
+  """Returns the step with the highest 'best' metric, else the latest."""
+  saved = [manager.metrics(step) for step in manager.all_steps()]
   ranks = [_rank(metrics) for metrics in saved if metrics]
-  return -int(max(ranks)[1]) if ranks else max(steps)
+  return -int(max(ranks)[1]) if ranks else max(manager.all_steps())
 
 
 def _directory(workdir: str) -> storage.Path:

@@ -1,181 +1,189 @@
-"""Pretraining as a function of a configuration and a mesh.
-
-Nothing here reads a file or runs a computation: what `pretrain` trains with is
-what ahead-of-time compilation lowers, for devices that are not there.
-"""
+"""Pretrains a model on prepared shards (P §3.1, §4.1)."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gpt1_jax import cli
+from gpt1_jax import config as config_lib, storage
+from gpt1_jax.config import PretrainConfig
+from gpt1_jax.corpus import shards, tokenization, windows
 from gpt1_jax.model import models
-from gpt1_jax.train import optim as optim_lib, sharding, step as step_lib
+from gpt1_jax.settings import ModelConfig
+from gpt1_jax.train import (
+  loop,
+  perplexity,
+  program as program_lib,
+  run as run_lib,
+  sharding,
+  step,
+)
+from gpt1_jax.train.checkpoint import CheckpointMeta
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainSettings:
-  """config.train of pretraining."""
-
-  num_steps: int
-  num_epochs: float
-  log_every: int
-  eval_every: int
-  checkpoint_every: int
-  keep: int
-  microbatches: int
-  seed: int
-
-
-@dataclasses.dataclass(frozen=True)
-class DataSettings:
-  """config.data of pretraining."""
-
-  path: str
-  batch_size: int
-  seed: int
-  cross_documents: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-  """A configuration of pretraining, its sections as their consumers want them.
+class Pretraining:
+  """A configuration with its data and its program; nothing is computed yet.
 
   Attributes:
-    train, data: checked.
-    model, optim, mesh: for `model_config`, `build` and `sharding.make_mesh`.
-  """
-
-  train: TrainSettings
-  data: DataSettings
-  model: dict[str, Any]
-  optim: dict[str, Any]
-  mesh: dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-  """What training runs, jitted and not yet compiled.
-
-  Attributes:
+    config: the whole configuration.
     model: the network.
-    mesh: what all is laid out on; `sharding.use` must have put it in force
-      when a function here is called or lowered.
-    new_state: seed → state, born sharded.
-    train_step: (state, batch, seed) → (state, metrics), the state donated;
-      the seed is uint32, from `step.place_seed`.
-    arguments: what `train_step` takes: shapes, types and shardings.
+    program: what is trained.
+    tokenizer: made the shards.
+    train, validation: windows of the two splits.
+    held_out: counts of the validation split, from meta.json.
   """
 
-  model: models.Model
-  mesh: jax.sharding.Mesh
-  new_state: Callable[[jax.Array], step_lib.TrainState]
-  train_step: Callable[..., tuple[step_lib.TrainState, dict[str, jax.Array]]]
-  arguments: tuple[step_lib.TrainState, dict[str, Any], Any]
-
-  def lower(self) -> Any:
-    """The train step, lowered for the mesh; `.compile()` compiles it."""
-    with sharding.use(self.mesh):
-      return self.train_step.lower(*self.arguments)
+  config: PretrainConfig
+  model: ModelConfig
+  program: program_lib.Program
+  tokenizer: tokenization.Tokenizer
+  train: windows.Windows
+  validation: windows.Windows
+  held_out: Any
 
 
-def settings(config: Mapping[str, Any]) -> Settings:
-  """Takes a configuration apart.
+def load(config: PretrainConfig, data: str) -> Pretraining:
+  """Opens the shards and builds the program; writes nothing.
+
+  Args:
+    config: the whole configuration.
+    data: folder of the shards: config.data.path, or a local copy of it.
 
   Raises:
-    UserError: a section or a key is missing, unknown or out of range.
+    UserError: there are no such shards, they are too short, or the mesh does
+      not divide the batch or the model.
   """
-  parts = cli.sections(config, 'model', 'optim', 'train', 'data', 'mesh')
-  train = cli.fill('train', TrainSettings, parts.pop('train'))
-  data = cli.fill('data', DataSettings, parts.pop('data'))
-  every = ('log_every', 'eval_every', 'checkpoint_every', 'keep')
-  cli.positive('train', vars(train), *every, 'microbatches')
-  cli.positive('data', vars(data), 'batch_size')
-  return Settings(train, data, **parts)
-
-
-def model_config(settings: Settings, vocab_size: int) -> models.Config:
-  """The model of a configuration, for a tokenizer of `vocab_size` entries.
-
-  Raises:
-    UserError: there is no such model.
-  """
-  return cli.fill(
-    'model',
-    models.config_class(settings.model),
-    settings.model,
-    vocab_size=vocab_size,
-    n_special=0,
+  meta = shards.read_meta(data)
+  words = tokenization.load(data)
+  model = model_config(config, words.vocab_size)
+  mesh = sharding.make_mesh(jax.devices(), **dataclasses.asdict(config.mesh))
+  rows = sharding.host_rows(mesh, config.data.batch_size)
+  train, validation = (
+    windows.Windows(
+      data,
+      split,
+      n_ctx=model.n_ctx,
+      batch_size=config.data.batch_size,
+      cross_documents=config.data.cross_documents,
+      seed=seed,
+      rows=rows,
+    )
+    for split, seed in (('train', config.data.seed), ('validation', None))
   )
+  num_steps = config.train.updates(train.num_windows / config.data.batch_size)
+  return Pretraining(
+    config,
+    model,
+    build(config, model, mesh, num_steps),
+    words,
+    train,
+    validation,
+    meta['splits']['validation'],
+  )
+
+
+def run(loaded: Pretraining, workdir: str) -> dict[str, Any]:
+  """Trains to the end, from the start or the last checkpoint.
+
+  Returns:
+    What scores.json holds.
+  """
+  config, model, program = loaded.config, loaded.model, loaded.program
+  facts = {
+    'model': dataclasses.asdict(model),
+    'tokenizer_fingerprint': loaded.tokenizer.fingerprint,
+    'parameters': models.num_parameters(model),
+    'num_steps': program.num_steps,
+  }
+  run_lib.start(workdir, 'pretrain', config_lib.as_dict(config), facts)
+  if jax.process_index() == 0:
+    loaded.tokenizer.save(f'{workdir}/tokenizer')
+  evaluate = perplexity.perplexity_fn(
+    program.objective.model,
+    program.mesh,
+    loaded.validation,
+    loaded.held_out['words'],
+  )
+  train = config.train
+  described = run_lib.Run(
+    workdir,
+    label='pretrain',
+    seed=train.seed,
+    pace=run_lib.Pace(
+      train.log_every, train.eval_every, train.checkpoint_every, train.keep
+    ),
+    meta=CheckpointMeta(model, loaded.tokenizer.fingerprint),
+  )
+  with sharding.use(program.mesh):
+    data = loop.TrainingData(loaded.train, evaluate)
+    state, scores = loop.run_training(program, described, data)
+    scores = scores or evaluate(state.params)
+  return _write_scores(loaded, workdir, scores)
+
+
+def _write_scores(
+  loaded: Pretraining, workdir: str, scores: dict[str, float]
+) -> dict[str, Any]:
+  num_steps = loaded.program.num_steps
+  batch_tokens = loaded.config.data.batch_size * loaded.model.n_ctx
+  result = {
+    'split': 'validation',
+    'tokens': loaded.held_out['tokens'],
+    'words': loaded.held_out['words'],
+    **scores,
+    'step': num_steps,
+    'parameters': models.num_parameters(loaded.model),
+    'tokens_seen': num_steps * batch_tokens,
+  }
+  if jax.process_index() == 0:
+    storage.write_json(f'{workdir}/scores.json', result)
+    print(
+      f'{workdir}: {num_steps} updates, validation perplexity '
+      f'{result["eval_perplexity"]:.2f} a token, '
+      f'{result["eval_word_perplexity"]:.2f} a word'
+    )
+  return result
+
+
+def model_config(config: PretrainConfig, vocab_size: int) -> ModelConfig:
+  """Returns the model of a configuration, for a vocabulary of that size."""
+  kind = models.config_class(config.model.kind)
+  values = dataclasses.asdict(config.model)
+  return kind(**values, vocab_size=vocab_size, n_special=0)
 
 
 def build(
-  settings: Settings,
-  config: models.Config,
+  config: PretrainConfig,
+  model: ModelConfig,
   mesh: jax.sharding.Mesh,
   num_steps: int,
-) -> Program:
-  """Builds model, optimiser, state and step.
-
-  Args:
-    settings: of the run.
-    config: from `model_config`.
-    mesh: of devices that are there, or of a topology to compile for.
-    num_steps: updates in all, for the learning rate.
+) -> program_lib.Program:
+  """Builds the program of pretraining, for any mesh and without data.
 
   Raises:
-    UserError: the optimiser cannot be, or the mesh does not divide the batch
-      or the model.
+    UserError: the mesh does not divide the batch or the model.
   """
-  optimizer, rate = cli.fill(
-    'optim', optim_lib.make_optimizer, settings.optim, num_steps=num_steps
-  )
-  batch_size, microbatches = (
-    settings.data.batch_size,
-    settings.train.microbatches,
-  )
-  sharding.check_divides(
+  batch_size, microbatches = config.data.batch_size, config.train.microbatches
+  sharding.check_divides(mesh, batch_size, microbatches, **model.divided)
+  network = models.new(model)
+
+  def init(key: jax.Array) -> program_lib.Params:
+    tokens_BT = jnp.zeros((1, model.n_ctx), jnp.int32)
+    variables = network.init(key, tokens_BT, dropout_key=None)
+    return {'gpt': variables['params']}
+
+  built = program_lib.build(
+    program_lib.Objective(network, init, step.pretrain_loss(network)),
+    config.optim,
+    num_steps,
     mesh,
-    batch_size,
     microbatches,
-    **config.divided,
   )
-  model = models.new(config)
-  seed = jax.ShapeDtypeStruct(
-    (), jnp.uint32, sharding=sharding.replicated(mesh)
-  )
-  with sharding.use(mesh):
-    make_state, shardings = sharding.jit_init(
-      functools.partial(new_state, model, optimizer), mesh, seed
-    )
-    state = sharding.abstract(jax.eval_shape(make_state, seed), shardings)
   rows = sharding.batch_sharding(mesh)
-  train_step = step_lib.jit_seeded_step(
-    step_lib.pretrain_loss(model),
-    optimizer,
-    rate,
-    shardings,
-    rows,
-    microbatches=microbatches,
-  )
   batch = {
-    name: jax.ShapeDtypeStruct((batch_size, config.n_ctx), dtype, sharding=rows)
+    name: jax.ShapeDtypeStruct((batch_size, model.n_ctx), dtype, sharding=rows)
     for name, dtype in (('tokens', jnp.int32), ('lm_weights', jnp.float32))
   }
-  return Program(model, mesh, make_state, train_step, (state, batch, seed))
-
-
-def new_state(
-  model: models.Model, optimizer: Any, seed: jax.Array | int
-) -> step_lib.TrainState:
-  """Fresh parameters (boxed with their logical axes) and optimiser state."""
-  tokens_BT = jnp.zeros((1, model.config.n_ctx), jnp.int32)
-  variables = model.init(jax.random.key(seed), tokens_BT, dropout_key=None)
-  params = {'gpt': variables['params']}
-  return step_lib.TrainState(
-    jnp.zeros([], jnp.int32), params, optimizer.init(params)
-  )
+  return dataclasses.replace(built, batch=batch)

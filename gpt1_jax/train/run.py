@@ -1,22 +1,24 @@
-"""A run on disk: WORKDIR/config.json, its tokenizer, what it reads back.
+"""A run on disk: starts its folder, and reads its config.json back.
 
-Layout: config.json, tokenizer/, checkpoints/<step>/, metrics.jsonl,
-tensorboard/, scores.json, predictions/*.tsv.
+WORKDIR holds config.json, tokenizer/, checkpoints/<step>/, metrics.jsonl,
+tensorboard/, scores.json and predictions/*.tsv.
 """
 
+import dataclasses
 import json
 import pathlib
 import subprocess
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import jax
 from jax.experimental import multihost_utils
 
 from gpt1_jax import revision, storage
 from gpt1_jax.errors import UserError
+from gpt1_jax.train.checkpoint import CheckpointMeta
 
-# What may differ between a run and its resumption: where things lie, how much
-# is printed and kept, the shape of the machine, and what is recomputed there.
+# Settings that a resumed run may change: where data lies, what is printed and
+# kept, the shape of the machine, and what is recomputed on it.
 _MAY_DIFFER = (
   'mesh',
   'model.attention',
@@ -27,62 +29,101 @@ _MAY_DIFFER = (
   'train.microbatches',
   'data.path',
 )
-# Settings younger than some runs, and what those runs had in their place.
-_YOUNGER = {
-  'model': {'kind': 'gpt', 'attention': 'auto'},
-  'transfer': {'layers': -1},
-}
 
 
-def start(workdir: str, command: str, config: dict[str, Any], facts: dict):
-  """Makes the run's folder, or checks that the one there is the same run.
+@dataclasses.dataclass(frozen=True)
+class Pace:
+  """How often a run logs, evaluates and saves, in updates.
 
-  Every host looks before one of them writes, and none goes on before it has.
+  Attributes:
+    log_every, eval_every, checkpoint_every: in updates.
+    keep: latest checkpoints that stay.
+    best_metric: score by which the best checkpoint is kept as well (higher is
+      better); None keeps the latest only.
+  """
+
+  log_every: int
+  eval_every: int
+  checkpoint_every: int
+  keep: int
+  best_metric: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One training run, as `loop.run_training` needs it.
+
+  Attributes:
+    workdir: its folder.
+    label: what the progress line calls it.
+    seed: of the initial weights and of dropout.
+    pace: how often it logs, evaluates and saves.
+    meta: what each checkpoint records.
+  """
+
+  workdir: str
+  label: str
+  seed: int
+  pace: Pace
+  meta: CheckpointMeta
+
+
+class RunHeader(TypedDict):
+  """config.json of a run.
+
+  Attributes:
+    command: 'pretrain', 'finetune' or 'convert'.
+    config: the whole configuration, as plain values.
+    commit: of the project; None if unknown.
+    model: the network, as plain values.
+    tokenizer_fingerprint: sha256 of the tokenizer, hex.
+    parameters: their number.
+    num_steps: updates of the whole run.
+    layers_transferred: blocks taken from the pretrained run (fine-tuning).
+  """
+
+  command: str
+  config: dict[str, Any]
+  commit: str | None
+  model: dict[str, Any]
+  tokenizer_fingerprint: str
+  parameters: int
+  num_steps: int
+  layers_transferred: NotRequired[int | None]
+
+
+def start(
+  workdir: str, command: str, config: dict[str, Any], facts: dict[str, Any]
+) -> None:
+  """Creates the run's folder, or checks that it holds this very run.
+
+  Every host checks before one of them writes, and none continues before it
+  has.
 
   Args:
-    workdir: the run.
-    command: 'pretrain' or 'finetune'.
+    workdir: folder of the run.
+    command: 'pretrain', 'finetune' or 'convert'.
     config: the whole configuration, as plain values.
-    facts: more to record (parameters, tokenizer, ...).
+    facts: the other keys of `RunHeader`.
 
   Raises:
     UserError: the folder holds another run; the message names what differs.
   """
   config = json.loads(json.dumps(config))
   path = storage.path(workdir) / 'config.json'
-  there = path.exists()
-  if there:
+  exists = path.exists()
+  if exists:
     _check_same(workdir, command, config)
-  _meet('looked at', path)
-  if not there and jax.process_index() == 0:
-    storage.write_json(
-      path, {'command': command, 'config': config, 'commit': commit(), **facts}
-    )
-  _meet('wrote', path)
+  _wait_for_all_hosts(f'checked {path}')
+  if not exists and jax.process_index() == 0:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = {'command': command, 'config': config, 'commit': commit(), **facts}
+    storage.write_json(path, header)
+  _wait_for_all_hosts(f'wrote {path}')
 
 
-def _check_same(workdir: str, command: str, config: dict[str, Any]) -> None:
-  there = load(workdir)
-  if there['command'] != command:
-    raise UserError(
-      f'{workdir}: holds a {there["command"]} run; give another --workdir'
-    )
-  different = _differences(complete(there['config']), complete(config))
-  if different:
-    raise UserError(
-      f'{workdir}: holds a run with another {", ".join(different)}; '
-      'give another --workdir or the same configuration'
-    )
-
-
-def _meet(what: str, path: storage.Path) -> None:
-  """Waits until all hosts are here."""
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(f'{what} {path}')
-
-
-def load(workdir: str) -> dict[str, Any]:
-  """config.json of a run.
+def load(workdir: str) -> RunHeader:
+  """Reads config.json of a run.
 
   Raises:
     UserError: there is none, or it is damaged.
@@ -97,10 +138,10 @@ def load(workdir: str) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-  """The project's commit, with '+' if the tree has changes; None if unknown.
+  """Returns the project's commit, with '+' if the tree has changes.
 
-  Asked of git in a checkout; elsewhere (an archive, an image) what was written
-  into revision.py.
+  Asks git in a checkout; elsewhere (an archive, an image) reads revision.py.
+  None means unknown.
   """
   here = pathlib.Path(__file__).resolve().parents[2]
   if not (here / '.git').exists():
@@ -118,20 +159,34 @@ def commit() -> str | None:
   return described.stdout.strip()
 
 
-def complete(config: dict[str, Any]) -> dict[str, Any]:
-  """The configuration with the younger settings, if it is an older one."""
-  return config | {
-    name: values | config.get(name, {}) for name, values in _YOUNGER.items()
-  }
+def _check_same(workdir: str, command: str, config: dict[str, Any]) -> None:
+  found = load(workdir)
+  if found['command'] != command:
+    raise UserError(
+      f'{workdir}: holds a {found["command"]} run; give another --workdir'
+    )
+  different = _differences(found['config'], config)
+  if different:
+    raise UserError(
+      f'{workdir}: holds a run with another {", ".join(different)}; '
+      'give another --workdir or the same configuration'
+    )
 
 
 def _differences(a: Any, b: Any, prefix: str = '') -> list[str]:
-  """Dotted names of the settings that differ and may not."""
+  """Returns the dotted names of settings that differ and must not."""
   if prefix.rstrip('.') in _MAY_DIFFER:
     return []
   if isinstance(a, dict) and isinstance(b, dict):
-    out = []
-    for key in sorted(set(a) | set(b)):
-      out += _differences(a.get(key), b.get(key), f'{prefix}{key}.')
-    return out
+    keys = sorted(set(a) | set(b))
+    return [
+      name
+      for key in keys
+      for name in _differences(a.get(key), b.get(key), f'{prefix}{key}.')
+    ]
   return [] if a == b else [prefix.rstrip('.')]
+
+
+def _wait_for_all_hosts(moment: str) -> None:
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(moment)

@@ -1,19 +1,20 @@
-"""What a run says: metrics.jsonl, TensorBoard, the progress line.
+"""Writes metrics.jsonl and TensorBoard events, and prints progress.
 
-A resumed run never holds two rows of a kind for one step: rows past the
-checkpoint it resumes from are dropped first, and will be written again.
+A resumed run never holds two rows of a kind for one update: rows past the
+checkpoint it resumes from are dropped first, and are written again.
 
-Nothing can be appended to an object of a bucket. Of a run in one, rows and
-events grow in a folder of this machine and are written to the bucket whole:
-before each checkpoint, at the end, and each minute between. So a run that is
-killed loses rows of updates that it will do again, and no others (TensorBoard's
-events may lack the last ones as well).
+Objects in a bucket cannot be appended to. For a run in a bucket, rows and
+events grow in a local folder and are uploaded whole: before each checkpoint, at
+the end, and once a minute. A killed run therefore loses only rows of updates
+that it repeats (TensorBoard may lack the last events as well).
 """
 
+import dataclasses
 import json
 import math
 import sys
 import time
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -24,29 +25,32 @@ from gpt1_jax import storage
 from gpt1_jax.train import chips
 
 METRICS = 'metrics.jsonl'
-_SEND_EVERY = 60.0  # seconds; a bucket takes an object once a second at most
+_UPLOAD_EVERY = 60.0  # seconds; a bucket takes an object once a second at most
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+  """The updates that this process applies: from `start` (done before) to
+  `stop` (the last of the run).
+  """
+
+  start: int
+  stop: int
 
 
 class Telemetry:
   """Rows on disk and a line on the terminal; silent but on process 0."""
 
   def __init__(
-    self,
-    workdir: str,
-    *,
-    start_step: int,
-    num_steps: int,
-    flops_per_token: float,
-    label: str,
+    self, workdir: str, label: str, span: Span, flops_per_token: float
   ):
-    """Opens the run's files.
+    """Opens the run's files, and drops rows past `span.start`.
 
     Args:
-      workdir: the run.
-      start_step: updates already applied; later rows are dropped.
-      num_steps: updates in all.
-      flops_per_token: model FLOPs a token (`models.flops_per_token`).
-      label: what the progress line is of.
+      workdir: folder of the run.
+      label: what the progress line calls the run.
+      span: the updates to come.
+      flops_per_token: model FLOPs of a token (`models.flops_per_token`).
     """
     self._on = jax.process_index() == 0
     self._flops_per_token = flops_per_token
@@ -55,15 +59,15 @@ class Telemetry:
     self._tokens = 0
     if not self._on:
       return
-    self._uploads = storage.UploadBuffer(workdir)
-    self._sent = time.perf_counter()
-    path = self._uploads.folder / METRICS
+    self._buffer = storage.UploadBuffer(workdir)
+    self._uploaded = time.perf_counter()
+    path = self._buffer.folder / METRICS
     rows = read_rows(storage.path(workdir) / METRICS)
-    kept = [json.dumps(row) + '\n' for row in rows if row['step'] <= start_step]
+    kept = [json.dumps(row) + '\n' for row in rows if row['step'] <= span.start]
     storage.write_text(path, ''.join(kept))
     self._file = path.open('a', encoding='utf-8')
     self._board = tensorboardX.SummaryWriter(
-      str(self._uploads.folder / 'tensorboard'), purge_step=start_step + 1
+      str(self._buffer.folder / 'tensorboard'), purge_step=span.start + 1
     )
     self._console = console.Console(stderr=True)
     self._bar = progress.Progress(
@@ -78,31 +82,36 @@ class Telemetry:
       redirect_stderr=False,
     )
     self._task = self._bar.add_task(
-      label, total=num_steps, completed=start_step, note=''
+      label, total=span.stop, completed=span.start, note=''
     )
-    self._num_steps, self._label = num_steps, label
-    self._started, self._start_step = time.perf_counter(), start_step
+    self._span, self._label = span, label
+    self._started = time.perf_counter()
     self._bar.start()
 
   def __enter__(self) -> 'Telemetry':
     return self
 
-  def __exit__(self, *_) -> None:
-    """Flushes and closes the files."""
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+  ) -> None:
+    """Writes what is pending and closes the files."""
     if self._on:
       self._bar.stop()
       self._file.close()
       self._board.close()
-      self._uploads.close()
+      self._buffer.close()
 
   def update(self, step: int, tokens: int) -> None:
-    """One update is done; `tokens` of the global batch went into it."""
+    """Counts an update and the tokens of its global batch."""
     self._tokens += tokens
     if self._on:
       self._bar.update(self._task, completed=step)
 
   def train(self, step: int, metrics: dict[str, float]) -> None:
-    """A training row, with the rates since the last row."""
+    """Writes a training row, with the rates since the last row."""
     now = time.perf_counter()
     seconds = now - self._clock
     rate = self._tokens / max(seconds, 1e-9)
@@ -117,7 +126,7 @@ class Telemetry:
     self._say(step, note)
 
   def evaluation(self, step: int, metrics: dict[str, float]) -> None:
-    """An evaluation row; the clock of the rates starts anew."""
+    """Writes an evaluation row, and restarts the clock of the rates."""
     self.write({'step': step, **metrics})
     self._say(
       step, '  '.join(f'{name} {value:.4g}' for name, value in metrics.items())
@@ -133,26 +142,26 @@ class Telemetry:
     for name, value in row.items():
       if name != 'step' and math.isfinite(value):
         self._board.add_scalar(name, value, row['step'])
-    if time.perf_counter() - self._sent > _SEND_EVERY:
+    if time.perf_counter() - self._uploaded > _UPLOAD_EVERY:
       self.upload()
 
   def upload(self) -> None:
-    """Uploads pending rows and events to the run's bucket, if it is in one."""
-    if self._on:
+    """Uploads pending rows and events to the run's bucket."""
+    if self._on and self._buffer.remote:
       self._board.flush()
-      self._uploads.upload()
-      self._sent = time.perf_counter()
+      self._buffer.upload()
+      self._uploaded = time.perf_counter()
 
   def _say(self, step: int, note: str) -> None:
     if not self._on:
       return
     self._bar.update(self._task, note=note)
     if not self._console.is_terminal:
-      done = max(step - self._start_step, 1)
+      done = max(step - self._span.start, 1)
       left = (time.perf_counter() - self._started) / done
-      left *= self._num_steps - step
+      left *= self._span.stop - step
       print(
-        f'{self._label} {step}/{self._num_steps}  {note}  '
+        f'{self._label} {step}/{self._span.stop}  {note}  '
         f'{left / 60:.1f} min left',
         file=sys.stderr,
         flush=True,
@@ -160,13 +169,13 @@ class Telemetry:
 
 
 def peak_flops() -> float | None:
-  """FLOP/s of all devices in bf16, None where the kind is unknown (CPU)."""
+  """Returns bf16 FLOP/s of all devices; None for unknown kinds (CPU)."""
   chip = chips.of(jax.devices()[0].device_kind)
   return chip.flops * jax.device_count() if chip else None
 
 
 def read_rows(path: storage.Path) -> list[dict[str, Any]]:
-  """Rows of a metrics.jsonl; a torn last line is not a row."""
+  """Reads the rows of a metrics.jsonl, up to a torn line."""
   rows = []
   if path.exists():
     for line in path.read_text(encoding='utf-8').splitlines():

@@ -10,9 +10,10 @@ import numpy as np
 from flax import linen as nn
 
 from gpt1_jax.model import dropout, gpt, lstm
+from gpt1_jax.settings import GPTConfig, LSTMConfig
 from tests.support import reference
 
-GPT_CONFIG = gpt.GPTConfig(
+GPT_CONFIG = GPTConfig(
   kind='gpt',
   n_layer=2,
   n_head=4,
@@ -34,7 +35,7 @@ GPT_CONFIG = gpt.GPTConfig(
 RELEASED_CONFIG = dataclasses.replace(
   GPT_CONFIG, embedding_dropout='matrix', softmax_rows='all'
 )
-LSTM_CONFIG = lstm.LSTMConfig(
+LSTM_CONFIG = LSTMConfig(
   kind='lstm',
   units=48,
   n_embd=32,
@@ -49,7 +50,7 @@ DROPOUT_KEY = jnp.array([3, 5], jnp.uint32)
 
 
 @functools.cache
-def fresh_gpt(config: gpt.GPTConfig) -> tuple[gpt.GPT, Any, jax.Array]:
+def fresh_gpt(config: GPTConfig) -> tuple[gpt.GPT, Any, jax.Array]:
   """Returns a GPT, its initial variables and tokens int32 [3, n_ctx]."""
   model = gpt.GPT(config)
   tokens = jax.random.randint(
@@ -59,7 +60,7 @@ def fresh_gpt(config: gpt.GPTConfig) -> tuple[gpt.GPT, Any, jax.Array]:
   return model, nn.unbox(init(jax.random.key(0), tokens)), tokens
 
 
-def gpt_params(config: gpt.GPTConfig, seed: int = 0) -> Any:
+def gpt_params(config: GPTConfig, seed: int = 0) -> Any:
   """Draws GPT parameters large enough that every operation matters.
 
   Weights have a standard deviation of 0.15, gains lie around 1, biases are 0.
@@ -92,7 +93,7 @@ def lstm_params() -> Any:
 
 
 def gpt_dropout(
-  config: gpt.GPTConfig, dropout_key: jax.Array, clf_pdrop: float = 0.0
+  config: GPTConfig, dropout_key: jax.Array, clf_pdrop: float = 0.0
 ) -> reference.Drop:
   """Returns the `drop` of `reference.forward` with the package's masks."""
   sites = {

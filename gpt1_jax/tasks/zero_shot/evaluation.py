@@ -52,7 +52,7 @@ def evaluate(
       it should be, a checkpoint that is not there or has diverged.
   """
   params, meta, step = checkpoint.read(workdir, steps[0])
-  config = models.read(meta['model'])
+  config = meta.model
   questions = read(path, names, tokenization.load(workdir), config.n_ctx)
   packed, firsts = candidates.pack(questions, config.n_ctx)
   mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
