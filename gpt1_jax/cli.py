@@ -1,14 +1,17 @@
-"""What the front doors share: absl entry, configuration, one-line errors.
+"""What the commands share: flags, the configuration, one-line errors.
 
 `run(main)` is the last line of every command. A `UserError` (or an operating
 system error such as a full disk) becomes one line on stderr and exit code 1;
 anything else is a defect of ours and keeps its traceback.
 """
 
+import ast
+import importlib.util
 import os
+import pathlib
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 from absl import app, flags, logging
 
@@ -23,6 +26,10 @@ STAGE_TO = flags.DEFINE_string(
 _PRINT_CONFIG = flags.DEFINE_bool(
   'print_config', False, 'Print every setting of --config and exit.'
 )
+_CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
+_SETTING = '--config.'
+_settings: list[tuple[str, str]] = []  # --config.KEY=VALUE, in order
+T = TypeVar('T')
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -39,7 +46,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     except errors.UserError as error:
       _fail(str(error))
     except KeyboardInterrupt:
-      _fail('interrupted; finished work is intact, run it again to go on')
+      _fail('interrupted; finished work is intact, run it again to continue')
     except OSError as error:
       line = storage.bucket_error(error)
       _fail(
@@ -52,21 +59,96 @@ def run(main: Callable[[list[str]], None]) -> None:
       _fail(line)
 
   logging.set_verbosity(logging.WARNING)
-  app.run(guarded)
+  app.run(guarded, flags_parser=_parse_flags)
 
 
-def print_config(values: dict[str, Any]) -> bool:
-  """Prints the resolved configuration if --print_config asks for it.
+def _parse_flags(argv: list[str]) -> list[str]:
+  """Parses flags, and sets the --config.KEY=VALUE ones aside."""
+  rest, arguments = argv[:1], iter(argv[1:])
+  for argument in arguments:
+    if argument.startswith(_SETTING):
+      key, equals, value = argument.removeprefix(_SETTING).partition('=')
+      _settings.append((key, value if equals else next(arguments, '')))
+    else:
+      rest.append(argument)
+  try:
+    return flags.FLAGS(rest)
+  except flags.Error as error:
+    _fail(f'{error}; see --help')
+
+
+def define_config(default: str, help_text: str) -> flags.FlagHolder[str]:
+  """Defines --config=FILE[:WORDS]; settings follow as --config.KEY=VALUE."""
+  return flags.DEFINE_string('config', default, help_text)
+
+
+def config_values(spec: str) -> dict[str, Any]:
+  """Returns a configuration as plain nested values, flags applied.
+
+  ml_collections' own flags stop at the first mistake; here unknown keys and
+  wrong types stay in, and `config.parse` reports them with all others.
 
   Args:
-    values: the configuration as plain nested values.
+    spec: value of --config: a file with a function `get_config`, and after a
+      colon its argument.
 
-  Returns:
-    True if it was printed: the command then has nothing else to do.
+  Raises:
+    UserError: there is no such file, or no such preset or task.
   """
+  name, colon, words = spec.partition(':')
+  found = pathlib.Path(name)
+  if not found.is_absolute() and not found.exists():
+    found = _CHECKOUT / name
+  if not found.is_file():
+    raise errors.UserError(f'--config={spec}: there is no file {name}')
+  module_spec = importlib.util.spec_from_file_location(found.stem, found)
+  assert module_spec is not None
+  assert module_spec.loader is not None
+  module = importlib.util.module_from_spec(module_spec)
+  if str(_CHECKOUT) not in sys.path:
+    sys.path.append(str(_CHECKOUT))  # configs may import one another
+  try:
+    module_spec.loader.exec_module(module)
+    values = module.get_config(*[words] * bool(colon)).to_dict()
+  except ValueError as error:
+    raise errors.UserError(f'--config={spec}: {error}') from None
+  except (AttributeError, ImportError, SyntaxError) as error:
+    raise errors.UserError(
+      f'--config={spec}: not a configuration file ({error})'
+    ) from None
+  for key, text in _settings:
+    _set(values, key, text)
+  return values
+
+
+def _set(values: dict[str, Any], key: str, text: str) -> None:
+  """Sets a dotted key; a key whose value is a string takes the text as is."""
+  *sections, last = key.split('.')
+  for section in sections:
+    inner = values.get(section)
+    if not isinstance(inner, dict):
+      inner = values[section] = {}
+    values = inner
+  if last in values and (values[last] is None or isinstance(values[last], str)):
+    values[last] = text
+    return
+  try:
+    values[last] = ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    values[last] = text
+
+
+def read_config(kind: type[T], spec: str) -> T | None:
+  """Returns the checked configuration; None if --print_config printed it.
+
+  Raises:
+    UserError: one line for each mistake.
+  """
+  values = config_values(spec)
   if _PRINT_CONFIG.value:
     print(config.as_flags(values))
-  return _PRINT_CONFIG.value
+    return None
+  return config.parse(kind, values)
 
 
 def required(flag: str, value: str | None) -> str:
@@ -80,7 +162,7 @@ def required(flag: str, value: str | None) -> str:
   return value
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
   print(f'error: {message}', file=sys.stderr, flush=True)
   jax = sys.modules.get('jax')  # not loaded by commands that only read text
   if jax and jax.distributed.is_initialized():

@@ -22,14 +22,12 @@ slow for a folder of many files.
 """
 
 from absl import flags
-from ml_collections import config_flags
 
 from gpt1_jax import cli, config, staging
 from gpt1_jax.tasks import all_tasks
 from gpt1_jax.train import hosts
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config',
+_CONFIG = cli.define_config(
   'configs/finetune.py',
   'Configuration file and task, such as configs/finetune.py:rte.',
 )
@@ -43,10 +41,9 @@ _WORKDIR = flags.DEFINE_string(
 def main(argv: list[str]) -> None:
   """Runs the command."""
   del argv
-  values = _CONFIG.value.to_dict()
-  if cli.print_config(values):
+  settings = cli.read_config(config.FinetuneConfig, _CONFIG.value)
+  if settings is None:
     return
-  settings = config.parse(config.FinetuneConfig, values)
   workdir = cli.required('workdir', _WORKDIR.value)
   with hosts.connected():
     tasks_path = staging.fetch(settings.data.path, cli.STAGE_TO.value)

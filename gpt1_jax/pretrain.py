@@ -16,15 +16,13 @@ copied from there to --stage_to, once a machine.
 import dataclasses
 
 from absl import flags
-from ml_collections import config_flags
 
 from gpt1_jax import cli, config
 from gpt1_jax.compiler import executable
 from gpt1_jax.corpus import shards
 from gpt1_jax.train import hosts, pretraining
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config',
+_CONFIG = cli.define_config(
   'configs/pretrain.py',
   'Configuration file and preset, such as configs/pretrain.py:mini.',
 )
@@ -44,16 +42,15 @@ _EXECUTABLE = flags.DEFINE_string(
 def main(argv: list[str]) -> None:
   """Runs the command."""
   del argv
-  values = _CONFIG.value.to_dict()
-  if cli.print_config(values):
+  settings = cli.read_config(config.PretrainConfig, _CONFIG.value)
+  if settings is None:
     return
-  settings = config.parse(config.PretrainConfig, values)
   workdir = cli.required('workdir', _WORKDIR.value)
   with hosts.connected():
     data = shards.fetch(settings.data.path, cli.STAGE_TO.value)
     loaded = pretraining.load(settings, data)
     if _EXECUTABLE.value:
-      program = executable.load(_EXECUTABLE.value, loaded.program, values)
+      program = executable.load(_EXECUTABLE.value, loaded.program, settings)
       loaded = dataclasses.replace(loaded, program=program)
     pretraining.run(loaded, workdir)
 

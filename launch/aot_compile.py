@@ -98,7 +98,7 @@ def main(argv: list[str]) -> None:
   if _SAVE.value:
     if not figures.fits:
       raise UserError(f'--save={_SAVE.value}: nothing to save, see above')
-    executable.save(_SAVE.value, *built, config)
+    executable.save(_SAVE.value, *built, settings)
     out.print(f'{_SAVE.value}: written; pretrain --executable loads it')
   if _JSON.value:
     print(json.dumps(figures.to_json()), flush=True)

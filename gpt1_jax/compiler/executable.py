@@ -16,6 +16,7 @@ import jax
 from jax.experimental import serialize_executable
 
 from gpt1_jax import storage
+from gpt1_jax.config import PretrainConfig, as_dict
 from gpt1_jax.errors import UserError
 from gpt1_jax.train import program as program_lib
 
@@ -49,7 +50,7 @@ def save(
   path: str,
   program: program_lib.Program,
   compiled: Any,
-  config: dict[str, Any],
+  config: PretrainConfig,
 ) -> None:
   """Writes the executable atomically.
 
@@ -60,12 +61,12 @@ def save(
     config: to name what differs when another run loads it.
   """
   payload, _, _ = serialize_executable.serialize(compiled)
-  header = {**_header(program, program.lower()), 'config': config}
+  header = {**_header(program, program.lower()), 'config': as_dict(config)}
   storage.write_bytes(path, json.dumps(header).encode() + b'\n' + payload)
 
 
 def load(
-  path: str, program: program_lib.Program, config: dict[str, Any]
+  path: str, program: program_lib.Program, config: PretrainConfig
 ) -> program_lib.Program:
   """The program with the train step of a file.
 
@@ -91,10 +92,10 @@ def load(
         f'{path}: was compiled for another {words}: {there[key]}, and here it '
         f'is {here[key]}; compile it anew, or leave --executable out'
       )
-    config = json.loads(json.dumps(config))
+    ours = json.loads(json.dumps(as_dict(config)))
     differ = ', '.join(
       name
-      for name in _differences(there['config'], config)
+      for name in _differences(there['config'], ours)
       if name not in _NO_PART
     ) or ("the vocabulary's size, the number of updates or the code")
     raise UserError(

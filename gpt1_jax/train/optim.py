@@ -12,53 +12,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gpt1_jax.errors import UserError
-
-VARIANTS = ('paper', 'openai')
-SCHEDULES = ('cosine', 'linear')
+from gpt1_jax.settings import OptimSettings
 
 
 def make_optimizer(
-  *,
-  variant: str,
-  schedule: str,
-  peak_lr: float,
-  warmup: float,
-  b1: float,
-  b2: float,
-  eps: float,
-  weight_decay: float,
-  clip_norm: float,
-  num_steps: int,
+  settings: OptimSettings, num_steps: int
 ) -> tuple[optax.GradientTransformation, Callable[[jax.Array], jax.Array]]:
-  """The optimiser and its learning rate as a function of the update's index.
-
-  Args:
-    variant: 'paper' or 'openai'.
-    schedule: 'cosine' (P §4.1, pretraining) or 'linear' (fine-tuning).
-    peak_lr: the rate at the end of the warm-up.
-    warmup: updates if at least 1, else a share of all updates.
-    b1, b2, eps: Adam's.
-    weight_decay: decoupled L2 on all weights that are not bias or gain.
-    clip_norm: global norm to which gradients are clipped; 0 switches it off.
-    num_steps: updates in all.
-
-  Raises:
-    UserError: a value out of range.
-  """
-  for name, value, allowed in (
-    ('variant', variant, VARIANTS),
-    ('schedule', schedule, SCHEDULES),
-  ):
-    if value not in allowed:
-      raise UserError(
-        f'optim.{name} is {value!r}: one of ' + ', '.join(allowed)
-      )
-  if peak_lr <= 0 or warmup < 0 or clip_norm < 0 or weight_decay < 0:
-    raise UserError(
-      'optim.peak_lr must be positive; warmup, clip_norm and weight_decay '
-      'not negative'
-    )
+  """Returns the optimiser, and the learning rate of update t (first: t = 0)."""
+  variant, schedule, peak_lr = (
+    settings.variant,
+    settings.schedule,
+    settings.peak_lr,
+  )
+  b1, b2, eps, warmup = settings.b1, settings.b2, settings.eps, settings.warmup
+  weight_decay, clip_norm = settings.weight_decay, settings.clip_norm
   warmup_steps = warmup if warmup >= 1 else warmup * num_steps
   rate = make_schedule(variant, schedule, peak_lr, warmup_steps, num_steps)
 

@@ -147,7 +147,7 @@ class Telemetry:
 
   def upload(self) -> None:
     """Uploads pending rows and events to the run's bucket."""
-    if self._on and self._buffer.remote:
+    if self._on:
       self._board.flush()
       self._buffer.upload()
       self._uploaded = time.perf_counter()
