@@ -41,10 +41,10 @@ def topics(path: pathlib.Path) -> tuple[Topics, Topics, set[str]]:
 
   Topics quote one another at length; the lines tell what pretraining saw.
   """
-  split = {row['source']: row['split'] for row in shards.read_documents(path)}
+  split = {row.source: row.split for row in shards.read_documents(path)}
   parts: dict[str, dict[str, str]] = {'train': {}, 'dev': {}}
   seen: set[str] = set()
-  for document in documents.documents([CORPUS], 'text'):
+  for document in documents.read_all([CORPUS], 'text'):
     text = cleaning.clean(cleaning.paragraphs(document.text()))
     if split[document.source] == 'validation':
       name = document.source.removeprefix(f'{CORPUS}#')

@@ -129,9 +129,9 @@ def test_topics_are_those_prepare_held_out(demo, tmp_path):
     sorted(demo.DEV),
   )
   rows = {
-    row['source'].split('#')[1]
+    row.source.split('#')[1]
     for row in shards.read_documents(tmp_path / 'shards')
-    if row['split'] == 'validation'
+    if row.split == 'validation'
   }
   assert rows == {*demo.TRAIN, *demo.DEV}
   words = sum(len(text.split()) for part in parts for text in part.values())

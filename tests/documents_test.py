@@ -20,7 +20,7 @@ def _read(*specs: object, field: str = 'text') -> list[tuple[str, str]]:
   """(source, text) of every document."""
   return [
     (document.source, document.text())
-    for document in documents.documents([str(s) for s in specs], field)
+    for document in documents.read_all([str(s) for s in specs], field)
   ]
 
 
@@ -106,14 +106,16 @@ def test_progress_adds_up_to_the_bytes_on_disk(tmp_path, name):
     _jsonl(tmp_path / name, rows)
   specs = [str(tmp_path), 'builtin:python-reference']
   total = documents.total_bytes(specs)
-  read = sum(document.disk for document in documents.documents(specs, 'text'))
+  read = sum(
+    document.disk_bytes for document in documents.read_all(specs, 'text')
+  )
   assert total - 100 < read <= total
 
 
 def test_rows_are_read_one_at_a_time(tmp_path):
   path = tmp_path / 'r.jsonl'
   path.write_text('{"text": "good"}\n' + 'no json\n' * 1000)
-  found = documents.documents([str(path)], 'text')
+  found = documents.read_all([str(path)], 'text')
   assert next(found).text() == 'good'
 
 
@@ -170,7 +172,7 @@ def test_parquet_without_the_column_or_without_rows(tmp_path):
   [
     ('nowhere', 'no such file or folder'),
     ('nowhere/*.txt', 'no such file or folder'),
-    ('builtin:java', 'builtin:python-reference is all'),
+    ('builtin:java', 'the only built-in corpus is'),
     ('s3://bucket/x.txt', 'unknown scheme s3:'),
     ('tfds:imdb', 'tfds:NAME[/CONFIG]:SPLIT[:FIELD]'),
     ('tfds:a:b:c:d', 'tfds:NAME[/CONFIG]:SPLIT[:FIELD]'),

@@ -7,7 +7,6 @@ out here a second time, and compared on real novels.
 import functools
 import itertools
 import json
-import pathlib
 import re
 import sys
 
@@ -18,8 +17,6 @@ from hypothesis import strategies as st
 from configs import pretrain
 from gpt1_jax.corpus import (
   cleaning,
-  openai_tokenizer,
-  shards,
   tokenization,
 )
 from gpt1_jax.errors import UserError
@@ -352,40 +349,3 @@ def test_what_is_no_vocabulary_is_refused(tmp_path, files, message):
   with pytest.raises(UserError, match=message) as caught:
     tokenization.load(f'openai:{tmp_path}')
   assert str(tmp_path) in str(caught.value)
-
-
-def test_prepare_with_the_original_vocabulary(folder, bpe, tmp_path):
-  """As a user runs it, over two processes; shards that anything can take."""
-  from tests import prepare_test
-
-  books = prepare_test._write_books(tmp_path / 'books', range(8))
-  (books / 'x.txt').write_text("I cannot say, Mr. Smith.\n\nDon't!")
-  out = tmp_path / 'out'
-  prepare_test._good(
-    f'--input={books}',
-    f'--output={out}',
-    f'--tokenizer=openai:{folder}',
-    '--validation_fraction=0.4',
-    '--workers=2',
-  )
-  meta = shards.read_meta(out)
-  assert meta['tokenizer'] == bpe.description()
-  assert shards.verify(out) == len(meta['files'])
-  assert {openai_tokenizer.ENCODER_FILE, openai_tokenizer.MERGES_FILE} <= meta[
-    'files'
-  ].keys()
-  assert tokenization.load(out).fingerprint == bpe.fingerprint
-  at = {'train': 0, 'validation': 0}
-  for row in shards.read_documents(out):
-    start = at[row['split']]
-    at[row['split']] += row['tokens']
-    raw = pathlib.Path(row['source']).read_text('utf-8')
-    want = [*bpe.encode(cleaning.paragraphs(raw)), bpe.newline_id]
-    got = shards.Tokens(out, row['split']).read(start, row['tokens'])
-    assert got.tolist() == want
-  line = prepare_test._refused(
-    f'--input={books}',
-    f'--output={tmp_path / "no"}',
-    f'--tokenizer=openai:{books}',
-  )
-  assert 'no original vocabulary here' in line

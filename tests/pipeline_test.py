@@ -3,18 +3,11 @@
 import json
 import shutil
 import signal
-import subprocess
 import time
 
 import numpy as np
 import pytest
 
-from gpt1_jax.corpus import (
-  cleaning,
-  shards,
-  tokenization,
-  windows,
-)
 from gpt1_jax.train import checkpoint, telemetry
 from tests.support import commands
 
@@ -49,132 +42,6 @@ def run(data, tmp_path_factory):
     'pretrain', *TINY, f'--workdir={workdir}', f'--config.data.path={data}'
   )
   return workdir
-
-
-def test_shards_are_what_the_tokenizer_makes(data):
-  meta = shards.read_meta(data)
-  tokenizer = tokenization.load(data)
-  assert meta['tokenizer']['merges'] == tokenizer.merges == 500
-  assert len(meta['splits']['train']['shards']) > 1
-  from pydoc_data import topics
-
-  start = {'train': 0, 'validation': 0}
-  for row in shards.read_documents(data):
-    if row['split'] == 'duplicate':
-      assert row['tokens'] == 0
-      continue
-    name = row['source'].partition('#')[2]
-    expected = tokenizer.encode(_joined(topics.topics[name]))
-    tokens = shards.Tokens(data, row['split'])
-    got = tokens.read(start[row['split']], row['tokens'])
-    np.testing.assert_array_equal(got, [*expected, tokenizer.document_id])
-    start[row['split']] += row['tokens']
-  for split, end in start.items():
-    assert end == meta['splits'][split]['tokens']
-
-
-def _joined(text):
-
-  return cleaning.paragraphs(text)
-
-
-def test_prepare_again_verify_and_damage(data, tmp_path):
-  again = commands.succeed(
-    'prepare',
-    '--input=builtin:python-reference',
-    f'--output={data}',
-    '--merges=500',
-    '--validation_fraction=0.2',
-    '--shard_tokens=50000',
-  )
-  assert 'finished before' in again
-  assert 'as they were written' in commands.succeed(
-    'prepare', f'--output={data}', '--verify'
-  )
-  assert 'another merges' in commands.fail(
-    'prepare',
-    '--input=builtin:python-reference',
-    f'--output={data}',
-    '--merges=400',
-    '--validation_fraction=0.2',
-    '--shard_tokens=50000',
-  )
-  bad = tmp_path / 'bad'
-  subprocess.run(['cp', '-r', data, bad], check=True)
-  shard = min(bad.glob('validation-00000-of-*.bin'))
-  content = bytearray(shard.read_bytes())
-  content[100] ^= 1
-  shard.write_bytes(content)
-  assert 'sha256' in commands.fail('prepare', f'--output={bad}', '--verify')
-  shard.write_bytes(content[:-2])
-  assert 'bytes' in commands.fail('prepare', f'--output={bad}', '--verify')
-  assert 'expected' in commands.fail(
-    'pretrain', *TINY, f'--workdir={bad}/run', f'--config.data.path={bad}'
-  )
-
-
-def test_prepare_refuses_bad_input(tmp_path):
-  latin = tmp_path / 'latin.txt'
-  latin.write_bytes(b'caf\xe9 au lait')
-  empty = tmp_path / 'empty.txt'
-  empty.write_bytes(b'')
-  lines = tmp_path / 'rows.jsonl'
-  lines.write_text('{"text": "good"}\n{"text": "cut\n')
-  out = f'--output={tmp_path}/out'
-  for source, words in (
-    (latin, f'{latin}: not UTF-8 at byte 3'),
-    (empty, f'{empty}: empty'),
-    (lines, f'{lines}:2: not a JSON line'),
-    (tmp_path / 'none', 'no such file'),
-    ('builtin:java', 'builtin'),
-  ):
-    assert words in commands.fail('prepare', f'--input={source}', out)
-    assert not (tmp_path / 'out').exists()
-    assert not (tmp_path / 'out.incomplete').exists()
-  line = commands.fail(
-    'prepare',
-    '--input=builtin:python-reference',
-    out,
-    '--merges=50000',
-    '--validation_fraction=0.2',
-  )
-  assert 'this text allows only' in line
-
-
-def test_windows_are_a_function_of_the_step(data):
-  options = {'n_ctx': 32, 'cross_documents': True}
-  whole = windows.Windows(data, 'train', batch_size=8, seed=1, **options)
-  halves = [
-    windows.Windows(data, 'train', batch_size=8, seed=1, rows=rows, **options)
-    for rows in (range(4), range(4, 8))
-  ]
-  seen = []
-  for step in range(whole.num_windows // 8):
-    batch = whole.batch(step)
-    parts = [h.batch(step)['tokens'] for h in halves]
-    np.testing.assert_array_equal(batch['tokens'], np.concatenate(parts))
-    seen += [row.tobytes() for row in batch['tokens']]
-  stream = shards.Tokens(data, 'train').read(0, whole.num_windows * 32)
-  rows = {row.tobytes() for row in stream.astype(np.int32).reshape(-1, 32)}
-  assert set(seen) <= rows
-  assert len(seen) == whole.num_windows // 8 * 8
-
-
-@pytest.mark.parametrize('cross', [True, False])
-def test_evaluation_counts_every_token_once(data, cross):
-  split = windows.Windows(
-    data, 'validation', n_ctx=32, batch_size=8, cross_documents=cross, seed=None
-  )
-  tokens = shards.Tokens(data, 'validation')
-  targets = []
-  for step in range(split.steps_per_epoch):
-    batch = split.batch(step)
-    targets += list(batch['tokens'][batch['lm_weights'] > 0])
-  stream = tokens.read(0, tokens.num_tokens)
-  starts = [0]
-  if not cross:
-    starts = [0, *tokens.document_ends[:-1]]
-  np.testing.assert_array_equal(targets, np.delete(stream, starts))
 
 
 def test_killed_and_restarted_is_the_same_run(data, run, tmp_path):

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from gpt1_jax.corpus import shards
+from gpt1_jax.corpus import metadata, shards
 from gpt1_jax.errors import UserError
 
 _DOCUMENTS = (5, 1, 12, 0, 30, 7)
@@ -22,7 +22,7 @@ def _write(path, shard_tokens=10) -> dict[str, np.ndarray]:
     with shards.ShardWriter(path, split, shard_tokens) as writer:
       for part in parts:
         writer.write(part)
-        rows.append({'source': 's', 'split': split, 'tokens': len(part)})
+        rows.append(metadata.DocumentRow('s', 'f', 1, split, len(part)))
     streams[split] = np.concatenate(parts)
     splits[split] = {
       'tokens': len(streams[split]),
@@ -30,10 +30,9 @@ def _write(path, shard_tokens=10) -> dict[str, np.ndarray]:
       'documents': len(parts),
       'shards': writer.shards,
     }
-  rows.append({'source': 's', 'split': 'duplicate', 'tokens': 0})
-  (path / shards.DOCUMENTS).write_text(
-    ''.join(json.dumps(row) + '\n' for row in rows)
-  )
+  rows.append(metadata.DocumentRow('s', 'f', 0, 'duplicate'))
+  lines = ''.join(row.to_line() for row in rows)
+  (path / shards.DOCUMENTS).write_text(lines)
   shards.write_meta(path, {'splits': splits})
   return streams
 

@@ -1,8 +1,8 @@
-"""Documents from wherever they lie, in a stable order, with their source.
+"""Reads documents from files, TFDS or Python itself, in a stable order.
 
-An input is a folder or a glob of .txt(.gz) files (one file, one document), a
-.jsonl(.gz) or .parquet file (one row, one document), `tfds:NAME:SPLIT`, or
-`builtin:python-reference`. Rows are read one at a time, Parquet by row group.
+An input is a folder or glob of .txt(.gz) files (each file is a document), of
+.jsonl(.gz) or .parquet files (each row is one), `tfds:NAME:SPLIT`, or
+`builtin:python-reference`. Rows are read one at a time, Parquet rows by group.
 """
 
 import dataclasses
@@ -13,41 +13,64 @@ import os
 import pathlib
 import re
 import zlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, TypedDict
 
 from gpt1_jax.errors import UserError
 
-_TEXT = ('.txt', '.txt.gz')
-_JSONL = ('.jsonl', '.jsonl.gz')
-_PARQUET = ('.parquet',)
+_ENDINGS = {
+  '.txt': 'text',
+  '.txt.gz': 'text',
+  '.jsonl': 'jsonl',
+  '.jsonl.gz': 'jsonl',
+  '.parquet': 'parquet',
+}
 _TFDS = re.compile(r'([^:]+):((?:[^:\[]|\[[^\]]*\])+)(?::([^:]+))?')
-_FORMS = (
+_SUPPORTED = (
   'a folder or glob of .txt, .txt.gz, .jsonl, .jsonl.gz or .parquet files, '
   'tfds:NAME[/CONFIG]:SPLIT[:FIELD], or builtin:python-reference'
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Document:
-  """A document, or the file that is one.
+class Input(NamedTuple):
+  """A file, or another source of documents.
 
   Attributes:
-    source: where it came from, such as `books/emma.txt` or `a.jsonl:12`.
-    content: its text; None: it is the whole file at `path`, and is read where
-      it is wanted (`text`).
-    path: of the file, or of a copy of it.
-    disk: bytes of the input it takes up, for progress; those of all documents
-      are `total_bytes`.
+    kind: 'text', 'jsonl', 'parquet', 'tfds' or 'builtin'.
+    name: path of a file; NAME:SPLIT of TFDS; name of a built-in corpus.
+  """
+
+  kind: str
+  name: str
+
+
+class InputSize(TypedDict):
+  """The section `input` of meta.json: number of files and their bytes."""
+
+  files: int
+  bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+  """A document with its text, or the name of the file that holds it.
+
+  Attributes:
+    source: name of the document, such as `books/emma.txt` or `a.jsonl:12`.
+    content: text; None if the document is the whole file at `path`, which
+      `text` reads.
+    path: the file, or a copy of it.
+    disk_bytes: share of its input's bytes on disk, for progress; those of all
+      documents add up to `total_bytes`.
   """
 
   source: str
   content: str | None
   path: str
-  disk: int
+  disk_bytes: int
 
   def text(self) -> str:
-    """The text of the document.
+    """Returns the text of the document.
 
     Raises:
       UserError: the file is not UTF-8, is damaged or empty.
@@ -57,116 +80,110 @@ class Document:
     return _decode(_read_bytes(self.path, self.source), self.source)
 
 
-def inputs(specs: list[str]) -> list[tuple[str, str]]:
-  """(kind, where) of each input, files expanded and sorted.
-
-  Kind is 'text', 'jsonl', 'parquet', 'tfds' or 'builtin'.
+def find_inputs(specs: Iterable[str]) -> list[Input]:
+  """Resolves --input: expands and sorts folders and globs, drops repeats.
 
   Raises:
-    UserError: an input is of no known form, or matches no file.
+    UserError: a spec has an unknown format, or matches no file.
   """
-  out: list[tuple[str, str]] = []
+  inputs: list[Input] = []
   for spec in specs:
     scheme, colon, rest = spec.partition(':')
     if scheme == 'builtin':
       if rest != 'python-reference':
-        raise UserError(f'--input={spec}: builtin:python-reference is all')
-      out.append((scheme, rest))
+        raise UserError(
+          f'--input={spec}: the only built-in corpus is '
+          'builtin:python-reference'
+        )
+      inputs.append(Input(scheme, rest))
     elif scheme == 'tfds':
       if not _TFDS.fullmatch(rest):
-        raise UserError(f'--input={spec}: tfds:NAME[/CONFIG]:SPLIT[:FIELD]')
-      out.append((scheme, rest))
+        raise UserError(
+          f'--input={spec}: expected tfds:NAME[/CONFIG]:SPLIT[:FIELD]'
+        )
+      inputs.append(Input(scheme, rest))
     elif colon and scheme.isalnum() and not os.path.exists(spec):
       raise UserError(
-        f'--input={spec}: unknown scheme {scheme}:; give {_FORMS}'
+        f'--input={spec}: unknown scheme {scheme}:; give {_SUPPORTED}'
       )
     else:
-      out += _files(spec)
-  return list(dict.fromkeys(out))
+      inputs += _find_files(spec)
+  return list(dict.fromkeys(inputs))
 
 
-def documents(specs: list[str], text_field: str) -> Iterator[Document]:
-  """Documents of all inputs, in order; see the module for their forms."""
-  for kind, where in inputs(specs):
-    yield from read(kind, where, where, text_field)
+def read_all(specs: Iterable[str], text_field: str) -> Iterator[Document]:
+  """Reads the documents of all inputs, in order."""
+  for found in find_inputs(specs):
+    yield from read(found, found.name, text_field)
 
 
-def read(
-  kind: str, where: str, path: str, text_field: str
-) -> Iterator[Document]:
-  """Documents of one input, in order.
+def read(found: Input, path: str, text_field: str) -> Iterator[Document]:
+  """Reads the documents of one input, in order.
 
   Args:
-    kind: as `inputs` has it.
-    where: as `inputs` has it; documents and errors are named after it.
-    path: `where`, or a copy of that file, to be read in its stead.
+    found: the input; documents and errors carry its name.
+    path: the input's name, or a local copy of its file.
     text_field: field or column of a row that holds its text.
   """
-  if kind == 'text':
-    yield Document(where, None, path, os.path.getsize(path))
-  elif kind == 'jsonl':
-    yield from _jsonl(where, path, text_field)
-  elif kind == 'parquet':
-    yield from _parquet(where, path, text_field)
-  elif kind == 'tfds':
-    yield from _tfds(where, text_field)
+  if found.kind == 'text':
+    yield Document(found.name, None, path, os.path.getsize(path))
+  elif found.kind == 'jsonl':
+    yield from _read_jsonl(found.name, path, text_field)
+  elif found.kind == 'parquet':
+    yield from _read_parquet(found.name, path, text_field)
+  elif found.kind == 'tfds':
+    yield from _read_tfds(found.name, text_field)
   else:
-    yield from _python_reference()
+    yield from _read_python_reference()
 
 
-def total_bytes(specs: list[str]) -> int | None:
-  """Bytes of all inputs as they lie on disk; None where TFDS is among them."""
-  found = inputs(specs)
-  if any(kind == 'tfds' for kind, _ in found):
+def total_bytes(specs: Iterable[str]) -> int | None:
+  """Returns the bytes of all inputs on disk; None if TFDS is among them."""
+  inputs = find_inputs(specs)
+  if any(found.kind == 'tfds' for found in inputs):
     return None
-  return sum(_bytes(*one) for one in found)
+  return sum(map(_num_bytes, inputs))
 
 
-def measure(specs: list[str]) -> dict[str, int]:
-  """Files of all inputs and their bytes, to see that an input has changed.
+def measure(specs: Iterable[str]) -> InputSize:
+  """Measures all inputs, so that a later run notices a change.
 
-  What Python carries is a file too, another one in every version of it; what
-  TFDS holds is not measured.
+  The built-in corpus counts as one file, whose size depends on the version of
+  Python. TFDS is not measured.
   """
-  found = [(kind, where) for kind, where in inputs(specs) if kind != 'tfds']
-  return {'files': len(found), 'bytes': sum(_bytes(*one) for one in found)}
+  inputs = [found for found in find_inputs(specs) if found.kind != 'tfds']
+  return {'files': len(inputs), 'bytes': sum(map(_num_bytes, inputs))}
 
 
-def _bytes(kind: str, where: str) -> int:
-  if kind == 'builtin':
-    return sum(document.disk for document in _python_reference())
-  return os.path.getsize(where)
-
-
-def _files(spec: str) -> list[tuple[str, str]]:
-  path = pathlib.Path(spec)
-  if path.is_dir():
-    found = (p for p in path.rglob('*') if kind_of(str(p)) and p.is_file())
-    names = sorted(map(str, found))
-    if not names:
-      raise UserError(f'--input={spec}: holds no file to read; give {_FORMS}')
-  elif path.exists():
-    if not kind_of(spec):
-      raise UserError(f'--input={spec}: unknown kind of file; give {_FORMS}')
-    names = [spec]
-  else:
-    found = glob.glob(spec, recursive=True)
-    names = sorted(n for n in found if kind_of(n) and os.path.isfile(n))
-  if not names:
-    raise UserError(f'--input={spec}: no such file or folder; give {_FORMS}')
-  return [(kind_of(name), name) for name in names]
-
-
-def kind_of(name: str) -> str:
-  """'text', 'jsonl' or 'parquet' by the name of a file; else ''."""
-  for kind, endings in (
-    ('text', _TEXT),
-    ('jsonl', _JSONL),
-    ('parquet', _PARQUET),
-  ):
-    if name.endswith(endings):
+def kind_of(name: str) -> str | None:
+  """Returns the kind of a file by the ending of its name, if it has one."""
+  for ending, kind in _ENDINGS.items():
+    if name.endswith(ending):
       return kind
-  return ''
+  return None
+
+
+def _num_bytes(found: Input) -> int:
+  if found.kind == 'builtin':
+    return sum(document.disk_bytes for document in _read_python_reference())
+  return os.path.getsize(found.name)
+
+
+def _find_files(spec: str) -> list[Input]:
+  path = pathlib.Path(spec)
+  if path.exists() and not path.is_dir():
+    names = [spec]
+    problem = 'unknown kind of file'
+  elif path.is_dir():
+    names = sorted(str(p) for p in path.rglob('*') if p.is_file())
+    problem = 'holds no file to read'
+  else:
+    names = sorted(filter(os.path.isfile, glob.glob(spec, recursive=True)))
+    problem = 'no such file or folder'
+  inputs = [Input(kind, name) for name in names if (kind := kind_of(name))]
+  if not inputs:
+    raise UserError(f'--input={spec}: {problem}; give {_SUPPORTED}')
+  return inputs
 
 
 def _read_bytes(path: str, name: str) -> bytes:
@@ -178,6 +195,7 @@ def _read_bytes(path: str, name: str) -> bytes:
 
 
 def _decode(data: bytes, name: str, offset: int = 0) -> str:
+  """Decodes UTF-8; `offset` is the position of `data` in its file."""
   try:
     text = data.decode('utf-8-sig')
   except UnicodeDecodeError as error:
@@ -190,8 +208,8 @@ def _decode(data: bytes, name: str, offset: int = 0) -> str:
   return text
 
 
-def _jsonl(name: str, path: str, field: str) -> Iterator[Document]:
-  number, offset, before = 0, 0, 0
+def _read_jsonl(name: str, path: str, field: str) -> Iterator[Document]:
+  number, offset, disk_before = 0, 0, 0
   with (
     open(path, 'rb') as raw,
     gzip.open(raw) if path.endswith('.gz') else raw as file,
@@ -207,32 +225,32 @@ def _jsonl(name: str, path: str, field: str) -> Iterator[Document]:
       source = f'{name}:{number}'
       if line.strip():
         text = _decode(line, source, offset)
-        disk = raw.tell() - before
-        yield _row(_json(text, source), field, source, disk)
-        before += disk
+        disk_bytes = raw.tell() - disk_before
+        yield _from_row(_parse_json(text, source), field, source, disk_bytes)
+        disk_before += disk_bytes
       offset += len(line)
   if not offset:
     raise UserError(f'{name}: empty; remove it from the input')
 
 
-def _json(text: str, source: str) -> Any:
+def _parse_json(text: str, source: str) -> Any:
   try:
     return json.loads(text)
   except ValueError as error:
     raise UserError(f'{source}: not a JSON line ({error})') from None
 
 
-def _row(row: Any, field: str, source: str, disk: int) -> Document:
+def _from_row(row: Any, field: str, source: str, disk_bytes: int) -> Document:
   if not isinstance(row, dict) or not isinstance(row.get(field), str):
     have = ', '.join(row) if isinstance(row, dict) else type(row).__name__
     raise UserError(
       f'{source}: no text in field {field!r} (it has {have}); see --text_field'
     )
-  return Document(source, row[field], '', disk)
+  return Document(source, row[field], '', disk_bytes)
 
 
-def _parquet(name: str, path: str, field: str) -> Iterator[Document]:
-  import pyarrow  # as heavy as the rest together, and seldom needed
+def _read_parquet(name: str, path: str, field: str) -> Iterator[Document]:
+  import pyarrow  # imported here: slow to import and rarely needed
   from pyarrow import parquet
 
   try:
@@ -243,38 +261,40 @@ def _parquet(name: str, path: str, field: str) -> Iterator[Document]:
           f'{name}: no column {field!r} (it has {", ".join(columns)}); see '
           '--text_field'
         )
-      number, rows = 0, file.metadata.num_rows
-      disk = os.path.getsize(path) // max(rows, 1)
+      number, num_rows = 0, file.metadata.num_rows
+      disk_bytes = os.path.getsize(path) // max(num_rows, 1)
       for batch in file.iter_batches(batch_size=64, columns=[field]):
         for text in batch.column(0).to_pylist():
           number += 1
-          yield _row({field: text}, field, f'{name}:{number}', disk)
+          yield _from_row({field: text}, field, f'{name}:{number}', disk_bytes)
       if not number:
         raise UserError(f'{name}: empty; remove it from the input')
   except pyarrow.ArrowException as error:
     raise UserError(f'{name}: not a readable Parquet file ({error})') from None
 
 
-def _tfds(where: str, field: str) -> Iterator[Document]:
-  import tensorflow_datasets as tfds  # slow to import
+def _read_tfds(name: str, field: str) -> Iterator[Document]:
+  import tensorflow_datasets as tfds  # imported here: slow to import
 
-  name, split, named = _TFDS.fullmatch(where).groups()
-  field = named or field
+  match = _TFDS.fullmatch(name)
+  assert match, name  # find_inputs checked it
+  dataset, split, named_field = match.groups()
+  field = named_field or field
   try:
-    builder = tfds.builder(name, file_format='array_record')
+    builder = tfds.builder(dataset, file_format='array_record')
     builder.download_and_prepare(file_format='array_record')
-    source = builder.as_data_source(split=split)
-  except Exception as error:  # TFDS raises its own and everybody's
+    rows = builder.as_data_source(split=split)
+  except Exception as error:  # TFDS raises errors of many libraries
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    raise UserError(f'tfds:{where}: cannot be read ({first})') from None
-  for number, row in enumerate(source):
-    name = f'tfds:{where}#{number}'
+    raise UserError(f'tfds:{name}: cannot be read ({first})') from None
+  for number, row in enumerate(rows):
+    source = f'tfds:{name}#{number}'
     if isinstance(row, dict) and isinstance(row.get(field), bytes):
-      row = {**row, field: _decode(row[field], name)}
-    yield _row(row, field, name, 0)
+      row = {**row, field: _decode(row[field], source)}
+    yield _from_row(row, field, source, 0)
 
 
-def _python_reference() -> Iterator[Document]:
+def _read_python_reference() -> Iterator[Document]:
   from pydoc_data import topics  # prose that every CPython carries
 
   for name, text in sorted(topics.topics.items()):

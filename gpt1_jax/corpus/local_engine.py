@@ -1,47 +1,95 @@
-"""The stages of `prepare`, each over all cores: clean, count words, encode.
+"""Runs the pipeline over all cores of this machine: clean, count, encode.
 
-Documents go to the workers in chunks of about a megabyte and come back in
+Workers receive documents in chunks of about a megabyte and return them in
 order, so the output does not depend on the number of workers. Cleaned text
-waits in a spool on disk, a file a chunk. At most `_IN_FLIGHT` chunks a worker
-are in memory; what grows with the corpus is one set of 16-byte digests, about
-100 bytes a document.
+waits on disk in a spool, one file for each chunk. A worker has at most
+`_IN_FLIGHT` chunks in memory; what grows with the corpus is one set of 16-byte
+digests, about 100 bytes for each document.
 """
 
 import collections
 import concurrent.futures
 import contextlib
+import dataclasses
+import functools
 import json
 import multiprocessing
 import os
 import pathlib
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import process
-from typing import Any
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from gpt1_jax import progress
 from gpt1_jax.corpus import (
   documents,
   pipeline,
+  preparation,
   sentencepiece_tokenizer,
   shards,
   tokenization,
 )
+from gpt1_jax.corpus.metadata import DocumentRow
 from gpt1_jax.errors import UserError
 
 _CHUNK_BYTES = 1 << 20  # of input; a single document may be larger
 _CHUNK_DOCUMENTS = 1000
-_IN_FLIGHT = 3  # chunks a worker
-_ROWS = 'rows'
+_IN_FLIGHT = 3  # chunks for each worker
+_ROWS = 'rows'  # in the spool: a JSON list of the rows of each chunk
 
-# add(documents, share of the total done, units for the rate)
+# report(documents, share of the total done, units for the rate)
 Report = Callable[[int, int, float], None]
+T = TypeVar('T')
+R = TypeVar('R')
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalEngine:
+  """Runs `prepare` in worker processes of this machine."""
+
+  num_workers: int
+
+  def measure(self, inputs: Iterable[str]) -> documents.InputSize:
+    """Returns the number of input files and their bytes."""
+    return documents.measure(inputs)
+
+  def run(
+    self, directory: pathlib.Path, settings: pipeline.PrepareSettings
+  ) -> tuple[tokenization.Tokenizer, preparation.Splits]:
+    """Writes the tokenizer, the shards and documents.jsonl."""
+    spool = directory / 'spool'
+    tokenizer = preparation.load_tokenizer(settings)
+    total = documents.total_bytes(settings.inputs)
+    bar = functools.partial(progress.Progress, things='documents')
+    with Workers(self.num_workers) as workers:
+      found = documents.read_all(settings.inputs, settings.text_field)
+      rule = pipeline.SplitRule(settings.validation_fraction, settings.hold_out)
+      with bar('clean', total, unit='MB/s') as cleaned:
+        summary = clean(workers, found, spool, rule, cleaned.add)
+      size = sum(file.stat().st_size for file in spool.iterdir())
+      if tokenizer is None:
+        sample_bytes = settings.tokenizer_sample_mb * 1_000_000
+        share = sample_bytes / summary.train_bytes
+        with bar('count words', size, unit='MB/s') as counted:
+          word_counts = count_words(workers, spool, share, counted.add)
+        tokenizer = preparation.train_tokenizer(word_counts, settings)
+        del word_counts
+      tokenizer.save(directory)
+      with bar('encode', size, unit='tokens/s') as encoded:
+        splits = encode(
+          workers, spool, directory, settings.shard_tokens, encoded.add
+        )
+    shutil.rmtree(spool)
+    return tokenizer, splits
 
 
 class Workers:
-  """Processes that map a function over chunks, in order, few at a time."""
+  """Processes that map a function over chunks: in order, a few at a time."""
 
   def __init__(self, count: int):
     self._count = count
@@ -52,18 +100,17 @@ class Workers:
   def __enter__(self) -> 'Workers':
     return self
 
-  def __exit__(self, *_) -> None:
+  def __exit__(self, *_: object) -> None:
     self._pool.shutdown(cancel_futures=True)
 
-  def map(
-    self, function: Callable[[Any], Any], items: Iterable[Any]
-  ) -> Iterator[Any]:
-    """`map(function, items)`; the items are taken as results are.
+  def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Maps like `map`, but takes items only as fast as results are taken.
 
     Raises:
       UserError: a worker was killed from outside.
     """
-    pending: collections.deque[concurrent.futures.Future] = collections.deque()
+    pending: collections.deque[concurrent.futures.Future[R]]
+    pending = collections.deque()
     try:
       for item in items:
         pending.append(self._pool.submit(function, item))
@@ -73,15 +120,16 @@ class Workers:
         yield pending.popleft().result()
     except process.BrokenProcessPool:
       raise UserError(
-        'a worker process was killed, perhaps for want of memory; try fewer '
-        '--workers'
+        'a worker process was killed, probably because memory ran out; try '
+        'fewer --workers'
       ) from None
 
 
 def _start_worker() -> None:
-  """A worker leaves interrupts to its parent, and does not outlive it."""
+  """Leaves interrupts to the parent, and ends the worker when it ends."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   parent = multiprocessing.parent_process()
+  assert parent is not None
 
   def watch() -> None:
     parent.join()
@@ -90,50 +138,76 @@ def _start_worker() -> None:
   threading.Thread(target=watch, daemon=True).start()
 
 
+class _Chunk(NamedTuple):
+  """A chunk in the spool: the file of its texts, and their rows."""
+
+  path: pathlib.Path
+  rows: list[DocumentRow]
+
+  @property
+  def num_bytes(self) -> int:
+    return sum(row.num_bytes for row in self.rows)
+
+  def texts(self) -> Iterator[tuple[DocumentRow, str]]:
+    """Reads the chunk: yields each row with its text."""
+    with self.path.open('rb') as file:
+      for row in self.rows:
+        yield row, file.read(row.num_bytes).decode()
+
+
+def _read_spool(spool: pathlib.Path) -> Iterator[_Chunk]:
+  with (spool / _ROWS).open(encoding='utf-8') as file:
+    for number, line in enumerate(file):
+      rows = [DocumentRow(**row) for row in json.loads(line)]
+      yield _Chunk(_chunk_path(spool, number), rows)
+
+
+def _chunk_path(spool: pathlib.Path, number: int) -> pathlib.Path:
+  return spool / f'{number}.clean'
+
+
 def clean(
   workers: Workers,
-  documents: Iterable[documents.Document],
+  found: Iterable[documents.Document],
   spool: pathlib.Path,
   rule: pipeline.SplitRule,
   report: Report,
-) -> int:
-  """Documents → cleaned text in the spool; returns the training bytes.
+) -> pipeline.SplitSummary:
+  """Cleans and splits documents; writes their text and rows to the spool.
 
   Raises:
-    UserError: a document is damaged or empty, or a split has none.
+    UserError: a document is damaged or empty, or a split would be empty.
   """
   spool.mkdir()
-  jobs = ((spool, *job) for job in enumerate(_chunks(documents)))
-  seen: set[bytes] = set()
-  shares: list[float] = []  # the smallest and the largest so far
-  counts: collections.Counter[str] = collections.Counter()
-  train_bytes = 0
+  jobs = (
+    (_chunk_path(spool, number), chunk)
+    for number, chunk in enumerate(_chunks(found))
+  )
+  digests: set[bytes] = set()
+  summary = pipeline.SplitSummary()
   with (spool / _ROWS).open('w', encoding='utf-8') as file:
-    for rows, disk in workers.map(_clean_chunk, jobs):
-      for row in rows:
-        digest = pipeline.digest_of(row)
-        rule.place(row, is_copy=digest in seen)
-        if digest not in seen:
-          seen.add(digest)
-          shares = sorted([*shares, pipeline.share_of(row['sha256'])])
-          shares = [shares[0], shares[-1]]
-        counts.update(rule.counts_of(row))
-        train_bytes += row['bytes'] * (row['split'] == 'train')
-      file.write(json.dumps(rows) + '\n')
-      report(len(rows), disk, sum(row['bytes'] for row in rows) / 1e6)
-  pipeline.check_splits(counts, shares, rule)
-  return train_bytes
+    for cleaned, disk_bytes in workers.map(_clean_chunk, jobs):
+      rows = []
+      for row in cleaned:
+        row = rule.assign(row, is_copy=row.digest in digests)
+        digests.add(row.digest)
+        summary += rule.summarize(row)
+        rows.append(row)
+      file.write(json.dumps([dataclasses.asdict(row) for row in rows]) + '\n')
+      report(len(rows), disk_bytes, sum(r.num_bytes for r in rows) / 1e6)
+  rule.check(summary)
+  return summary
 
 
 def _chunks(
-  documents: Iterable[documents.Document],
+  found: Iterable[documents.Document],
 ) -> Iterator[list[documents.Document]]:
   chunk: list[documents.Document] = []
   size = 0
-  for document in documents:
+  for document in found:
     chunk.append(document)
-    whole = document.content is None
-    size += document.disk if whole else len(document.content)
+    content = document.content
+    size += document.disk_bytes if content is None else len(content)
     if size >= _CHUNK_BYTES or len(chunk) >= _CHUNK_DOCUMENTS:
       yield chunk
       chunk, size = [], 0
@@ -142,57 +216,47 @@ def _chunks(
 
 
 def _clean_chunk(
-  job: tuple[pathlib.Path, int, list[documents.Document]],
-) -> tuple[list[dict[str, Any]], int]:
-  """In a worker: documents → their rows, their text into the spool."""
-  spool, number, documents = job
+  job: tuple[pathlib.Path, list[documents.Document]],
+) -> tuple[list[DocumentRow], int]:
+  """Cleans a chunk in a worker; returns its rows and its bytes of input."""
+  path, chunk = job
   rows = []
-  with (spool / f'{number}.clean').open('wb') as file:
-    for document in documents:
+  with path.open('wb') as file:
+    for document in chunk:
       row, data = pipeline.clean_document(document)
       file.write(data)
       rows.append(row)
-  return rows, sum(document.disk for document in documents)
-
-
-def _jobs(spool: pathlib.Path, *extra: Any) -> Iterator[tuple]:
-  with (spool / _ROWS).open(encoding='utf-8') as file:
-    for number, line in enumerate(file):
-      yield spool / f'{number}.clean', json.loads(line), *extra
-
-
-def _texts(path: pathlib.Path, rows: list[dict[str, Any]]) -> Iterator[str]:
-  with path.open('rb') as file:
-    for row in rows:
-      yield file.read(row['bytes']).decode()
+  return rows, sum(document.disk_bytes for document in chunk)
 
 
 def count_words(
   workers: Workers, spool: pathlib.Path, share: float, report: Report
 ) -> collections.Counter[str]:
-  """How often each word occurs in that share of the training paragraphs.
+  """Counts the words in a share of the training paragraphs.
 
-  Paragraphs are chosen by their hash, so the choice is the same every time.
+  The share is chosen by the paragraphs' hashes, so it is the same every time.
   """
   total: collections.Counter[str] = collections.Counter()
-  for words, count, size in workers.map(_count_chunk, _jobs(spool, share)):
+  count_chunk = functools.partial(_count_chunk, share)
+  for words, num_documents, size in workers.map(
+    count_chunk, _read_spool(spool)
+  ):
     total.update(words)
-    report(count, size, size / 1e6)
+    report(num_documents, size, size / 1e6)
   return total
 
 
 def _count_chunk(
-  job: tuple[pathlib.Path, list[dict[str, Any]], float],
+  share: float, chunk: _Chunk
 ) -> tuple[collections.Counter[str], int, int]:
-  path, rows, share = job
   lines = (
     line
-    for row, text in zip(rows, _texts(path, rows), strict=True)
-    if row['split'] == 'train'
+    for row, text in chunk.texts()
+    if row.split == 'train'
     for line in pipeline.sampled_lines(text, share)
   )
-  size = sum(row['bytes'] for row in rows)
-  return sentencepiece_tokenizer.count_words(lines), len(rows), size
+  words = sentencepiece_tokenizer.count_words(lines)
+  return words, len(chunk.rows), chunk.num_bytes
 
 
 def encode(
@@ -201,15 +265,16 @@ def encode(
   directory: pathlib.Path,
   shard_tokens: int,
   report: Report,
-) -> dict[str, Any]:
-  """Spool → shards and documents.jsonl, with the tokenizer in `directory`.
+) -> preparation.Splits:
+  """Encodes the spool with the tokenizer in `directory`.
 
-  Returns:
-    For each split its tokens, words, documents and shards.
+  Writes shards and documents.jsonl into `directory` and empties the spool.
   """
-  facts: dict[str, Any] = {
-    split: {'tokens': 0, 'words': 0, 'documents': 0} for split in shards.SPLITS
+  splits: preparation.Splits = {
+    split: {'tokens': 0, 'words': 0, 'documents': 0, 'shards': []}
+    for split in shards.SPLITS
   }
+  encode_chunk = functools.partial(_encode_chunk, directory)
   with contextlib.ExitStack() as stack:
     writers = {
       split: stack.enter_context(
@@ -220,34 +285,36 @@ def encode(
     file = stack.enter_context(
       (directory / shards.DOCUMENTS).open('w', encoding='utf-8')
     )
-    for rows, arrays in workers.map(_encode_chunk, _jobs(spool, directory)):
-      size = sum(row.pop('bytes') for row in rows)
-      for row, tokens in zip(rows, arrays, strict=True):
-        file.write(json.dumps(row) + '\n')
-        if row['split'] in facts:
-          writers[row['split']].write(tokens)
-          facts[row['split']]['tokens'] += len(tokens)
-          facts[row['split']]['words'] += row['words']
-          facts[row['split']]['documents'] += 1
-      report(len(rows), size, sum(map(len, arrays)))
+    for encoded in workers.map(encode_chunk, _read_spool(spool)):
+      for row, tokens in encoded:
+        file.write(row.to_line())
+        if row.split in splits:
+          writers[row.split].write(tokens)
+          meta = splits[row.split]
+          meta['tokens'] += row.tokens
+          meta['words'] += row.words
+          meta['documents'] += 1
+      report(
+        len(encoded),
+        sum(row.num_bytes for row, _ in encoded),
+        sum(row.tokens for row, _ in encoded),
+      )
   for split, writer in writers.items():
-    facts[split]['shards'] = writer.shards
-  return facts
+    splits[split]['shards'] = writer.shards
+  return splits
 
 
-_tokenizers: dict[pathlib.Path, tokenization.Tokenizer] = {}
+_load_tokenizer = functools.cache(tokenization.load)
 
 
 def _encode_chunk(
-  job: tuple[pathlib.Path, list[dict[str, Any]], pathlib.Path],
-) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
-  """In a worker: a chunk of the spool → rows and tokens of its documents."""
-  path, rows, directory = job
-  if directory not in _tokenizers:
-    _tokenizers[directory] = tokenization.load(directory)
-  tokenizer = _tokenizers[directory]
-  arrays = []
-  for row, text in zip(rows, _texts(path, rows), strict=True):
-    arrays.append(pipeline.encode_document(tokenizer, row, text))
-  path.unlink()
-  return rows, arrays
+  directory: pathlib.Path, chunk: _Chunk
+) -> list[tuple[DocumentRow, np.ndarray]]:
+  """Encodes a chunk in a worker and removes its file."""
+  tokenizer = _load_tokenizer(directory)
+  encoded = [
+    pipeline.encode_document(tokenizer, row, text)
+    for row, text in chunk.texts()
+  ]
+  chunk.path.unlink()
+  return encoded

@@ -155,10 +155,8 @@ def find(path: storage.Path) -> OpenAITokenizer | None:
   """
   encoders = [*sorted(path.glob('encoder_bpe*.json')), path / 'vocab.json']
   merges = [*sorted(path.glob('vocab*.bpe')), path / 'merges.txt']
-  encoder, merge = (
-    next((file for file in files if file.is_file()), None)
-    for files in (encoders, merges)
-  )
+  encoder = next((file for file in encoders if file.is_file()), None)
+  merge = next((file for file in merges if file.is_file()), None)
   if encoder and merge:
     return OpenAITokenizer(
       encoder.read_bytes(), merge.read_bytes(), (str(encoder), str(merge))

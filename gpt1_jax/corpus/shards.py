@@ -1,9 +1,9 @@
-"""Token shards on disk: write, open, verify.
+"""Token shards on disk: writing, opening, verifying.
 
-A directory holds {train,validation}-00000-of-000NN.bin (little-endian uint16),
-tokenizer.model or the original pair of files, documents.jsonl and, written
+A directory of prepared data holds {train,validation}-00000-of-000NN.bin
+(little-endian uint16), the files of the tokenizer, documents.jsonl and, written
 last, meta.json with the counts and the sha256 of every other file. Opening and
-reading cost the same whatever the size of the corpus.
+reading cost the same for a corpus of any size.
 """
 
 import hashlib
@@ -11,11 +11,18 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import IO
 
 import numpy as np
 
 from gpt1_jax import staging, storage
+from gpt1_jax.corpus.metadata import (
+  DocumentRow,
+  FileMeta,
+  Meta,
+  Provenance,
+  ShardMeta,
+)
 from gpt1_jax.errors import UserError
 
 VERSION = 1
@@ -26,29 +33,27 @@ DTYPE = np.dtype('<u2')
 
 
 class ShardWriter:
-  """Writes one split, document by document, into shards of a bounded size.
+  """Writes the tokens of one split into shards of a bounded size.
 
-  A context: leaving it gives the shards their final names, which say how many
-  there are.
+  A context manager: when it exits, the shards get their final names, which
+  contain the number of shards.
 
   Attributes:
-    shards: name and tokens of each; complete after the context.
+    shards: name and size of each shard; filled when the context exits.
   """
 
-  def __init__(
-    self, directory: str | os.PathLike, split: str, shard_tokens: int
-  ):
-    self._directory = pathlib.Path(directory)
+  def __init__(self, directory: pathlib.Path, split: str, shard_tokens: int):
+    self._directory = directory
     self._split = split
     self._shard_tokens = shard_tokens
     self._sizes: list[int] = []
-    self._file = None
-    self.shards: list[dict[str, Any]] = []
+    self._file: IO[bytes] | None = None
+    self.shards: list[ShardMeta] = []
 
   def __enter__(self) -> 'ShardWriter':
     return self
 
-  def __exit__(self, kind: type | None, *_) -> None:
+  def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
     if self._file:
       self._file.close()
     if kind is not None:
@@ -59,78 +64,77 @@ class ShardWriter:
       self.shards.append({'name': name, 'tokens': size})
 
   def write(self, tokens: np.ndarray) -> None:
-    """Appends uint16 tokens; they may run over into the next shard."""
+    """Appends uint16 tokens, which may continue in the next shard."""
     tokens = np.ascontiguousarray(tokens, DTYPE)
     while len(tokens):
       if self._file is None or self._sizes[-1] == self._shard_tokens:
-        self._next()
+        self._file = self._open_next()
       part = tokens[: self._shard_tokens - self._sizes[-1]]
       self._file.write(part.tobytes())
       self._sizes[-1] += len(part)
       tokens = tokens[len(part) :]
 
-  def _next(self) -> None:
+  def _open_next(self) -> IO[bytes]:
     if self._file:
       self._file.close()
-    self._file = self._part(len(self._sizes)).open('wb')
     self._sizes.append(0)
+    return self._part(len(self._sizes) - 1).open('wb')
 
   def _part(self, i: int) -> pathlib.Path:
     return self._directory / f'{self._split}-{i:05d}.part'
 
 
 def shard_name(split: str, i: int, count: int) -> str:
-  """The file of shard `i` of `count`."""
+  """Returns the file name of shard `i` of `count`."""
   return f'{split}-{i:05d}-of-{count:05d}.bin'
 
 
 class Tokens:
-  """One split, memory-mapped: random access over all its shards.
+  """The memory-mapped tokens of one split, read across its shards.
 
   Attributes:
-    num_tokens, num_words: of the split; document tokens are tokens.
-    document_ends: int64, where each document ends (its boundary token
-      included), counted in tokens from the start of the split.
+    num_tokens: tokens of the split, document boundaries included.
+    num_words: words of the split.
   """
 
-  def __init__(self, path: str | os.PathLike, split: str):
+  def __init__(self, path: str | os.PathLike[str], split: str):
     """Opens a split.
 
     Raises:
-      UserError: the shards are missing, incomplete or truncated.
+      UserError: a shard is missing, incomplete or truncated.
     """
     self._directory = pathlib.Path(path)
-    meta = read_meta(path)
-    facts = meta['splits'][split]
     self._split = split
-    self.num_tokens, self.num_words = facts['tokens'], facts['words']
-    self._maps = []
-    for shard in facts['shards']:
-      file = self._directory / shard['name']
-      wanted = shard['tokens'] * DTYPE.itemsize
-      size = file.stat().st_size if file.exists() else None
-      if size != wanted:
-        raise UserError(
-          f'{file}: {"missing" if size is None else f"{size} bytes"}, '
-          f'{wanted} bytes expected; run prepare again'
-        )
-      self._maps.append(np.memmap(file, DTYPE, mode='r'))
-    sizes = [len(m) for m in self._maps]
-    self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    meta = read_meta(path)['splits'][split]
+    self.num_tokens, self.num_words = meta['tokens'], meta['words']
+    self._maps = [self._map(shard) for shard in meta['shards']]
+    sizes = [len(shard) for shard in self._maps]
+    self._offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+  def _map(self, shard: ShardMeta) -> np.memmap:
+    file = self._directory / shard['name']
+    expected = shard['tokens'] * DTYPE.itemsize
+    size = file.stat().st_size if file.exists() else None
+    if size != expected:
+      raise UserError(
+        f'{file}: {"missing" if size is None else f"{size} bytes"}, '
+        f'{expected} bytes expected; run prepare again'
+      )
+    return np.memmap(file, DTYPE, mode='r')
 
   def read(self, start: int, count: int) -> np.ndarray:
-    """uint16 [count], the tokens from `start` on.
+    """Returns uint16 [count], the tokens from position `start` on.
 
     Raises:
-      IndexError: they reach outside the split.
+      IndexError: the range reaches outside the split.
     """
     if start < 0 or count < 0 or start + count > self.num_tokens:
       raise IndexError(f'{start}+{count} of {self.num_tokens} tokens')
     out = np.empty(count, DTYPE)
     done = 0
-    i = int(np.searchsorted(self._starts, start, side='right')) - 1
+    i = int(np.searchsorted(self._offsets, start, side='right')) - 1
     while done < count:
-      part = self._maps[i][start + done - self._starts[i] :][: count - done]
+      part = self._maps[i][start + done - self._offsets[i] :][: count - done]
       out[done : done + len(part)] = part
       done += len(part)
       i += 1
@@ -138,19 +142,20 @@ class Tokens:
 
   @property
   def document_ends(self) -> np.ndarray:
-    counts = (
-      row['tokens']
+    """int64 [documents]: the position after each document's boundary token."""
+    lengths = (
+      row.tokens
       for row in read_documents(self._directory)
-      if row['split'] == self._split
+      if row.split == self._split
     )
-    return np.cumsum(np.fromiter(counts, np.int64))
+    return np.cumsum(np.fromiter(lengths, np.int64))
 
 
-def read_meta(path: str | os.PathLike) -> dict[str, Any]:
-  """meta.json of prepared shards.
+def read_meta(path: str | os.PathLike[str]) -> Meta:
+  """Reads meta.json of prepared data.
 
   Raises:
-    UserError: there is none, it is damaged, or of another version.
+    UserError: it is missing, damaged, or of another version.
   """
   file = storage.path(path) / META
   try:
@@ -171,34 +176,33 @@ def read_meta(path: str | os.PathLike) -> dict[str, Any]:
   return meta
 
 
-def read_documents(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
-  """Rows of documents.jsonl: source, sha256, split, tokens, words.
-
-  Split is 'train', 'validation' or 'duplicate'; of duplicates nothing is kept,
-  and they count no words and tokens.
-  """
+def read_documents(path: str | os.PathLike[str]) -> Iterator[DocumentRow]:
+  """Reads documents.jsonl, row by row."""
   with (pathlib.Path(path) / DOCUMENTS).open(encoding='utf-8') as file:
     for line in file:
-      yield json.loads(line)
+      yield DocumentRow(**json.loads(line))
 
 
-def write_meta(directory: str | os.PathLike, meta: dict[str, Any]) -> None:
-  """Adds version and every file's sha256 and size; writes it last."""
-  directory = pathlib.Path(directory)
-  files = {
+def write_meta(directory: pathlib.Path, provenance: Provenance) -> None:
+  """Writes meta.json, adding the sha256 and size of every other file."""
+  files: dict[str, FileMeta] = {
     file.name: {'sha256': sha256(file), 'bytes': file.stat().st_size}
     for file in sorted(directory.iterdir())
   }
-  storage.write_json(
-    directory / META, {'version': VERSION, **meta, 'files': files}
-  )
+  meta = {'version': VERSION, **provenance, 'files': files}
+  storage.write_json(directory / META, meta)
 
 
 def fetch(path: str, stage_to: str = staging.STAGE_TO) -> str:
-  """Returns a local folder of prepared shards: `path`, or a verified copy.
+  """Returns a local folder of prepared data: `path`, or a verified copy.
+
+  Args:
+    path: local, or in a bucket.
+    stage_to: folder that holds the copies.
 
   Raises:
-    UserError: no shards there, a file that is missing or differs, no room.
+    UserError: there is no prepared data, a file is missing or differs, or the
+      disk has no room.
   """
   if not storage.is_remote(path):
     return path
@@ -213,27 +217,24 @@ def fetch(path: str, stage_to: str = staging.STAGE_TO) -> str:
   return staging.fetch(path, stage_to, check)
 
 
-def verify(path: str | os.PathLike) -> int:
-  """Compares every file with its size and sha256 in meta.json.
-
-  Returns:
-    How many files were checked.
+def verify(path: str | os.PathLike[str]) -> int:
+  """Checks the sha256 of every file; returns the number of files.
 
   Raises:
-    UserError: naming the first file that is missing or differs.
+    UserError: names the first file that is missing or differs.
   """
   files = read_meta(path)['files']
-  for name, facts in files.items():
+  for name, expected in files.items():
     file = pathlib.Path(path) / name
     if not file.exists():
       raise UserError(f'{file}: missing; prepare or copy the data again')
     size = file.stat().st_size
-    if size != facts['bytes']:
+    if size != expected['bytes']:
       raise UserError(
-        f'{file}: {size} bytes, {facts["bytes"]} expected; prepare or copy the '
-        'data again'
+        f'{file}: {size} bytes, {expected["bytes"]} expected; prepare or copy '
+        'the data again'
       )
-    if sha256(file) != facts['sha256']:
+    if sha256(file) != expected['sha256']:
       raise UserError(
         f'{file}: its sha256 differs; prepare or copy the data again'
       )
@@ -241,6 +242,6 @@ def verify(path: str | os.PathLike) -> int:
 
 
 def sha256(file: pathlib.Path) -> str:
-  """Hex digest of a file, read in pieces."""
+  """Returns the hex digest of a file."""
   with file.open('rb') as opened:
     return hashlib.file_digest(opened, 'sha256').hexdigest()

@@ -1,11 +1,12 @@
-"""Batches of windows of n_ctx tokens, as a function of the step.
+"""Batches of windows of n_ctx tokens, as a pure function of the step.
 
-`batch(step)` needs no history: Grain's index shuffle says which windows the
-step takes, and this host reads only its rows of them. So resuming is restoring
-the step, and the number of hosts may change.
+Grain's index shuffle tells which windows a step takes, and each host reads only
+its rows of the batch. So resuming needs nothing but the step, and the number of
+hosts may change.
 """
 
 from collections.abc import Sequence
+from typing import TypedDict
 
 import grain
 import numpy as np
@@ -14,14 +15,26 @@ from gpt1_jax.corpus import shards
 from gpt1_jax.errors import UserError
 
 
-class Windows:
-  """Windows of one split of prepared shards.
+class WindowBatch(TypedDict):
+  """A batch of windows, or (without the axis B) one window.
 
   Attributes:
-    num_windows: windows of an epoch.
-    steps_per_epoch: batches that hold every window once: the last is filled
-      with weight 0 when reading in order, and with the next epoch's windows
-      when shuffled.
+    tokens: int32 [B, T].
+    lm_weights: float32 [B, T], weight of each token as a target.
+  """
+
+  tokens: np.ndarray
+  lm_weights: np.ndarray
+
+
+class Windows:
+  """The windows of one split of prepared shards.
+
+  Attributes:
+    num_windows: windows in an epoch.
+    steps_per_epoch: batches that cover every window once. The last one is
+      padded with weight 0 when reading in order, and completed by windows of
+      the next epoch when shuffling.
   """
 
   def __init__(
@@ -38,17 +51,17 @@ class Windows:
     """Opens the shards.
 
     Args:
-      path: a directory written by `prepare`.
+      path: a local directory that `prepare` wrote.
       split: 'train' or 'validation'.
-      n_ctx: tokens a window.
-      batch_size: windows of a global batch.
-      cross_documents: whether a window may span documents; if not, the last
-        window of a document is padded with weight 0.
+      n_ctx: tokens in a window.
+      batch_size: windows in a global batch.
+      cross_documents: True lets a window span documents; False pads the last
+        window of each document with weight 0.
       seed: keys the permutation of each epoch (P §4.1: randomly sampled
-        contiguous sequences); None reads in order, once, with windows that
-        overlap by one token, so that every token but the first is a target
+        contiguous sequences). None reads once, in order, in windows that
+        overlap by one token, so that each token but the first is a target
         exactly once.
-      rows: which rows of each batch are read here; None: all.
+      rows: the rows of each batch to read; None reads all.
 
     Raises:
       UserError: the split is shorter than one window.
@@ -70,16 +83,19 @@ class Windows:
     if self._shuffled:
       self._dataset = self._dataset.shuffle(seed=seed).repeat()
 
-  def batch(self, step: int) -> dict[str, np.ndarray]:
-    """This host's rows: tokens int32 [rows, T], weights float32 [rows, T]."""
-    rows = []
+  def batch(self, step: int) -> WindowBatch:
+    """Reads this host's rows of the batch that `step` takes."""
+    windows: list[WindowBatch] = []
     for row in self._rows:
       i = step * self._batch_size + row
       if self._shuffled or i < self.num_windows:
-        rows.append(self._dataset[i])
+        windows.append(self._dataset[i])
       else:
-        rows.append(self._source.padding())
-    return {name: np.stack([r[name] for r in rows]) for name in rows[0]}
+        windows.append(self._source.padding())
+    return {
+      'tokens': np.stack([window['tokens'] for window in windows]),
+      'lm_weights': np.stack([window['lm_weights'] for window in windows]),
+    }
 
 
 class _Source:
@@ -95,14 +111,14 @@ class _Source:
     self._tokens = tokens
     self._n_ctx = n_ctx
     self._stride = n_ctx - overlap
-    self._partial = bool(overlap) or not cross_documents
+    # A span is a document, or the whole split.
     if cross_documents:
       ends = np.array([tokens.num_tokens], np.int64)
     else:
       ends = tokens.document_ends
     starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
     lengths = ends - starts
-    if self._partial:  # all tokens, the last window padded
+    if overlap or not cross_documents:  # every token; the last window padded
       counts = -(-(lengths - overlap) // self._stride)
     else:  # whole windows only
       counts = lengths // n_ctx
@@ -113,19 +129,20 @@ class _Source:
   def __len__(self) -> int:
     return int(self._first_window[-1])
 
-  def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+  def __getitem__(self, i: int) -> WindowBatch:
     span = int(np.searchsorted(self._first_window, i, side='right')) - 1
     start = int(
       self._starts[span] + (i - self._first_window[span]) * self._stride
     )
     count = min(self._n_ctx, int(self._ends[span]) - start)
-    row = self.padding()
-    row['tokens'][:count] = self._tokens.read(start, count)
-    row['lm_weights'][:count] = 1.0
-    row['lm_weights'][0] = 0.0  # nothing comes before it
-    return row
+    window = self.padding()
+    window['tokens'][:count] = self._tokens.read(start, count)
+    window['lm_weights'][:count] = 1.0
+    window['lm_weights'][0] = 0.0  # no token precedes it
+    return window
 
-  def padding(self) -> dict[str, np.ndarray]:
+  def padding(self) -> WindowBatch:
+    """Returns a window without targets."""
     return {
       'tokens': np.zeros(self._n_ctx, np.int32),
       'lm_weights': np.zeros(self._n_ctx, np.float32),

@@ -99,8 +99,8 @@ def _encode(options: results.Options) -> list[results.Row]:
     with local_engine.Workers(cores) as workers:
       list(workers.map(time.sleep, [0.1] * 4 * cores))
       started = time.perf_counter()
-      found = documents.documents(specs, 'text')
-      rule = pipeline.SplitRule(0.05, ())
+      found = documents.read_all(specs, 'text')
+      rule = pipeline.SplitRule(0.05)
       local_engine.clean(workers, found, spool, rule, lambda *_: None)
       seconds = time.perf_counter() - started
       words = local_engine.count_words(workers, spool, 1.0, lambda *_: None)

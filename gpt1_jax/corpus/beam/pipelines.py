@@ -1,129 +1,157 @@
-"""The stages of `prepare` as two Beam pipelines: clean, and encode.
+"""The engine on Apache Beam: one pipeline that cleans, one that encodes.
 
-Between them the tokenizer is trained on the machine that launched them, and the
-cleaned text waits in a spool of Avro files. What is done to a document is in
-`steps`, as in the local engine; what is here keeps the order over a crowd of
-workers. A document carries its place (run, number): a run is a file of rows, or
-up to `_BLOCK` files that are documents, so the place is known where the
-document is read. A block is up to `_BLOCK` documents of a run, and blocks are
-few enough to be listed on one machine: a document's tokens come after those of
-the blocks before its own and of the documents before it in its block.
+Between the two, this machine trains the tokenizer, and the cleaned text waits
+in a spool of Avro files. `corpus.pipeline` processes each document as on the
+local engine; the code here keeps the order across many workers. A segment of
+the corpus is a file of rows, or up to `_BLOCK` files that are documents. A
+document carries its position (segment, number in it) from where it is read. A
+block is up to `_BLOCK` documents of a segment; there are few enough blocks to
+list them on one machine. The tokens of a document follow those of all earlier
+blocks, and of the earlier documents in its block.
 
 A worker holds one document with its tokens, the rows of one block (about 10 MB)
-and the list of blocks (about 200 bytes each); on its disk, one shard, or one
-input file where inputs lie elsewhere. A file of rows is read by one worker; its
-documents are cleaned by all.
+and the list of blocks (about 200 bytes each); on disk, one shard, or one input
+file if the inputs lie elsewhere. One worker reads a file of rows; all workers
+clean its documents.
 """
 
 import collections
+import dataclasses
 import json
 import pathlib
 import shutil
 import tempfile
-from typing import Any
+from collections.abc import Iterable
 
 import apache_beam as beam
 from apache_beam.io import avroio, textio
 from apache_beam.options import pipeline_options
 
 from gpt1_jax.corpus import (
+  documents,
   pipeline,
+  preparation,
   shards,
   tokenization,
 )
-from gpt1_jax.corpus.beam import places, running, work
+from gpt1_jax.corpus.beam import files, runner, transforms
 
 _BLOCK = 1 << 14
-_CLEANED = 'cleaned'  # files of the spool
+_CLEANED = 'cleaned'  # prefix of the spool's Avro files
 _SCHEMA = {
   'type': 'record',
   'name': 'Document',
   'fields': [
-    {'name': 'run', 'type': 'long'},
+    {'name': 'segment', 'type': 'long'},
     {'name': 'number', 'type': 'long'},
     {'name': 'row', 'type': 'string'},  # JSON
-    {'name': 'text', 'type': 'bytes'},  # UTF-8; empty: a duplicate
+    {'name': 'text', 'type': 'bytes'},  # UTF-8; empty for a duplicate
   ],
 }
 
 
-def clean(
-  options: pipeline_options.PipelineOptions,
-  spool: places.Spool,
-  files: list[tuple[str, str]],
-  settings: dict[str, Any],
-) -> collections.Counter[str]:
-  """Inputs → cleaned documents in the spool, and the words to train on.
+@dataclasses.dataclass(frozen=True)
+class BeamEngine:
+  """Runs `prepare` on the workers of a Beam runner."""
 
-  Args:
-    options: of the pipeline.
-    spool: empty.
-    files: (kind, where) of each input, in order.
-    settings: of `prepare`.
+  options: pipeline_options.PipelineOptions
+
+  def measure(self, inputs: Iterable[str]) -> documents.InputSize:
+    """Returns the number of input files and their bytes."""
+    return files.measure(inputs)
+
+  def run(
+    self, directory: pathlib.Path, settings: pipeline.PrepareSettings
+  ) -> tuple[tokenization.Tokenizer, preparation.Splits]:
+    """Writes the tokenizer, the shards and documents.jsonl."""
+    tokenizer = preparation.load_tokenizer(settings)
+    with files.temporary_spool(self.options, directory) as spool:
+      word_counts = _clean(self.options, spool, settings)
+      if tokenizer is None:
+        tokenizer = preparation.train_tokenizer(word_counts, settings)
+      del word_counts
+      tokenizer.save(directory)
+      tokenizer_files = _share_tokenizer(tokenizer, spool)
+      layout = _encode(
+        self.options, spool, tokenizer_files, settings.shard_tokens
+      )
+      return tokenizer, _collect(spool, directory, layout)
+
+
+def _clean(
+  options: pipeline_options.PipelineOptions,
+  spool: files.Spool,
+  settings: pipeline.PrepareSettings,
+) -> collections.Counter[str]:
+  """Writes cleaned documents to the spool; counts the words to train on.
 
   Returns:
-    How often each word occurs; nothing where the settings name a tokenizer.
+    Occurrences of each word; empty if the settings name a tokenizer.
 
   Raises:
-    UserError: a document is damaged or empty, or a split has none.
+    UserError: a document is damaged or empty, or a split would be empty.
   """
-  rule = pipeline.SplitRule.of(settings)
-  with running.pipeline(options) as p:
-    documents = (
+  rule = pipeline.SplitRule(settings.validation_fraction, settings.hold_out)
+  inputs = number_inputs(files.find_inputs(settings.inputs), _BLOCK)
+  with runner.pipeline(options) as p:
+    records = (
       p
-      | 'list files' >> beam.Create(_in_runs(files))
+      | 'list files' >> beam.Create(inputs)
       | 'spread files' >> beam.Reshuffle()
-      | 'read' >> beam.ParDo(work.Read(settings['text_field']))
+      | 'read' >> beam.FlatMap(transforms.read, settings.text_field)
       | 'spread documents' >> beam.Reshuffle()
-      | 'clean' >> beam.ParDo(work.Clean())
+      | 'clean' >> beam.Map(transforms.clean)
       | 'find copies' >> beam.GroupByKey()
-      | 'split' >> beam.ParDo(work.Split(rule))
+      | 'split' >> beam.FlatMap(transforms.assign_split, rule)
     )
-    _ = documents | 'save documents' >> avroio.WriteToAvro(
-      spool.of(_CLEANED), _SCHEMA, codec='null'
+    _ = records | 'save documents' >> avroio.WriteToAvro(
+      spool.join(_CLEANED), _SCHEMA, codec='null'
     )
-    facts = documents | 'find facts' >> beam.CombineGlobally(work.Facts(rule))
-    _save(facts, spool, 'facts')
-    if not settings['tokenizer']:
-      sample = settings['tokenizer_sample_mb'] * 1_000_000
-      share = facts | 'find share' >> beam.Map(
-        # Without a training document there is nothing to take a share of.
-        lambda facts: sample / max(facts['train_bytes'], 1)
+    summary = (
+      records
+      | 'summarize' >> beam.Map(transforms.summarize, rule)
+      | 'add summaries' >> beam.CombineGlobally(transforms.add_summaries)
+    )
+    _save(summary | beam.Map(dataclasses.asdict), spool, 'summary')
+    if not settings.tokenizer:
+      sample_bytes = settings.tokenizer_sample_mb * 1_000_000
+      share = summary | 'find share' >> beam.Map(
+        # Without a training document there is no text to take a share of.
+        lambda summary: sample_bytes / max(summary.train_bytes, 1)
       )
-      words = (
-        documents
+      word_counts = (
+        records
         | 'count words'
-        >> beam.ParDo(work.Words(), beam.pvalue.AsSingleton(share))
+        >> beam.FlatMap(transforms.count_words, beam.pvalue.AsSingleton(share))
         | 'add words' >> beam.CombinePerKey(sum)
       )
-      _save(words, spool, 'words')
-  (facts,) = spool.values('facts')
-  counts = collections.Counter(facts['counts'])
-  pipeline.check_splits(counts, facts['shares'], rule)
-  if settings['tokenizer']:
+      _save(word_counts, spool, 'words')
+  (saved,) = spool.read_values('summary')
+  rule.check(
+    pipeline.SplitSummary(
+      collections.Counter(saved['counts']),
+      tuple(saved['fractions']),
+      saved['train_bytes'],
+    )
+  )
+  if settings.tokenizer:
     return collections.Counter()
-  return collections.Counter(dict(spool.values('words')))
+  return collections.Counter(dict(spool.read_values('words')))
 
 
-def encode(
+def _encode(
   options: pipeline_options.PipelineOptions,
-  spool: places.Spool,
-  directory: pathlib.Path,
-  tokenizer: tokenization.Tokenizer,
+  spool: files.Spool,
+  tokenizer_files: list[tuple[str, str]],
   shard_tokens: int,
-) -> dict[str, Any]:
-  """Spool → shards and documents.jsonl in a directory of this machine.
-
-  Returns:
-    For each split its tokens, words, documents and shards.
-  """
-  files = _save_tokenizer(tokenizer, spool)
-  with running.pipeline(options) as pipeline:
+) -> transforms.Layout:
+  """Writes shards and the parts of documents.jsonl to the spool."""
+  with runner.pipeline(options) as p:
     encoded = (
-      pipeline
-      | 'read documents' >> avroio.ReadFromAvro(spool.of(_CLEANED) + '*')
+      p
+      | 'read documents' >> avroio.ReadFromAvro(spool.join(_CLEANED) + '*')
       | 'encode'
-      >> beam.ParDo(work.Encode(files, _BLOCK)).with_outputs(
+      >> beam.ParDo(transforms.Encode(tokenizer_files, _BLOCK)).with_outputs(
         'rows', main='tokens'
       )
     )
@@ -131,78 +159,89 @@ def encode(
       encoded.rows
       | 'find blocks' >> beam.GroupByKey()
       | 'add up block'
-      >> beam.ParDo(work.Block(spool)).with_outputs('totals', main='starts')
-    )
-    table = (
-      blocks.totals
-      | 'list blocks' >> beam.combiners.ToList()
-      | 'add up blocks' >> beam.Map(work.table)
-    )
-    _save(table, spool, 'table')
-    starts = blocks.starts | 'find starts' >> beam.ParDo(
-      work.Start(), beam.pvalue.AsSingleton(table)
-    )
-    written = (
-      {'tokens': encoded.tokens, 'start': starts}
-      | 'join' >> beam.CoGroupByKey()
-      | 'cut' >> beam.ParDo(work.Cut(shard_tokens))
-      | 'find shards' >> beam.GroupByKey()
-      | 'write shard'
-      >> beam.ParDo(
-        work.Shard(spool, shard_tokens), beam.pvalue.AsSingleton(table)
+      >> beam.FlatMap(transforms.add_up_block, spool).with_outputs(
+        'totals', main='offsets'
       )
     )
-    _save(written, spool, 'list')
-  (table,) = spool.values('table')
+    layout = (
+      blocks.totals
+      | 'list blocks' >> beam.combiners.ToList()
+      | 'lay out' >> beam.Map(transforms.lay_out)
+    )
+    _save(layout, spool, 'layout')
+    offsets = blocks.offsets | 'find offsets' >> beam.FlatMap(
+      transforms.find_offsets, beam.pvalue.AsSingleton(layout)
+    )
+    written = (
+      {'tokens': encoded.tokens, 'offset': offsets}
+      | 'join' >> beam.CoGroupByKey()
+      | 'cut' >> beam.FlatMap(transforms.cut, shard_tokens)
+      | 'find shards' >> beam.GroupByKey()
+      | 'write shard'
+      >> beam.Map(
+        transforms.write_shard,
+        beam.pvalue.AsSingleton(layout),
+        spool,
+        shard_tokens,
+      )
+    )
+    _save(written, spool, 'written')
+  (result,) = spool.read_values('layout')
+  return result
+
+
+def _collect(
+  spool: files.Spool, directory: pathlib.Path, layout: transforms.Layout
+) -> preparation.Splits:
+  """Moves the shards here, joins documents.jsonl; returns the splits."""
   with (directory / shards.DOCUMENTS).open('wb') as file:
-    for part in table['parts']:
-      with places.open_file(part) as opened:
+    for part in layout['row_files']:
+      with files.open_file(part) as opened:
         shutil.copyfileobj(opened, file)
-  found = sorted(spool.values('list'))
-  for split, facts in table['splits'].items():
-    mine = [shard for shard in found if shard[0] == split]
-    facts['shards'] = []
-    for _, i, path, tokens in mine:
-      name = shards.shard_name(split, i, len(mine))
-      places.fetch(path, directory / name)
-      facts['shards'].append({'name': name, 'tokens': tokens})
-  return table['splits']
+  written = sorted(spool.read_values('written'))
+  for split, meta in layout['splits'].items():
+    found = [shard[1:] for shard in written if shard[0] == split]
+    for number, path, tokens in found:
+      name = shards.shard_name(split, number, len(found))
+      files.move(path, directory / name)
+      meta['shards'].append({'name': name, 'tokens': tokens})
+  return layout['splits']
 
 
-def _in_runs(
-  files: list[tuple[str, str]],
-) -> list[tuple[int, int, str, str]]:
-  """Run, number of the first document, kind and where of each input."""
-  out = []
-  run, number = -1, _BLOCK
-  for kind, where in files:
-    single = kind == 'text'
-    if not single or number == _BLOCK:
-      run, number = run + 1, 0
-    out.append((run, number, kind, where))
-    number = number + 1 if single else _BLOCK
-  return out
+def number_inputs(
+  inputs: list[documents.Input], block_size: int
+) -> list[tuple[transforms.Position, documents.Input]]:
+  """Returns each input with the position of its first document."""
+  numbered = []
+  segment, number = -1, block_size
+  for found in inputs:
+    is_document = found.kind == 'text'
+    if not is_document or number == block_size:
+      segment, number = segment + 1, 0
+    numbered.append(((segment, number), found))
+    number = number + 1 if is_document else block_size
+  return numbered
 
 
-def _save(values: beam.PCollection, spool: places.Spool, name: str) -> None:
-  """JSON lines in the spool, for `Spool.values`."""
+def _save(values: beam.PCollection, spool: files.Spool, name: str) -> None:
+  """Writes JSON lines to the spool, for `Spool.read_values`."""
   _ = (
     values
-    | f'spell {name}' >> beam.Map(json.dumps)
-    | f'save {name}' >> textio.WriteToText(spool.of(name))
+    | f'{name} as JSON' >> beam.Map(json.dumps)
+    | f'save {name}' >> textio.WriteToText(spool.join(name))
   )
 
 
-def _save_tokenizer(
-  tokenizer: tokenization.Tokenizer, spool: places.Spool
+def _share_tokenizer(
+  tokenizer: tokenization.Tokenizer, spool: files.Spool
 ) -> list[tuple[str, str]]:
-  """Its files into the spool; name and path of each."""
-  out = []
+  """Writes the tokenizer's files to the spool; returns names and paths."""
+  shared = []
   with tempfile.TemporaryDirectory() as directory:
     tokenizer.save(directory)
     for file in sorted(pathlib.Path(directory).iterdir()):
       path, target = spool.create('tokenizer')
       with file.open('rb') as source, target:
         shutil.copyfileobj(source, target)
-      out.append((file.name, path))
-  return out
+      shared.append((file.name, path))
+  return shared

@@ -1,4 +1,4 @@
-"""Runs a Beam pipeline, and says what went wrong in it in one line."""
+"""Runs a Beam pipeline and reports its errors in one line."""
 
 import contextlib
 import io
@@ -11,11 +11,11 @@ from collections.abc import Iterator
 import apache_beam as beam
 from apache_beam.io import filesystems
 from apache_beam.options import pipeline_options
-from apache_beam.runners import runner as runner_lib
+from apache_beam.runners import runner as beam_runner
 
 from gpt1_jax.errors import UserError
 
-# What workers raise comes back as text, with the step it happened in.
+# A worker's error arrives as text, followed by the step that raised it.
 _USER_ERROR = re.compile(
   r'gpt1_jax\.errors\.UserError: (.*?)(?: \[while running .*)?$', re.MULTILINE
 )
@@ -24,29 +24,29 @@ _OS_ERROR = re.compile(
 )
 
 
-def options_of(text: str) -> pipeline_options.PipelineOptions:
-  """Options as on a command line, such as `--runner=FlinkRunner`.
+def parse_options(text: str) -> pipeline_options.PipelineOptions:
+  """Parses options as on a command line, such as `--runner=FlinkRunner`.
 
   Raises:
-    UserError: they cannot be read.
+    UserError: an option cannot be parsed.
   """
-  said = io.StringIO()
+  output = io.StringIO()
   try:
-    with contextlib.redirect_stderr(said):
+    with contextlib.redirect_stderr(output):
       options = pipeline_options.PipelineOptions(shlex.split(text))
       options.get_all_options()
   except ValueError as error:
     raise UserError(f'--beam_options={text}: {error}') from None
   except SystemExit:
-    line = said.getvalue().strip().splitlines()[-1]
+    line = output.getvalue().strip().splitlines()[-1]
     raise UserError(f'--beam_options: {line}') from None
   standard = options.view_as(pipeline_options.StandardOptions)
   standard.no_wait_until_finish = False
-  # There are no triggers here. With this the DirectRunner stays in this
-  # process, where it would else download another runner and try that first.
+  # The pipelines have no triggers. Allowing them keeps the DirectRunner in this
+  # process; otherwise it first downloads and tries another runner.
   types = options.view_as(pipeline_options.TypeOptions)
   types.allow_unsafe_triggers = True
-  filesystems.FileSystems.set_options(options)  # inputs are listed before it
+  filesystems.FileSystems.set_options(options)  # for files outside a pipeline
   return options
 
 
@@ -54,37 +54,37 @@ def options_of(text: str) -> pipeline_options.PipelineOptions:
 def pipeline(
   options: pipeline_options.PipelineOptions,
 ) -> Iterator[beam.Pipeline]:
-  """A pipeline to be filled; leaving the context runs it to its end.
+  """Yields a pipeline to build; runs it to its end when the context exits.
 
   Raises:
-    UserError, OSError: what a worker raised, as it raised it.
-    UserError: the runner cannot be had.
+    UserError: a worker raised it, or there is no such runner.
+    OSError: a worker raised it.
   """
   try:
-    made = beam.Pipeline(options=options)
+    built = beam.Pipeline(options=options)
   except (AttributeError, ImportError, ValueError) as error:
     line = ' '.join(str(error).split())
     raise UserError(f'--beam_options: {line}') from None
   with _without_tracebacks():
     try:
-      with made:
-        yield made
+      with built:
+        yield built
     except KeyboardInterrupt:
-      with contextlib.suppress(Exception):  # it may not have begun
-        made.result.cancel()
+      with contextlib.suppress(Exception):  # it may not have started
+        built.result.cancel()
       raise
     except Exception as error:
-      cause = _cause(''.join(traceback.format_exception(error)))
+      cause = find_cause(''.join(traceback.format_exception(error)))
       if cause is None:
         raise
       raise cause from None
-  state = made.result.state
-  if state != runner_lib.PipelineState.DONE:
+  state = built.result.state
+  if state != beam_runner.PipelineState.DONE:
     raise UserError(f'the pipeline ended as {state}; see the log of the runner')
 
 
-def _cause(text: str) -> Exception | None:
-  """What a worker raised, out of a traceback; None: neither of the two."""
+def find_cause(text: str) -> UserError | OSError | None:
+  """Extracts a worker's UserError or OSError from the text of a traceback."""
   found = _USER_ERROR.search(text)
   if found:
     return UserError(found[1])
@@ -96,17 +96,17 @@ def _cause(text: str) -> Exception | None:
 
 @contextlib.contextmanager
 def _without_tracebacks() -> Iterator[None]:
-  """Beam logs a worker's error at each level; it is raised all the same."""
+  """Silences Beam's logs of a worker's error, which is raised anyway."""
 
-  def is_news(record: logging.LogRecord) -> bool:
+  def is_other(record: logging.LogRecord) -> bool:
     raised = record.exc_info[1] if record.exc_info else ''
     return '[while running' not in f'{record.getMessage()} {raised}'
 
   handlers = list(logging.getLogger().handlers)
   for handler in handlers:
-    handler.addFilter(is_news)
+    handler.addFilter(is_other)
   try:
     yield
   finally:
     for handler in handlers:
-      handler.removeFilter(is_news)
+      handler.removeFilter(is_other)

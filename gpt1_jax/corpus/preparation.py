@@ -1,0 +1,136 @@
+"""Prepares data: checks the output, runs an engine, writes meta.json."""
+
+import collections
+import contextlib
+import os
+import pathlib
+import time
+from collections.abc import Iterable
+from typing import Protocol
+
+from gpt1_jax import storage
+from gpt1_jax.corpus import (
+  cleaning,
+  metadata,
+  sentencepiece_tokenizer,
+  shards,
+  tokenization,
+)
+from gpt1_jax.corpus.documents import InputSize
+from gpt1_jax.corpus.pipeline import PrepareSettings
+from gpt1_jax.errors import UserError
+
+Splits = dict[str, metadata.SplitMeta]
+
+
+class Engine(Protocol):
+  """Runs the pipeline, on this machine or on many; the bytes are the same."""
+
+  def measure(self, inputs: Iterable[str]) -> InputSize:
+    """Returns the number of input files and their bytes."""
+
+  def run(
+    self, directory: pathlib.Path, settings: PrepareSettings
+  ) -> tuple[tokenization.Tokenizer, Splits]:
+    """Writes the tokenizer, the shards and documents.jsonl.
+
+    Args:
+      directory: an empty directory on this machine.
+      settings: without mistakes.
+
+    Raises:
+      UserError: an input cannot be read, or a split would be empty.
+    """
+
+
+def prepare(
+  output: pathlib.Path, settings: PrepareSettings, engine: Engine
+) -> None:
+  """Writes prepared data to `output`, unless it is complete already.
+
+  Raises:
+    UserError: `output` holds something else, or the engine refuses the input.
+  """
+  if (output / shards.META).exists():
+    _check_complete(output, settings, engine)
+    print(f'{output}: already complete, nothing to do')
+    return
+  for spec in settings.inputs:
+    if os.path.isdir(spec) and output.is_relative_to(os.path.realpath(spec)):
+      raise UserError(f'{output}: lies in --input={spec}; write it elsewhere')
+  if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    raise UserError(
+      f'{output}: exists and holds no prepared data; give another --output'
+    )
+  with storage.atomic_dir(output) as directory:
+    fill(directory, settings, engine)
+  print(f'{output}: done')
+
+
+def fill(
+  directory: pathlib.Path, settings: PrepareSettings, engine: Engine
+) -> None:
+  """Writes prepared data into an empty directory."""
+  size = engine.measure(settings.inputs)
+  tokenizer, splits = engine.run(directory, settings)
+  shards.write_meta(
+    directory,
+    {
+      'splits': splits,
+      'tokenizer': tokenizer.description(),
+      'cleaning': cleaning.CLEANING_VERSION,
+      'validation_fraction': settings.validation_fraction,
+      'settings': settings.as_dict(),
+      'input': size,
+    },
+  )
+  for split, meta in splits.items():
+    print(
+      f'{split}: {meta["documents"]} documents, {meta["words"]:,} words, '
+      f'{meta["tokens"]:,} tokens'
+    )
+
+
+def load_tokenizer(settings: PrepareSettings) -> tokenization.Tokenizer | None:
+  """Loads --tokenizer; returns None if a tokenizer is to be trained."""
+  return tokenization.load(settings.tokenizer) if settings.tokenizer else None
+
+
+def train_tokenizer(
+  word_counts: collections.Counter[str], settings: PrepareSettings
+) -> tokenization.Tokenizer:
+  """Trains the tokenizer that the settings ask for, and prints its size."""
+  assert settings.merges is not None
+  started = time.perf_counter()
+  tokenizer = sentencepiece_tokenizer.train(word_counts, settings.merges)
+  print(
+    f'tokenizer: {tokenizer.merges} merges, {tokenizer.vocab_size} rows, '
+    f'{time.perf_counter() - started:.0f} s'
+  )
+  return tokenizer
+
+
+def _check_complete(
+  output: pathlib.Path, settings: PrepareSettings, engine: Engine
+) -> None:
+  """Refuses an output that other settings, or other input, made."""
+  meta = shards.read_meta(output)
+  different = [
+    name
+    for name, value in settings.as_dict().items()
+    if value != meta['settings'].get(name)
+  ]
+  if different:
+    raise UserError(
+      f'{output}: was prepared with another {", ".join(different)}; give '
+      'another --output or remove it'
+    )
+  before = now = meta['input']
+  with contextlib.suppress(UserError):  # the input may be gone by now
+    now = engine.measure(settings.inputs)
+  if now != before:
+    raise UserError(
+      f'{output}: its input has changed since it was prepared (it had '
+      f'{before["files"]} files, {before["bytes"]} bytes; now {now["files"]}, '
+      f'{now["bytes"]}); give another --output or remove it'
+    )
