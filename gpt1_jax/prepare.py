@@ -35,9 +35,8 @@ as a trial:
 
 Workers need gpt1_jax (--setup_file, or an image that contains it). They share
 files in --temp_location, or else next to --output, which must then lie on a
-disk that all of them see. A worker holds a document, the rows of 16,384
-documents (a runner that keeps a group in memory: a shard) and, on disk, a
-shard; this machine holds the words to train on, and the output.
+disk that all of them see. A worker holds one document; this machine holds the
+words to train on, and writes the output, for which it takes twice the disk.
 """
 
 import os

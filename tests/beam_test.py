@@ -16,46 +16,25 @@ pytest.importorskip(
   'apache_beam', reason="needs Apache Beam: pip install 'gpt1_jax[beam]'"
 )
 
+import numpy as np
 import pyarrow as pa
 from apache_beam.io import filesystem, filesystems, localfilesystem
 from pyarrow import parquet
 
-from gpt1_jax import prepare
-from gpt1_jax.corpus import shards
-from gpt1_jax.corpus.beam import pipelines, running
+from gpt1_jax.corpus import beam, local_engine, preparation, shards
+from gpt1_jax.corpus.beam import pipelines, runner
 from gpt1_jax.errors import UserError
+from tests.support import books as library, commands, vocabulary
 
-_ROOT = pathlib.Path(__file__).resolve().parents[1]
 _BEAM = '--engine=beam'
 
 
-def _command(*args: object, **options) -> tuple[int, str, str]:
-  done = subprocess.run(
-    [sys.executable, '-m', 'gpt1_jax.prepare', *map(str, args)],
-    cwd=_ROOT,
-    text=True,
-    capture_output=True,
-    check=False,
-    timeout=300,
-    **options,
-  )
-  return done.returncode, done.stdout, done.stderr
+def _prepare(*args: object) -> str:
+  return commands.succeed('prepare', *args)
 
 
-def _good(*args: object) -> str:
-  code, stdout, stderr = _command(*args)
-  assert code == 0, stderr
-  assert 'Traceback' not in stderr
-  return stdout
-
-
-def _refused(*args: object, **options) -> str:
-  """The one line of the error, which is all that is said."""
-  code, _, stderr = _command(*args, **options)
-  assert code == 1, stderr
-  (line,) = stderr.splitlines()
-  assert line.startswith('error: ')
-  return line
+def _refused(*args: object) -> str:
+  return commands.fail('prepare', *args)
 
 
 def _files(directory: pathlib.Path) -> dict[str, bytes]:
@@ -92,29 +71,25 @@ def _write_mixed(path: pathlib.Path, books: list[str]) -> list[str]:
   return [str(path / spec) for spec in specs]
 
 
-def _settings(inputs: list[str], **changes: object) -> dict[str, object]:
-  return {
-    'inputs': inputs,
-    'text_field': 'text',
-    'merges': 80,
-    'tokenizer': None,
-    'tokenizer_sample_mb': 1000,
-    'validation_fraction': 0.3,
-    'hold_out': [],
-    'shard_tokens': 1000,
-    **changes,
-  }
+def _settings(inputs: list[str], **changes: object):
+  values = {'merges': 80, 'validation_fraction': 0.3, **changes}
+  return library.settings(inputs, **values)
 
 
-def _both(
-  path: pathlib.Path, settings: dict[str, object]
-) -> tuple[dict[str, bytes], dict[str, bytes]]:
-  """What the local engine and Beam write, in this process."""
-  for name in ('local', 'beam'):
-    (path / name).mkdir()
-  prepare.prepare(path / 'local', settings, 1)
-  prepare.prepare_on_beam(path / 'beam', settings, '')
-  return _files(path / 'local'), _files(path / 'beam')
+def _fill(directory: pathlib.Path, settings, options: str = '') -> None:
+  directory.mkdir(parents=True, exist_ok=True)
+  preparation.fill(directory, settings, beam.engine(options))
+
+
+def _both(path: pathlib.Path, settings) -> dict[str, bytes]:
+  """Runs both engines in this process; returns the files, which are equal."""
+  (path / 'local').mkdir(parents=True)
+  engine = local_engine.LocalEngine(1)
+  preparation.fill(path / 'local', settings, engine)
+  _fill(path / 'beam', settings)
+  found = _files(path / 'beam')
+  assert found == _files(path / 'local')
+  return found
 
 
 @pytest.fixture(scope='module')
@@ -136,137 +111,143 @@ def mixed(pages, tmp_path) -> list[str]:
 def test_real_books_of_every_form(shared_data, tmp_path):
   """As a user runs it, on a sample that is less than the text."""
   files = sorted((shared_data / 'books').glob('*.txt'))[3:52:8]
-  books = [file.read_text('utf-8-sig') for file in files]
   (tmp_path / 'in').mkdir()
-  inputs = _write_mixed(tmp_path / 'in', books)
+  texts = [file.read_text('utf-8-sig') for file in files]
+  inputs = _write_mixed(tmp_path / 'in', texts)
   flags = [f'--input={spec}' for spec in inputs]
   flags += ['--merges=300', '--validation_fraction=0.2']
   flags += ['--shard_tokens=70001', '--tokenizer_sample_mb=1']
-  local, beam = tmp_path / 'local', tmp_path / 'beam'
-  said = _good(*flags, f'--output={local}').splitlines()[1:3]
-  assert _good(*flags, f'--output={beam}', _BEAM).splitlines()[1:3] == said
-  assert _files(beam) == _files(local)
-  meta = shards.read_meta(beam)
+  local, beam_output = tmp_path / 'local', tmp_path / 'beam'
+  said = _prepare(*flags, f'--output={local}').splitlines()[1:3]
+  again = _prepare(*flags, f'--output={beam_output}', _BEAM).splitlines()[1:3]
+  assert again == said
+  assert _files(beam_output) == _files(local)
+  meta = shards.read_meta(beam_output)
   assert len(meta['splits']['train']['shards']) > 10
-  assert meta['splits']['train']['words'] * 5 > 2_000_000  # a sample it was
-  splits = [row['split'] for row in shards.read_documents(beam)]
+  assert meta['splits']['train']['words'] * 5 > 2_000_000  # more than a sample
+  splits = [row.split for row in shards.read_documents(beam_output)]
   assert splits.count('duplicate') > 47
-  assert 'as they were written' in _good(f'--output={beam}', '--verify', _BEAM)
 
 
-@pytest.mark.parametrize(('block', 'shard_tokens'), [(1, 997), (3, 50)])
-def test_blocks_and_shards_of_any_size(
-  mixed, tmp_path, monkeypatch, block, shard_tokens
-):
-  monkeypatch.setattr(pipelines, '_BLOCK', block)
-  settings = _settings(mixed, shard_tokens=shard_tokens)
-  local, beam = _both(tmp_path, settings)
-  assert beam == local
-  assert len(local) > 100
+@pytest.mark.parametrize('shard_tokens', [997, 50])
+def test_the_bytes_of_the_local_engine(mixed, tmp_path, shard_tokens):
+  found = _both(tmp_path, _settings(mixed, shard_tokens=shard_tokens))
+  assert len(found) > 100
+  splits = [row.split for row in shards.read_documents(tmp_path / 'beam')]
+  assert splits.count('duplicate') > 47
 
 
 def test_documents_are_held_out_by_name(mixed, tmp_path):
-  changes = {'validation_fraction': 0.0, 'hold_out': ['*:2']}
-  settings = _settings(mixed, **changes)
-  local, beam = _both(tmp_path, settings)
-  assert beam == local
+  changes = {'validation_fraction': 0.0, 'hold_out': ('*:2',)}
+  _both(tmp_path, _settings(mixed, **changes))
   rows = list(shards.read_documents(tmp_path / 'beam'))
-  held_out = [r['source'] for r in rows if r['split'] == 'validation']
+  held_out = [row.source for row in rows if row.split == 'validation']
   assert held_out
   assert held_out == [
-    r['source']
-    for r in rows
-    if r['source'].endswith(':2') and r['split'] != 'duplicate'
+    row.source
+    for row in rows
+    if row.source.endswith(':2') and row.split != 'duplicate'
   ]
-  with pytest.raises(UserError, match=r'--hold_out=\*:x: the source of no'):
-    prepare.prepare_on_beam(tmp_path, {**settings, 'hold_out': ['*:x']}, '')
+  changes['hold_out'] = ('*:x',)
+  with pytest.raises(UserError, match=r'--hold_out=\*:x: matches the source'):
+    _fill(tmp_path / 'none', _settings(mixed, **changes))
 
 
-def test_a_given_tokenizer(mixed, tmp_path):
-  local, _ = _both(tmp_path, _settings(mixed))
-  (tmp_path / 'next').mkdir()
-  given = _settings(mixed[:1], merges=None, tokenizer=str(tmp_path / 'local'))
-  local, beam = _both(tmp_path / 'next', given)
-  assert beam == local
+def test_a_given_tokenizer(mixed, pages, tmp_path):
+  _both(tmp_path, _settings(mixed))
+  given = {'merges': None, 'tokenizer': str(tmp_path / 'local')}
+  _both(tmp_path / 'next', _settings(mixed[:1], **given))
+  folder = vocabulary.write_openai(tmp_path / 'vocabulary')
+  given = {'merges': None, 'tokenizer': f'openai:{folder}'}
+  found = _both(tmp_path / 'openai', _settings(mixed[:1], **given))
+  assert 'vocab_40000.bpe' in found
 
 
-def test_the_original_vocabulary(shared_data, pages, tmp_path):
-  (tmp_path / 'p').mkdir()
-  for i, page in enumerate(pages):
-    (tmp_path / 'p' / f'{i}.txt').write_text(page[:3000])
-  vocabulary = f'openai:{shared_data}/vocab'
-  settings = _settings([f'{tmp_path}/p'], merges=None, tokenizer=vocabulary)
-  local, beam = _both(tmp_path, settings)
-  assert beam == local
-  assert 'vocab_40000.bpe' in beam
+def test_documents_are_put_in_order(tmp_path):
+  def record(i, number, tokens):
+    row = {'source': f'{i}:{number}', 'sha256': 'f', 'words': 1}
+    row |= {'split': 'train' if tokens else 'duplicate', 'tokens': len(tokens)}
+    content = np.array(tokens, shards.DTYPE).tobytes()
+    return {'input': i, 'number': number, 'row': json.dumps(row),
+            'content': content}  # fmt: skip
+
+  records = [
+    record(10, 0, [6, 7]),
+    record(2, 11, [5]),
+    record(0, 0, [1, 2, 3]),
+    record(2, 2, []),
+    record(2, 1, [4]),
+  ]
+  splits = pipelines.write_in_order(records, tmp_path, 4)
+  assert splits['train']['tokens'] == 7
+  assert splits['train']['documents'] == 4
+  data = b''.join(
+    (tmp_path / shard['name']).read_bytes()
+    for shard in splits['train']['shards']
+  )
+  assert np.frombuffer(data, shards.DTYPE).tolist() == [*range(1, 8)]
+  sources = [row.source for row in shards.read_documents(tmp_path)]
+  assert sources == ['0:0', '2:1', '2:2', '2:11', '10:0']
 
 
-def test_runs_have_up_to_a_block_of_texts(monkeypatch):
-  monkeypatch.setattr(pipelines, '_BLOCK', 2)
-  kinds = ['text'] * 3 + ['jsonl', 'parquet'] + ['text'] * 2
-  runs = [run[:2] for run in pipelines._in_runs([(k, 'x') for k in kinds])]
-  assert runs == [(0, 0), (0, 1), (1, 0), (2, 0), (3, 0), (4, 0), (4, 1)]
-
-
-def test_either_engine_finds_the_output_of_the_other(pages, tmp_path):
+def test_either_engine_accepts_the_output_of_the_other(pages, tmp_path):
   folder = tmp_path / 'in'
   folder.mkdir()
   for i, page in enumerate(pages):
     (folder / f'{i}.txt').write_text(page)
   flags = (f'--input={folder}', '--merges=60', '--validation_fraction=0.3')
-  local, beam = tmp_path / 'local', tmp_path / 'beam'
-  _good(*flags, f'--output={local}')
-  _good(*flags, f'--output={beam}', _BEAM)
-  before = {file: file.stat().st_mtime_ns for file in beam.iterdir()}
-  assert 'finished before' in _good(*flags, f'--output={local}', _BEAM)
-  assert 'finished before' in _good(*flags, f'--output={beam}')
-  assert 'finished before' in _good(*flags, f'--output={beam}', _BEAM)
-  line = _refused(*flags[:1], '--merges=61', f'--output={beam}', _BEAM)
+  local, other = tmp_path / 'local', tmp_path / 'beam'
+  _prepare(*flags, f'--output={local}')
+  _prepare(*flags, f'--output={other}', _BEAM)
+  before = {file: file.stat().st_mtime_ns for file in other.iterdir()}
+  assert 'already complete' in _prepare(*flags, f'--output={local}', _BEAM)
+  assert 'already complete' in _prepare(*flags, f'--output={other}')
+  assert 'files are unchanged' in _prepare(
+    f'--output={other}', '--verify', _BEAM
+  )
+  line = _refused(*flags[:1], '--merges=61', f'--output={other}', _BEAM)
   assert 'another merges' in line
   (folder / '0.txt').write_text('something else')
-  line = _refused(*flags, f'--output={beam}', _BEAM)
+  line = _refused(*flags, f'--output={other}', _BEAM)
   assert 'its input has changed' in line
-  assert before == {file: file.stat().st_mtime_ns for file in beam.iterdir()}
+  assert before == {file: file.stat().st_mtime_ns for file in other.iterdir()}
   assert sorted(os.listdir(tmp_path)) == ['beam', 'in', 'local']
 
 
-# What a file holds, and what is said of it.
-_BAD = [
-  ('bad.txt', b'good until here \xff', 'bad.txt: not UTF-8 at byte 16 (0xff)'),
-  ('bad.jsonl', b'{"text": "a"}\n{"t": 1}', "bad.jsonl:2: no text in field 't"),
-  ('bad.txt.gz', b'\x1f\x8bnot', 'bad.txt.gz: damaged gzip file'),
-  ('bad.parquet', b'PAR1', 'bad.parquet: not a readable Parquet file'),
-]
-
-
-@pytest.mark.parametrize(('name', 'data', 'words'), _BAD)
+@pytest.mark.parametrize(
+  ('name', 'data', 'words'),
+  [
+    ('bad.txt', b'good until here \xff', 'not UTF-8 at byte 16 (0xff)'),
+    ('bad.jsonl', b'{"text": "a"}\n{"t": 1}', "no text in field 't"),
+    ('bad.txt.gz', b'\x1f\x8bnot', 'damaged gzip file'),
+    ('bad.parquet', b'PAR1', 'not a readable Parquet file'),
+  ],
+)
 def test_a_bad_document_is_one_line_and_leaves_nothing(
   pages, tmp_path, name, data, words
 ):
   (tmp_path / 'good.txt').write_text(pages[0])
   (tmp_path / name).write_bytes(data)
   out = tmp_path / 'o' / 'out'
-  line = _refused(f'--input={tmp_path}', f'--output={out}', _BEAM)
-  assert 'lies in' in line
   line = _refused(f'--input={tmp_path}/*.*', f'--output={out}', _BEAM)
-  assert f'error: {tmp_path}/{words}' in line
+  assert line.startswith(f'error: {tmp_path}/{name}:')
+  assert words in line
   assert 'while running' not in line
   assert not list(out.parent.iterdir())
 
 
-def test_an_empty_split_or_too_many_merges(mixed, pages, tmp_path):
-  with pytest.raises(UserError, match='the validation split is empty: all '):
-    prepare.prepare_on_beam(
-      tmp_path, _settings(mixed, validation_fraction=1e-9), ''
-    )
-  with pytest.raises(UserError, match='this text allows only'):
-    prepare.prepare_on_beam(tmp_path, _settings(mixed, merges=50_000), '')
+def test_an_empty_split_or_too_many_merges(mixed, tmp_path):
   (tmp_path / 'blank.jsonl').write_text('\n\n')
-  with pytest.raises(UserError, match='the input holds no document'):
-    prepare.prepare_on_beam(
-      tmp_path, _settings([str(tmp_path / 'blank.jsonl')]), ''
-    )
-  assert not list(tmp_path.glob('prepare-*'))
+  blank = [str(tmp_path / 'blank.jsonl')]
+  out = tmp_path / 'out'
+  for settings, words in (
+    (_settings(mixed, validation_fraction=1e-9), 'the validation split is emp'),
+    (_settings(mixed, merges=50_000), 'this text allows only'),
+    (_settings(blank), 'the input holds no document'),
+  ):
+    with pytest.raises(UserError, match=words):
+      _fill(out, settings)
+  assert not list(out.iterdir())
 
 
 @pytest.mark.filterwarnings('ignore:os.fork:RuntimeWarning')
@@ -275,8 +256,17 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(mixed, tmp_path):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
 
-  flags = [f'--input={spec}' for spec in mixed]
-  line = _refused(*flags, f'--output={tmp_path}/out', _BEAM, preexec_fn=limit)
+  flags = [*(f'--input={spec}' for spec in mixed), f'--output={tmp_path}/out']
+  done = subprocess.run(
+    [sys.executable, '-m', 'gpt1_jax.prepare', *flags, _BEAM],
+    cwd=commands.ROOT,
+    check=False,
+    capture_output=True,
+    text=True,
+    preexec_fn=limit,
+  )
+  assert done.returncode == 1
+  (line,) = done.stderr.splitlines()
   assert 'nothing was kept, make room' in line
   assert os.listdir(tmp_path) == ['in']
 
@@ -292,7 +282,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(mixed, tmp_path):
 )
 def test_wrong_options(mixed, tmp_path, options, words):
   with pytest.raises(UserError) as refused:
-    prepare.prepare_on_beam(tmp_path, _settings(mixed), options)
+    _fill(tmp_path / 'out', _settings(mixed), options)
   assert words in str(refused.value)
   assert '\n' not in str(refused.value)
 
@@ -303,31 +293,30 @@ def test_wrong_places(tmp_path):
     (f'{tmp_path}/none', 'no such file or folder'),
   ):
     with pytest.raises(UserError, match=words):
-      prepare.prepare_on_beam(tmp_path, _settings([spec]), '')
-  odd = tmp_path / 'a[b]'
-  odd.mkdir()
-  with pytest.raises(UserError, match='for a pattern'):
-    prepare.prepare_on_beam(odd, _settings(['builtin:python-reference']), '')
+      _fill(tmp_path / 'out', _settings([spec]))
+  with pytest.raises(UserError, match='as a pattern'):
+    _fill(tmp_path / 'a[b]', _settings(['builtin:python-reference']))
 
 
-def test_what_remote_runners_say_is_found():
+def test_errors_are_found_in_the_text_of_remote_runners():
   text = (
     'Dataflow pipeline failed. State: FAILED, Error:\n'
     'Traceback (most recent call last):\n  File "apache_beam/common.py", x\n'
     'gpt1_jax.errors.UserError: gs://b/a.txt: empty; remove it [while running '
     "'clean-ptransform-41']\n\nNote: imports"
   )
-  cause = running._cause(text)
+  cause = runner.find_cause(text)
   assert isinstance(cause, UserError)
   assert str(cause) == 'gs://b/a.txt: empty; remove it'
-  cause = running._cause(
+  cause = runner.find_cause(
     'RuntimeError: OSError: [Errno 28] No space left on device [while running '
     "'write shard']"
   )
   assert (cause.errno, cause.strerror) == (28, 'No space left on device')
-  cause = running._cause("X\nFileNotFoundError: [Errno 2] No such file: '/a b'")
+  text = "X\nFileNotFoundError: [Errno 2] No such file: '/a b'"
+  cause = runner.find_cause(text)
   assert (cause.errno, cause.filename) == (2, '/a b')
-  assert running._cause('KeyError: 3') is None
+  assert runner.find_cause('KeyError: 3') is None
 
 
 class _Bucket(localfilesystem.LocalFileSystem):
@@ -390,43 +379,39 @@ class _Bucket(localfilesystem.LocalFileSystem):
 
 
 def test_inputs_and_spool_on_another_file_system(mixed, tmp_path, monkeypatch):
-  """The bytes do not change but for the names of the inputs."""
+  """Only the names of the inputs differ."""
   monkeypatch.setattr(_Bucket, 'root', tmp_path, raising=False)
-  local = tmp_path / 'local'
-  local.mkdir()
-  prepare.prepare(local, _settings(mixed), 1)
+  (tmp_path / 'local').mkdir()
+  engine = local_engine.LocalEngine(1)
+  preparation.fill(tmp_path / 'local', _settings(mixed), engine)
   names = [spec.replace(f'{tmp_path}/', 'bucket://') for spec in mixed]
   names[1] += '/*'
-  beam = tmp_path / 'beam'
-  beam.mkdir()
-  spool = '--temp_location=bucket://spool/a'
-  prepare.prepare_on_beam(beam, _settings(names), spool)
+  options = '--temp_location=bucket://spool/a'
+  _fill(tmp_path / 'beam', _settings(names), options)
   assert not list((tmp_path / 'spool').rglob('*.*'))
   assert not list(tmp_path.rglob('prepare-*'))
-  mine, there = _files(beam), _files(local)
-  for name in there.keys() - {'meta.json', 'documents.jsonl'}:
-    assert mine[name] == there[name]
-  renamed = there['documents.jsonl'].replace(
+  found, expected = _files(tmp_path / 'beam'), _files(tmp_path / 'local')
+  for name in expected.keys() - {'meta.json', 'documents.jsonl'}:
+    assert found[name] == expected[name]
+  renamed = expected['documents.jsonl'].replace(
     f'{tmp_path}/'.encode(), b'bucket://'
   )
-  assert mine['documents.jsonl'] == renamed
-  first, second = (json.loads(f['meta.json']) for f in (mine, there))
-  assert first['input'] == second['input']
-  assert first['splits'] == second['splits']
+  assert found['documents.jsonl'] == renamed
+  metas = [json.loads(x['meta.json']) for x in (found, expected)]
+  for section in ('input', 'splits'):
+    assert metas[0][section] == metas[1][section]
   folder = _settings(
     ['bucket://in/texts', 'bucket://in/texts/0.txt'],
     validation_fraction=0.0,
-    hold_out=['*/2.txt'],
+    hold_out=('*/2.txt',),
   )
-  shutil.rmtree(beam)
-  beam.mkdir()
-  prepare.prepare_on_beam(beam, folder, spool)
-  sources = [row['source'] for row in shards.read_documents(beam)]
+  _fill(tmp_path / 'again', folder, options)
+  sources = [row.source for row in shards.read_documents(tmp_path / 'again')]
   names = ('0.txt', '0again.txt.gz', '1.txt', '2.txt')
   assert sources == [f'bucket://in/texts/{name}' for name in names]
   (tmp_path / 'in/texts/1.txt').write_bytes(b'\xff')
   with pytest.raises(UserError, match=r'^bucket://in/texts/1.txt: not UTF-8'):
-    prepare.prepare_on_beam(tmp_path / 'other', folder, spool)
+    _fill(tmp_path / 'other', folder, options)
   assert filesystems.FileSystems.get_scheme('bucket://a') == 'bucket'
 
 
@@ -435,25 +420,22 @@ def test_inputs_and_spool_on_another_file_system(mixed, tmp_path, monkeypatch):
   'options',
   [
     '--direct_running_mode=multi_processing --direct_num_workers=2',
-    # What Flink and Spark are spoken to by, with a server that Beam brings.
+    # The protocol of Flink and Spark, with a server that comes with Beam.
     '--runner=PortableRunner --job_endpoint=embed --environment_type=LOOPBACK',
   ],
   ids=['processes', 'portable'],
 )
 def test_other_runners(mixed, tmp_path, options):
-  """What passes between processes comes out the same, and so do errors."""
+  """Results and errors survive the passage between processes."""
   flags = [f'--input={spec}' for spec in mixed]
   flags += ['--merges=80', '--validation_fraction=0.3', '--shard_tokens=1000']
-  local, beam = tmp_path / 'local', tmp_path / 'beam'
-  _good(*flags, f'--output={local}')
+  _prepare(*flags, f'--output={tmp_path}/local')
   flags += [_BEAM, f'--beam_options={options}']
-  _good(*flags, f'--output={beam}')
-  assert _files(beam) == _files(local)
+  _prepare(*flags, f'--output={tmp_path}/beam')
+  assert _files(tmp_path / 'beam') == _files(tmp_path / 'local')
   (tmp_path / 'in/texts/1.txt').write_bytes(b'\xff')
-  code, _, stderr = _command(*flags, f'--output={tmp_path}/out')
-  assert code == 1
-  lines = [x for x in stderr.splitlines() if x.startswith('error: ')]
-  assert lines == [
+  line = _refused(*flags, f'--output={tmp_path}/out')
+  assert line == (
     f'error: {tmp_path}/in/texts/1.txt: not UTF-8 at byte 0 (0xff); convert '
     'the file to UTF-8 first'
-  ]
+  )

@@ -9,7 +9,6 @@ digests, about 100 bytes for each document.
 
 import collections
 import concurrent.futures
-import contextlib
 import dataclasses
 import functools
 import json
@@ -60,7 +59,7 @@ class LocalEngine:
 
   def run(
     self, directory: pathlib.Path, settings: pipeline.PrepareSettings
-  ) -> tuple[tokenization.Tokenizer, preparation.Splits]:
+  ) -> tuple[tokenization.Tokenizer, shards.Splits]:
     """Writes the tokenizer, the shards and documents.jsonl."""
     spool = directory / 'spool'
     tokenizer = preparation.load_tokenizer(settings)
@@ -265,43 +264,20 @@ def encode(
   directory: pathlib.Path,
   shard_tokens: int,
   report: Report,
-) -> preparation.Splits:
-  """Encodes the spool with the tokenizer in `directory`.
+) -> shards.Splits:
+  """Encodes the spool with the tokenizer in `directory`, emptying the spool.
 
-  Writes shards and documents.jsonl into `directory` and empties the spool.
+  Writes shards and documents.jsonl into `directory`.
   """
-  splits: preparation.Splits = {
-    split: {'tokens': 0, 'words': 0, 'documents': 0, 'shards': []}
-    for split in shards.SPLITS
-  }
-  encode_chunk = functools.partial(_encode_chunk, directory)
-  with contextlib.ExitStack() as stack:
-    writers = {
-      split: stack.enter_context(
-        shards.ShardWriter(directory, split, shard_tokens)
-      )
-      for split in shards.SPLITS
-    }
-    file = stack.enter_context(
-      (directory / shards.DOCUMENTS).open('w', encoding='utf-8')
-    )
-    for encoded in workers.map(encode_chunk, _read_spool(spool)):
-      for row, tokens in encoded:
-        file.write(row.to_line())
-        if row.split in splits:
-          writers[row.split].write(tokens)
-          meta = splits[row.split]
-          meta['tokens'] += row.tokens
-          meta['words'] += row.words
-          meta['documents'] += 1
-      report(
-        len(encoded),
-        sum(row.num_bytes for row, _ in encoded),
-        sum(row.tokens for row, _ in encoded),
-      )
-  for split, writer in writers.items():
-    splits[split]['shards'] = writer.shards
-  return splits
+
+  def encoded() -> Iterator[tuple[DocumentRow, np.ndarray]]:
+    encode_chunk = functools.partial(_encode_chunk, directory)
+    for chunk in workers.map(encode_chunk, _read_spool(spool)):
+      yield from chunk
+      size = sum(row.num_bytes for row, _ in chunk)
+      report(len(chunk), size, sum(row.tokens for row, _ in chunk))
+
+  return shards.write(directory, shard_tokens, encoded())
 
 
 _load_tokenizer = functools.cache(tokenization.load)

@@ -153,10 +153,8 @@ def find(path: storage.Path) -> OpenAITokenizer | None:
   Raises:
     UserError: the files are damaged, or one of a pair is missing.
   """
-  encoders = [*sorted(path.glob('encoder_bpe*.json')), path / 'vocab.json']
-  merges = [*sorted(path.glob('vocab*.bpe')), path / 'merges.txt']
-  encoder = next((file for file in encoders if file.is_file()), None)
-  merge = next((file for file in merges if file.is_file()), None)
+  encoder = _first_file(path, 'encoder_bpe*.json', 'vocab.json')
+  merge = _first_file(path, 'vocab*.bpe', 'merges.txt')
   if encoder and merge:
     return OpenAITokenizer(
       encoder.read_bytes(), merge.read_bytes(), (str(encoder), str(merge))
@@ -169,6 +167,14 @@ def find(path: storage.Path) -> OpenAITokenizer | None:
       f'vocabulary is a pair, {ENCODER_FILE} and {MERGES_FILE} or vocab.json '
       'and merges.txt'
     )
+  return None
+
+
+def _first_file(path: storage.Path, *patterns: str) -> storage.Path | None:
+  for pattern in patterns:
+    for name in sorted(map(os.fspath, path.glob(pattern))):
+      if storage.path(name).is_file():
+        return storage.path(name)
   return None
 
 

@@ -11,7 +11,6 @@ from typing import Protocol
 from gpt1_jax import storage
 from gpt1_jax.corpus import (
   cleaning,
-  metadata,
   sentencepiece_tokenizer,
   shards,
   tokenization,
@@ -19,8 +18,6 @@ from gpt1_jax.corpus import (
 from gpt1_jax.corpus.documents import InputSize
 from gpt1_jax.corpus.pipeline import PrepareSettings
 from gpt1_jax.errors import UserError
-
-Splits = dict[str, metadata.SplitMeta]
 
 
 class Engine(Protocol):
@@ -31,7 +28,7 @@ class Engine(Protocol):
 
   def run(
     self, directory: pathlib.Path, settings: PrepareSettings
-  ) -> tuple[tokenization.Tokenizer, Splits]:
+  ) -> tuple[tokenization.Tokenizer, shards.Splits]:
     """Writes the tokenizer, the shards and documents.jsonl.
 
     Args:

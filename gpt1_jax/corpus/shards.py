@@ -6,11 +6,12 @@ last, meta.json with the counts and the sha256 of every other file. Opening and
 reading cost the same for a corpus of any size.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO
 
 import numpy as np
@@ -22,6 +23,7 @@ from gpt1_jax.corpus.metadata import (
   Meta,
   Provenance,
   ShardMeta,
+  SplitMeta,
 )
 from gpt1_jax.errors import UserError
 
@@ -30,6 +32,8 @@ SPLITS = ('train', 'validation')
 META = 'meta.json'
 DOCUMENTS = 'documents.jsonl'
 DTYPE = np.dtype('<u2')
+
+Splits = dict[str, SplitMeta]
 
 
 class ShardWriter:
@@ -87,6 +91,43 @@ class ShardWriter:
 def shard_name(split: str, i: int, count: int) -> str:
   """Returns the file name of shard `i` of `count`."""
   return f'{split}-{i:05d}-of-{count:05d}.bin'
+
+
+def write(
+  directory: pathlib.Path,
+  shard_tokens: int,
+  encoded: Iterable[tuple[DocumentRow, np.ndarray]],
+) -> Splits:
+  """Writes the shards of both splits, and documents.jsonl.
+
+  Args:
+    directory: where to write.
+    shard_tokens: tokens in a shard, at most.
+    encoded: documents in order, with their uint16 tokens.
+  """
+  splits: Splits = {
+    split: {'tokens': 0, 'words': 0, 'documents': 0, 'shards': []}
+    for split in SPLITS
+  }
+  with contextlib.ExitStack() as stack:
+    writers = {
+      split: stack.enter_context(ShardWriter(directory, split, shard_tokens))
+      for split in SPLITS
+    }
+    file = stack.enter_context(
+      (directory / DOCUMENTS).open('w', encoding='utf-8')
+    )
+    for row, tokens in encoded:
+      file.write(row.to_line())
+      if row.split in splits:
+        writers[row.split].write(tokens)
+        meta = splits[row.split]
+        meta['tokens'] += row.tokens
+        meta['words'] += row.words
+        meta['documents'] += 1
+  for split, writer in writers.items():
+    splits[split]['shards'] = writer.shards
+  return splits
 
 
 class Tokens:

@@ -7,7 +7,6 @@ share); gs://, hdfs:// and others go through Beam's FileSystems.
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
 import posixpath
 import shutil
@@ -17,6 +16,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
+import fastavro  # comes with Beam
 from apache_beam.io import filesystem, filesystems
 from apache_beam.options import pipeline_options
 
@@ -101,24 +101,24 @@ def local_copy(path: str) -> Iterator[str]:
     yield path
     return
   with tempfile.TemporaryDirectory() as directory:
-    copy = os.path.join(directory, posixpath.basename(path))
-    with open_file(path) as source, open(copy, 'wb') as target:
-      shutil.copyfileobj(source, target)
-    yield copy
+    target = pathlib.Path(directory) / posixpath.basename(path)
+    copy(path, target)
+    yield str(target)
 
 
-def open_file(path: str) -> IO[bytes]:
-  """Opens a file for reading, without decompressing it."""
-  return filesystems.FileSystems.open(path, compression_type=_UNCOMPRESSED)
-
-
-def move(path: str, target: pathlib.Path) -> None:
-  """Moves a file to the disk of this machine."""
-  if not _has_scheme(path):
-    shutil.move(path, target)
-    return
-  with open_file(path) as source, target.open('wb') as file:
+def copy(path: str, target: pathlib.Path) -> None:
+  """Copies a file to the disk of this machine, without decompressing it."""
+  with _open(path) as source, target.open('wb') as file:
     shutil.copyfileobj(source, file)
+
+
+def create(path: str) -> IO[bytes]:
+  """Creates a file, for writing."""
+  return filesystems.FileSystems.create(path, compression_type=_UNCOMPRESSED)
+
+
+def _open(path: str) -> IO[bytes]:
+  return filesystems.FileSystems.open(path, compression_type=_UNCOMPRESSED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,23 +131,21 @@ class Spool:
     """Returns the path of a file, or the prefix of several."""
     return filesystems.FileSystems.join(self.path, name)
 
-  def create(self, name: str) -> tuple[str, IO[bytes]]:
-    """Creates a file with a unique suffix; returns its path and the file.
-
-    So a step that a runner executes twice writes two files, and the pipeline
-    passes on the path of one of them.
-    """
-    path = self.join(f'{name}-{uuid.uuid4().hex}')
-    return path, filesystems.FileSystems.create(
-      path, compression_type=_UNCOMPRESSED
-    )
-
-  def read_values(self, name: str) -> Iterator[Any]:
+  def read_json(self, name: str) -> Iterator[Any]:
     """Reads the JSON lines of all files with this prefix."""
+    for file in self._open_all(name):
+      yield from map(json.loads, file)
+
+  def read_avro(self, name: str) -> Iterator[dict[str, Any]]:
+    """Reads the Avro records of all files with this prefix."""
+    for file in self._open_all(name):
+      yield from fastavro.reader(file)
+
+  def _open_all(self, name: str) -> Iterator[IO[bytes]]:
     (found,) = filesystems.FileSystems.match([self.join(name) + '-*'])
-    for file in found.metadata_list:
-      with open_file(file.path) as opened:
-        yield from map(json.loads, opened)
+    for match in found.metadata_list:
+      with _open(match.path) as file:
+        yield file
 
 
 @contextlib.contextmanager
@@ -170,8 +168,7 @@ def temporary_spool(
     path = filesystems.FileSystems.join(root, f'prepare-{uuid.uuid4().hex}')
     filesystems.FileSystems.mkdirs(path)
     spool = Spool(path)
-    _, file = spool.create('begun')  # in a bucket, a folder needs a file
-    file.close()
+    create(spool.join('begun')).close()  # in a bucket, a folder needs a file
   try:
     yield spool
   finally:

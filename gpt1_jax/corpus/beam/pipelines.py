@@ -2,28 +2,30 @@
 
 Between the two, this machine trains the tokenizer, and the cleaned text waits
 in a spool of Avro files. `corpus.pipeline` processes each document as on the
-local engine; the code here keeps the order across many workers. A segment of
-the corpus is a file of rows, or up to `_BLOCK` files that are documents. A
-document carries its position (segment, number in it) from where it is read. A
-block is up to `_BLOCK` documents of a segment; there are few enough blocks to
-list them on one machine. The tokens of a document follow those of all earlier
-blocks, and of the earlier documents in its block.
+local engine. A document carries its position (input, number in the input) from
+where it is read; this machine uses it to put the encoded documents back in
+order, on disk.
 
-A worker holds one document with its tokens, the rows of one block (about 10 MB)
-and the list of blocks (about 200 bytes each); on disk, one shard, or one input
-file if the inputs lie elsewhere. One worker reads a file of rows; all workers
-clean its documents.
+A worker holds one document with its tokens; on disk, one input file if the
+inputs lie elsewhere. One worker reads a file of rows; all workers clean its
+documents. This machine holds the words to train on and about 40 bytes for each
+document; on disk, the tokens twice until the run ends.
 """
 
+import array
 import collections
 import dataclasses
+import functools
 import json
+import operator
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import apache_beam as beam
+import numpy as np
 from apache_beam.io import avroio, textio
 from apache_beam.options import pipeline_options
 
@@ -31,21 +33,26 @@ from gpt1_jax.corpus import (
   documents,
   pipeline,
   preparation,
+  sentencepiece_tokenizer,
   shards,
   tokenization,
 )
-from gpt1_jax.corpus.beam import files, runner, transforms
+from gpt1_jax.corpus.beam import files, runner
+from gpt1_jax.corpus.metadata import DocumentRow
 
-_BLOCK = 1 << 14
-_CLEANED = 'cleaned'  # prefix of the spool's Avro files
+Position = tuple[int, int]  # of a document: input, number in the input
+Record = dict[str, Any]  # a document in the spool, see _SCHEMA
+
+_CLEANED, _ENCODED = 'cleaned', 'encoded'  # prefixes of the spool's Avro files
 _SCHEMA = {
   'type': 'record',
   'name': 'Document',
   'fields': [
-    {'name': 'segment', 'type': 'long'},
+    {'name': 'input', 'type': 'long'},
     {'name': 'number', 'type': 'long'},
     {'name': 'row', 'type': 'string'},  # JSON
-    {'name': 'text', 'type': 'bytes'},  # UTF-8; empty for a duplicate
+    # Of _CLEANED, UTF-8; of _ENCODED, tokens. Empty for a duplicate.
+    {'name': 'content', 'type': 'bytes'},
   ],
 }
 
@@ -62,174 +69,186 @@ class BeamEngine:
 
   def run(
     self, directory: pathlib.Path, settings: pipeline.PrepareSettings
-  ) -> tuple[tokenization.Tokenizer, preparation.Splits]:
+  ) -> tuple[tokenization.Tokenizer, shards.Splits]:
     """Writes the tokenizer, the shards and documents.jsonl."""
     tokenizer = preparation.load_tokenizer(settings)
     with files.temporary_spool(self.options, directory) as spool:
-      word_counts = _clean(self.options, spool, settings)
+      word_counts = self._clean(spool, settings)
       if tokenizer is None:
         tokenizer = preparation.train_tokenizer(word_counts, settings)
       del word_counts
       tokenizer.save(directory)
-      tokenizer_files = _share_tokenizer(tokenizer, spool)
-      layout = _encode(
-        self.options, spool, tokenizer_files, settings.shard_tokens
+      self._encode(spool, _share_tokenizer(tokenizer, spool))
+      records = spool.read_avro(_ENCODED)
+      splits = write_in_order(records, directory, settings.shard_tokens)
+    return tokenizer, splits
+
+  def _clean(
+    self, spool: files.Spool, settings: pipeline.PrepareSettings
+  ) -> collections.Counter[str]:
+    """Writes cleaned documents to the spool; counts the words to train on.
+
+    Returns:
+      Occurrences of each word; empty if the settings name a tokenizer.
+
+    Raises:
+      UserError: a document is damaged or empty, or a split would be empty.
+    """
+    rule = pipeline.SplitRule(settings.validation_fraction, settings.hold_out)
+    inputs = files.find_inputs(settings.inputs)
+    with runner.pipeline(self.options) as p:
+      records = (
+        p
+        | 'list files' >> beam.Create(list(enumerate(inputs)))
+        | 'spread files' >> beam.Reshuffle()
+        | 'read' >> beam.FlatMap(_read, settings.text_field)
+        | 'spread documents' >> beam.Reshuffle()
+        | 'clean' >> beam.Map(_clean_document)
+        | 'find copies' >> beam.GroupByKey()
+        | 'split' >> beam.FlatMap(_assign_split, rule)
       )
-      return tokenizer, _collect(spool, directory, layout)
-
-
-def _clean(
-  options: pipeline_options.PipelineOptions,
-  spool: files.Spool,
-  settings: pipeline.PrepareSettings,
-) -> collections.Counter[str]:
-  """Writes cleaned documents to the spool; counts the words to train on.
-
-  Returns:
-    Occurrences of each word; empty if the settings name a tokenizer.
-
-  Raises:
-    UserError: a document is damaged or empty, or a split would be empty.
-  """
-  rule = pipeline.SplitRule(settings.validation_fraction, settings.hold_out)
-  inputs = number_inputs(files.find_inputs(settings.inputs), _BLOCK)
-  with runner.pipeline(options) as p:
-    records = (
-      p
-      | 'list files' >> beam.Create(inputs)
-      | 'spread files' >> beam.Reshuffle()
-      | 'read' >> beam.FlatMap(transforms.read, settings.text_field)
-      | 'spread documents' >> beam.Reshuffle()
-      | 'clean' >> beam.Map(transforms.clean)
-      | 'find copies' >> beam.GroupByKey()
-      | 'split' >> beam.FlatMap(transforms.assign_split, rule)
-    )
-    _ = records | 'save documents' >> avroio.WriteToAvro(
-      spool.join(_CLEANED), _SCHEMA, codec='null'
-    )
-    summary = (
-      records
-      | 'summarize' >> beam.Map(transforms.summarize, rule)
-      | 'add summaries' >> beam.CombineGlobally(transforms.add_summaries)
-    )
-    _save(summary | beam.Map(dataclasses.asdict), spool, 'summary')
-    if not settings.tokenizer:
-      sample_bytes = settings.tokenizer_sample_mb * 1_000_000
-      share = summary | 'find share' >> beam.Map(
-        # Without a training document there is no text to take a share of.
-        lambda summary: sample_bytes / max(summary.train_bytes, 1)
+      _ = records | 'save documents' >> avroio.WriteToAvro(
+        spool.join(_CLEANED), _SCHEMA, codec='null'
       )
-      word_counts = (
+      summary = (
         records
-        | 'count words'
-        >> beam.FlatMap(transforms.count_words, beam.pvalue.AsSingleton(share))
-        | 'add words' >> beam.CombinePerKey(sum)
+        | 'summarize' >> beam.Map(lambda record: rule.summarize(_row(record)))
+        | 'add summaries' >> beam.CombineGlobally(_add_summaries)
       )
-      _save(word_counts, spool, 'words')
-  (saved,) = spool.read_values('summary')
-  rule.check(
-    pipeline.SplitSummary(
-      collections.Counter(saved['counts']),
-      tuple(saved['fractions']),
-      saved['train_bytes'],
-    )
-  )
-  if settings.tokenizer:
-    return collections.Counter()
-  return collections.Counter(dict(spool.read_values('words')))
-
-
-def _encode(
-  options: pipeline_options.PipelineOptions,
-  spool: files.Spool,
-  tokenizer_files: list[tuple[str, str]],
-  shard_tokens: int,
-) -> transforms.Layout:
-  """Writes shards and the parts of documents.jsonl to the spool."""
-  with runner.pipeline(options) as p:
-    encoded = (
-      p
-      | 'read documents' >> avroio.ReadFromAvro(spool.join(_CLEANED) + '*')
-      | 'encode'
-      >> beam.ParDo(transforms.Encode(tokenizer_files, _BLOCK)).with_outputs(
-        'rows', main='tokens'
+      fields = summary | 'fields' >> beam.Map(
+        lambda summary: [summary.counts, summary.fractions, summary.train_bytes]
+      )
+      _save(fields, spool, 'summary')
+      if not settings.tokenizer:
+        sample_bytes = settings.tokenizer_sample_mb * 1_000_000
+        share = summary | 'find share' >> beam.Map(
+          # Without a training document there is no text to take a share of.
+          lambda summary: sample_bytes / max(summary.train_bytes, 1)
+        )
+        word_counts = (
+          records
+          | 'count words'
+          >> beam.FlatMap(_count_words, beam.pvalue.AsSingleton(share))
+          | 'add words' >> beam.CombinePerKey(sum)
+        )
+        _save(word_counts, spool, 'words')
+    ((counts, fractions, train_bytes),) = spool.read_json('summary')
+    rule.check(
+      pipeline.SplitSummary(
+        collections.Counter(counts), tuple(fractions), train_bytes
       )
     )
-    blocks = (
-      encoded.rows
-      | 'find blocks' >> beam.GroupByKey()
-      | 'add up block'
-      >> beam.FlatMap(transforms.add_up_block, spool).with_outputs(
-        'totals', main='offsets'
+    if settings.tokenizer:
+      return collections.Counter()
+    return collections.Counter(dict(spool.read_json('words')))
+
+  def _encode(
+    self, spool: files.Spool, tokenizer_files: list[tuple[str, str]]
+  ) -> None:
+    """Encodes the cleaned documents of the spool."""
+    with runner.pipeline(self.options) as p:
+      _ = (
+        p
+        | 'read documents' >> avroio.ReadFromAvro(spool.join(_CLEANED) + '*')
+        | 'encode' >> beam.ParDo(_Encode(tokenizer_files))
+        | 'save tokens'
+        >> avroio.WriteToAvro(spool.join(_ENCODED), _SCHEMA, codec='null')
       )
-    )
-    layout = (
-      blocks.totals
-      | 'list blocks' >> beam.combiners.ToList()
-      | 'lay out' >> beam.Map(transforms.lay_out)
-    )
-    _save(layout, spool, 'layout')
-    offsets = blocks.offsets | 'find offsets' >> beam.FlatMap(
-      transforms.find_offsets, beam.pvalue.AsSingleton(layout)
-    )
-    written = (
-      {'tokens': encoded.tokens, 'offset': offsets}
-      | 'join' >> beam.CoGroupByKey()
-      | 'cut' >> beam.FlatMap(transforms.cut, shard_tokens)
-      | 'find shards' >> beam.GroupByKey()
-      | 'write shard'
-      >> beam.Map(
-        transforms.write_shard,
-        beam.pvalue.AsSingleton(layout),
-        spool,
-        shard_tokens,
-      )
-    )
-    _save(written, spool, 'written')
-  (result,) = spool.read_values('layout')
-  return result
-
-
-def _collect(
-  spool: files.Spool, directory: pathlib.Path, layout: transforms.Layout
-) -> preparation.Splits:
-  """Moves the shards here, joins documents.jsonl; returns the splits."""
-  with (directory / shards.DOCUMENTS).open('wb') as file:
-    for part in layout['row_files']:
-      with files.open_file(part) as opened:
-        shutil.copyfileobj(opened, file)
-  written = sorted(spool.read_values('written'))
-  for split, meta in layout['splits'].items():
-    found = [shard[1:] for shard in written if shard[0] == split]
-    for number, path, tokens in found:
-      name = shards.shard_name(split, number, len(found))
-      files.move(path, directory / name)
-      meta['shards'].append({'name': name, 'tokens': tokens})
-  return layout['splits']
-
-
-def number_inputs(
-  inputs: list[documents.Input], block_size: int
-) -> list[tuple[transforms.Position, documents.Input]]:
-  """Returns each input with the position of its first document."""
-  numbered = []
-  segment, number = -1, block_size
-  for found in inputs:
-    is_document = found.kind == 'text'
-    if not is_document or number == block_size:
-      segment, number = segment + 1, 0
-    numbered.append(((segment, number), found))
-    number = number + 1 if is_document else block_size
-  return numbered
 
 
 def _save(values: beam.PCollection, spool: files.Spool, name: str) -> None:
-  """Writes JSON lines to the spool, for `Spool.read_values`."""
+  """Writes JSON lines to the spool, for `Spool.read_json`."""
   _ = (
     values
     | f'{name} as JSON' >> beam.Map(json.dumps)
     | f'save {name}' >> textio.WriteToText(spool.join(name))
   )
+
+
+def _read(
+  element: tuple[int, documents.Input], text_field: str
+) -> Iterator[tuple[Position, documents.Document]]:
+  """Reads the documents of an input."""
+  i, found = element
+  if found.kind == 'text':  # the worker that cleans it reads it
+    yield (i, 0), documents.Document(found.name, None, found.name, 0)
+    return
+  with files.local_copy(found.name) as path:
+    for number, document in enumerate(documents.read(found, path, text_field)):
+      yield (i, number), document
+
+
+def _clean_document(
+  element: tuple[Position, documents.Document],
+) -> tuple[bytes, tuple[Position, DocumentRow, bytes]]:
+  """Cleans a document; its key is the digest that copies share."""
+  position, document = element
+  with files.local_copy(document.path) as path:
+    local = dataclasses.replace(document, path=path)
+    row, text = pipeline.clean_document(local)
+  return row.digest, (position, row, text)
+
+
+def _assign_split(
+  copies: tuple[bytes, Iterable[tuple[Position, DocumentRow, bytes]]],
+  rule: pipeline.SplitRule,
+) -> Iterator[Record]:
+  """Keeps the text of the first copy of a document; marks the others."""
+  _, found = copies
+  first = min(position for position, _, _ in found)
+  for position, row, text in found:
+    is_copy = position != first
+    assigned = rule.assign(row, is_copy)
+    yield _record(position, assigned, b'' if is_copy else text)
+
+
+def _record(position: Position, row: DocumentRow, content: bytes) -> Record:
+  return {
+    'input': position[0],
+    'number': position[1],
+    'row': json.dumps(dataclasses.asdict(row)),
+    'content': content,
+  }
+
+
+def _row(record: Record) -> DocumentRow:
+  return DocumentRow(**json.loads(record['row']))
+
+
+def _add_summaries(
+  summaries: Iterable[pipeline.SplitSummary],
+) -> pipeline.SplitSummary:
+  return functools.reduce(operator.add, summaries, pipeline.SplitSummary())
+
+
+def _count_words(record: Record, share: float) -> Iterator[tuple[str, int]]:
+  """Counts the words in a share of a training document's paragraphs."""
+  if _row(record).split == 'train':
+    lines = pipeline.sampled_lines(record['content'].decode(), share)
+    yield from sentencepiece_tokenizer.count_words(lines).items()
+
+
+class _Encode(beam.DoFn):
+  """Replaces the text of a record by its tokens.
+
+  Takes the name and path of each tokenizer file.
+  """
+
+  def __init__(self, tokenizer_files: list[tuple[str, str]]):
+    self._tokenizer_files = tokenizer_files
+
+  def setup(self) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+      for name, path in self._tokenizer_files:
+        files.copy(path, pathlib.Path(directory) / name)
+      self._tokenizer = tokenization.load(directory)
+
+  def process(self, record: Record) -> Iterator[Record]:
+    row, tokens = pipeline.encode_document(
+      self._tokenizer, _row(record), record['content'].decode()
+    )
+    content = tokens.astype(shards.DTYPE).tobytes()
+    yield _record((record['input'], record['number']), row, content)
 
 
 def _share_tokenizer(
@@ -240,8 +259,31 @@ def _share_tokenizer(
   with tempfile.TemporaryDirectory() as directory:
     tokenizer.save(directory)
     for file in sorted(pathlib.Path(directory).iterdir()):
-      path, target = spool.create('tokenizer')
-      with file.open('rb') as source, target:
+      path = spool.join(f'tokenizer-{file.name}')
+      with file.open('rb') as source, files.create(path) as target:
         shutil.copyfileobj(source, target)
       shared.append((file.name, path))
   return shared
+
+
+def write_in_order(
+  records: Iterable[Record], directory: pathlib.Path, shard_tokens: int
+) -> shards.Splits:
+  """Writes encoded documents, which come in any order, in their own order."""
+  index = array.array('q')  # input, number, offset, bytes of row and of tokens
+  with tempfile.TemporaryFile(dir=directory) as file:
+    for record in records:
+      row, tokens = record['row'].encode(), record['content']
+      position = (record['input'], record['number'])
+      index.extend((*position, file.tell(), len(row), len(tokens)))
+      file.write(row + tokens)
+
+    def read() -> Iterator[tuple[DocumentRow, np.ndarray]]:
+      table = np.frombuffer(index, np.int64).reshape(-1, 5)
+      for i in np.lexsort((table[:, 1], table[:, 0])):
+        _, _, offset, row_bytes, token_bytes = map(int, table[i])
+        file.seek(offset)
+        row = DocumentRow(**json.loads(file.read(row_bytes)))
+        yield row, np.frombuffer(file.read(token_bytes), shards.DTYPE)
+
+    return shards.write(directory, shard_tokens, read())
