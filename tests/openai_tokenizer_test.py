@@ -1,7 +1,8 @@
 """The original vocabulary: published ids, and the released algorithm.
 
 That algorithm (the whole text through spaCy, then BPE pair by pair) is written
-out here a second time, and compared on real novels.
+out here a second time. A made-up vocabulary of the same format serves where the
+released one is not the point.
 """
 
 import functools
@@ -14,14 +15,12 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from configs import pretrain
 from gpt1_jax.corpus import (
   cleaning,
   tokenization,
 )
 from gpt1_jax.errors import UserError
-from gpt1_jax.model import gpt
-from gpt1_jax.settings import GPTConfig
+from tests.support import vocabulary
 
 spacy = pytest.importorskip(
   'spacy', reason="the original vocabulary: pip install 'gpt1_jax[openai]'"
@@ -32,13 +31,25 @@ pytest.importorskip(
 
 
 @pytest.fixture(scope='module')
-def folder(shared_data):
-  return shared_data / 'vocab'
+def folder(tmp_path_factory):
+  return vocabulary.write_openai(tmp_path_factory.mktemp('small'))
 
 
 @pytest.fixture(scope='module')
 def bpe(folder):
   return tokenization.load(f'openai:{folder}')
+
+
+@pytest.fixture(scope='module')
+def released_bpe(shared_data):
+  return tokenization.load(f'openai:{shared_data / "vocab"}')
+
+
+@pytest.fixture(scope='module')
+def published(shared_data):
+  """Facts and ids that others published about the released vocabulary."""
+  path = shared_data / 'vocab' / 'reference_checks.json'
+  return json.loads(path.read_text())
 
 
 @pytest.fixture(scope='module')
@@ -52,7 +63,7 @@ def novels(shared_data):
 
 
 def merged(word: str, ranks: dict[tuple[str, str], int]) -> list[str]:
-  """Pieces of a word: of the neighbours, those of the best rank, all at once.
+  """Merges a word: repeatedly, all neighbours that form the best pair.
 
   (C: text_utils.py, bpe.)
   """
@@ -84,7 +95,7 @@ def english():
 
 
 def released(bpe, cleaned: str, seen: dict[str, list[int]]) -> list[int]:
-  """Ids as the released code finds them: the whole text through spaCy."""
+  """Encodes as the released code does: the whole text through spaCy."""
   ids = []
   for token in english()(cleaned):
     word = token.text.lower()
@@ -97,8 +108,8 @@ def released(bpe, cleaned: str, seen: dict[str, list[int]]) -> list[int]:
   return ids
 
 
-def test_published_ids(bpe, folder):
-  published = json.loads((folder / 'reference_checks.json').read_text())
+def test_published_ids(released_bpe, published):
+  bpe = released_bpe
   checked = 0
   for check in published['checks']:
     ids = check.get('ids')
@@ -118,9 +129,8 @@ def test_published_ids(bpe, folder):
   assert checked == 3
 
 
-def test_published_facts_of_the_vocabulary(bpe, folder):
-  facts = json.loads((folder / 'reference_checks.json').read_text())
-  facts = facts['vocab_facts']
+def test_published_facts_of_the_vocabulary(released_bpe, published):
+  bpe, facts = released_bpe, published['vocab_facts']
   assert bpe.vocab_size == facts['encoder_entries'] == 40_478
   assert bpe.merges == len(bpe.merge_list) == facts['merges'] == 40_000
   assert bpe.unknown_id == facts['unk_id']
@@ -130,11 +140,12 @@ def test_published_facts_of_the_vocabulary(bpe, folder):
 
 
 @pytest.mark.slow
-def test_novels_equal_the_released_algorithm(bpe, novels):
-  """Word by word, remembered, is the whole text at once."""
+def test_novels_equal_the_released_algorithm(released_bpe, novels):
+  """Encoding single words, with a cache, equals encoding the whole text."""
   seen: dict[str, list[int]] = {}
   for name, cleaned in novels.items():
-    assert bpe.encode_clean(cleaned) == released(bpe, cleaned, seen), name
+    ids = released_bpe.encode_clean(cleaned)
+    assert ids == released(released_bpe, cleaned, seen), name
 
 
 _PARTS = st.sampled_from(
@@ -156,7 +167,7 @@ def test_any_text_equals_the_released_algorithm(bpe, raw):
 
 
 def words_with_spaces(cleaned: str, decoded: str) -> list[tuple[str, str]]:
-  """(word, the same with the spaces that decoding left in it), where any."""
+  """Returns the words that decoding split: (word, word with spaces)."""
   out = []
   rest = iter(decoded)
   for word in cleaned.split(' '):
@@ -173,7 +184,7 @@ def words_with_spaces(cleaned: str, decoded: str) -> list[tuple[str, str]]:
 
 
 def is_split_for_punctuation(spaced: str) -> bool:
-  """Whether each space in a word stands beside what is no letter."""
+  """Returns True if no space in a word stands between two letters."""
   return all(
     not (spaced[i - 1].isalpha() and spaced[i + 1].isalpha())
     for i, character in enumerate(spaced)
@@ -189,18 +200,18 @@ def _split_words() -> set[str]:
 
 @hypothesis.given(st.data())
 @hypothesis.settings(max_examples=100, deadline=None)
-def test_decoding_a_passage_gives_its_text(bpe, novels, data):
-  """But for white space round punctuation, and the words spaCy splits."""
+def test_decoding_a_passage_gives_its_text(released_bpe, novels, data):
+  """Except for white space around punctuation, and words spaCy splits."""
   cleaned = novels[data.draw(st.sampled_from(sorted(novels)))]
   start = data.draw(st.integers(0, len(cleaned) - 1))
   length = data.draw(st.integers(0, 2000))
-  check_decoding(bpe, cleaned[start : start + length])
+  check_decoding(released_bpe, cleaned[start : start + length])
 
 
 @pytest.mark.slow
-def test_decoding_novels_gives_their_text(bpe, novels):
+def test_decoding_novels_gives_their_text(released_bpe, novels):
   for cleaned in novels.values():
-    check_decoding(bpe, cleaned)
+    check_decoding(released_bpe, cleaned)
 
 
 def check_decoding(bpe, cleaned: str) -> None:
@@ -220,14 +231,11 @@ def test_decoding_is_the_words_and_the_specials(bpe):
   assert bpe.decode([v, *bpe.encode('Well'), v + 1, v + 2]) == (
     '<start> well <delimiter> <extract>'
   )
-  for bad in (-1, v + 3):
-    with pytest.raises(UserError, match='outside'):
-      bpe.decode([bad])
 
 
 @pytest.mark.parametrize(
   'spelling',
-  ['<start>', '<delimiter>', '<extract>', '<unk>', '<document>', '\u2581'],
+  ['<unk>', '<document>', '\u2581'],
 )
 def test_spelling_a_symbol_does_not_make_it(bpe, spelling):
   ids = bpe.encode(f'dog{spelling} {spelling}')
@@ -244,38 +252,8 @@ def test_each_unseen_character_is_one_unknown(bpe):
   assert bpe.decode(bpe.encode('漢')) == '<unk>'
 
 
-def test_words_are_forgotten_after_many(bpe, folder, monkeypatch):
-  """With its strings, all of which spaCy keeps."""
-  monkeypatch.setattr('gpt1_jax.corpus.vocabulary.CACHED_WORDS', 10)
-  other = tokenization.load(f'openai:{folder}')
-  for i in range(30):
-    line = f'word{i} fox "{"x" * 100}{i}'
-    assert other.encode(line) == bpe.encode(line)
-    assert len(other._words) <= 14
-
-
-def test_the_released_shape(bpe):
-  """No row more than the released weights have."""
-  config = pretrain.get_config('paper')
-  model = GPTConfig(**config.model, vocab_size=bpe.vocab_size, n_special=0)
-  assert gpt.num_parameters(model) == 116_534_784
-
-
-def test_save_and_load(bpe, folder, tmp_path):
-  bpe.save(tmp_path / 'run' / 'tokenizer')
-  names = sorted(p.name for p in (tmp_path / 'run' / 'tokenizer').iterdir())
-  assert names == ['encoder_bpe_40000.json', 'vocab_40000.bpe']
-  for name in names:
-    saved = (tmp_path / 'run' / 'tokenizer' / name).read_bytes()
-    assert saved == (folder / name).read_bytes()
-  for path in (tmp_path / 'run', tmp_path / 'run' / 'tokenizer'):
-    loaded = tokenization.load(path)
-    assert loaded.description() == bpe.description()
-    assert loaded.encode('The fox.') == bpe.encode('The fox.')
-
-
 def huggingface(folder, bpe, kind):
-  """A Hugging Face folder's vocabulary, in one of its forms."""
+  """Writes the vocabulary as a Hugging Face folder has it."""
   folder.mkdir()
   merges = [' '.join(pair) for pair in bpe.merge_list]
   if kind == 'pair':
@@ -303,7 +281,7 @@ def test_a_hugging_face_folder_is_the_same_tokenizer(bpe, kind, tmp_path):
 
 
 def test_a_small_vocabulary_of_the_released_layout(tmp_path):
-  """Pieces that it lacks are unknown, though its merges name them."""
+  """A piece that only the merges contain is unknown."""
   merges = [('l', 'o'), ('lo', 'w</w>'), ('e', 'r</w>')]
   encoder = {'<unk>': 0, 'low</w>': 1, 'lo': 2, 'w</w>': 3}
   (tmp_path / 'encoder_bpe.json').write_text(json.dumps(encoder))
@@ -343,7 +321,7 @@ def test_without_the_extra_the_error_names_it(folder, monkeypatch):
     ),
   ],
 )  # fmt: skip
-def test_what_is_no_vocabulary_is_refused(tmp_path, files, message):
+def test_a_damaged_vocabulary_is_refused(tmp_path, files, message):
   for name, content in files.items():
     (tmp_path / name).write_text(content)
   with pytest.raises(UserError, match=message) as caught:

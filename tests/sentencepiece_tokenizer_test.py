@@ -1,4 +1,4 @@
-"""The tokenizer: exact merges, round trips, and ids that no text can make."""
+"""The SentencePiece tokenizer: exact merges, round trips, symbols."""
 
 import collections
 import random
@@ -32,7 +32,7 @@ def bpe() -> sentencepiece_tokenizer.SentencePieceTokenizer:
 def _pieces(
   bpe: sentencepiece_tokenizer.SentencePieceTokenizer, tmp_path
 ) -> list[str]:
-  """The rows of the model as SentencePiece itself reads them."""
+  """Returns the rows of the model as SentencePiece reads them."""
   bpe.save(tmp_path)
   model = sentencepiece.SentencePieceProcessor()
   model.Load(str(tmp_path / 'tokenizer.model'))
@@ -56,7 +56,7 @@ def test_every_count_of_merges_is_met_exactly():
 
 
 @pytest.mark.slow
-def test_forty_thousand_merges_by_the_models_own_record(shared_data):
+def test_forty_thousand_merges_by_the_models_own_record(shared_data, tmp_path):
   """The paper's count (P §4.1), read from the model file itself."""
   pytest.importorskip('google.protobuf', reason='reads the model file')
   from sentencepiece import sentencepiece_model_pb2 as model_pb2
@@ -67,7 +67,9 @@ def test_forty_thousand_merges_by_the_models_own_record(shared_data):
       [cleaning.clean(path.read_text('utf-8-sig'))]
     )
   bpe = sentencepiece_tokenizer.train(words, 40_000)
-  model = model_pb2.ModelProto.FromString(bpe._model)
+  bpe.save(tmp_path)
+  content = (tmp_path / 'tokenizer.model').read_bytes()
+  model = model_pb2.ModelProto.FromString(content)
   assert model.trainer_spec.model_type == model_pb2.TrainerSpec.BPE
   assert model.trainer_spec.character_coverage == 1
   assert model.normalizer_spec.name == 'identity'
@@ -81,7 +83,7 @@ def test_forty_thousand_merges_by_the_models_own_record(shared_data):
   merges, characters = pieces[:40_000], set(pieces[40_000:])
   assert all(len(c) == 1 for c in characters)
   assert len(characters) == len(model.pieces) - 40_003
-  # Each is made of two that were there before, the likelier first.
+  # Each joins two earlier pieces; more frequent ones come first.
   scores = [p.score for p in model.pieces[3:40_003]]
   assert scores == [-float(rank) for rank in range(40_000)]
   made = set(characters)
@@ -172,7 +174,7 @@ _SPELLED = st.sampled_from(
 
 @hypothesis.given(st.lists(_SPELLED, max_size=20).map(''.join) | st.text())
 def test_no_text_makes_a_symbol(bpe, raw):
-  """Nor a special; newlines are those of the text, and no other id is one."""
+  """The only symbols are unknown, and the newlines of the text."""
   ids = bpe.encode(raw)
   assert bpe.document_id not in ids
   assert ids.count(bpe.newline_id) == cleaning.clean(raw).count('\n')
@@ -214,52 +216,19 @@ def test_a_word_without_end_can_be_trained_on_and_encoded():
   assert bpe.decode(bpe.encode(word)) == word
 
 
-def test_encoding_words_equals_encoding_lines(shared_data):
-  """The cache of words changes no id."""
-  path = sorted((shared_data / 'books').glob('*.txt'))[0]
-  lines = cleaning.clean(path.read_text('utf-8-sig')[:300_000]).split(' \n ')
+def test_encoding_words_equals_encoding_lines(tmp_path):
+  """SentencePiece encodes whole lines to the same ids."""
+  from pydoc_data import topics
+
+  prose = '\n'.join(topics.topics[name] for name in sorted(topics.topics))
+  lines = cleaning.clean(prose[:300_000]).split(' \n ')
   bpe = vocabulary.train_bpe(lines, 1000)
   lines += ['漢字 fox😀', "can't stop", '<document>']
+  bpe.save(tmp_path)
   model = sentencepiece.SentencePieceProcessor()
-  model.LoadFromSerializedProto(bpe._model)
-  whole = [model.EncodeAsIds(line.lower()) for line in lines]
-  assert [bpe.encode_clean(line) for line in lines] == whole
-
-
-def test_cache_is_bounded(bpe, monkeypatch):
-  monkeypatch.setattr('gpt1_jax.corpus.vocabulary.CACHED_WORDS', 10)
-  before = bpe.encode('fox dog')
-  for i in range(100):
-    bpe.encode_clean(f'word{i} {"x" * 100}{i}')
-    assert len(bpe._words) <= 14
-  assert bpe.encode('fox dog') == before
-
-
-def test_save_and_load(bpe, tmp_path):
-  bpe.save(tmp_path / 'run' / 'tokenizer')
-  for path in (
-    tmp_path / 'run',
-    tmp_path / 'run' / 'tokenizer',
-    tmp_path / 'run' / 'tokenizer' / 'tokenizer.model',
-  ):
-    loaded = tokenization.load(path)
-    assert loaded.description() == bpe.description()
-    assert loaded.encode('The fox.') == bpe.encode('The fox.')
-  names = [p.name for p in (tmp_path / 'run' / 'tokenizer').iterdir()]
-  assert names == ['tokenizer.model']
-
-
-def test_description_states_what_happens_to_text(bpe):
-  described = bpe.description()
-  assert described['merges'] == 40
-  assert 'lower-case' in described['normalization']
-  assert 'identity' in described['normalization']
-  assert 'unknown' in described['unknown']
-
-
-def test_no_tokenizer_there(tmp_path):
-  with pytest.raises(UserError, match='no tokenizer here'):
-    tokenization.load(tmp_path)
+  model.Load(str(tmp_path / 'tokenizer.model'))
+  expected = [model.EncodeAsIds(line.lower()) for line in lines]
+  assert [bpe.encode_clean(line) for line in lines] == expected
 
 
 def test_a_file_that_is_no_model(tmp_path):
@@ -287,11 +256,3 @@ def test_a_foreign_model_is_refused(tmp_path):
   )
   with pytest.raises(UserError, match='no control piece <document>'):
     tokenization.load(f'{prefix}.model')
-
-
-def test_decoding_an_id_outside_the_vocabulary(bpe):
-  assert bpe.decode([bpe.vocab_size]) == '<start>'
-  with pytest.raises(UserError, match='outside'):
-    bpe.decode([bpe.vocab_size + 3])
-  with pytest.raises(UserError, match='outside'):
-    bpe.decode([-1])
