@@ -13,20 +13,17 @@ Documents are decoded (UTF-8), repaired (ftfy), standardised, deduplicated, and
 split into training and validation by their hash (or by --hold_out). A BPE
 tokenizer is trained on the training split, and the tokens are written to
 shards. --tokenizer=openai:DIR uses the original vocabulary of GPT-1 instead:
-OpenAI's two files (encoder_bpe_40000.json, vocab_40000.bpe) or a Hugging Face
-openai-gpt folder (pip install 'gpt1_jax[openai]'). A newline then ends a
-document: that vocabulary has no row for it.
+OpenAI's two files or a Hugging Face openai-gpt folder (pip install
+'gpt1_jax[openai]'). It has no row for the end of a document: a newline ends it.
 
 Memory stays bounded for a corpus of any size: a worker holds a few chunks of a
 megabyte (or its largest document), the tokenizer's trainer the distinct words
-of --tokenizer_sample_mb of text, and each document adds about 100 bytes. Next
-to the output, the cleaned text takes as much disk as the unpacked input until
-the run ends.
+of --tokenizer_sample_mb of text, and each document adds about 100 bytes. Until
+the run ends, the cleaned text takes as much disk as the unpacked input.
 
---engine=beam writes the same bytes on many machines. It runs two Apache Beam
-pipelines (pip install 'gpt1_jax[beam]') and reads gs:// paths too.
---beam_options choose the runner; the default runs in this process, in memory,
-as a trial:
+--engine=beam writes the same bytes on many machines (pip install
+'gpt1_jax[beam]') and reads gs:// paths too. --beam_options choose the runner;
+the default runs in this process, in memory, as a trial:
 
   Dataflow: --beam_options='--runner=DataflowRunner --project=P --region=R
     --temp_location=gs://B/tmp --setup_file=./setup.py' ('apache-beam[gcp]')
@@ -73,9 +70,7 @@ _SAMPLE_MB = flags.DEFINE_integer(
   'are chosen by their hash.',
 )
 _VALIDATION = flags.DEFINE_float(
-  'validation_fraction',
-  0.05,
-  'Share of the documents to hold out, by their hash.',
+  'validation_fraction', 0.05, 'Share of documents to hold out, by their hash.'
 )
 _HOLD_OUT = flags.DEFINE_multi_string(
   'hold_out',

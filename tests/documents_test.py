@@ -105,11 +105,20 @@ def test_progress_adds_up_to_the_bytes_on_disk(tmp_path, name):
   else:
     _jsonl(tmp_path / name, rows)
   specs = [str(tmp_path), 'builtin:python-reference']
-  total = documents.total_bytes(specs)
+  total = documents.measure(specs)['bytes']
   read = sum(
     document.disk_bytes for document in documents.read_all(specs, 'text')
   )
   assert total - 100 < read <= total
+
+
+def test_inputs_are_measured(tmp_path, monkeypatch):
+  from pydoc_data import topics
+
+  (tmp_path / 'a.txt').write_text('abc')
+  monkeypatch.setattr(topics, 'topics', {'a': 'four', 'b': 'five words'})
+  specs = [str(tmp_path), 'builtin:python-reference', 'tfds:x:train']
+  assert documents.measure(specs) == {'files': 2, 'bytes': 3 + 14}
 
 
 def test_rows_are_read_one_at_a_time(tmp_path):
@@ -172,8 +181,8 @@ def test_parquet_without_the_column_or_without_rows(tmp_path):
   [
     ('nowhere', 'no such file or folder'),
     ('nowhere/*.txt', 'no such file or folder'),
-    ('builtin:java', 'the only built-in corpus is'),
-    ('s3://bucket/x.txt', 'unknown scheme s3:'),
+    ('builtin:java', 'or builtin:python-reference'),
+    ('s3://bucket/x.txt', 's3://bucket/x.txt: unknown'),
     ('tfds:imdb', 'tfds:NAME[/CONFIG]:SPLIT[:FIELD]'),
     ('tfds:a:b:c:d', 'tfds:NAME[/CONFIG]:SPLIT[:FIELD]'),
   ],
@@ -242,7 +251,8 @@ def test_tfds(tmp_path, monkeypatch):
   assert _read('tfds:gpt1_shelf:train', field='body')[3][1] == found[3][1]
   part = _read('tfds:gpt1_shelf:train[1:3]:body')
   assert [text for _, text in part] == [text for _, text in found[1:3]]
-  assert documents.total_bytes(['tfds:gpt1_shelf:train:body']) is None
+  size = documents.measure(['tfds:gpt1_shelf:train:body'])
+  assert size == {'files': 0, 'bytes': 0}
   for spec, words in (
     ('tfds:gpt1_shelf:train', "no text in field 'text' (it has"),
     ('tfds:gpt1_shelf:train:n', "no text in field 'n' (it has"),

@@ -60,8 +60,7 @@ class Document:
     content: text; None if the document is the whole file at `path`, which
       `text` reads.
     path: the file, or a copy of it.
-    disk_bytes: share of its input's bytes on disk, for progress; those of all
-      documents add up to `total_bytes`.
+    disk_bytes: share of its input's bytes on disk, for progress.
   """
 
   source: str
@@ -89,25 +88,19 @@ def find_inputs(specs: Iterable[str]) -> list[Input]:
   inputs: list[Input] = []
   for spec in specs:
     scheme, colon, rest = spec.partition(':')
+    is_valid = True
     if scheme == 'builtin':
-      if rest != 'python-reference':
-        raise UserError(
-          f'--input={spec}: the only built-in corpus is '
-          'builtin:python-reference'
-        )
+      is_valid = rest == 'python-reference'
       inputs.append(Input(scheme, rest))
     elif scheme == 'tfds':
-      if not _TFDS.fullmatch(rest):
-        raise UserError(
-          f'--input={spec}: expected tfds:NAME[/CONFIG]:SPLIT[:FIELD]'
-        )
+      is_valid = _TFDS.fullmatch(rest) is not None
       inputs.append(Input(scheme, rest))
     elif colon and scheme.isalnum() and not os.path.exists(spec):
-      raise UserError(
-        f'--input={spec}: unknown scheme {scheme}:; give {_SUPPORTED}'
-      )
+      is_valid = False
     else:
       inputs += _find_files(spec)
+    if not is_valid:
+      raise UserError(f'--input={spec}: unknown; give {_SUPPORTED}')
   return list(dict.fromkeys(inputs))
 
 
@@ -135,14 +128,6 @@ def read(found: Input, path: str, text_field: str) -> Iterator[Document]:
     yield from _read_tfds(found.name, text_field)
   else:
     yield from _read_python_reference()
-
-
-def total_bytes(specs: Iterable[str]) -> int | None:
-  """Returns the bytes of all inputs on disk; None if TFDS is among them."""
-  inputs = find_inputs(specs)
-  if any(found.kind == 'tfds' for found in inputs):
-    return None
-  return sum(map(_num_bytes, inputs))
 
 
 def measure(specs: Iterable[str]) -> InputSize:

@@ -63,12 +63,12 @@ class LocalEngine:
     """Writes the tokenizer, the shards and documents.jsonl."""
     spool = directory / 'spool'
     tokenizer = preparation.load_tokenizer(settings)
-    total = documents.total_bytes(settings.inputs)
+    disk_bytes = documents.measure(settings.inputs)['bytes'] or None
     bar = functools.partial(progress.Progress, things='documents')
     with Workers(self.num_workers) as workers:
       found = documents.read_all(settings.inputs, settings.text_field)
       rule = pipeline.SplitRule(settings.validation_fraction, settings.hold_out)
-      with bar('clean', total, unit='MB/s') as cleaned:
+      with bar('clean', disk_bytes, unit='MB/s') as cleaned:
         summary = clean(workers, found, spool, rule, cleaned.add)
       size = sum(file.stat().st_size for file in spool.iterdir())
       if tokenizer is None:

@@ -23,19 +23,13 @@ _UNKNOWN, _NEWLINE, _WORD_END = '<unk>', '\n</w>', '</w>'
 
 
 class OpenAITokenizer:
-  r"""The released vocabulary.
+  r"""The released vocabulary; a `tokenization.Tokenizer`.
 
-  It has no row for the boundary of a document, and an added row would change
-  the released shape: a newline, which has a row, ends a document.
+  It has 40,478 rows and 40,000 merges, but no row for the boundary of a
+  document, and an added row would change the released shape: the word `\n`,
+  which has a row, ends a document (unknown if a vocabulary lacks it).
 
   Attributes:
-    kind: 'openai'.
-    vocab_size: number of rows, 40,478 in the released vocabulary; the three
-      specials of fine-tuning (start, delimiter, extract) follow them.
-    merges: number of merges, 40,000 in the released vocabulary.
-    unknown_id: id of each character outside the vocabulary.
-    newline_id: id of the word `\n`; unknown_id if the vocabulary lacks it.
-    document_id: same as newline_id.
     encoder: piece -> id.
     merge_list: the merged pairs, best rank first.
     fingerprint: hex sha256 of the vocabulary and the merges; it does not

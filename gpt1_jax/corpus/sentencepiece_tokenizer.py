@@ -34,15 +34,10 @@ _LONGEST_WORD = 128  # characters; training cuts longer words
 
 
 class SentencePieceTokenizer:
-  """A BPE model that `train` made.
+  """A BPE model that `train` made; a `tokenization.Tokenizer`.
 
   Attributes:
-    kind: 'sentencepiece'.
-    vocab_size: number of rows, symbols included; the three specials of
-      fine-tuning (start, delimiter, extract) follow them.
-    merges: number of merges, read from the model.
     pieces: the model's spelling of each id.
-    unknown_id, document_id, newline_id: rows of the symbols.
     fingerprint: hex sha256 of the model file.
   """
 

@@ -114,7 +114,7 @@ def _encode(options: results.Options) -> list[results.Row]:
       },
       options,
     )
-  size, rate = documents.total_bytes(specs), 'bytes_per_second'
+  size, rate = documents.measure(specs)['bytes'], 'bytes_per_second'
   return [
     results.Row('cleaning', 'B/s', size / seconds, '', None, None),
     results.Row(
