@@ -138,8 +138,7 @@ def _perplexity() -> None:
   mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
   batch_size = _BATCH.value * jax.device_count()
   split = windows.Windows(
-    here,
-    _SPLIT.value,
+    shards.Tokens(here, _SPLIT.value),
     n_ctx=config.n_ctx,
     batch_size=batch_size,
     cross_documents=True,

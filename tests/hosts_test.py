@@ -268,7 +268,7 @@ READS = """
 import json, sys
 from absl import app
 from gpt1_jax import hosts
-from gpt1_jax.corpus import windows
+from gpt1_jax.corpus import shards, windows
 from gpt1_jax.train import sharding
 import jax, numpy as np
 from jax.experimental import multihost_utils
@@ -282,9 +282,8 @@ def main(argv):
       )
       rows = sharding.host_rows(mesh, 8)
       options = {'n_ctx': 32, 'batch_size': 8, 'cross_documents': True}
-      split = windows.Windows(argv[1], 'validation', seed=None, rows=rows,
-                              **options)
-      tokens, read = split._source._tokens, []
+      tokens, read = shards.Tokens(argv[1], 'validation'), []
+      split = windows.Windows(tokens, seed=None, rows=rows, **options)
       plain = tokens.read
       tokens.read = lambda *args: read.append(args) or plain(*args)
       targets = []

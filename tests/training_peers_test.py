@@ -91,8 +91,7 @@ def named(model):
 
 def read(path, chosen, n_ctx):
   found = windows.Windows(
-    str(path),
-    'train',
+    shards.Tokens(path, 'train'),
     n_ctx=n_ctx,
     batch_size=chosen.data.batch_size,
     cross_documents=chosen.data.cross_documents,

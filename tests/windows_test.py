@@ -24,9 +24,9 @@ def test_windows_are_a_function_of_the_step(data):
     'seed': 1,
     'cross_documents': True,
   }
-  whole = windows.Windows(data, 'train', **options)
+  whole = windows.Windows(shards.Tokens(data, 'train'), **options)
   halves = [
-    windows.Windows(data, 'train', rows=rows, **options)
+    windows.Windows(shards.Tokens(data, 'train'), rows=rows, **options)
     for rows in (range(4), range(4, 8))
   ]
   seen = []
@@ -46,15 +46,14 @@ def test_windows_are_a_function_of_the_step(data):
 
 @pytest.mark.parametrize('cross_documents', [True, False])
 def test_evaluation_counts_every_token_once(data, cross_documents):
+  tokens = shards.Tokens(data, 'validation')
   split = windows.Windows(
-    data,
-    'validation',
+    tokens,
     n_ctx=32,
     batch_size=8,
     cross_documents=cross_documents,
     seed=None,
   )
-  tokens = shards.Tokens(data, 'validation')
   targets = []
   for step in range(split.steps_per_epoch):
     batch = split.batch(step)
@@ -67,8 +66,7 @@ def test_evaluation_counts_every_token_once(data, cross_documents):
 def test_a_split_shorter_than_a_window_is_refused(data):
   with pytest.raises(UserError, match='holds no window of 10000000 tokens'):
     windows.Windows(
-      data,
-      'train',
+      shards.Tokens(data, 'train'),
       n_ctx=10_000_000,
       batch_size=8,
       cross_documents=True,

@@ -134,6 +134,7 @@ class Tokens:
   """The memory-mapped tokens of one split, read across its shards.
 
   Attributes:
+    directory, split: what was opened.
     num_tokens: tokens of the split, document boundaries included.
     num_words: words of the split.
   """
@@ -144,8 +145,8 @@ class Tokens:
     Raises:
       UserError: a shard is missing, incomplete or truncated.
     """
-    self._directory = pathlib.Path(path)
-    self._split = split
+    self.directory = pathlib.Path(path)
+    self.split = split
     meta = read_meta(path)['splits'][split]
     self.num_tokens, self.num_words = meta['tokens'], meta['words']
     self._maps = [self._map(shard) for shard in meta['shards']]
@@ -153,7 +154,7 @@ class Tokens:
     self._offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
   def _map(self, shard: ShardMeta) -> np.memmap:
-    file = self._directory / shard['name']
+    file = self.directory / shard['name']
     expected = shard['tokens'] * DTYPE.itemsize
     size = file.stat().st_size if file.exists() else None
     if size != expected:
@@ -186,8 +187,8 @@ class Tokens:
     """int64 [documents]: the position after each document's boundary token."""
     lengths = (
       row.tokens
-      for row in read_documents(self._directory)
-      if row.split == self._split
+      for row in read_documents(self.directory)
+      if row.split == self.split
     )
     return np.cumsum(np.fromiter(lengths, np.int64))
 

@@ -39,8 +39,7 @@ class Windows:
 
   def __init__(
     self,
-    path: str,
-    split: str,
+    tokens: shards.Tokens,
     *,
     n_ctx: int,
     batch_size: int,
@@ -48,11 +47,10 @@ class Windows:
     seed: int | None,
     rows: Sequence[int] | None = None,
   ):
-    """Opens the shards.
+    """Lays the windows out; reads no token.
 
     Args:
-      path: a local directory that `prepare` wrote.
-      split: 'train' or 'validation'.
+      tokens: the split.
       n_ctx: tokens in a window.
       batch_size: windows in a global batch.
       cross_documents: True lets a window span documents; False pads the last
@@ -66,17 +64,15 @@ class Windows:
     Raises:
       UserError: the split is shorter than one window.
     """
-    self._source = _Source(
-      shards.Tokens(path, split), n_ctx, cross_documents, int(seed is None)
-    )
+    self._source = _Source(tokens, n_ctx, cross_documents, int(seed is None))
     self._batch_size = batch_size
     self._rows = range(batch_size) if rows is None else rows
     self._shuffled = seed is not None
     self.num_windows = len(self._source)
     if not self.num_windows:
       raise UserError(
-        f'{path}: the {split} split holds no window of {n_ctx} tokens; '
-        'prepare more text or set a smaller model.n_ctx'
+        f'{tokens.directory}: the {tokens.split} split holds no window of '
+        f'{n_ctx} tokens; prepare more text or set a smaller model.n_ctx'
       )
     self.steps_per_epoch = -(-self.num_windows // batch_size)
     self._dataset = grain.MapDataset.source(self._source)

@@ -62,8 +62,7 @@ def load(config: PretrainConfig, data: str) -> Pretraining:
   rows = sharding.host_rows(mesh, config.data.batch_size)
   train, validation = (
     windows.Windows(
-      data,
-      split,
+      shards.Tokens(data, split),
       n_ctx=model.n_ctx,
       batch_size=config.data.batch_size,
       cross_documents=config.data.cross_documents,

@@ -25,8 +25,7 @@ def prepare(
     before = process.memory_bytes()['resident_bytes']
     started = time.perf_counter()
     source = windows.Windows(
-      path,
-      'train',
+      shards.Tokens(path, 'train'),
       n_ctx=settings['n_ctx'],
       batch_size=settings['batch_size'],
       cross_documents=True,
