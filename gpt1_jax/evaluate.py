@@ -40,11 +40,7 @@ import jax
 from absl import flags
 
 from gpt1_jax import cli, staging
-from gpt1_jax.corpus import (
-  shards,
-  tokenization,
-  windows,
-)
+from gpt1_jax.corpus import shards, tokenization, windows
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
 from gpt1_jax.tasks.zero_shot import evaluation

@@ -14,9 +14,7 @@ import sys
 from absl import flags
 
 from gpt1_jax import cli
-from gpt1_jax.corpus import (
-  tokenization,
-)
+from gpt1_jax.corpus import tokenization
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import decoding
 from gpt1_jax.train import checkpoint

@@ -24,9 +24,7 @@ from gpt1_jax.compiler import (
   executable,
   out_of_memory,
 )
-from gpt1_jax.corpus import (
-  tokenization,
-)
+from gpt1_jax.corpus import tokenization
 from gpt1_jax.errors import UserError
 from gpt1_jax.train import chips, sharding
 

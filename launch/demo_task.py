@@ -9,11 +9,7 @@ import pathlib
 import random
 from collections.abc import Collection, Mapping, Sequence
 
-from gpt1_jax.corpus import (
-  cleaning,
-  documents,
-  shards,
-)
+from gpt1_jax.corpus import cleaning, documents, shards
 from gpt1_jax.errors import UserError
 
 CORPUS = 'builtin:python-reference'

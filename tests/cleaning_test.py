@@ -1,4 +1,4 @@
-"""Cleaning: the standardisation by its rules, wraps by real shapes of text."""
+"""Cleaning: the rules of standardisation, and hard-wrapped lines."""
 
 import random
 import re
@@ -6,13 +6,11 @@ import re
 import ftfy
 import pytest
 
-from gpt1_jax.corpus import (
-  cleaning,
-)
+from gpt1_jax.corpus import cleaning
 
 
 def _standardize_by_the_rules(source: str) -> str:
-  """REFERENCE §3, last paragraph, one regular expression a rule."""
+  """Applies docs/reference.md §3, one regular expression for each rule."""
   source = re.sub('[—–―]', '-', source).replace('…', '...').replace('´', "'")
   source = re.sub(r'([-~!";?+,)(\\/*\[\]}{|_])\1*', r' \g<0> ', source)
   source = re.sub(r'\s*\n\s*', ' \n ', source)

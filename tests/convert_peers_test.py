@@ -11,11 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpt1_jax.corpus import (
-  cleaning,
-  sentencepiece_tokenizer,
-  tokenization,
-)
+from gpt1_jax.corpus import cleaning, sentencepiece_tokenizer, tokenization
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop import exchange
 from gpt1_jax.model import gpt

@@ -13,10 +13,7 @@ import pytest
 
 from configs import pretrain as pretrain_config
 from gpt1_jax import storage
-from gpt1_jax.corpus import (
-  openai_tokenizer,
-  tokenization,
-)
+from gpt1_jax.corpus import openai_tokenizer, tokenization
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop import exchange, huggingface, layouts, model_card
 from gpt1_jax.model import gpt

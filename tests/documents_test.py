@@ -1,5 +1,6 @@
-"""Documents from every form of input, and one clear line for every bad one."""
+"""Documents from each kind of input, and one clear line for each bad one."""
 
+import functools
 import gzip
 import importlib
 import json
@@ -15,9 +16,12 @@ from pyarrow import parquet
 from gpt1_jax.corpus import documents
 from gpt1_jax.errors import UserError
 
+# Test names contain the bytes, which must not depend on the time.
+_GZIP = functools.partial(gzip.compress, mtime=0)
+
 
 def _read(*specs: object, field: str = 'text') -> list[tuple[str, str]]:
-  """(source, text) of every document."""
+  """Returns source and text of every document."""
   return [
     (document.source, document.text())
     for document in documents.read_all([str(s) for s in specs], field)
@@ -63,18 +67,15 @@ def test_byte_order_mark_and_line_ends(tmp_path):
   path = tmp_path / 'a.txt'
   path.write_bytes('\ufeffcafé\r\nau lait\r\n'.encode())
   assert _read(path) == [(str(path), 'café\r\nau lait\r\n')]
+  path = tmp_path / 'r.jsonl'
+  path.write_bytes('\ufeff{"body": "x"}\r\n\r\n{"body": "y"}'.encode())
+  assert _read(path, field='body') == [(f'{path}:1', 'x'), (f'{path}:3', 'y')]
 
 
 @pytest.mark.parametrize('name', ['r.jsonl', 'r.jsonl.gz'])
 def test_json_lines(tmp_path, name):
   path = _jsonl(tmp_path / name, [{'text': 'one\ntwo'}, {'text': 'é', 'n': 1}])
   assert _read(path) == [(f'{path}:1', 'one\ntwo'), (f'{path}:2', 'é')]
-
-
-def test_json_lines_field_blank_lines_and_byte_order_mark(tmp_path):
-  path = tmp_path / 'r.jsonl'
-  path.write_bytes('\ufeff{"body": "x"}\r\n\r\n{"body": "y"}'.encode())
-  assert _read(path, field='body') == [(f'{path}:1', 'x'), (f'{path}:3', 'y')]
 
 
 def test_parquet(tmp_path):
@@ -136,12 +137,8 @@ def test_rows_are_read_one_at_a_time(tmp_path):
     ('a.txt', b'caf\xe9 au lait', 'a.txt: not UTF-8 at byte 3 (0xe9)'),
     ('a.txt', '\ufeffa'.encode('utf-16'), 'a.txt: not UTF-8 at byte 0'),
     ('a.txt.gz', b'not gzip at all', 'a.txt.gz: damaged gzip'),
-    (
-      'a.txt.gz',
-      gzip.compress(b'x' * 9999, mtime=0)[:-9],
-      'a.txt.gz: damaged gzip',
-    ),
-    ('a.txt.gz', gzip.compress(b'', mtime=0), 'a.txt.gz: empty'),
+    ('a.txt.gz', _GZIP(b'x' * 9999)[:-9], 'a.txt.gz: damaged gzip'),
+    ('a.txt.gz', _GZIP(b''), 'a.txt.gz: empty'),
     ('a.jsonl', b'', 'a.jsonl: empty'),
     ('a.jsonl', b'{"text": "x"}\n{"text": "cu', 'a.jsonl:2: not a JSON line'),
     ('a.jsonl', b'{"text": "x"}\n\x00\x01\n', 'a.jsonl:2: not a JSON line'),
@@ -149,11 +146,7 @@ def test_rows_are_read_one_at_a_time(tmp_path):
     ('a.jsonl', b'{"text": null}', "a.jsonl:1: no text in field 'text'"),
     ('a.jsonl', b'["text"]', 'a.jsonl:1: no text in field'),
     ('a.jsonl', b'{"text": "x"}\n{"text": "\xff"}', 'not UTF-8 at byte 24'),
-    (
-      'a.jsonl.gz',
-      gzip.compress(b'{"text": "x"}\n' * 999, mtime=0)[:-9],
-      'a.jsonl.gz: damaged gzip',
-    ),
+    ('a.jsonl.gz', _GZIP(b'{"text": "x"}\n' * 999)[:-9], 'gz: damaged gzip'),
     ('a.parquet', b'PAR1 but no more', 'a.parquet: not a readable Parquet'),
     ('a.parquet', b'', 'a.parquet: not a readable Parquet'),
     ('a.csv', b'x', 'unknown kind of file'),
@@ -234,9 +227,9 @@ Gpt1Shelf(
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings('ignore')  # of TFDS and what it imports
+@pytest.mark.filterwarnings('ignore')  # raised by TFDS and its imports
 def test_tfds(tmp_path, monkeypatch):
-  """A builder of our own, read back without TensorFlow."""
+  """Reads a data set that our own builder made, without TensorFlow."""
   (tmp_path / 'package').mkdir()
   script = tmp_path / 'package' / 'build.py'
   script.write_text(_BUILDER)

@@ -267,9 +267,8 @@ def _process(job, index):
 READS = """
 import json, sys
 from absl import app
-from gpt1_jax import hosts
 from gpt1_jax.corpus import shards, windows
-from gpt1_jax.train import sharding
+from gpt1_jax.train import hosts, sharding
 import jax, numpy as np
 from jax.experimental import multihost_utils
 

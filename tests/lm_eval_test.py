@@ -15,10 +15,7 @@ import warnings
 import numpy as np
 import pytest
 
-from gpt1_jax.corpus import (
-  cleaning,
-  sentencepiece_tokenizer,
-)
+from gpt1_jax.corpus import cleaning, sentencepiece_tokenizer
 from gpt1_jax.tasks.zero_shot import evaluation
 from tests import convert_peers_test
 

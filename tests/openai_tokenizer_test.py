@@ -15,10 +15,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from gpt1_jax.corpus import (
-  cleaning,
-  tokenization,
-)
+from gpt1_jax.corpus import cleaning, tokenization
 from gpt1_jax.errors import UserError
 from tests.support import vocabulary
 

@@ -8,11 +8,7 @@ import pytest
 import sentencepiece
 from hypothesis import strategies as st
 
-from gpt1_jax.corpus import (
-  cleaning,
-  sentencepiece_tokenizer,
-  tokenization,
-)
+from gpt1_jax.corpus import cleaning, sentencepiece_tokenizer, tokenization
 from gpt1_jax.errors import UserError
 from tests.support import vocabulary
 

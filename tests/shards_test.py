@@ -1,4 +1,4 @@
-"""Shards on disk: what is written is read, and damage is named."""
+"""Shards on disk: reading returns what was written; damage is named."""
 
 import json
 import random
@@ -13,26 +13,19 @@ _DOCUMENTS = (5, 1, 12, 0, 30, 7)
 
 
 def _write(path, shard_tokens=10) -> dict[str, np.ndarray]:
-  """Prepared shards of random documents; returns the stream of each split."""
+  """Writes prepared data of random documents; returns each split's tokens."""
   path.mkdir()
-  streams, splits, rows = {}, {}, []
+  streams, encoded = {}, []
   for n, split in enumerate(shards.SPLITS):
     rng = np.random.default_rng(n)
     parts = [rng.integers(0, 65536, k, np.uint16) for k in _DOCUMENTS]
-    with shards.ShardWriter(path, split, shard_tokens) as writer:
-      for part in parts:
-        writer.write(part)
-        rows.append(metadata.DocumentRow('s', 'f', 1, split, len(part)))
     streams[split] = np.concatenate(parts)
-    splits[split] = {
-      'tokens': len(streams[split]),
-      'words': 3,
-      'documents': len(parts),
-      'shards': writer.shards,
-    }
-  rows.append(metadata.DocumentRow('s', 'f', 0, 'duplicate'))
-  lines = ''.join(row.to_line() for row in rows)
-  (path / shards.DOCUMENTS).write_text(lines)
+    for part in parts:
+      row = metadata.DocumentRow('s', 'f', 2, split, len(part))
+      encoded.append((row, part))
+  duplicate = metadata.DocumentRow('s', 'f', 0, 'duplicate')
+  encoded.append((duplicate, np.array([], np.uint16)))
+  splits = shards.write(path, shard_tokens, encoded)
   shards.write_meta(path, {'splits': splits})
   return streams
 
@@ -43,7 +36,7 @@ def test_every_range_reads_what_was_written(tmp_path, shard_tokens):
   for split, stream in streams.items():
     tokens = shards.Tokens(tmp_path / 'data', split)
     assert tokens.num_tokens == len(stream) == 55
-    assert tokens.num_words == 3
+    assert tokens.num_words == 2 * len(_DOCUMENTS)
     for start in range(len(stream) + 1):
       for count in range(len(stream) + 1 - start):
         read = tokens.read(start, count)
@@ -79,7 +72,7 @@ def test_reading_outside_is_an_error(tmp_path, start, count):
 
 
 def test_reading_does_not_load_the_shards(tmp_path):
-  """A terabyte of (sparse) shards opens and reads like any other."""
+  """A sparse shard of 128 GiB opens and reads like any other."""
   _write(tmp_path / 'data')
   meta = shards.read_meta(tmp_path / 'data')
   name, count = 'train-00000-of-00001.bin', 1 << 36
@@ -97,12 +90,12 @@ def test_reading_does_not_load_the_shards(tmp_path):
 
 def test_an_error_while_writing_leaves_no_final_name(tmp_path):
   def interrupted():
-    with shards.ShardWriter(tmp_path, 'train', 4) as writer:
-      writer.write(np.arange(9, dtype=np.uint16))
-      raise ZeroDivisionError
+    row = metadata.DocumentRow('s', 'f', 1, 'train', 9)
+    yield row, np.arange(9, dtype=np.uint16)
+    raise ZeroDivisionError
 
   with pytest.raises(ZeroDivisionError):
-    interrupted()
+    shards.write(tmp_path, 4, interrupted())
   assert not list(tmp_path.glob('*.bin'))
 
 

@@ -7,11 +7,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from gpt1_jax.corpus import (
-  cleaning,
-  sentencepiece_tokenizer,
-  tokenization,
-)
+from gpt1_jax.corpus import cleaning, sentencepiece_tokenizer, tokenization
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop import tokenizer_json
 

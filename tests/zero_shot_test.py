@@ -18,9 +18,7 @@ from flax import linen as nn
 from hypothesis import given, settings, strategies as st
 
 from gpt1_jax import storage
-from gpt1_jax.corpus import (
-  tokenization,
-)
+from gpt1_jax.corpus import tokenization
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt
 from gpt1_jax.reporting import figures

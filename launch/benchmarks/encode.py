@@ -11,10 +11,7 @@ import time
 from typing import Any
 
 from benchmarks import process
-from gpt1_jax.corpus import (
-  local_engine,
-  tokenization,
-)
+from gpt1_jax.corpus import local_engine, tokenization
 
 
 def prepare(

@@ -13,9 +13,7 @@ from typing import Any
 import jax
 
 from gpt1_jax import progress, storage
-from gpt1_jax.corpus import (
-  tokenization,
-)
+from gpt1_jax.corpus import tokenization
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
 from gpt1_jax.reporting import figures
