@@ -131,14 +131,8 @@ def _mistakes() -> list[str]:
     lines.append('--merges trains a tokenizer, --tokenizer uses one: give one')
   if (_WORKERS.value or 0) < 1:
     lines.append(f'--workers is {_WORKERS.value}: at least 1')
-  if _ENGINE.value == 'local':
-    if _BEAM_OPTIONS.value:
-      lines.append('--beam_options requires --engine=beam')
-    lines += [
-      f'--input={spec}: only --engine=beam reads it; or copy it here first'
-      for spec in _INPUT.value
-      if '://' in spec
-    ]
+  if _BEAM_OPTIONS.value and _ENGINE.value != 'beam':
+    lines.append('--beam_options requires --engine=beam')
   return lines
 
 

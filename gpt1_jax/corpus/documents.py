@@ -28,7 +28,8 @@ _ENDINGS = {
 _TFDS = re.compile(r'([^:]+):((?:[^:\[]|\[[^\]]*\])+)(?::([^:]+))?')
 _SUPPORTED = (
   'a folder or glob of .txt, .txt.gz, .jsonl, .jsonl.gz or .parquet files, '
-  'tfds:NAME[/CONFIG]:SPLIT[:FIELD], or builtin:python-reference'
+  'tfds:NAME[/CONFIG]:SPLIT[:FIELD], or builtin:python-reference; gs:// '
+  'requires --engine=beam'
 )
 
 

@@ -25,7 +25,7 @@ from gpt1_jax.train.run import Run
 class Batches(Protocol):
   """Batches as a function of the update, so that resuming needs no history."""
 
-  def batch(self, step: int) -> Mapping[str, np.ndarray]:
+  def batch(self, step: int) -> Mapping[str, Any]:
     """Returns this host's rows of the batch that update `step` takes."""
     ...
 
