@@ -6,6 +6,7 @@ anything else is a defect of ours and keeps its traceback.
 """
 
 import ast
+import contextlib
 import importlib.util
 import os
 import pathlib
@@ -23,6 +24,25 @@ STAGE_TO = flags.DEFINE_string(
   'Folder on this machine that holds copies of data in a bucket (gs://); a '
   'copy is made once and used again.',
 )
+_MULTIHOST = flags.DEFINE_enum(
+  'multihost',
+  'auto',
+  ['auto', 'on', 'off'],
+  'Join other hosts; auto: if the environment names a cluster '
+  '(JAX_NUM_PROCESSES, srun, mpirun, a TPU machine).',
+)
+_COORDINATOR_TIMEOUT = flags.DEFINE_integer(
+  'coordinator_timeout',
+  300,
+  'Seconds to wait for the other hosts at the start.',
+  lower_bound=1,
+)
+_HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
+  'heartbeat_timeout',
+  100,
+  'Seconds of silence after which a host counts as lost and the job ends.',
+  lower_bound=1,
+)
 _PRINT_CONFIG = flags.DEFINE_bool(
   'print_config', False, 'Print every setting of --config and exit.'
 )
@@ -30,6 +50,17 @@ _CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
 _SETTING = '--config.'
 _settings: list[tuple[str, str]] = []  # --config.KEY=VALUE, in order
 T = TypeVar('T')
+
+
+def connected() -> contextlib.AbstractContextManager[None]:
+  """Joins the other hosts of the job; see `hosts.connected`."""
+  from gpt1_jax.train import hosts  # commands that only read text need no jax
+
+  return hosts.connected(
+    hosts.HostSettings(
+      _MULTIHOST.value, _COORDINATOR_TIMEOUT.value, _HEARTBEAT_TIMEOUT.value
+    )
+  )
 
 
 def run(main: Callable[[list[str]], None]) -> None:

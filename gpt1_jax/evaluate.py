@@ -44,7 +44,7 @@ from gpt1_jax.corpus import shards, tokenization, windows
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
 from gpt1_jax.tasks.zero_shot import evaluation
-from gpt1_jax.train import checkpoint, hosts, perplexity, run, sharding
+from gpt1_jax.train import checkpoint, perplexity, run, sharding
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'A run.', required=True)
 _SUITE = flags.DEFINE_enum(
@@ -80,7 +80,7 @@ _ONLY = {
 
 def main(argv: list[str]) -> None:
   del argv
-  with hosts.connected():
+  with cli.connected():
     _evaluate()
 
 

@@ -25,7 +25,6 @@ from absl import flags
 
 from gpt1_jax import cli, config, staging
 from gpt1_jax.tasks import all_tasks
-from gpt1_jax.train import hosts
 
 _CONFIG = cli.define_config(
   'configs/finetune.py',
@@ -45,7 +44,7 @@ def main(argv: list[str]) -> None:
   if settings is None:
     return
   workdir = cli.required('workdir', _WORKDIR.value)
-  with hosts.connected():
+  with cli.connected():
     tasks_path = staging.fetch(settings.data.path, cli.STAGE_TO.value)
     all_tasks.finetune(settings, workdir, tasks_path)
 

@@ -20,7 +20,7 @@ from absl import flags
 from gpt1_jax import cli, config
 from gpt1_jax.compiler import executable
 from gpt1_jax.corpus import shards
-from gpt1_jax.train import hosts, pretraining
+from gpt1_jax.train import pretraining
 
 _CONFIG = cli.define_config(
   'configs/pretrain.py',
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
   if settings is None:
     return
   workdir = cli.required('workdir', _WORKDIR.value)
-  with hosts.connected():
+  with cli.connected():
     data = shards.fetch(settings.data.path, cli.STAGE_TO.value)
     loaded = pretraining.load(settings, data)
     if _EXECUTABLE.value:

@@ -1,6 +1,6 @@
 """Several hosts: real jobs of several processes on this machine, with Gloo.
 
-However many hosts share the eight devices, it is the same run.
+A run is the same however many hosts share its devices.
 """
 
 import contextlib
@@ -18,6 +18,8 @@ import jax
 import numpy as np
 import pytest
 
+from gpt1_jax import config as config_lib
+from gpt1_jax.corpus import shards
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
 from gpt1_jax.train import (
@@ -29,8 +31,8 @@ from gpt1_jax.train import (
   telemetry,
 )
 from tests import QUICKLY_COMPILED
+from tests.support import commands
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 STEPS = 24
 TINY = (
   '--config=configs/pretrain.py:tiny',
@@ -45,7 +47,7 @@ TINY = (
   # As in tests/support/updates.py: no weight moves by a rounding error.
   '--config.optim.eps=1e-2',
 )
-# Runs a command and notes what it writes under its workdir.
+# Runs a command and lists the names it writes in its run directory.
 AUDITED = """
 import json, os, runpy, sys
 out, workdir, module, *rest = sys.argv[1:]
@@ -75,12 +77,13 @@ def environment(**more):
     **clean,
     'XLA_FLAGS': QUICKLY_COMPILED,
     'JAX_PLATFORMS': 'cpu',
+    'PYTHONPATH': str(commands.ROOT),
     **more,
   }
 
 
 def cluster(processes, devices, *words, start=False):
-  """A job of `processes` hosts of `devices` each, with this Python."""
+  """Runs Python on `processes` hosts of `devices` each; returns the output."""
   job = subprocess.Popen(
     [
       sys.executable,
@@ -91,7 +94,7 @@ def cluster(processes, devices, *words, start=False):
       sys.executable,
       *map(str, words),
     ],
-    cwd=ROOT,
+    cwd=commands.ROOT,
     env=environment(),
     text=True,
     stdout=subprocess.PIPE,
@@ -113,12 +116,11 @@ def rows(workdir):
 
 
 def state(workdir):
-  """The last checkpoint: parameters and the optimiser's moments."""
-  facts = run.load(str(workdir))
-  settings = pretraining.settings(facts['config'])
+  """Restores the last checkpoint: parameters and the optimiser's moments."""
+  header = run.load(str(workdir))
   program = pretraining.build(
-    settings,
-    models.read(facts['model']),
+    config_lib.parse(config_lib.PretrainConfig, header['config']),
+    models.read(header['model']),
     sharding.make_mesh(jax.devices()[:1], data=1, fsdp=1, tensor=1),
     STEPS,
   )
@@ -128,7 +130,6 @@ def state(workdir):
 
 
 def assert_same_run(a, b):
-  """The same rows, and the same last checkpoint."""
   assert [row['step'] for row in rows(a)] == [row['step'] for row in rows(b)]
   for x, y in zip(rows(a), rows(b), strict=True):
     assert x == pytest.approx(y, rel=2e-6)
@@ -141,27 +142,19 @@ def assert_same_run(a, b):
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
   output = tmp_path_factory.mktemp('data') / 'reference'
-  subprocess.run(
-    [
-      sys.executable,
-      '-m',
-      'gpt1_jax.prepare',
-      '--input=builtin:python-reference',
-      f'--output={output}',
-      '--merges=300',
-      '--validation_fraction=0.02',
-    ],
-    cwd=ROOT,
-    env=environment(),
-    capture_output=True,
-    check=True,
+  commands.succeed(
+    'prepare',
+    '--input=builtin:python-reference',
+    f'--output={output}',
+    '--merges=300',
+    '--validation_fraction=0.02',
   )
   return output
 
 
 @pytest.fixture(scope='module')
-def straight(data, tmp_path_factory):
-  """One process with eight devices."""
+def one_host(data, tmp_path_factory):
+  """A run in one process with eight devices."""
   workdir = tmp_path_factory.mktemp('runs') / 'one'
   options = (*TINY, f'--workdir={workdir}', f'--config.data.path={data}')
   cluster(1, 8, '-m', 'gpt1_jax.pretrain', *options)
@@ -170,15 +163,15 @@ def straight(data, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('processes', 'devices'), [(2, 4), (4, 2)])
-def test_hosts_share_one_run(data, straight, tmp_path, processes, devices):
+def test_hosts_share_one_run(data, one_host, tmp_path, processes, devices):
   workdir, notes = tmp_path / 'run', tmp_path / 'notes'
   notes.mkdir()
   words = (notes, workdir, 'gpt1_jax.pretrain', *TINY)
   output = cluster(
     processes, devices, '-c', AUDITED, *words, f'--config.data.path={data}'
   )
-  assert_same_run(workdir, straight)
-  # Of what is said and written, all but the shares of a checkpoint is by one.
+  assert_same_run(workdir, one_host)
+  # Host 0 alone prints and writes, except for the parts of a checkpoint.
   assert '[0] pretrain 24/24' in output
   assert '[1] pretrain' not in output
   written = [json.loads((notes / str(i)).read_text()) for i in range(processes)]
@@ -189,9 +182,7 @@ def test_hosts_share_one_run(data, straight, tmp_path, processes, devices):
 
 
 @pytest.mark.slow
-def test_a_killed_host_ends_the_job_which_others_resume(
-  data, straight, tmp_path
-):
+def test_other_hosts_resume_the_run_of_a_killed_one(data, one_host, tmp_path):
   workdir = tmp_path / 'run'
   options = ('gpt1_jax.pretrain', *TINY, f'--config.data.path={data}')
   job = cluster(2, 2, '-m', *options, f'--workdir={workdir}', start=True)
@@ -200,7 +191,7 @@ def test_a_killed_host_ends_the_job_which_others_resume(
     assert job.poll() is None, job.communicate()[0]
     assert time.monotonic() < deadline
     time.sleep(0.02)
-  os.kill(_process(job, 1), signal.SIGKILL)
+  os.kill(process_id(job, 1), signal.SIGKILL)
   killed = time.monotonic()
   output = job.communicate(timeout=60)[0]
   assert time.monotonic() - killed < 20
@@ -211,40 +202,43 @@ def test_a_killed_host_ends_the_job_which_others_resume(
   more = tmp_path / 'more'
   shutil.copytree(workdir, more)
   cluster(1, 2, '-m', *options, f'--workdir={workdir}')
-  assert_same_run(workdir, straight)
+  assert_same_run(workdir, one_host)
   mesh = ('--config.mesh.fsdp=2', '--config.mesh.tensor=2')
   cluster(4, 1, '-m', *options, f'--workdir={more}', *mesh)
-  assert_same_run(more, straight)
+  assert_same_run(more, one_host)
 
 
-HANGS = """
-import time
-from gpt1_jax import command, hosts
+MEETS = """
+import sys, time
+from gpt1_jax import cli
 import jax
 from jax.experimental import multihost_utils
 
 def main(argv):
-  with hosts.connected():
-    for i in range(10000):
+  with cli.connected():
+    for i in range({rounds}):
       multihost_utils.process_allgather(jax.numpy.ones(3))
       if i == 20:
-        print('all are here', flush=True)
+        print('all have met', flush=True)
       time.sleep(0.05)
-command.run(main)
+    if jax.process_index() == 1:
+      time.sleep({late})
+cli.run(main)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('index', [0, 1])
-def test_a_host_that_hangs_ends_the_job(index):
+def test_a_hanging_host_ends_the_job(index):
   seconds = 15
-  job = cluster(3, 1, '-c', HANGS, f'--heartbeat_timeout={seconds}', start=True)
-  here = 0
-  while here < 3:
+  code = MEETS.format(rounds=10_000, late=0)
+  job = cluster(3, 1, '-c', code, f'--heartbeat_timeout={seconds}', start=True)
+  met = 0
+  while met < 3:
     line = job.stdout.readline()
     assert line, 'the job ended'
-    here += 'all are here' in line
-  os.kill(_process(job, index), signal.SIGSTOP)
+    met += 'all have met' in line
+  os.kill(process_id(job, index), signal.SIGSTOP)
   stopped = time.monotonic()
   output = job.communicate(timeout=200)[0]
   assert time.monotonic() - stopped < 3 * seconds
@@ -256,35 +250,46 @@ def test_a_host_that_hangs_ends_the_job(index):
     assert words not in output
 
 
-def _process(job, index):
-  """The process id of one host of a job: of its children, in order."""
+@pytest.mark.slow
+def test_a_host_that_finishes_late_is_waited_for():
+  code = MEETS.format(rounds=21, late=8)
+  output = cluster(3, 1, '-c', code, '--heartbeat_timeout=4')
+  lines = [x for x in output.splitlines() if 'Gloo' not in x]
+  assert sorted(lines) == [f'[{i}] all have met' for i in range(3)]
+
+
+def process_id(job, index):
+  """Returns the process id of one host of a job."""
   children = pathlib.Path(f'/proc/{job.pid}/task/{job.pid}/children')
   if not children.exists():
-    pytest.skip('no /proc: the children of a process are not to be found')
+    pytest.skip('needs /proc to find the children of a process')
   return int(children.read_text().split()[index])
 
 
 READS = """
 import json, sys
-from absl import app
+from gpt1_jax import cli
 from gpt1_jax.corpus import shards, windows
-from gpt1_jax.train import hosts, sharding
+from gpt1_jax.train import sharding
 import jax, numpy as np
 from jax.experimental import multihost_utils
 
+out = sys.argv.pop(1)
+tokens, read = shards.Tokens(sys.argv.pop(1), 'validation'), []
+plain = tokens.read
+tokens.read = lambda start, count: read.append(start) or plain(start, count)
+
 def main(argv):
-  with hosts.connected():
+  with cli.connected():
     found = {}
     for sizes in ((4, 1, 1), (2, 1, 2), (1, 4, 1), (1, 1, 4), (1, 2, 2)):
       mesh = sharding.make_mesh(
-        jax.devices(), **dict(zip(sharding.MESH_AXES, sizes))
-      )
-      rows = sharding.host_rows(mesh, 8)
-      options = {'n_ctx': 32, 'batch_size': 8, 'cross_documents': True}
-      tokens, read = shards.Tokens(argv[1], 'validation'), []
-      split = windows.Windows(tokens, seed=None, rows=rows, **options)
-      plain = tokens.read
-      tokens.read = lambda *args: read.append(args) or plain(*args)
+        jax.devices(), **dict(zip(sharding.MESH_AXES, sizes)))
+      rows = list(sharding.host_rows(mesh, 8))
+      split = windows.Windows(
+        tokens, n_ctx=32, batch_size=8, cross_documents=True, seed=None,
+        rows=rows)
+      read.clear()
       targets = []
       for step in range(split.steps_per_epoch):
         batch = sharding.put_batch(split.batch(step), mesh)
@@ -292,28 +297,23 @@ def main(argv):
           lambda x: multihost_utils.process_allgather(x, tiled=True), batch)
         targets += batch['tokens'][batch['lm_weights'] > 0].tolist()
       found['x'.join(map(str, sizes))] = {
-        'rows': rows, 'read': sorted(start for start, _ in read),
-        'steps': split.steps_per_epoch, 'targets': targets}
-    print(json.dumps(found), flush=True)
-app.run(main)
+        'rows': rows, 'read': sorted(read), 'targets': targets}
+    with open(f'{out}/{jax.process_index()}.json', 'w') as file:
+      json.dump(found, file)
+cli.run(main)
 """
 
 
 @pytest.mark.slow
-def test_each_host_reads_its_rows_and_all_are_counted_once(data):
-  from gpt1_jax.corpus import shards
-
-  output = cluster(2, 2, '-c', READS, data)
-  found = {}
-  for line in output.splitlines():
-    if line[3:].startswith(' {') or line[4:].startswith('{'):
-      found[int(line[1])] = json.loads(line[4:])
+def test_hosts_read_their_own_rows_and_count_each_target_once(data, tmp_path):
+  cluster(2, 2, '-c', READS, tmp_path, data)
+  one, two = (
+    json.loads((tmp_path / f'{i}.json').read_text()) for i in range(2)
+  )
   stream = shards.Tokens(data, 'validation')
   stream = stream.read(0, stream.num_tokens).tolist()
-  for name, (a, b) in {
-    name: (found[0][name], found[1][name]) for name in found[0]
-  }.items():
-    assert a['steps'] == b['steps']
+  for name, a in one.items():
+    b = two[name]
     assert a['targets'] == b['targets'] == stream[1:]
     shared = name.endswith('1x4')
     assert a['rows'] == (list(range(8)) if shared else [0, 1, 2, 3])
@@ -323,13 +323,13 @@ def test_each_host_reads_its_rows_and_all_are_counted_once(data):
 
 
 @pytest.mark.slow
-def test_evaluate_and_finetune_on_two_hosts(straight, tmp_path):
+def test_evaluate_and_finetune_on_two_hosts(one_host, tmp_path):
   output = cluster(
-    2, 1, '-m', 'gpt1_jax.evaluate', f'--workdir={straight}', '--batch_size=4'
+    2, 1, '-m', 'gpt1_jax.evaluate', f'--workdir={one_host}', '--batch_size=4'
   )
   lines = [x for x in output.splitlines() if '"eval_loss"' in x]
   assert len(lines) == 1
-  scores = json.loads((straight / 'scores.json').read_text())
+  scores = json.loads((one_host / 'scores.json').read_text())
   assert json.loads(lines[0][4:])['eval_loss'] == pytest.approx(
     scores['eval_loss'], rel=2e-6
   )
@@ -340,10 +340,10 @@ def test_evaluate_and_finetune_on_two_hosts(straight, tmp_path):
       for i in range(count):
         label = ('bad', 'good')[i % 3 == 0]
         row = {'text': f'the {label} object {i}', 'label': label}
-        file.write(json.dumps(row) + '\n')
+        print(json.dumps(row), file=file)
   options = (
     '--config=configs/own_task.py:tiny',
-    f'--config.init_from={straight}',
+    f'--config.init_from={one_host}',
     f'--config.data.path={task}',
     '--config.data.lengths=(32,)',
     '--config.optim.eps=1e-2',
@@ -363,7 +363,7 @@ def test_evaluate_and_finetune_on_two_hosts(straight, tmp_path):
     assert x == y or float(x) == pytest.approx(float(y), rel=2e-5)
 
 
-def test_missing_hosts_are_said_in_time(tmp_path):
+def test_missing_hosts_are_reported_in_time(tmp_path):
   with socket.socket() as listener:
     listener.bind(('127.0.0.1', 0))
     port = listener.getsockname()[1]
@@ -376,7 +376,7 @@ def test_missing_hosts_are_said_in_time(tmp_path):
         f'--workdir={tmp_path}',
         '--coordinator_timeout=1',
       ],
-      cwd=ROOT,
+      cwd=commands.ROOT,
       env=environment(
         JAX_COORDINATOR_ADDRESS=f'127.0.0.1:{port}',
         JAX_NUM_PROCESSES='3',
@@ -394,26 +394,37 @@ def test_missing_hosts_are_said_in_time(tmp_path):
     assert 'within 1 s' in lines[0]
 
 
-def test_what_the_environment_says():
-  off = {'TPU_SKIP_MDS_QUERY': '1'}  # jax sets it where there is no TPU
-  slurm = {'SLURM_NTASKS': '8', 'SLURM_JOB_ID': '1', 'SLURM_PROCID': '0'}
-  assert hosts.num_hosts(off) == 1
-  assert hosts.num_hosts(off | {'JAX_NUM_PROCESSES': '4'}) == 4
-  assert hosts.num_hosts(off | slurm) == 1  # sbatch: nothing was started yet
-  assert hosts.num_hosts(off | slurm | {'SLURM_STEP_NODELIST': 'n[1-8]'}) == 8
-  assert hosts.num_hosts(off | {'OMPI_COMM_WORLD_SIZE': '2'}) == 2
-  with pytest.raises(UserError, match="JAX_NUM_PROCESSES is 'x': a number"):
+NO_TPU = {'TPU_SKIP_MDS_QUERY': '1'}  # jax sets it where there is no TPU
+SLURM = {'SLURM_NTASKS': '8', 'SLURM_JOB_ID': '1', 'SLURM_PROCID': '0'}
+
+
+@pytest.mark.parametrize(
+  ('variables', 'count'),
+  [
+    ({}, 1),
+    ({'JAX_NUM_PROCESSES': '4'}, 4),
+    (SLURM, 1),  # sbatch: nothing was started yet
+    (SLURM | {'SLURM_STEP_NODELIST': 'n[1-8]'}, 8),
+    ({'OMPI_COMM_WORLD_SIZE': '2'}, 2),
+  ],
+)
+def test_the_environment_tells_the_number_of_hosts(variables, count):
+  assert hosts.num_hosts(NO_TPU | variables) == count
+
+
+def test_a_count_must_be_a_number():
+  with pytest.raises(UserError, match="JAX_NUM_PROCESSES is 'x': it must be a"):
     hosts.num_hosts({'JAX_NUM_PROCESSES': 'x'})
 
 
-def test_a_cluster_is_told_by_three_variables():
+def test_three_variables_describe_a_cluster():
   three = {
     'JAX_COORDINATOR_ADDRESS': 'host:1234',
     'JAX_NUM_PROCESSES': '2',
     'JAX_PROCESS_ID': '1',
   }
-  assert hosts.explicit({}) == {}
-  assert hosts.explicit(three) == {
+  assert hosts.cluster_address({}) == {}
+  assert hosts.cluster_address(three) == {
     'coordinator_address': 'host:1234',
     'num_processes': 2,
     'process_id': 1,
@@ -421,16 +432,19 @@ def test_a_cluster_is_told_by_three_variables():
   for name in ('JAX_COORDINATOR_ADDRESS', 'JAX_PROCESS_ID'):
     some = {k: v for k, v in three.items() if k != name}
     with pytest.raises(UserError, match=f'is set and {name} is not'):
-      hosts.explicit(some)
-  with pytest.raises(UserError, match='JAX_PROCESS_ID is 2: from 0 to 1'):
-    hosts.explicit(three | {'JAX_PROCESS_ID': '2'})
+      hosts.cluster_address(some)
+  with pytest.raises(UserError, match='JAX_PROCESS_ID is 2: it must be from 0'):
+    hosts.cluster_address(three | {'JAX_PROCESS_ID': '2'})
 
 
-def test_the_launcher_says_how_a_process_ended():
-  for code, words in (
+@pytest.mark.parametrize(
+  ('code', 'message'),
+  [
     ('import sys; sys.exit(3)', 'process 0 of 1 ended with exit code 3'),
     ('import os; os.kill(os.getpid(), 9)', 'process 0 of 1 was killed by SIG'),
-  ):
-    job = cluster(1, 1, '-c', code, start=True)
-    assert words in job.communicate(timeout=60)[0]
-    assert job.returncode == 1
+  ],
+)
+def test_the_launcher_reports_how_a_process_ended(code, message):
+  job = cluster(1, 1, '-c', code, start=True)
+  assert message in job.communicate(timeout=60)[0]
+  assert job.returncode == 1

@@ -1,4 +1,4 @@
-"""Saves and reads checkpoints; the one place that knows Orbax.
+"""Saves and reads checkpoints; the one place that knows how Orbax stores them.
 
 "Checkpoint N" means that N updates were applied. A checkpoint holds the state
 and a JSON part, so that it can be read without the configuration that made it.

@@ -1,115 +1,100 @@
-"""A host that hangs ends the job, in a line that names it.
+"""Ends the job with one line when a host hangs or is lost.
 
-JAX notices too, but by aborting with a page of C++. Each host counts upwards
-in the job's key-value store, which process 0 serves, and watches the others; a
-host that is stopped, swaps or is cut off does not count.
+JAX's own heartbeat ends it too, but by aborting with a page of C++ that does
+not name the host. Here all hosts meet at a barrier of JAX's coordination
+service every few seconds; the barrier times out, and names who is missing.
 """
 
 import contextlib
 import os
+import re
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
 
-_KEY = 'gpt1_jax/heartbeat'
-_END = 'end'
+_MISSING = re.compile(r'timed out task names:\s*(?:\S*task:)?(\d+)')
 
 
 @contextlib.contextmanager
-def kept(client: Any, index: int, count: int, seconds: float) -> Iterator[None]:
-  """Counts and watches, in threads of its own, as long as the context lasts.
+def watched(seconds: float) -> Iterator[None]:
+  """Watches the hosts of this job, in threads, while the context lasts.
 
   Args:
-    client: of the key-value store: key_value_set, key_value_dir_get.
-    index, count: which host this is, of how many.
-    seconds: a host that is silent for longer is lost: this process ends with
-      exit code 1, whatever its main thread waits for.
+    seconds: a host that is silent for longer is lost. The process then ends
+      with exit code 1, whatever its main thread waits for.
   """
-  beats = _Beats(client, index, count, seconds)
-  for target in (beats.beat, beats.watch):
+  watch = _Watch(seconds)
+  for target in (watch.meet, watch.check):
     threading.Thread(target=target, daemon=True).start()
   try:
     yield
-    beats.end()
+    # Hosts are watched until all have finished.
+    multihost_utils.sync_global_devices('heartbeat: finished')
   finally:
-    # Also after an error: the others are to hear no more of this host.
-    beats.stop.set()
+    watch.stop.set()
 
 
-class _Beats:
-  """What this host knows of the others."""
+class _Watch:
+  """Meets the other hosts in rounds, and notes when the last round ended."""
 
-  def __init__(self, client: Any, index: int, count: int, seconds: float):
+  def __init__(self, seconds: float):
     self.stop = threading.Event()
-    self._client, self._index, self._count = client, index, count
     self._seconds, self._pause = seconds, min(seconds / 8, 5.0)
-    now = time.monotonic()
-    self._heard = dict.fromkeys(range(count), ('', now))
+    self._index, self._count = jax.process_index(), jax.process_count()
+    self._barrier = multihost.get_barrier_sync_fn()
+    self._met = time.monotonic()
 
-  def beat(self) -> None:
-    """Counts, and listens to the others; stuck if process 0 is."""
+  def meet(self) -> None:
+    """Meets all hosts every few seconds; ends the process if one is missing."""
     number = 0
     while not self.stop.wait(self._pause):
       number += 1
       try:
-        self._say(str(number))
-        found = self._client.key_value_dir_get(_KEY)
-      except jax.errors.JaxRuntimeError:
-        continue  # `watch` has the time
-      for key, value in found:
-        host = int(key.rpartition('/')[2])
-        if self._heard[host][0] != value:
-          self._heard[host] = (value, time.monotonic())
+        self._barrier(
+          key=f'gpt1_jax heartbeat {number}',
+          timeout_ms=round(1000 * self._seconds),
+        )
+      except jax.errors.JaxRuntimeError as error:
+        missing = _MISSING.search(str(error))
+        if missing and not self.stop.is_set():
+          self._end_silent(int(missing[1]))
+      else:
+        self._met = time.monotonic()
 
-  def watch(self) -> None:
-    """Ends the process when a host has been silent for too long."""
+  def check(self) -> None:
+    """Ends the process if host 0, which serves the barriers, is silent."""
     before = time.monotonic()
     while not self.stop.wait(self._pause):
       now = time.monotonic()
       if now - before > self._seconds:
-        _exit(f'host {self._name(self._index)} was itself stopped, and is late')
+        self._end(f'{self._name(self._index)} was stopped, and is late')
+      if now - self._met > self._seconds + 3 * self._pause:
+        self._end_silent(0)
       before = now
-      silent = [
-        host
-        for host, (value, heard) in self._heard.items()
-        if value != _END and now - heard > self._seconds
-      ]
-      if not silent or self.stop.is_set():
-        continue
-      # Through process 0 the others are heard: nobody, if it is not there.
-      lost = 0 if 0 in silent else silent[0]
-      if self._index == 0:
-        # When this one ends, JAX aborts the others: they speak first.
-        time.sleep(2 * self._pause)
-      _exit(
-        f'host {self._name(lost)} has given no sign of life for '
-        f'{self._seconds:g} s (--heartbeat_timeout): it hangs, or the network '
-        f'does; host {self._name(self._index)} stops'
-      )
 
-  def end(self) -> None:
-    """Tells the others that silence is in order from now on."""
-    with contextlib.suppress(jax.errors.JaxRuntimeError):
-      self._say(_END)
+  def _end_silent(self, lost: int) -> None:
+    if self._index == 0:
+      # When host 0 ends, JAX aborts the others: let them report first.
+      time.sleep(2 * self._pause)
+    self._end(
+      f'{self._name(lost)} has given no sign of life for {self._seconds:g} s '
+      '(--heartbeat_timeout): it hangs, or its network does; '
+      f'{self._name(self._index)} stops'
+    )
 
-  def _say(self, value: str) -> None:
-    key = f'{_KEY}/{self._index}'
-    self._client.key_value_set(key, value, allow_overwrite=True)
+  def _end(self, message: str) -> None:
+    print(
+      f'error: {message}. The last checkpoint is intact; the same command on '
+      'all hosts resumes from it',
+      file=sys.stderr,
+      flush=True,
+    )
+    os._exit(1)  # the main thread waits for a host that will not come
 
   def _name(self, host: int) -> str:
-    return f'{host} of {self._count}'
-
-
-def _exit(message: str) -> None:
-  print(
-    f'error: {message}. The last checkpoint is intact, the same command on all '
-    'hosts goes on from it',
-    file=sys.stderr,
-    flush=True,
-  )
-  # The main thread waits for a host that will not come, and cannot be asked.
-  os._exit(1)
+    return f'host {host} of {self._count}'

@@ -1,79 +1,85 @@
-"""Several processes as one machine: `jax.distributed` behind a flag.
+"""Joins the processes of a job on several hosts into one JAX program.
 
-A TPU pod, a Slurm job or any cluster runs the same command on every host; here
-the hosts find each other, before anything is computed.
+On a TPU pod, in a Slurm job or on any cluster the same command runs on every
+host; the hosts find each other here, before anything is computed.
 """
 
 import contextlib
+import dataclasses
 import importlib.util
 import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TypedDict
 
 import jax
-from absl import flags
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.train import heartbeat
 
-MULTIHOST = flags.DEFINE_enum(
-  'multihost',
-  'auto',
-  ['auto', 'on', 'off'],
-  'Whether this process is one of several hosts. auto: where the environment '
-  'says so (JAX_NUM_PROCESSES, srun, mpirun, a TPU machine).',
-)
-COORDINATOR_TIMEOUT = flags.DEFINE_integer(
-  'coordinator_timeout',
-  300,
-  'Seconds to wait for the other hosts at the start.',
-  lower_bound=1,
-)
-HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
-  'heartbeat_timeout',
-  100,
-  'Seconds without a sign of life after which a host is lost: the job ends.',
-  lower_bound=1,
-)
-
-# Clusters of any kind are told by these; launch/local_cluster.py sets them.
+# Variables for clusters of any kind; launch/local_cluster.py sets them.
 ADDRESS = 'JAX_COORDINATOR_ADDRESS'
 COUNT, INDEX = 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'
 
 
+@dataclasses.dataclass(frozen=True)
+class HostSettings:
+  """How to find the other hosts, and how long to wait for them.
+
+  Attributes:
+    multihost: 'on', 'off', or 'auto': 'on' if the environment names a cluster.
+    coordinator_timeout: seconds to wait for the others at the start.
+    heartbeat_timeout: seconds of silence after which a host counts as lost.
+  """
+
+  multihost: str
+  coordinator_timeout: int
+  heartbeat_timeout: int
+
+
+class ClusterAddress(TypedDict, total=False):
+  """Arguments of `jax.distributed.initialize`."""
+
+  coordinator_address: str
+  num_processes: int
+  process_id: int
+
+
 @contextlib.contextmanager
-def connected() -> Iterator[None]:
-  """Joins the other hosts, if the flags and the environment say so.
+def connected(settings: HostSettings) -> Iterator[None]:
+  """Joins the other hosts, if the settings and the environment ask for it.
 
   Raises:
-    UserError: the environment does not say who they are, or one of them was
-      lost on the way.
-    SystemExit: some are missing after --coordinator_timeout, or one is silent
-      for --heartbeat_timeout.
+    UserError: the environment describes no cluster, or a host was lost.
+    SystemExit: a host is missing after `coordinator_timeout`, or silent for
+      `heartbeat_timeout`.
   """
-  mode = MULTIHOST.value
   count = num_hosts(os.environ)
-  if mode == 'off' or (mode == 'auto' and count == 1):
+  if settings.multihost == 'off' or (
+    settings.multihost == 'auto' and count == 1
+  ):
     yield
     return
-  _join(count)
+  _join(settings, count)
   try:
-    with _heartbeat():
+    if jax.process_count() == 1:
+      yield
+      return
+    with heartbeat.watched(settings.heartbeat_timeout):
       yield
   except jax.errors.JaxRuntimeError as error:
     if jax.process_count() == 1:
       raise
     raise UserError(
       f'host {jax.process_index()} of {jax.process_count()} stops '
-      f'({str(error).splitlines()[0]}): was another one lost? The last '
-      'checkpoint is intact, the same command on all hosts goes on from it'
+      f'({str(error).splitlines()[0]}): was another host lost? The last '
+      'checkpoint is intact; the same command on all hosts resumes from it'
     ) from error
 
 
 def num_hosts(environment: Mapping[str, str]) -> int | None:
-  """Processes of the job; None: a TPU machine, whose runtime will tell.
+  """Returns the processes of the job; None on a TPU, whose runtime knows.
 
   Raises:
     UserError: a variable is not a number.
@@ -91,27 +97,30 @@ def num_hosts(environment: Mapping[str, str]) -> int | None:
   return None if importlib.util.find_spec('libtpu') else 1
 
 
-def explicit(environment: Mapping[str, str]) -> dict[str, Any]:
-  """Arguments of `jax.distributed.initialize` that the environment spells out.
+def cluster_address(environment: Mapping[str, str]) -> ClusterAddress:
+  """Reads ADDRESS, COUNT and INDEX.
 
   Returns:
-    None of them, where JAX finds them by itself (TPU, Slurm, Open MPI).
+    An empty dict if they are not set: JAX finds TPU, Slurm and Open MPI itself.
 
   Raises:
-    UserError: some are there and others are not, or they do not fit.
+    UserError: only some of them are set, or they do not fit.
   """
-  there = [name for name in (COUNT, INDEX) if name in environment]
-  if not there:
+  present = [name for name in (COUNT, INDEX) if name in environment]
+  if not present:
     return {}
   for name in (ADDRESS, COUNT, INDEX):
     if name not in environment:
       raise UserError(
-        f'{there[0]} is set and {name} is not: a cluster is told by '
-        f'{ADDRESS} (HOST:PORT of process 0), {COUNT} and {INDEX}'
+        f'{present[0]} is set and {name} is not: a cluster needs {ADDRESS} '
+        f'(HOST:PORT of process 0), {COUNT} and {INDEX}'
       )
   count, index = _number(environment, COUNT), _number(environment, INDEX)
   if index >= count:
-    raise UserError(f'{INDEX} is {index}: from 0 to {count - 1}, by {COUNT}')
+    raise UserError(
+      f'{INDEX} is {index}: it must be from 0 to {count - 1} ({COUNT} is '
+      f'{count})'
+    )
   return {
     'coordinator_address': environment[ADDRESS],
     'num_processes': count,
@@ -119,61 +128,53 @@ def explicit(environment: Mapping[str, str]) -> dict[str, Any]:
   }
 
 
-def _join(count: int | None) -> None:
-  """`jax.distributed.initialize`, which would wait in silence and then abort.
+def _join(settings: HostSettings, count: int | None) -> None:
+  """Calls `jax.distributed.initialize`; reports missing hosts in one line.
 
   Raises:
-    UserError: the environment does not say who the hosts are.
+    UserError: the environment describes no cluster.
   """
-  known = explicit(os.environ)
-  # Of hosts without accelerators; on others nothing uses it.
+  address = cluster_address(os.environ)
+  # Used by hosts without accelerators only.
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-  seconds = COORDINATOR_TIMEOUT.value
-  # JAX's own end of waiting is an abort with a stack of C++.
-  clock = threading.Timer(seconds, _give_up, (known, count, seconds))
-  clock.daemon = True
-  clock.start()
+  seconds = settings.coordinator_timeout
+  # JAX itself would wait in silence and then abort with a C++ stack.
+  timer = threading.Timer(seconds, _end_waiting, (address, count, seconds))
+  timer.daemon = True
+  timer.start()
   try:
     jax.distributed.initialize(
-      **known,
+      **address,
       initialization_timeout=seconds + 60,
-      # After `_heartbeat`, which says it in a line.
-      heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT.value + 60,
-      shutdown_timeout_seconds=HEARTBEAT_TIMEOUT.value,
+      # Later than `heartbeat`, which reports the host in one line.
+      heartbeat_timeout_seconds=settings.heartbeat_timeout + 60,
+      shutdown_timeout_seconds=settings.heartbeat_timeout,
     )
   except (ValueError, RuntimeError) as error:
     raise UserError(
       f'cannot join other hosts ({str(error).splitlines()[0]}): start the '
       f'command on each with srun or mpirun, on all workers of a TPU, or with '
-      f'{ADDRESS}, {COUNT} and {INDEX} set; --multihost=off runs on this one '
+      f'{ADDRESS}, {COUNT} and {INDEX} set; --multihost=off runs on this host '
       'alone'
     ) from error
   finally:
-    clock.cancel()
+    timer.cancel()
 
 
-def _heartbeat() -> contextlib.AbstractContextManager[None]:
-  """`heartbeat.kept` among the hosts of this job."""
-  # JAX shows its key-value store nowhere else; Orbax takes it from here too.
-  from jax._src import distributed
-
-  job = distributed.global_state
-  return heartbeat.kept(
-    job.client, job.process_id, job.num_processes, HEARTBEAT_TIMEOUT.value
-  )
-
-
-def _give_up(known: dict[str, Any], count: int | None, seconds: int) -> None:
-  """Ends the process: one line, and no waiting for what will not come."""
+def _end_waiting(
+  address: ClusterAddress, count: int | None, seconds: int
+) -> None:
+  """Ends the process with one line: some hosts did not come."""
   hosts = f'all {count} hosts' if count else 'all hosts of the slice'
   where = ''
-  if known:
-    where = f' at {known["coordinator_address"]}'
-    hosts += f' (this is {known["process_id"]})'
+  if address:
+    where = f' at {address["coordinator_address"]}'
+    hosts += f' (this is {address["process_id"]})'
   print(
     f'error: {hosts} did not meet{where} within {seconds} s: is the command '
-    'running on every one, and does the network let them reach process 0? '
-    '--coordinator_timeout waits longer, --multihost=off runs on this alone',
+    'running on every host, and can they reach process 0? '
+    '--coordinator_timeout waits longer, --multihost=off runs on this host '
+    'alone',
     file=sys.stderr,
     flush=True,
   )
@@ -184,4 +185,6 @@ def _number(environment: Mapping[str, str], name: str) -> int:
   try:
     return int(environment[name])
   except ValueError:
-    raise UserError(f'{name} is {environment[name]!r}: a number') from None
+    raise UserError(
+      f'{name} is {environment[name]!r}: it must be a number'
+    ) from None

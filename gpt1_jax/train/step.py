@@ -11,7 +11,7 @@ from flax import struct
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import heads, models
-from gpt1_jax.train import losses, memory, sharding
+from gpt1_jax.train import losses, malloc, sharding
 
 # (params, batch, dropout_key, example_ids_B, mean=False) →
 # (loss, weight, sums): sums over the examples of the batch. With `mean` the
@@ -133,7 +133,7 @@ def jit_seeded_step(
       seed=seed,
     )
 
-  memory.give_back_after_compiling()
+  malloc.trim_after_compiling()
   replicated = sharding.replicated(batch_sharding.mesh)
   return jax.jit(
     step,

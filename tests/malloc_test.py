@@ -1,4 +1,4 @@
-"""What a compilation leaves in malloc's hands goes back to the system."""
+"""malloc_trim returns memory after long compilations, and only then."""
 
 import ctypes
 import json
@@ -13,13 +13,13 @@ pytestmark = pytest.mark.skipif(
 )
 PROGRAM = """
 import ctypes, json, jax, pathlib, sys
-from gpt1_jax import memory
+from gpt1_jax.train import malloc
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 libc.free.argtypes = [ctypes.c_void_p]
-if 'wanted' in sys.argv:
-  memory.give_back_after_compiling()
-  memory.give_back_after_compiling()  # once is enough, twice does no harm
+if 'trimming' in sys.argv:
+  malloc.trim_after_compiling()
+  malloc.trim_after_compiling()  # registers once
 SIZE, COUNT = 1 << 16, 4096
 def resident():
   return int(pathlib.Path('/proc/self/statm').read_text().split()[1]) * 4096
@@ -36,8 +36,8 @@ print((before - resident()) / (SIZE * COUNT))
 COMPILED = '/jax/core/compile/backend_compile_duration'
 
 
-def given_back(*events, wanted=True):
-  words = ['wanted'] * wanted
+def returned_share(*events, trimming=True):
+  words = ['trimming'] * trimming
   done = subprocess.run(
     [sys.executable, '-c', PROGRAM, *words, json.dumps(events)],
     capture_output=True,
@@ -47,16 +47,16 @@ def given_back(*events, wanted=True):
   return float(done.stdout)
 
 
-def test_after_a_long_compilation_freed_memory_goes_back():
-  assert given_back((COMPILED, 2.0)) > 0.9
+def test_memory_is_returned_after_a_long_compilation():
+  assert returned_share((COMPILED, 2.0)) > 0.9
 
 
-def test_otherwise_it_stays():
-  assert given_back((COMPILED, 2.0), wanted=False) < 0.1
-  assert given_back((COMPILED, 0.1), ('/another', 2.0)) < 0.1
+def test_memory_stays_after_anything_else():
+  assert returned_share((COMPILED, 2.0), trimming=False) < 0.1
+  assert returned_share((COMPILED, 0.1), ('/another', 2.0)) < 0.1
 
 
-def test_jax_tells_of_a_compilation_by_that_name():
+def test_jax_reports_compilations_under_this_name():
   program = """
 import jax
 found = []
