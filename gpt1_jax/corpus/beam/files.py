@@ -38,47 +38,44 @@ def find_inputs(specs: Iterable[str]) -> list[documents.Input]:
   """
   inputs: list[documents.Input] = []
   for spec in specs:
-    if _has_scheme(spec):
-      for name in _match(spec):
-        kind = documents.kind_of(name)
-        assert kind, name
-        inputs.append(documents.Input(kind, name))
-    else:
-      inputs += documents.find_inputs([spec])
+    inputs += (
+      _match(spec) if _has_scheme(spec) else documents.find_inputs([spec])
+    )
   return list(dict.fromkeys(inputs))
 
 
 def measure(specs: Iterable[str]) -> documents.InputSize:
   """Like `documents.measure`, with files on other file systems."""
-  sizes: dict[str, int] = {}
-  here: list[str] = []
-  for spec in specs:
-    if _has_scheme(spec):
-      sizes |= _match(spec)
-    else:
-      here.append(spec)
-  local = documents.measure(here)
+  specs = list(specs)
+  sizes: dict[documents.Input, int] = {}
+  for spec in filter(_has_scheme, specs):
+    sizes |= _match(spec)
+  local = documents.measure(spec for spec in specs if not _has_scheme(spec))
   return {
     'files': local['files'] + len(sizes),
     'bytes': local['bytes'] + sum(sizes.values()),
   }
 
 
-def _match(spec: str) -> dict[str, int]:
-  """Finds the files of a spec that has a scheme: sorted path -> bytes."""
+def _match(spec: str) -> dict[documents.Input, int]:
+  """Finds the files of a spec that has a scheme, sorted, and their bytes."""
   patterns = [spec, posixpath.join(spec, '**')]  # a file or glob, or a folder
   with _one_line_errors(f'--input={spec}'):
     sizes = {
       file.path: file.size_in_bytes
       for result in filesystems.FileSystems.match(patterns)
       for file in result.metadata_list
-      if documents.kind_of(file.path)
     }
-  if not sizes:
+  found = {
+    documents.Input(kind, name): sizes[name]
+    for name in sorted(sizes)
+    if (kind := documents.kind_of(name))
+  }
+  if not found:
     raise UserError(
       f'--input={spec}: no such file or folder, or none of a known kind'
     )
-  return dict(sorted(sizes.items()))
+  return found
 
 
 @contextlib.contextmanager
