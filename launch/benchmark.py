@@ -1,24 +1,28 @@
-r"""Measures this project side by side with others, as ratios.
+r"""Compares this project with others, as ratios.
 
   python launch/benchmark.py --suite=train
   python launch/benchmark.py --suite=finetune --data=../shared/data --json
 
-Suites: train (the training step on a CPU), checkpoint (an asynchronous one a
-minute beside it), generate, finetune, data (input pipeline and `prepare`), tpu
-(the step compiled for a slice; needs libtpu).
-Every candidate runs in a process of its own; repetitions alternate, and the
-figures are medians. The peers come with pip install '.[peers]'; what is not
-installed is left out, with a sentence. docs/performance.md says more.
+Suites: train (the training step on a CPU), generate and finetune, all beside
+transformers on torch; prepare (encoding), beside SentencePiece. Every candidate
+runs in a process of its own, repetitions alternate, figures are medians. torch
+and transformers come with pip install -e '.[torch]'; without them only our own
+figures are printed. See docs/performance.md.
 """
 
+import dataclasses
 import datetime
 import json
+import os
+import pathlib
+import platform
+import re
 import sys
-from typing import Any
+from collections.abc import Sequence
 
 import checkout  # noqa: F401
 from absl import flags
-from benchmarks import data as data_suite, machine, results, suites
+from benchmarks import suites
 from rich import console, table
 
 from gpt1_jax import cli
@@ -26,101 +30,94 @@ from gpt1_jax.errors import UserError
 
 _SUITES = {
   'train': suites.train,
-  'checkpoint': suites.checkpoint,
   'generate': suites.generate,
   'finetune': suites.finetune,
-  'data': data_suite.data,
-  'tpu': suites.tpu,
+  'prepare': suites.prepare,
 }
 
-_SUITE = flags.DEFINE_enum('suite', None, list(_SUITES), 'What to measure.')
-_JSON = flags.DEFINE_bool('json', False, 'One JSON object as the last line.')
-_STEPS = flags.DEFINE_integer('steps', 2, 'Updates of one repetition.')
-_REPEATS = flags.DEFINE_integer('repeats', 5, 'Repetitions of each candidate.')
+_SUITE = flags.DEFINE_enum('suite', None, list(_SUITES), 'The comparison.')
+_JSON = flags.DEFINE_bool('json', False, 'Print one JSON object at the end.')
+_STEPS = flags.DEFINE_integer(
+  'steps', 2, 'Updates in one repetition.', lower_bound=1
+)
+_REPEATS = flags.DEFINE_integer(
+  'repeats', 5, 'Repetitions of each candidate.', lower_bound=1
+)
 _QUICK = flags.DEFINE_bool(
-  'quick', False, 'A tiny model and little text: seconds, and no figures.'
+  'quick', False, 'Use tiny sizes, to see that everything runs.'
 )
 _DATA = flags.DEFINE_string(
   'data',
   None,
-  'Folder of real text: books/*.txt for the suite data (else the text that '
-  'Python carries), tasks/glue for finetune.',
-)
-_TOPOLOGY = flags.DEFINE_string(
-  'topology', 'v5e:2x2', 'Slice of the suite tpu; or local, this machine.'
+  'Folder of real text: tasks/glue for finetune, books/*.txt for prepare '
+  '(which otherwise takes the reference that Python carries).',
 )
 
 
 def main(argv: list[str]) -> None:
+  """Runs a suite and prints its table."""
   del argv
-  if not _SUITE.value:
-    raise UserError('--suite is missing: one of ' + ', '.join(_SUITES))
-  for name in ('steps', 'repeats'):
-    if flags.FLAGS[name].value < 1:
-      raise UserError(f'--{name} is {flags.FLAGS[name].value}: at least 1')
-  if _SUITE.value == 'finetune' and not _DATA.value:
-    raise UserError('--suite=finetune: give --data, a folder with tasks/glue')
-  options = results.Options(
-    preset='tiny' if _QUICK.value else 'paper',
-    vocab_size=1000 if _QUICK.value else 40_478,
+  suite = cli.required('suite', _SUITE.value)
+  if suite == 'finetune' and not _DATA.value:
+    raise UserError('--suite=finetune needs --data, a folder with tasks/glue')
+  options = suites.Options(
     steps=_STEPS.value,
     repeats=_REPEATS.value,
     quick=_QUICK.value,
     data=_DATA.value,
-    topology=_TOPOLOGY.value,
     say=lambda line: print(line, file=sys.stderr, flush=True),
   )
-  facts = machine.facts(options)
-  rows = _SUITES[_SUITE.value](options)
+  load = os.getloadavg()[0]
+  rows = _SUITES[suite](options)
+  machine = {
+    'cpu': _cpu(),
+    'threads': len(os.sched_getaffinity(0)),
+    'load': load,
+    **options.versions,
+  }
   width = None if sys.stdout.isatty() else 150
   out = console.Console(highlight=False, soft_wrap=True, width=width)
-  out.print(report(rows, facts, _SUITE.value))
-  if _JSON.value:
-    rows = [row.to_json() for row in rows]
-    print(json.dumps({'suite': _SUITE.value, 'machine': facts, 'rows': rows}))
-  if options.failed:
-    raise UserError(
-      f'{", ".join(options.failed)} failed, see above; the rest was measured'
-    )
-
-
-def report(
-  rows: list[results.Row], facts: dict[str, Any], suite: str
-) -> table.Table:
-  """The rows, and the machine they are of."""
-  out = table.Table(
-    title=f'--suite={suite}, {datetime.date.today()}',
-    caption=machine.sentence(facts),
+  title = f'--suite={suite}, {datetime.date.today()}'
+  out.print(
+    report(rows, title, ', '.join(f'{k} {machine[k]}' for k in machine))
   )
-  for name in ('what', 'ours', 'reference', 'theirs', 'ratio', 'goal', 'met'):
-    out.add_column(name, justify='left' if name == 'what' else 'right')
+  if _JSON.value:
+    values = [dataclasses.asdict(row) | {'ratio': row.ratio} for row in rows]
+    print(json.dumps({'suite': suite, 'machine': machine, 'rows': values}))
+  if options.failed:
+    raise UserError(f'{", ".join(options.failed)} failed, see above')
+
+
+def report(rows: Sequence[suites.Row], title: str, caption: str) -> table.Table:
+  """Returns the rows as a table."""
+  out = table.Table(title=title, caption=caption)
+  out.add_column('measurement')
+  for name in ('ours', 'reference', 'theirs', 'ratio'):
+    out.add_column(name, justify='right')
   for row in rows:
-    goal = ''
-    if row.goal is not None:
-      goal = f'{"<=" if row.at_most else ">="} {figure(row.goal, "")}'
-    out.add_row(
-      row.what,
-      figure(row.ours, row.unit),
-      row.reference,
-      figure(row.theirs, row.unit) if row.reference else '',
-      figure(row.ratio, '') if row.reference else '',
-      goal,
-      {None: '', True: 'yes', False: 'no'}[row.met],
-    )
+    ratio = 'not measured' if row.ratio is None else f'{row.ratio:.2f}'
+    ours, theirs = _figure(row.ours, row.unit), _figure(row.theirs, row.unit)
+    out.add_row(row.name, ours, row.reference, theirs, ratio)
   return out
 
 
-def figure(value: float | None, unit: str) -> str:
-  """Three digits, for people."""
+def _figure(value: float | None, unit: str) -> str:
+  """Returns three digits with a unit, such as '2.69 GB'."""
   if value is None:
     return 'not measured'
-  scale = ''
-  if abs(value) >= 1e4:
-    divisor, scale = next(
-      (d, s) for d, s in ((1e9, 'G'), (1e6, 'M'), (1e3, 'k')) if value >= d
-    )
-    value /= divisor
-  return f'{value:.3g} {scale}{unit}'.strip()
+  for divisor, prefix in ((1e9, 'G'), (1e6, 'M'), (1e4, 'k')):
+    if value >= divisor:
+      return f'{value / (1e3 if prefix == "k" else divisor):.3g} {prefix}{unit}'
+  return f'{value:.3g} {unit}'
+
+
+def _cpu() -> str:
+  try:
+    text = pathlib.Path('/proc/cpuinfo').read_text()
+  except OSError:
+    return platform.processor() or platform.machine()
+  found = re.search(r'^model name\s*:\s*(.*)$', text, re.MULTILINE)
+  return found[1] if found else platform.machine()
 
 
 if __name__ == '__main__':

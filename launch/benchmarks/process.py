@@ -1,211 +1,197 @@
-"""Both ends of the talk between launch/benchmark.py and its candidates.
+"""Runs candidates in processes of their own and lets them alternate.
 
-Lines of JSON over pipes: the candidate says what it is once it is warm, then
-runs one repetition for each line that it reads. While one runs the others wait
-in a read and use no processor.
+A candidate prints JSON lines: its versions once it is warm, then one result for
+each line that it reads. While one runs, the others wait in a read and use no
+processor.
 """
 
 import contextlib
+import dataclasses
+import importlib
 import json
 import os
 import pathlib
-import re
+import resource
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from benchmarks import results
+from benchmarks.case import Case
 from gpt1_jax.errors import UserError
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-# One repetition: what was measured, by name.
-Measure = Callable[[], dict[str, float]]
+LAUNCH = pathlib.Path(__file__).resolve().parents[1]
+# Runs one repetition; returns the units of work done and the seconds they took.
+Repeat = Callable[[], tuple[float, float]]
+# A candidate's results: seconds, rate (units a second), peak_bytes.
+Result = dict[str, float]
+
+
+def timed(work: Callable[[], float]) -> Repeat:
+  """Returns a repetition that times all of `work`, which returns its units."""
+
+  def repeat() -> tuple[float, float]:
+    start = time.perf_counter()
+    units = work()
+    return units, time.perf_counter() - start
+
+  return repeat
 
 
 class MissingError(Exception):
-  """A candidate cannot be here; the message is a sentence for the user."""
+  """A library that a candidate needs is not installed."""
 
 
 class Candidate:
-  """A process that repeats a measurement when asked.
+  """A process that repeats a measurement on request."""
 
-  Attributes:
-    name: for messages.
-    facts: what it said of itself once it was warm.
-  """
-
-  def __init__(self, name: str, module: str, settings: Mapping[str, Any]):
-    """Starts it and waits until it is warm.
+  def __init__(self, name: str, function: str, case: Case):
+    """Starts the process and waits until it is warm.
 
     Args:
       name: for messages.
-      module: of this package.
-      settings: what its `prepare` is given.
+      function: MODULE.FUNCTION in this package: case → `Repeat`, versions.
+      case: the argument of the function.
 
     Raises:
-      MissingError: something it needs is not installed.
+      MissingError: a library it needs is not installed.
       UserError: it failed.
     """
     self.name = name
     self._errors = tempfile.TemporaryFile('w+')  # noqa: SIM115, see `close`
+    paths = [str(LAUNCH.parent), str(LAUNCH), os.environ.get('PYTHONPATH', '')]
     self._process = subprocess.Popen(
-      [sys.executable, '-m', f'benchmarks.{module}', json.dumps(settings)],
+      [
+        *(sys.executable, '-m', 'benchmarks.process', function),
+        json.dumps(dataclasses.asdict(case)),
+      ],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=self._errors,
       text=True,
-      env=_environment(),
+      env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, paths))},
     )
     try:
-      self.facts = self._read()
-      if 'missing' in self.facts:
-        raise MissingError(self.facts['missing'])
+      self.versions = self._read()
+      if 'missing' in self.versions:
+        raise MissingError(self.versions['missing'])
     except BaseException:
       self.close()
       raise
 
-  def repeat(self) -> dict[str, float]:
-    """One repetition."""
-    with contextlib.suppress(BrokenPipeError):  # `_read` says what happened
+  def repeat(self) -> Result:
+    """Runs one repetition."""
+    assert self._process.stdin
+    with contextlib.suppress(BrokenPipeError):  # `_read` reports the cause
       self._process.stdin.write('\n')
       self._process.stdin.flush()
     return self._read()
 
   def close(self) -> None:
-    """Ends it."""
-    with contextlib.suppress(BrokenPipeError):
-      self._process.stdin.close()
-    try:
-      self._process.wait(timeout=60)
-    except subprocess.TimeoutExpired:
-      self._process.kill()
-      self._process.wait()
-    self._process.stdout.close()
+    """Ends the process."""
+    with contextlib.suppress(BrokenPipeError, subprocess.TimeoutExpired):
+      self._process.communicate(timeout=60)
+    self._process.kill()
+    self._process.wait()
     self._errors.close()
 
   def _read(self) -> dict[str, Any]:
+    assert self._process.stdout
     line = self._process.stdout.readline()
     if not line:
       code = self._process.wait()
       self._errors.seek(0)
-      said = self._errors.read().strip().splitlines() or ['nothing']
-      raise UserError(f'{self.name} ended with {code}, and said: {said[-1]}')
-    return json.loads(line)
+      lines = self._errors.read().strip().splitlines() or ['no message']
+      raise UserError(f'{self.name} ended with {code}: {lines[-1]}')
+    result: dict[str, Any] = json.loads(line)
+    return result
 
 
-def _environment() -> dict[str, str]:
-  """This tree before an installed one."""
-  there = os.environ.get('PYTHONPATH')
-  paths = [str(ROOT), str(ROOT / 'launch'), *([there] if there else [])]
-  return {**os.environ, 'PYTHONPATH': os.pathsep.join(paths)}
+@dataclasses.dataclass
+class Results:
+  """What the candidates of a suite reported.
+
+  Attributes:
+    measured: candidate → one result for each repetition.
+    versions: library → version.
+    failed: candidates that failed.
+  """
+
+  measured: dict[str, list[Result]] = dataclasses.field(default_factory=dict)
+  versions: dict[str, str] = dataclasses.field(default_factory=dict)
+  failed: list[str] = dataclasses.field(default_factory=list)
 
 
 def alternate(
-  candidates: Mapping[str, tuple[str, Mapping[str, Any]]],
-  options: results.Options,
-) -> tuple[dict[str, list[dict[str, float]]], dict[str, Any]]:
-  """Repetitions in turn, A B A B ..., each candidate in its own process.
+  candidates: Mapping[str, tuple[str, Case]],
+  repeats: int,
+  say: Callable[[str], None],
+) -> Results:
+  """Measures candidates in turn, A B A B, each in its own process.
 
   Args:
-    candidates: name → module and settings.
-    options: how many repetitions; what is said goes to it, and who failed.
-
-  Returns:
-    What each measured, and what each said of itself. Those that are missing
-    or failed are in neither; why, has been said.
+    candidates: name → function and case, see `Candidate`.
+    repeats: repetitions of each.
+    say: takes lines of progress, and the reason why a candidate is left out.
   """
+  out = Results()
   with contextlib.ExitStack() as stack:
-    there: dict[str, Candidate] = {}
+    running: dict[str, Candidate] = {}
 
-    def failed(name: str, error: UserError) -> None:
-      options.say(f'{name}: failed, {error}')
-      options.failed.append(name)
-      there.pop(name, None)
+    def fail(name: str, error: UserError) -> None:
+      say(f'{name}: failed, {error}')
+      out.failed.append(name)
+      running.pop(name, None)
+      out.measured.pop(name, None)
 
-    for name, (module, settings) in candidates.items():
-      options.say(f'{name}: starting')
+    for name, (function, case) in candidates.items():
+      say(f'{name}: starting')
       try:
-        there[name] = Candidate(name, module, settings)
+        candidate = Candidate(name, function, case)
       except MissingError as missing:
-        options.say(f'{name}: left out, {missing}')
+        say(f'{name}: left out, {missing}')
       except UserError as error:
-        failed(name, error)
+        fail(name, error)
       else:
-        stack.callback(there[name].close)
-    measured: dict[str, list[dict[str, float]]] = {name: [] for name in there}
-    for number in range(options.repeats):
-      for name, candidate in list(there.items()):
+        stack.callback(candidate.close)
+        running[name] = candidate
+        out.versions |= candidate.versions
+        out.measured[name] = []
+    for number in range(repeats):
+      for name, candidate in list(running.items()):
         try:
-          measured[name].append(candidate.repeat())
+          out.measured[name].append(candidate.repeat())
         except UserError as error:
-          failed(name, error)
+          fail(name, error)
           continue
-        options.say(f'{name}: repetition {number + 1} of {options.repeats}')
-    facts = {name: candidate.facts for name, candidate in there.items()}
-    return {name: measured[name] for name in there}, facts
+        say(f'{name}: repetition {number + 1} of {repeats}')
+  return out
 
 
-def once(
-  module: str, settings: Mapping[str, Any]
-) -> tuple[dict[str, float], dict[str, Any]]:
-  """One repetition in a process that does nothing else; with its facts.
-
-  Raises:
-    MissingError, UserError: see `Candidate`.
-  """
-  with contextlib.closing(Candidate(module, module, settings)) as candidate:
-    return candidate.repeat(), candidate.facts
-
-
-def serve(
-  prepare: Callable[[dict[str, Any]], tuple[Measure, dict[str, Any]]],
-) -> None:
-  """A candidate's end: prepares, then measures for each line it reads.
-
-  Args:
-    prepare: settings → what measures, warm, and facts. An ImportError in it
-      says that something is not installed.
-  """
-  # What libraries print goes to stderr.
+def _serve(function: str, case: Case) -> None:
+  """Prepares a candidate, then measures once for each line of stdin."""
+  # Whatever libraries print goes to stderr.
   with os.fdopen(os.dup(1), 'w') as out:
     os.dup2(2, 1)
 
-    def say(value: dict[str, Any]) -> None:
+    def say(value: Mapping[str, Any]) -> None:
       print(json.dumps(value), file=out, flush=True)
 
+    module, _, name = function.partition('.')
     try:
-      measure, facts = prepare(json.loads(sys.argv[1]))
+      prepare = getattr(importlib.import_module(f'benchmarks.{module}'), name)
+      repeat, versions = prepare(case)
     except ModuleNotFoundError as error:
-      say({'missing': _sentence(error)})
+      say({'missing': f"{error.name}: pip install 'gpt1_jax[torch]'"})
       return
-    except MissingError as missing:
-      say({'missing': str(missing)})
-      return
-    say(facts)
+    say(versions)
     for _ in sys.stdin:
-      say(measure())
+      units, seconds = repeat()
+      peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+      say({'seconds': seconds, 'rate': units / seconds, 'peak_bytes': peak})
 
 
-def _sentence(error: ModuleNotFoundError) -> str:
-  return f"{error.name} is not installed: pip install '.[peers]'"
-
-
-def memory_bytes() -> dict[str, int]:
-  """Resident memory of this process: now, and the most since it started.
-
-  Raises:
-    MissingError: not on Linux.
-  """
-  try:
-    text = pathlib.Path('/proc/self/status').read_text()
-  except OSError:
-    raise MissingError(
-      'memory is read from /proc, which only Linux has'
-    ) from None
-  found = dict(re.findall(r'^(VmHWM|VmRSS):\s+(\d+) kB', text, re.MULTILINE))
-  return {
-    'resident_bytes': int(found['VmRSS']) * 1024,
-    'peak_bytes': int(found['VmHWM']) * 1024,
-  }
+if __name__ == '__main__':
+  _serve(sys.argv[1], Case(**json.loads(sys.argv[2])))

@@ -1,264 +1,229 @@
-"""The suites that compute: train, generate, finetune, tpu."""
+"""The comparisons of launch/benchmark.py; each returns rows of a table."""
 
+import dataclasses
 import os
 import pathlib
+import statistics
 import tempfile
-import time
-from typing import Any
+from collections.abc import Callable, Mapping
 
-from benchmarks import process, results, shapes
-from configs import finetune as finetune_config
-from gpt1_jax.corpus import sentencepiece_tokenizer
-from gpt1_jax.errors import UserError
-from gpt1_jax.tasks import (
-  examples as examples_lib,
-  features as features_lib,
-  table,
+from benchmarks import case as case_lib, process
+from benchmarks.case import Case
+from gpt1_jax.corpus import (
+  documents,
+  local_engine,
+  pipeline,
+  sentencepiece_tokenizer,
 )
+from gpt1_jax.tasks import examples, features, table
 
-RATE, PEAK = 'tokens_per_second', 'peak_bytes'
 _OPENAI, _GPT2 = 'OpenAIGPTLMHeadModel', 'GPT2LMHeadModel'
-_EAGER, _COMPILED = 'torch eager', 'torch.compile'
-_NO_DROPOUT = {'embd_pdrop': 0.0, 'attn_pdrop': 0.0, 'resid_pdrop': 0.0}
+_PYTHON_REFERENCE = 'builtin:python-reference'
+Candidates = Mapping[str, tuple[str, Case]]
 
 
-def train(options: results.Options) -> list[results.Row]:
-  """The CPU training step and its start."""
-  out = []
-  for dtype, goal in (('float32', 1.25), ('bfloat16', 1.0)):
-    model = {'dtype': dtype}
-    measured, _ = process.alternate(
+@dataclasses.dataclass
+class Options:
+  """The flags of launch/benchmark.py.
+
+  Attributes:
+    steps: updates in one repetition.
+    repeats: repetitions of each candidate.
+    quick: use sizes that take seconds, to see that everything runs.
+    data: folder of real text, or None.
+    say: takes lines of progress.
+    versions: collected from the candidates.
+    failed: names of candidates that failed, collected.
+  """
+
+  steps: int
+  repeats: int
+  quick: bool
+  data: str | None
+  say: Callable[[str], None]
+  versions: dict[str, str] = dataclasses.field(default_factory=dict)
+  failed: list[str] = dataclasses.field(default_factory=list)
+
+  @property
+  def case(self) -> Case:
+    """The paper's shape, or a tiny one."""
+    if self.quick:
+      return Case('tiny', 1000, steps=self.steps)
+    return Case('paper', 40_478, steps=self.steps)
+
+  def measure(self, candidates: Candidates) -> dict[str, list[process.Result]]:
+    """Returns the results of each candidate that is installed and works."""
+    results = process.alternate(candidates, self.repeats, self.say)
+    self.versions |= results.versions
+    self.failed += results.failed
+    return results.measured
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One line of the table: medians over the repetitions; None: not measured.
+
+  Attributes:
+    name: of the measurement.
+    unit: of `ours` and `theirs`.
+    ours: the figure of this project.
+    reference: name of the candidate it is compared with.
+    theirs: the figure of that candidate.
+    ratio: ours / theirs.
+  """
+
+  name: str
+  unit: str
+  ours: float | None
+  reference: str
+  theirs: float | None
+
+  @property
+  def ratio(self) -> float | None:
+    return self.ours / self.theirs if self.ours and self.theirs else None
+
+
+def compare(
+  name: str,
+  unit: str,
+  measured: Mapping[str, list[process.Result]],
+  reference: str,
+  key: str = 'rate',
+) -> Row:
+  """Compares the candidate 'ours' with another by the median of a result."""
+
+  def median(candidate: str) -> float | None:
+    values = [result[key] for result in measured.get(candidate, ())]
+    return statistics.median(values) if values else None
+
+  return Row(name, unit, median('ours'), reference, median(reference))
+
+
+def train(options: Options) -> list[Row]:
+  """Compares the training step on a CPU, and its peak memory."""
+  rows = []
+  for dtype in ('float32', 'bfloat16'):
+    case = dataclasses.replace(options.case, dtype=dtype)
+    compiled = dataclasses.replace(case, compile=True)
+    measured = options.measure(
       {
-        'ours': ('train_jax', options.settings(model=model)),
-        _EAGER: ('train_torch', options.settings(model=model, compile=False)),
-        _COMPILED: ('train_torch', options.settings(model=model, compile=True)),
-      },
-      options,
+        'ours': ('ours.train', case),
+        'torch eager': ('theirs.train', case),
+        'torch.compile': ('theirs.train', compiled),
+      }
     )
-    ours = results.median(measured.get('ours'), RATE)
-    peer, theirs = results.best(measured, (_EAGER, _COMPILED), RATE)
-    out.append(
-      results.Row(f'step, {dtype}', 'tokens/s', ours, peer, theirs, goal)
-    )
-    out.append(
-      results.Row(
-        f'peak memory, {dtype}',
-        'B',
-        results.median(measured.get('ours'), PEAK),
-        peer,
-        results.median(measured.get(peer), PEAK),
-        0.7,
-        at_most=True,
-      )
-    )
-    out.append(_dropout(options, dtype))
-  return [*out, _start(options)]
+    for peer in ('torch eager', 'torch.compile'):
+      rows += [
+        compare(f'step, {dtype}', 'tokens/s', measured, peer),
+        compare(f'peak memory, {dtype}', 'B', measured, peer, 'peak_bytes'),
+      ]
+  return rows
 
 
-def _dropout(options: results.Options, dtype: str) -> results.Row:
-  measured, _ = process.alternate(
-    {
-      'dropout': ('train_jax', options.settings(model={'dtype': dtype})),
-      'none': (
-        'train_jax',
-        options.settings(model={'dtype': dtype, **_NO_DROPOUT}),
-      ),
-    },
-    options,
-  )
-  share = results.share(
-    results.median(measured.get('none'), 'seconds'),
-    results.median(measured.get('dropout'), 'seconds'),
-  )
-  return results.Row(
-    f"dropout's share of the step, {dtype}", '', share, '', None, 0.08, True
-  )
-
-
-def _start(options: results.Options) -> results.Row:
-  """Cold and second start, in turn."""
-  seconds: dict[str, list[dict[str, float]]] = {'cold': [], 'second': []}
-  for number in range(options.repeats):
-    with tempfile.TemporaryDirectory() as cache:
-      for name, found in seconds.items():
-        settings = options.settings(cache=cache, started=time.time())
-        try:
-          measured, _ = process.once('startup', settings)
-        except UserError as error:
-          options.say(f'{name} start: failed, {error}')
-          options.failed.append(f'{name} start')
-          break
-        found.append(measured)
-        options.say(f'{name} start: {number + 1} of {options.repeats}')
-  return results.Row(
-    'second start to the first step',
-    's',
-    results.median(seconds['second'], 'seconds'),
-    'cold start',
-    results.median(seconds['cold'], 'seconds'),
-    1 / 3,
-    at_most=True,
-  )
-
-
-def checkpoint(options: results.Options) -> list[results.Row]:
-  """What an asynchronous checkpoint a minute costs the CPU step."""
-  seconds = 1 if options.quick else 60
-  measured, _ = process.alternate(
-    {
-      name: ('saving', options.settings(save=save, seconds=seconds))
-      for name, save in (('saving', True), ('not saving', False))
-    },
-    options,
-  )
-  share = results.share(
-    results.median(measured.get('saving'), RATE),
-    results.median(measured.get('not saving'), RATE),
-  )
-  what = f'share of time of a checkpoint every {seconds} s'
-  return [results.Row(what, '', share, '', None, 0.02, at_most=True)]
-
-
-def generate(options: results.Options) -> list[results.Row]:
-  """Greedy continuations, one prompt a row."""
-  out = []
+def generate(options: Options) -> list[Row]:
+  """Compares greedy generation, one prompt a row."""
+  rows = []
   for batch in (1, 8):
-    settings = options.settings(
+    case = dataclasses.replace(
+      options.case,
       batch_size=batch,
       prompt=8 if options.quick else 32,
       tokens=16 if options.quick else 128,
     )
-    peers = {
-      name: ('generate_torch', {**settings, 'class': name})
+    peers: dict[str, tuple[str, Case]] = {
+      name: ('theirs.generate', dataclasses.replace(case, network=name))
       for name in (_OPENAI, _GPT2)
     }
-    measured, _ = process.alternate(
-      {'ours': ('generate_jax', settings), **peers},
-      options,
-    )
-    for name, goal in ((_OPENAI, 5.0), (_GPT2, 1.2)):
-      out.append(
-        results.Row(
-          f'generation, batch {batch}',
-          'tokens/s',
-          results.median(measured.get('ours'), RATE),
-          name,
-          results.median(measured.get(name), RATE),
-          goal,
-        )
-      )
-  return out
+    measured = options.measure({'ours': ('ours.generate', case), **peers})
+    rows += [
+      compare(f'generation, batch {batch}', 'tokens/s', measured, peer)
+      for peer in peers
+    ]
+  return rows
 
 
-def finetune(options: results.Options) -> list[results.Row]:
-  """The fine-tuning step on the first batches of two tasks."""
-  out, rate = [], 'examples_per_second'
-  for name in ('sst2', 'rte'):
+def finetune(options: Options) -> list[Row]:
+  """Compares the fine-tuning step on the first batches of two tasks."""
+  rows = []
+  for task in ('sst2', 'rte'):
     with tempfile.TemporaryDirectory() as folder:
-      path = os.path.join(folder, 'batches.npz')
-      batches, classes = _task_batches(options, name)
-      shapes.write_batches(path, batches)
-      settings = options.settings(batches=path, task=name, classes=classes)
-      measured, _ = process.alternate(
+      path = pathlib.Path(folder) / 'batches.npz'
+      batches, classes = _task_batches(options, task)
+      case_lib.write_batches(path, batches)
+      case = dataclasses.replace(
+        options.case, task=task, classes=classes, batches=str(path)
+      )
+      measured = options.measure(
         {
-          'ours': ('finetune_jax', settings),
-          'transformers': ('finetune_torch', settings),
-        },
-        options,
+          'ours': ('ours.finetune', case),
+          'transformers': ('theirs.finetune', case),
+        }
       )
     widths = sorted({batch['tokens'].shape[2] for batch in batches})
-    what = f'fine-tuning {name}, widths {", ".join(map(str, widths))}'
-    ours = results.median(measured.get('ours'), rate)
-    theirs = results.median(measured.get('transformers'), rate)
-    out.append(
-      results.Row(what, 'examples/s', ours, 'transformers', theirs, 1.5)
-    )
-  return out
+    name = f'fine-tuning {task}, widths {", ".join(map(str, widths))}'
+    rows.append(compare(name, 'examples/s', measured, 'transformers'))
+  return rows
 
 
 def _task_batches(
-  options: results.Options, name: str
-) -> tuple[list[dict[str, Any]], int]:
-  """The batches of the first updates, and the number of classes.
+  options: Options, name: str
+) -> tuple[list[case_lib.Batch], int]:
+  """Returns the batches of the first updates, and the number of classes.
 
-  The tokenizer is trained on the task itself, so that nothing else is needed.
+  The tokenizer is trained on the task itself, so that no run is needed.
   """
-  config = finetune_config.get_config(name).to_dict()
-  task = table.resolve(config['task'])
-  path = pathlib.Path(options.data) / 'tasks' / 'glue'
-  rows = examples_lib.read(task, str(path), 'train')
-  texts = (text for row in rows for text in row.texts)
-  merges = min(options.vocab_size - 300, 8000)
+  settings = case_lib.finetune_config(name)
+  task = table.resolve(settings.task)
+  path = pathlib.Path(options.data or '') / 'tasks' / 'glue'
+  found = examples.read(task, str(path), 'train')
+  case = options.case
   tokenizer = sentencepiece_tokenizer.train(
-    sentencepiece_tokenizer.count_words(texts), merges
+    sentencepiece_tokenizer.count_words(t for row in found for t in row.texts),
+    min(case.vocab_size - 300, 8000),
   )
-  if options.quick:
-    rows = rows[:200]
-  features = features_lib.build(
+  laid_out = features.build(
     task,
-    rows,
+    found[:200] if options.quick else found,
     tokenizer,
-    shapes.config(options.settings())['model']['n_ctx'],
-    config['data']['truncation'],
+    case.pretrain_config().model.n_ctx,
+    settings.data.truncation,
   )
   # The specials are the last rows of the model's embedding.
-  moved = features.tokens >= tokenizer.vocab_size
-  features.tokens[moved] += options.vocab_size - tokenizer.vocab_size
-  batches = features_lib.Batches(
-    features,
-    4 if options.quick else config['data']['batch_size'],
-    0,
-    config['data']['lengths'],
+  moved = laid_out.tokens >= tokenizer.vocab_size
+  laid_out.tokens[moved] += case.vocab_size - tokenizer.vocab_size
+  batches = features.Batches(
+    laid_out,
+    4 if options.quick else settings.data.batch_size,
+    lengths=settings.data.lengths,
     train=True,
   )
   steps = range(min(batches.steps_per_epoch, 2 if options.quick else 8))
   return [batches.batch(step) for step in steps], task.num_outputs
 
 
-def tpu(options: results.Options) -> list[results.Row]:
-  """What the compiler says of the step on a slice; nothing is run."""
-  model = {'dtype': 'bfloat16'}
-  figures: dict[int, dict[str, Any]] = {}
-  per_chip = (2,) if options.quick else (16, 32, 64, 128)
-  for count in per_chip:
-    settings = options.settings(
-      model=model, per_chip=count, topology=options.topology
+def prepare(options: Options) -> list[Row]:
+  """Compares the encoding stage of `prepare` with SentencePiece alone."""
+  specs = [_PYTHON_REFERENCE]
+  if options.data and not options.quick:
+    specs = [os.path.join(options.data, 'books')]
+  cores = len(os.sched_getaffinity(0))
+  with tempfile.TemporaryDirectory() as folder:
+    spool = pathlib.Path(folder) / 'spool'
+    with local_engine.Workers(cores) as workers:
+      found = documents.read_all(specs, 'text')
+      rule = pipeline.SplitRule(0.05)
+      local_engine.clean(workers, found, spool, rule, lambda *_: None)
+      words = local_engine.count_words(workers, spool, 1.0, lambda *_: None)
+    merges = 500 if options.quick else 8000
+    sentencepiece_tokenizer.train(words, merges).save(folder)
+    case = dataclasses.replace(
+      options.case, spool=str(spool), tokenizer=folder, cores=cores
     )
-    try:
-      figures[count], _ = process.once('tpu', settings)
-    except process.MissingError as missing:
-      options.say(f'tpu: left out, {missing}')
-      break
-    except UserError as error:
-      options.say(f'tpu: failed, {error}')
-      options.failed.append(f'tpu, {count} sequences a chip')
-      break
-    options.say(f'tpu: {count} sequences a chip compiled')
-    if not figures[count]['fits']:
-      break
-  first = figures.get(per_chip[0], {})
-  fit = [count for count, found in figures.items() if found['fits']]
-
-  def row(what, unit, ours, goal, at_most=True):
-    return results.Row(what, unit, ours, '', None, goal, at_most)
-
-  flops = first.get('flops')
-  where = f'{options.topology}, {per_chip[0]} sequences a chip'
-  return [
-    row(f'{where}: temporaries', 'B', first.get('hbm_temp_bytes'), 3e9),
-    row(
-      f'{where}: FLOPs / model FLOPs',
-      '',
-      flops and flops / first['model_flops'],
-      1.06,
-    ),
-    row(f'{where}: bytes moved', 'B', first.get('bytes_accessed'), 40e9),
-    row(f'{where}: of them in HBM', 'B', first.get('hbm_bytes'), None),
-    row(
-      f'{options.topology}: sequences a chip that fit, of those tried',
-      '',
-      max(fit, default=None),
-      64,
-      at_most=False,
-    ),
-  ]
+    measured = options.measure(
+      {
+        'ours': ('ours.encode', case),
+        'SentencePiece alone': ('theirs.encode', case),
+      }
+    )
+  name = f'encoding, {cores} processes'
+  return [compare(name, 'B/s', measured, 'SentencePiece alone')]
