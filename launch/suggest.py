@@ -1,196 +1,197 @@
-"""Which microbatches, recomputation and mesh: the fastest step that fits.
+"""Searches microbatches, remat and mesh for the fastest step that fits.
 
-Each remat is compiled with as few microbatches as its memory may allow: a step
-that did not fit says by how much, and what is bound to fail is not tried. Other
-meshes than the data one are tried only where the state takes a good part of
+For each remat the step is compiled with as few microbatches as fit. A step that
+does not fit tells by how much, so that those bound to fail are skipped. Other
+meshes than the data-parallel one are tried if the state takes a large part of
 HBM, or nothing fits.
 """
 
+import dataclasses
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from concurrent.futures import process
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from rich import console as rich_console
 
-from gpt1_jax.compiler import compiled
+from gpt1_jax.compiler import stats
+from gpt1_jax.config import PretrainConfig
 from gpt1_jax.errors import UserError
+from gpt1_jax.settings import GPTSettings, MeshSettings
 from gpt1_jax.train import chips
 
-# State beyond this part of HBM makes it worth while to spread it.
+# State beyond this share of HBM is worth spreading over devices.
 _LARGE_STATE = 0.2
+_REMATS = ('none', 'dots', 'full')
+Candidate = tuple[PretrainConfig, stats.CompileStats]
+Compile = Callable[[PretrainConfig], stats.CompileStats | None]
+T = TypeVar('T')
 
 
 def fastest(
-  config: dict[str, Any],
-  compile_config: Callable[[dict[str, Any]], compiled.Figures | None],
-  devices: int,
+  config: PretrainConfig,
+  compile_fn: Compile,
+  num_devices: int,
   slices: int,
   console: rich_console.Console,
-) -> tuple[dict[str, Any], compiled.Figures]:
-  """Compiles candidates; the best one's configuration and figures.
+) -> Candidate:
+  """Compiles candidates; returns the fastest with its statistics.
 
   Args:
-    config: what to start from; all else in it stays.
-    compile_config: configuration → figures, None if the compiler crashed.
-    devices: of all slices.
-    slices: over which data must divide.
-    console: where progress is said.
+    config: the start; all settings but those searched stay.
+    compile_fn: returns None if the compiler crashed.
+    num_devices: of all slices.
+    slices: number that the data axis must divide over.
+    console: receives progress.
 
   Raises:
     UserError: nothing fits.
   """
-  best, state_bytes, capacity = None, 0, None
-  for mesh in meshes(config, devices, slices):
-    if mesh['fsdp'] * mesh['tensor'] > 1 and best:
-      if state_bytes < _LARGE_STATE * (capacity or 0):
-        break
-      if mesh['tensor'] > 1:
-        break
-    for remat in ('none', 'dots', 'full'):
-      for changed, figures in fitting(
-        config, mesh, remat, compile_config, console
-      ):
-        state_bytes = figures.hbm_argument_bytes or state_bytes
-        capacity = figures.hbm_capacity_bytes
-        if figures.fits and (best is None or _time(figures) < _time(best[1])):
-          best = (changed, figures)
+  best: Candidate | None = None
+  state, capacity = 0, 0
+  for mesh in meshes(config, num_devices, slices):
+    spread = mesh.fsdp * mesh.tensor > 1
+    if best and spread and (state < _LARGE_STATE * capacity or mesh.tensor > 1):
+      break
+    for remat in _REMATS if isinstance(config.model, GPTSettings) else ('',):
+      for candidate in fitting(_with(config, mesh, remat), compile_fn, console):
+        found = candidate[1]
+        state = found.memory.arguments or state
+        capacity = found.memory.capacity or capacity
+        if found.cost and (not best or _time(found) < _time(best[1])):
+          best = candidate
   if best is None:
     raise UserError(
-      'nothing fits, whatever the microbatches, remat and mesh: more chips, or '
-      'a smaller model'
+      'nothing fits with any microbatches, remat and mesh: use more chips or a '
+      'smaller model'
     )
   return best
 
 
-def compile_apart(
-  config: dict[str, Any], name: str, slices: int, *sizes: int
-) -> compiled.Figures | None:
-  """`compiled.compile_config` in a process of its own.
-
-  A crash of the compiler (libtpu 0.0.40 crashes on some small shapes with
-  remat) is None, and libtpu's lock is free again afterwards.
-
-  Args:
-    config: of pretraining.
-    name, slices: of the topology.
-    *sizes: vocab_size and num_steps.
-  """
-  with _process() as pool:
-    try:
-      return pool.submit(_figures, config, name, slices, *sizes).result()
-    except process.BrokenProcessPool:
-      return None
-
-
-def count_devices(name: str, slices: int) -> int:
-  """Of a topology, counted in a process of its own."""
-  with _process() as pool:
-    return pool.submit(_count, name, slices).result()
-
-
-def _process() -> futures.ProcessPoolExecutor:
-  return futures.ProcessPoolExecutor(
-    1, mp_context=multiprocessing.get_context('spawn')
-  )
-
-
-def _count(name, slices):
-  _no_accelerator(name)
-  return len(chips.topology(name, slices).devices)
-
-
-def _figures(config, name, slices, *sizes):
-  _no_accelerator(name)
-  topology = chips.topology(name, slices)
-  return compiled.compile_config(config, topology, *sizes)[0]
-
-
-def _no_accelerator(name: str) -> None:
-  if name != 'local':
-    jax.config.update('jax_platforms', 'cpu')
-
-
 def meshes(
-  config: dict[str, Any], devices: int, slices: int
-) -> Iterator[dict[str, int]]:
-  """The data mesh, then fsdp by fours, then tensor by twos."""
-  model = config['model']
-  whole = {'data': devices, 'fsdp': 1, 'tensor': 1}
-  yield whole
-  for axis, sizes, divided in (
-    ('fsdp', (4, 16, 64), model['n_embd']),
-    ('tensor', (2, 4), model.get('n_head', 1)),
-  ):
-    for size in sizes:
-      data = devices // size
-      if devices % size == 0 and divided % size == 0 and data % slices == 0:
-        yield {**whole, 'data': data, axis: size}
+  config: PretrainConfig, num_devices: int, slices: int
+) -> Iterator[MeshSettings]:
+  """Yields the data mesh, then fsdp by fours, then tensor by twos."""
+  yield MeshSettings(data=num_devices, fsdp=1, tensor=1)
+  heads = getattr(config.model, 'n_head', 1)
+  sizes = [(4, 1), (16, 1), (64, 1), (1, 2), (1, 4)]
+  for fsdp, tensor in sizes:
+    data = num_devices // (fsdp * tensor)
+    if (
+      num_devices % (fsdp * tensor) == 0
+      and config.model.n_embd % fsdp == 0
+      and heads % tensor == 0
+      and data % slices == 0
+    ):
+      yield MeshSettings(data=data, fsdp=fsdp, tensor=tensor)
 
 
 def fitting(
-  config: dict[str, Any],
-  mesh: dict[str, int],
-  remat: str,
-  compile_config: Callable[[dict[str, Any]], compiled.Figures | None],
-  console: rich_console.Console,
-) -> Iterator[tuple[dict[str, Any], compiled.Figures]]:
-  """Tries microbatches 1, 2, 4 ... until the step fits or cannot be cut."""
-  rows = config['data']['batch_size']
-  shards = mesh['data'] * mesh['fsdp']
+  config: PretrainConfig, compile_fn: Compile, console: rich_console.Console
+) -> Iterator[Candidate]:
+  """Tries microbatches 1, 2, 4 ... until one fits; yields each one tried."""
+  shards = config.mesh.data * config.mesh.fsdp
   microbatches, least = 1, 1
-  while rows % (shards * microbatches) == 0:
+  while config.data.batch_size % (shards * microbatches) == 0:
     if microbatches >= least:
-      changed = {
-        **config,
-        'mesh': mesh,
-        'model': {**config['model'], 'remat': remat},
-        'train': {**config['train'], 'microbatches': microbatches},
-      }
+      train = dataclasses.replace(config.train, microbatches=microbatches)
+      changed = dataclasses.replace(config, train=train)
       console.print(f'compiling {flags(changed)} ...', markup=False)
-      figures = compile_config(changed)
-      if figures is None:
-        console.print('  the compiler crashed: left out', markup=False)
+      found = compile_fn(changed)
+      if found is None:
+        console.print('  the compiler crashed: skipped', markup=False)
         return
-      console.print(_outcome(figures), markup=False)
-      yield changed, figures
-      if figures.fits:
+      console.print(_outcome(found), markup=False)
+      yield changed, found
+      if found.fits:
         return
-      least = microbatches * least_cut(figures)
+      least = microbatches * _least_factor(found)
     microbatches *= 2
 
 
-def least_cut(figures: compiled.Figures) -> int:
-  """How many times more microbatches are needed at least.
+def _least_factor(found: stats.CompileStats) -> int:
+  """Returns how many times more microbatches are needed at least.
 
-  Temporaries shrink no faster than the microbatch, and what is left beside the
-  arguments is what they may take.
+  Temporaries shrink no faster than the microbatch; they may take what the
+  arguments leave.
   """
-  temp, arguments = figures.hbm_temp_bytes, figures.hbm_argument_bytes
-  room = (figures.hbm_capacity_bytes or 0) - (arguments or 0)
-  if not temp or room <= 0:
-    return 2
-  return max(2, -(-temp // room))
+  temp, arguments = found.memory.temp, found.memory.arguments
+  room = (found.memory.capacity or 0) - (arguments or 0)
+  return max(2, -(-temp // room)) if temp and room > 0 else 2
 
 
-def flags(config: dict[str, Any]) -> str:
-  """What was searched, as flags of `pretrain`."""
-  mesh = ' '.join(f'--config.mesh.{n}={s}' for n, s in config['mesh'].items())
-  return (
-    f'--config.train.microbatches={config["train"]["microbatches"]} '
-    f'--config.model.remat={config["model"]["remat"]} {mesh}'
-  )
+def _with(
+  config: PretrainConfig, mesh: MeshSettings, remat: str
+) -> PretrainConfig:
+  remats: dict[str, Any] = {'remat': remat} if remat else {}
+  model = dataclasses.replace(config.model, **remats)
+  return dataclasses.replace(config, mesh=mesh, model=model)
 
 
-def _outcome(figures: compiled.Figures) -> str:
-  if not figures.fits:
-    return f'  does not fit ({figures.compile_seconds:.0f} s)'
-  bound = figures.estimated_step_seconds
-  what = f'{1e3 * bound:.1f} ms a step at best, ' if bound else ''
-  return f'  fits: {what}compiled in {figures.compile_seconds:.0f} s'
+def flags(config: PretrainConfig) -> str:
+  """Returns the settings that are searched, as flags of `pretrain`."""
+  out = [f'--config.train.microbatches={config.train.microbatches}']
+  if isinstance(config.model, GPTSettings):
+    out.append(f'--config.model.remat={config.model.remat}')
+  sizes = dataclasses.asdict(config.mesh).items()
+  return ' '.join(out + [f'--config.mesh.{n}={size}' for n, size in sizes])
 
 
-def _time(figures: compiled.Figures) -> float:
-  return figures.estimated_step_seconds or figures.flops
+def _outcome(found: stats.CompileStats) -> str:
+  if not found.fits:
+    return f'  does not fit ({found.compile_seconds:.0f} s)'
+  seconds = found.step_seconds
+  step = f'{1e3 * seconds:.1f} ms a step at best, ' if seconds else ''
+  return f'  fits: {step}compiled in {found.compile_seconds:.0f} s'
+
+
+def _time(found: stats.CompileStats) -> float:
+  return found.step_seconds or (found.cost.flops if found.cost else 0.0)
+
+
+def compile_in_process(
+  config: PretrainConfig, name: str, slices: int, *sizes: int
+) -> stats.CompileStats | None:
+  """Compiles in a process of its own; returns None if the compiler crashed.
+
+  libtpu's lock is free again afterwards; libtpu 0.0.40 crashes on some small
+  shapes with remat.
+
+  Args:
+    config: the configuration.
+    name, slices: of the topology.
+    *sizes: vocab_size and num_steps.
+  """
+  try:
+    return _in_process(_compile, config, name, slices, *sizes)
+  except process.BrokenProcessPool:
+    return None
+
+
+def count_devices(name: str, slices: int) -> int:
+  """Counts the devices of a topology, in a process of its own."""
+  return _in_process(_count, name, slices)
+
+
+def _in_process(function: Callable[..., T], *arguments: Any) -> T:
+  spawn = multiprocessing.get_context('spawn')
+  with futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
+    return pool.submit(function, *arguments).result()
+
+
+def _compile(
+  config: PretrainConfig, name: str, slices: int, *sizes: int
+) -> stats.CompileStats:
+  return stats.compile_step(config, _topology(name, slices), *sizes)[0]
+
+
+def _count(name: str, slices: int) -> int:
+  return len(_topology(name, slices).devices)
+
+
+def _topology(name: str, slices: int) -> chips.Topology:
+  if name != 'local':
+    jax.config.update('jax_platforms', 'cpu')
+  return chips.topology(name, slices)

@@ -1,6 +1,6 @@
-"""The kernel and the step of the paper as a TPU's compiler has them.
+"""The attention kernel and the paper's step, compiled for TPUs.
 
-libtpu lets one process of a machine compile at a time; see aot_tpu_test.
+See aot_tpu_test on libtpu.
 """
 
 import importlib.util
@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from configs import pretrain as config_file
-from gpt1_jax.compiler import compiled, hlo, hlo_cost
+from gpt1_jax.compiler import hlo_cost, stats
+from gpt1_jax.compiler.hlo_text import HloText
 from gpt1_jax.model import dropout, flash
 from gpt1_jax.train import chips, sharding
-from tests import aot_tpu_test, compiled_test
+from tests.support import compiled_steps, meshes
 
 pytestmark = [
   pytest.mark.tpu,
@@ -28,11 +28,10 @@ SITE = dropout.site_id(0, dropout.ATTENTION)
 
 
 def lower(topology, shape, dtype, rate):
-  """The kernel and its gradient for one device."""
+  """Lowers the kernel and its gradient for one device."""
   B, T, H, K = shape
-  mesh = sharding.make_mesh(
-    chips.topology(topology, 1).devices[:1], data=1, fsdp=1, tensor=1
-  )
+  devices = chips.topology(topology, 1).devices[:1]
+  mesh = meshes.make_mesh(1, 1, 1, devices=devices)
   place = sharding.replicated(mesh)
 
   def both(qkv_CBTN, keys_B2, d_out_BTN):
@@ -74,8 +73,8 @@ def lower(topology, shape, dtype, rate):
     ('v5e:2x2', (4, 1024, 2, 128), jnp.bfloat16, 0.1),
   ],
 )
-def test_the_kernel_compiles(topology, shape, dtype, rate):
-  """It needs nothing beside what it reads and writes, and says what it does."""
+def test_kernel_compiles(topology, shape, dtype, rate):
+  """It needs no temporaries, and its stated cost is right."""
   built = lower(topology, shape, dtype, rate).compile()
   assert built.memory_analysis().temp_size_in_bytes <= 2**20
   text = built.as_text()
@@ -87,7 +86,7 @@ def test_the_kernel_compiles(topology, shape, dtype, rate):
   pairs = B * H * T * (T + flash.QUERIES) // 2  # of queries and keys
   assert pairs * 14 * K < flops < pairs * (14 * K + 100)
   assert moved == 11 * B * T * H * K * jnp.dtype(dtype).itemsize
-  assert hlo_cost.of(hlo.Program(text)).flops == pytest.approx(flops, rel=0.01)
+  assert hlo_cost.count(HloText(text)).flops == pytest.approx(flops, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -98,57 +97,46 @@ def test_the_kernel_compiles(topology, shape, dtype, rate):
     {'mesh.data': 2, 'mesh.tensor': 2},
   ],
 )
-def test_meshes(mesh):
-  """The kernel runs forward and backward, and attention moves no heads."""
-  figures, (_, built) = aot_tpu_test.compile_for(
+def test_kernel_on_a_mesh(mesh):
+  """It runs forward and backward, and attention moves no heads."""
+  found, _, compiled = compiled_steps.compile_for_tpu(
     'v5e:2x2', **{'model.attention': 'auto', 'model.remat': 'dots', **mesh}
   )
-  assert figures.fits
-  text = built.as_text()
+  text = compiled.as_text()
   assert 'attention_forward' in text
   assert 'attention_backward' in text
   assert not {'all-to-all', 'collective-permute'} & {
-    c['kind'] for c in figures.collectives
+    c.kind for c in found.cost.collectives
   }
 
 
-def test_the_first_tpus_take_the_plain_path():
-  figures, (_, built) = aot_tpu_test.compile_for(
+def test_first_tpus_take_the_plain_path():
+  found, _, compiled = compiled_steps.compile_for_tpu(
     'v3:2x2', **{'model.attention': 'auto', 'model.remat': 'dots'}
   )
-  assert figures.fits
-  assert 'attention_forward' not in built.as_text()
+  assert found.fits
+  assert 'attention_forward' not in compiled.as_text()
 
 
-def paper(batch):
-  """The recipe of the paper in bfloat16 on four chips of v5e."""
-  config = config_file.get_config('paper')
-  config.update_from_flattened_dict(
-    {
-      'model.dtype': 'bfloat16',
-      'data.path': '',
-      'data.batch_size': batch,
-    }
-  )
-  return compiled.compile_config(
-    config.to_dict(), chips.topology('v5e:2x2', 1), 40_478, 1000
-  )
+def compile_paper(batch_size):
+  """Compiles the paper's recipe in bfloat16 for four chips of v5e."""
+  changes = {'model.dtype': 'bfloat16', 'data.batch_size': batch_size}
+  config = compiled_steps.preset('paper', **changes)
+  return stats.compile_step(config, chips.topology('v5e:2x2', 1), 40_478, 1000)
 
 
-def test_the_step_of_the_paper():
-  """Memory, FLOPs and bytes are within what was set as goals."""
-  figures, (program, built) = paper(64)
-  assert figures.hbm_temp_bytes <= 3e9
-  assert figures.flops <= 1.06 * figures.model_flops
-  assert figures.bytes_accessed <= 40e9
-  assert figures.hbm_bytes <= 25e9
-  # Outside attention no product is taken twice: to the last FLOP.
-  c = program.model.config
+def test_step_of_the_paper_meets_the_goals():
+  found, program, compiled = compile_paper(64)
+  assert found.memory.temp <= 3e9
+  assert found.cost.flops <= 1.0 * found.model_flops
+  assert found.cost.bytes_accessed <= 40e9
+  assert found.cost.hbm_bytes <= 25e9
+  # Outside attention no product is computed twice, to the last FLOP.
+  c = program.objective.model.config
   attention = 12 * c.n_layer * c.n_ctx * c.n_embd * 16 * c.n_ctx
-  text = hlo.Program(built.as_text())
-  assert compiled_test.products(text) == figures.model_flops - attention
+  products = compiled_steps.product_flops(compiled)
+  assert products == found.model_flops - attention
 
 
 def test_64_sequences_a_chip_fit():
-  figures, _ = paper(4 * 64)
-  assert figures.fits
+  assert compile_paper(4 * 64)[0].fits

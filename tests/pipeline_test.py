@@ -279,3 +279,28 @@ def test_the_lstm_walks_the_same_road(data, tmp_path):
 
 def _json(path):
   return json.loads(path.read_text())
+
+
+@pytest.mark.slow
+def test_run_with_a_saved_step_equals_the_run_without(data, run, tmp_path):
+  step, workdir = tmp_path / 'step', tmp_path / 'run'
+  args = (*TINY, f'--config.data.path={data}')
+  commands.succeed(
+    'launch/aot_compile.py', *args, '--topology=local', f'--save={step}'
+  )
+  args = (*args, f'--executable={step}')
+  commands.succeed('pretrain', *args, f'--workdir={workdir}')
+  assert untimed_metrics(workdir) == untimed_metrics(run)
+  other = ('--config.optim.peak_lr=1e-4', f'--workdir={tmp_path / "other"}')
+  line = commands.fail('pretrain', *args, *other)
+  assert 'config.optim.peak_lr differ' in line
+
+
+def untimed_metrics(workdir):
+  """Returns the rows of metrics.jsonl without those the clock changes."""
+  timed = ('seconds', 'tokens_per_second')
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  return [
+    {k: v for k, v in json.loads(line).items() if k not in timed}
+    for line in lines
+  ]

@@ -1,4 +1,4 @@
-"""Scaling on paper: the recipes, and what a page of made-up figures says."""
+"""launch/scaling.py: its recipes, and its page of made-up statistics."""
 
 import json
 import os
@@ -7,13 +7,15 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# In a process of its own: its flags are named as `pretrain`'s are.
+# Runs in a process of its own, since its flags have the names of `pretrain`'s.
 SCRIPT = """
 import dataclasses, json, sys
 from absl import flags
 import scaling
-from configs import pretrain
-from gpt1_jax.train import chips, compiled
+from gpt1_jax.compiler import out_of_memory, stats
+from gpt1_jax.compiler.collectives import Collective
+from gpt1_jax.train import chips
+from tests.support import compiled_steps
 
 flags.FLAGS(['scaling', '--output=docs', '--tokens=327680000'])
 
@@ -29,21 +31,19 @@ slices = [topology(2, 2), topology(4, 4), topology(16, 16)]
 recipes = [(b, t.name) for b, t in scaling.recipes(64, slices)]
 
 asked = []
-def compile_config(config, topology, vocab_size, num_steps):
-  asked.append((topology.name, config['mesh'], config['data']['batch_size']))
-  fits = config['data']['batch_size'] < 4096
-  rest = dict(flops=2e12, bytes_accessed=2e9, hbm_bytes=1e9) if fits else (
-    dict(flops=None, bytes_accessed=None, hbm_bytes=None))
-  return compiled.Figures(
-    fits=fits, hbm_peak_bytes=2**33, hbm_temp_bytes=2**32,
-    hbm_argument_bytes=2**32, hbm_capacity_bytes=2**34, model_flops=1.6e12,
-    collectives=[{'kind': 'all-reduce', 'bytes': 10**6, 'count': 3}],
-    compile_seconds=1.0,
-    seconds={'compute': 0.01, 'hbm': 0.036} if fits else {}, **rest,
-  ), None
+def compile_step(config, topology, vocab_size, num_steps):
+  asked.append((config.mesh.data, config.mesh.tensor))
+  return compiled_steps.made_up(
+    fits=config.data.batch_size < 4096,
+    memory=out_of_memory.HbmUse(2**33, 2**32, 2**32, 2**34),
+    model_flops=1.6e12,
+    bound=(0.01, 0.036),
+    flops=2e12,
+    collectives=(Collective('all-reduce', 10**6, 3, 4, 'ici'),),
+  ), None, None
 
-compiled.compile_config = compile_config
-config = pretrain.get_config().to_dict()
+stats.compile_step = compile_step
+config = compiled_steps.preset('paper')
 rows = [
   scaling.compile_row(config, b, t) for b, t in scaling.recipes(64, slices)]
 page, plot = scaling.page(rows, config), scaling.plot(rows)
@@ -51,7 +51,7 @@ print(json.dumps([recipes, asked, page, plot]))
 """
 
 
-def test_the_page():
+def test_page():
   done = subprocess.run(
     [sys.executable, '-c', SCRIPT],
     cwd=ROOT,
@@ -70,8 +70,7 @@ def test_the_page():
     [4096, 'v5e:16x16'],
   ]
   # 256 chips and 64 sequences: four chips share a sequence's heads.
-  meshes = [(mesh['data'], mesh['tensor']) for _, mesh, _ in asked]
-  assert meshes == [(4, 1), (16, 1), (64, 4), (16, 1), (256, 1)]
+  assert asked == [[4, 1], [16, 1], [64, 4], [16, 1], [256, 1]]
   table = [
     [cell.strip() for cell in line.strip('|').split('|')]
     for line in page.splitlines()

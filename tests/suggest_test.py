@@ -1,4 +1,4 @@
-"""The search for settings: what it compiles, what it spares, what it names."""
+"""The search for the fastest settings: what it compiles, skips and returns."""
 
 import importlib.util
 import io
@@ -8,9 +8,9 @@ import pathlib
 import pytest
 from rich import console
 
-from configs import pretrain as config_file
-from gpt1_jax.compiler import compiled
+from gpt1_jax.compiler import out_of_memory
 from gpt1_jax.errors import UserError
+from tests.support import compiled_steps
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 GIB = 2**30
@@ -18,7 +18,7 @@ GIB = 2**30
 
 @pytest.fixture(scope='module')
 def suggest():
-  """launch/suggest.py, which is no module of the package."""
+  """launch/suggest.py, which is not in the package."""
   spec = importlib.util.spec_from_file_location(
     'suggest', ROOT / 'launch' / 'suggest.py'
   )
@@ -28,7 +28,7 @@ def suggest():
 
 
 class Compiler:
-  """Makes up figures; remembers what it was asked."""
+  """Makes up statistics; remembers the settings it was asked for."""
 
   def __init__(self, temp, seconds, arguments=1, crashes=()):
     self.crashes = crashes
@@ -37,44 +37,37 @@ class Compiler:
 
   def __call__(self, config):
     self.asked.append(chosen(config))
-    remat, cut, fsdp, _ = self.asked[-1]
-    temp = self.temp[remat] / cut * GIB
+    remat, microbatches, fsdp, _ = self.asked[-1]
+    temp = self.temp[remat] / microbatches * GIB
     arguments = self.arguments / fsdp * GIB
-    fits = temp + arguments <= 16 * GIB
-    figures = compiled.Figures(
-      fits=fits,
-      hbm_peak_bytes=temp + arguments,
-      hbm_temp_bytes=temp,
-      hbm_argument_bytes=arguments,
-      hbm_capacity_bytes=16 * GIB,
-      flops=1e12,
-      model_flops=1e12,
-      bytes_accessed=1e9,
-      hbm_bytes=1e9,
-      collectives=[],
-      compile_seconds=1.0,
-      seconds={'compute': self.seconds[remat] + cut / 1000} if fits else {},
+    memory = out_of_memory.HbmUse(temp + arguments, temp, arguments, 16 * GIB)
+    found = compiled_steps.made_up(
+      fits=temp + arguments <= 16 * GIB,
+      memory=memory,
+      bound=(self.seconds[remat] + microbatches / 1000, 0.0),
     )
-    return None if remat in self.crashes else figures
+    return None if remat in self.crashes else found
 
 
 def chosen(config):
-  """What the search chose: remat, microbatches, fsdp, tensor."""
-  mesh = config['mesh']
+  """Returns what the search chose: remat, microbatches, fsdp, tensor."""
+  mesh = config.mesh
   return (
-    config['model']['remat'],
-    config['train']['microbatches'],
-    mesh['fsdp'],
-    mesh['tensor'],
+    config.model.remat,
+    config.train.microbatches,
+    mesh.fsdp,
+    mesh.tensor,
   )
 
 
 def search(suggest, compiler, devices=4, **changes):
-  config = config_file.get_config('paper')
-  config.update_from_flattened_dict({'data.path': '', **changes})
   lines = io.StringIO()
   found = suggest.fastest(
-    config.to_dict(), compiler, devices, 1, console.Console(file=lines)
+    compiled_steps.preset('paper', **changes),
+    compiler,
+    devices,
+    1,
+    console.Console(file=lines),
   )
   return found, lines.getvalue()
 
@@ -82,13 +75,13 @@ def search(suggest, compiler, devices=4, **changes):
 SECONDS = {'none': 1.0, 'dots': 1.1, 'full': 1.3}
 
 
-def test_the_fastest_that_fits_is_named(suggest):
+def test_fastest_that_fits_is_returned(suggest):
   compiler = Compiler({'none': 100.0, 'dots': 20.0, 'full': 4.0}, SECONDS)
-  (config, figures), lines = search(suggest, compiler)
+  (config, found), lines = search(suggest, compiler)
   assert chosen(config) == ('none', 8, 1, 1)
-  assert figures.fits
-  # What 100 GiB of temporaries rule out (2 and 4 parts) is not compiled, nor
-  # are more parts than are needed, nor other meshes for a small state.
+  assert found.fits
+  # Not compiled: 2 and 4 microbatches, which 100 GiB of temporaries rule out;
+  # more microbatches than are needed; other meshes, since the state is small.
   assert compiler.asked == [
     ('none', 1, 1, 1),
     ('none', 8, 1, 1),
@@ -100,7 +93,7 @@ def test_the_fastest_that_fits_is_named(suggest):
   assert lines.count('does not fit') == 2
 
 
-def test_recomputing_wins_where_it_is_faster(suggest):
+def test_recomputing_wins_if_it_is_faster(suggest):
   seconds = {'none': 1.0, 'dots': 0.9, 'full': 0.95}
   compiler = Compiler({'none': 4.0, 'dots': 3.0, 'full': 2.0}, seconds)
   (config, _), _ = search(suggest, compiler)
@@ -108,24 +101,24 @@ def test_recomputing_wins_where_it_is_faster(suggest):
   assert len(compiler.asked) == 3
 
 
-def test_a_large_state_is_spread(suggest):
+def test_large_state_is_spread(suggest):
   temp = {'none': 4.0, 'dots': 3.0, 'full': 2.0}
   compiler = Compiler(temp, SECONDS, arguments=20)
   (config, _), _ = search(suggest, compiler)
   assert chosen(config) == ('none', 1, 4, 1)
-  assert config['mesh'] == {'data': 1, 'fsdp': 4, 'tensor': 1}
+  assert config.mesh.data == 1
   assert all(
     fsdp in (1, 4) and tensor == 1 for *_, fsdp, tensor in compiler.asked
   )
 
 
-def test_nothing_fits(suggest):
+def test_error_if_nothing_fits(suggest):
   temp = {'none': 4e6, 'dots': 3e6, 'full': 2e6}
   with pytest.raises(UserError, match='more chips'):
     search(suggest, Compiler(temp, SECONDS))
 
 
-def test_a_crash_of_the_compiler_is_left_out(suggest):
+def test_crash_of_the_compiler_is_skipped(suggest):
   temp = {'none': 4.0, 'dots': 3.0, 'full': 2.0}
   compiler = Compiler(temp, SECONDS, crashes=('none',))
   (config, _), lines = search(suggest, compiler)
@@ -137,6 +130,15 @@ def crash(*_):
   os._exit(139)
 
 
-def test_a_crash_is_of_its_own_process(suggest, monkeypatch):
-  monkeypatch.setattr(suggest, '_figures', crash)
-  assert suggest.compile_apart({}, 'local', 1) is None
+def test_crash_ends_only_its_own_process(suggest, monkeypatch):
+  monkeypatch.setattr(suggest, '_compile', crash)
+  assert suggest.compile_in_process(None, 'local', 1) is None
+
+
+def test_an_lstm_has_no_remat_to_search(suggest):
+  found = compiled_steps.made_up(memory=out_of_memory.HbmUse(2, 1, 1, 16 * GIB))
+  config = compiled_steps.preset('lstm,tiny', **{'data.batch_size': 16})
+  config, _ = suggest.fastest(
+    config, lambda _: found, 4, 1, console.Console(file=io.StringIO())
+  )
+  assert 'remat' not in suggest.flags(config)

@@ -1,9 +1,8 @@
-"""A compiled train step on disk: made without a TPU, loaded on the slice.
+"""Saves a compiled train step to a file, and loads it on the slice.
 
-A file is one line of JSON, which says what was compiled, and jax's serialised
-executable. It is refused unless the very program (its lowered text), the
-devices, the mesh and the versions are those of the run that loads it. Loading
-runs what the file holds (jax unpickles it): load only files you trust.
+A file is one line of JSON, the `_Header`, and jax's serialised executable. It
+loads only for the same program (lowered text), devices, mesh and versions.
+Loading runs what the file holds (jax unpickles it): load files you trust.
 """
 
 import dataclasses
@@ -16,23 +15,13 @@ import jax
 from jax.experimental import serialize_executable
 
 from gpt1_jax import storage
-from gpt1_jax.config import PretrainConfig, as_dict
+from gpt1_jax.config import PretrainConfig, as_dict, as_flags
 from gpt1_jax.errors import UserError
 from gpt1_jax.train import program as program_lib
 
-# What of the header must be the same, and what to say of it.
-_CHECKED = {
-  'jax': 'version of jax',
-  'jaxlib': 'version of jaxlib',
-  'libtpu': 'version of libtpu',
-  'device_kind': 'kind of device',
-  'devices': 'number of devices',
-  'mesh': 'mesh (data x fsdp x tensor)',
-  'program': 'program',
-}
-# Settings that are no part of the step.
-_NO_PART = {
-  f'config.{name}'
+# Settings that are no part of the compiled step.
+_NOT_COMPILED = frozenset(
+  f'--config.{name}'
   for name in (
     'data.path',
     'data.seed',
@@ -43,64 +32,76 @@ _NO_PART = {
     'train.log_every',
     'train.seed',
   )
-}
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Header:
+  """Says what was compiled; all but `config` must match to load it."""
+
+  jax_version: str
+  jaxlib_version: str
+  libtpu_version: str | None
+  device_kind: str
+  number_of_devices: int
+  mesh: str
+  program: str
+  config: list[str]
 
 
 def save(
   path: str,
   program: program_lib.Program,
-  compiled: Any,
+  compiled: jax.stages.Compiled,
   config: PretrainConfig,
 ) -> None:
-  """Writes the executable atomically.
+  """Writes a compiled step atomically.
 
   Args:
     path: the file.
     program: what was compiled.
     compiled: `program.lower().compile()`.
-    config: to name what differs when another run loads it.
+    config: of the program; the error of a run that cannot load the file names
+      the settings that differ.
   """
   payload, _, _ = serialize_executable.serialize(compiled)
-  header = {**_header(program, program.lower()), 'config': as_dict(config)}
+  header = dataclasses.asdict(_header(program, program.lower(), config))
   storage.write_bytes(path, json.dumps(header).encode() + b'\n' + payload)
 
 
 def load(
   path: str, program: program_lib.Program, config: PretrainConfig
 ) -> program_lib.Program:
-  """The program with the train step of a file.
+  """Returns the program with its train step loaded from a file.
 
   Raises:
-    UserError: it is no such file, or of another program, machine or version;
-      the message says what differs.
+    UserError: the file is not an executable, or is one of another program,
+      machine or version.
   """
+  first, _, payload = storage.path(path).read_bytes().partition(b'\n')
   try:
-    first, _, payload = storage.path(path).read_bytes().partition(b'\n')
-    header = json.loads(first)
-    there = {key: header[key] for key in [*_CHECKED, 'config']}
-  except (ValueError, KeyError, TypeError):
+    saved = _Header(**json.loads(first))
+  except (ValueError, TypeError):
     raise UserError(
       f'{path}: not an executable of launch/aot_compile.py --save'
     ) from None
   lowered = program.lower()
-  here = _header(program, lowered)
-  for key, words in _CHECKED.items():
-    if there[key] == here[key]:
+  wanted = _header(program, lowered, config)
+  for key, value in dataclasses.asdict(wanted).items():
+    then, name = getattr(saved, key), key.replace('_', ' ')
+    if key == 'config' or then == value:
       continue
-    if key != 'program':
-      raise UserError(
-        f'{path}: was compiled for another {words}: {there[key]}, and here it '
-        f'is {here[key]}; compile it anew, or leave --executable out'
+    differing = f'{then}, and here it is {value}'
+    if key == 'program':
+      changed = set(saved.config) ^ set(wanted.config)
+      keys = {line.partition('=')[0] for line in changed} - _NOT_COMPILED
+      differing = ', '.join(sorted(keys)) or (
+        "the vocabulary's size, the number of updates or the code"
       )
-    ours = json.loads(json.dumps(as_dict(config)))
-    differ = ', '.join(
-      name
-      for name in _differences(there['config'], ours)
-      if name not in _NO_PART
-    ) or ("the vocabulary's size, the number of updates or the code")
+      differing += ' differ'
     raise UserError(
-      f'{path}: was compiled for another program: {differ} differ; compile it '
-      'anew, or leave --executable out'
+      f'{path}: was compiled for another {name}: {differing}; compile it '
+      'again, or leave out --executable'
     )
   devices = list(program.mesh.devices.flat)
   step = serialize_executable.deserialize_and_load(
@@ -113,33 +114,27 @@ def load(
   return dataclasses.replace(program, train_step=step)
 
 
-def _header(program: program_lib.Program, lowered: Any) -> dict[str, Any]:
+def _header(
+  program: program_lib.Program, lowered: Any, config: PretrainConfig
+) -> _Header:
   devices = program.mesh.devices
-  on_tpu = devices.flat[0].platform == 'tpu'
-  return {
-    'jax': jax.__version__,
-    'jaxlib': importlib.metadata.version('jaxlib'),
-    'libtpu': libtpu_version() if on_tpu else None,
-    'device_kind': devices.flat[0].device_kind,
-    'devices': int(devices.size),
-    'mesh': list(devices.shape),
-    'program': hashlib.sha256(lowered.as_text().encode()).hexdigest(),
-  }
+  device = devices.flat[0]
+  axes = (f'{size} {name}' for name, size in program.mesh.shape.items())
+  return _Header(
+    jax_version=jax.__version__,
+    jaxlib_version=importlib.metadata.version('jaxlib'),
+    libtpu_version=libtpu_version() if device.platform == 'tpu' else None,
+    device_kind=device.device_kind,
+    number_of_devices=devices.size,
+    mesh=' x '.join(axes),
+    program=hashlib.sha256(lowered.as_text().encode()).hexdigest(),
+    config=as_flags(as_dict(config)).splitlines(),
+  )
 
 
 def libtpu_version() -> str | None:
-  """None where it is not installed."""
+  """Returns the version of libtpu, None if it is not installed."""
   try:
     return importlib.metadata.version('libtpu')
   except importlib.metadata.PackageNotFoundError:
     return None
-
-
-def _differences(a: Any, b: Any, prefix: str = 'config.') -> list[str]:
-  """Dotted names of the settings that differ."""
-  if isinstance(a, dict) and isinstance(b, dict):
-    out = []
-    for key in sorted(set(a) | set(b)):
-      out += _differences(a.get(key), b.get(key), f'{prefix}{key}.')
-    return out
-  return [] if a == b else [prefix.rstrip('.')]

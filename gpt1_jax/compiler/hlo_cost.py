@@ -1,10 +1,8 @@
-"""What a compiled program costs: FLOPs and bytes, loops counted in full.
+"""Counts what a compiled program computes and moves, every loop in full.
 
-XLA's own cost analysis counts the body of a loop once, and our layers are a
-loop. Here every operation is costed by XLA's rules (it reads its operands and
-writes its output; a fusion reads its parameters, or the slices it takes of
-them) and counts as often as it runs. Bytes are those of the layout, padding
-included.
+XLA's cost analysis counts the body of a loop once, and its bytes are those of
+every memory. Its totals are scaled by what is counted here with and without the
+loops' trip counts.
 """
 
 import dataclasses
@@ -14,228 +12,166 @@ import re
 
 import numpy as np
 
-from gpt1_jax.compiler.hlo import Instruction, Program
+from gpt1_jax.compiler.hlo_text import Array, Computation, HloText, Instruction
 
-# By `HloCostAnalysis`: what moves nothing, what is no floating point operation
-# and what is counted apart from them.
-_FREE = """
-  parameter constant tuple get-tuple-element bitcast after-all partition-id
-  replica-id iota add-dependency opt-barrier domain copy-done slice-done
-  all-reduce-done all-gather-done collective-permute-done async-done call-done
-  async-update send-done recv-done
-"""
-_MOVES = """
-  copy copy-start slice-start slice dynamic-slice dynamic-update-slice gather
-  scatter broadcast reshape transpose concatenate pad reverse sort custom-call
-  send recv rng-bit-generator bitcast-convert reduce-window
-"""
-_TRANSCENDENTAL = """
-  exponential exponential-minus-one log log-plus-one logistic power sqrt cbrt
-  rsqrt tanh sine cosine tan erf atan2
-"""
-_FREE = frozenset(_FREE.split())
-_NO_FLOPS = _FREE.union(_MOVES.split(), _TRANSCENDENTAL.split())
+# Instructions that move nothing, as XLA's HloCostAnalysis has them.
+_FREE = re.compile(
+  'parameter|constant|tuple|get-tuple-element|bitcast|after-all|partition-id|'
+  'replica-id|iota|add-dependency|opt-barrier|domain|async-update|.*-done'
+)
+_FREE_CALLS = re.compile(
+  r'custom_call_target="(AllocateBuffer|ConcatBitcast|AssumeGather\w+|Sharding)"'
+)
+_ARITHMETIC = re.compile(
+  'add|subtract|multiply|divide|maximum|minimum|negate|abs|clamp|compare|select|'
+  'and|or|xor|not|shift-.*|convert|remainder|sign|floor|is-finite'
+)
+_KERNEL = re.compile(r'"?cost_estimate"?:\{([^{}]*)\}')
+_SLICES = ('slice', 'dynamic-slice', 'gather', 'slice-start')
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """Attributes: flops; bytes of all memories; hbm_bytes of HBM alone."""
-
-  flops: float = 0.0
-  bytes: float = 0.0
-  hbm_bytes: float = 0.0
-
-  def __add__(self, other: 'Cost') -> 'Cost':
-    mine, theirs = dataclasses.astuple(self), dataclasses.astuple(other)
-    return Cost(*(a + b for a, b in zip(mine, theirs, strict=True)))
-
-  def times(self, n: float) -> 'Cost':
-    return Cost(*(a * n for a in dataclasses.astuple(self)))
-
-
-def of(program: Program, *, once: bool = False) -> Cost:
   """The cost of one execution on one device.
 
-  Args:
-    program: read.
-    once: count loop bodies once, as XLA's cost analysis does.
+  Attributes:
+    flops: of products and other arithmetic, and of kernels as they state.
+    bytes: read and written in every memory, the padding of tiles included.
+    hbm_bytes: those in HBM.
   """
-  return _Costs(program).of(program.entry, once)
+
+  flops: float
+  bytes: float
+  hbm_bytes: float
 
 
-class _Costs:
-  """Costs of the computations of a program, each taken once."""
+def count(hlo: HloText, *, loops_once: bool = False) -> Cost:
+  """Counts the cost of a program.
 
-  def __init__(self, program: Program):
-    self._program = program
-    self._computations = program.computations
-    self.of = functools.cache(self._of)
+  Args:
+    hlo: the program.
+    loops_once: counts the body of a loop once, as XLA's cost analysis does.
+  """
 
-  def _of(self, name: str, once: bool) -> Cost:
-    total = Cost()
-    computation = self._computations[name]
-    for i in computation.values():
-      if i.opcode == 'fusion':
-        inner = self.of(i.attribute('calls'), once)
-        total += Cost(inner.flops, *self._fusion_bytes(computation, i))
-      elif i.opcode in ('while', 'call', 'async-start', 'call-start'):
-        for called, times in self._program.called(i):
-          total += self.of(called, once).times(1 if once else times)
-      elif i.opcode == 'conditional':
-        costs = [self.of(n, once) for n, _ in self._program.called(i)]
-        total += max(costs, key=lambda c: (c.flops, c.bytes), default=Cost())
+  @functools.cache
+  def total(name: str) -> np.ndarray:
+    out = np.zeros(3)
+    for i in hlo.computations[name].values():
+      calls = hlo.calls(i)
+      if i.opcode == 'fusion':  # moves what enters and leaves it
+        out[0] += total(calls[0][0])[0]
       else:
-        flops, moved = self._flops(computation, i), _bytes(computation, i)
-        stated = re.search(r'"?cost_estimate"?:\{([^{}]*)\}', i.rest)
-        if i.opcode == 'custom-call' and stated:  # a kernel's own figures
-          pairs = dict(re.findall(r'"?(\w+)"?:"?(\d+)"?', stated[1]))
-          flops = float(pairs.get('flops', 0))
-          moved = (float(pairs.get('bytes_accessed', 0)),) * 2
-        total += Cost(flops, *moved)
-    return total
+        out += sum(
+          (1 if loops_once else times) * total(called)
+          for called, times in calls
+        )
+      if not calls or i.opcode == 'fusion':
+        out += _cost(hlo, hlo.computations[name], i)
+    return out
 
-  def _flops(self, computation: dict, i: Instruction) -> float:
-    if i.opcode in _NO_FLOPS:
-      return 0.0
-    if i.opcode in ('dot', 'convolution'):
-      return product_flops(computation, i)
-    if i.opcode == 'reduce':
-      taken = computation[i.operands[0]].elements
-      inner = self.of(i.attribute('to_apply'), True).flops
-      return float(inner * max(0, taken - i.arrays[0].elements))
-    return float(i.elements)
-
-  def _fusion_bytes(
-    self, computation: dict, i: Instruction
-  ) -> tuple[float, float]:
-    """Parameters as far as they are read, and outputs as far as written."""
-    inside = self._computations[i.attribute('calls')]
-    root = next(x for x in inside.values() if x.root)
-    ends = [inside[n] for n in root.operands] if root.opcode == 'tuple' else []
-    moved = [
-      (_written(inside, end), array)
-      for end, array in zip(ends or [root], i.arrays, strict=False)
-    ]
-    parameters = [x for x in inside.values() if x.opcode == 'parameter']
-    for parameter in parameters:
-      operand = computation[i.operands[int(parameter.rest.split(')')[0])]]
-      if len(operand.arrays) == 1:
-        read = self._read(inside, parameter)
-        moved.append((min(read, operand.arrays[0].bytes), operand.arrays[0]))
-    return (
-      float(sum(n for n, _ in moved)),
-      float(sum(n for n, a in moved if a.space == 0)),
-    )
-
-  def _read(self, inside: dict, i: Instruction) -> int:
-    """Bytes of a fusion's parameter that its users take."""
-    whole, taken = i.arrays[0].bytes, 0
-    for user in inside.values():
-      for place, operand in enumerate(user.operands):
-        if operand != i.name:
-          continue
-        if user.opcode in ('slice', 'dynamic-slice', 'gather') and place == 0:
-          taken += user.arrays[0].bytes
-        elif user.opcode == 'dynamic-update-slice' and place == 0:
-          taken += 0
-        elif user.opcode in ('bitcast', 'reshape', 'copy', 'convert'):
-          part = self._read(inside, user) / max(1, user.arrays[0].bytes)
-          taken += int(whole * part)
-        elif user.opcode == 'fusion':
-          deeper = self._computations[user.attribute('calls')]
-          names = [x for x in deeper.values() if x.opcode == 'parameter']
-          (name,) = [x for x in names if x.rest.split(')')[0] == str(place)]
-          taken += self._read(deeper, name)
-        else:
-          return whole
-    return whole if i.root else min(whole, taken)
+  return Cost(*total(hlo.entry).tolist())
 
 
-def _written(inside: dict, i: Instruction) -> int:
-  """Bytes that a fusion writes: an update in place writes the update."""
-  while i.opcode in ('bitcast', 'reshape', 'copy') and i.operands:
-    i = inside[i.operands[0]]
-  if i.opcode == 'dynamic-update-slice':
-    return inside[i.operands[1]].arrays[0].bytes
-  return i.arrays[0].bytes
-
-
-def _bytes(computation: dict, i: Instruction) -> tuple[float, float]:
-  """Bytes an operation by itself moves: of all memories, and of HBM."""
-  if i.opcode in _FREE or not i.arrays:
-    return 0.0, 0.0
-  operands = [
-    a
-    for name in i.operands
-    if name in computation
-    for a in computation[name].arrays
+def _cost(hlo: HloText, computation: Computation, i: Instruction) -> np.ndarray:
+  """Returns an instruction's FLOPs, bytes and HBM bytes."""
+  if _FREE.fullmatch(i.opcode) or not i.arrays or _FREE_CALLS.search(i.rest):
+    return np.zeros(3)
+  kernel = _KERNEL.search(i.rest) if i.opcode == 'custom-call' else None
+  if kernel:
+    stated = dict(re.findall(r'"?(\w+)"?:"?(\d+)"?', kernel[1]))
+    moved = float(stated.get('bytes_accessed', 0))
+    return np.array([float(stated.get('flops', 0)), moved, moved])
+  inside, ends, outputs = computation, [i.name], _outputs(i)
+  if i.opcode == 'fusion':
+    inside = hlo.computations[i.attribute('calls')]
+    root = next(x for x in inside.values() if x.is_root)
+    ends = list(root.operands) if root.opcode == 'tuple' else [root.name]
+    outputs = outputs[: len(ends)]
+  parts = [
+    (_written(inside, inside[end]), a)
+    for end, a in zip(ends, outputs, strict=False)
   ]
-  outputs = list(i.arrays)
-  if i.opcode in ('slice', 'dynamic-slice', 'gather'):
-    moved = [(outputs[0].bytes, operands[0]), (outputs[0].bytes, outputs[0])]
-  elif i.opcode == 'dynamic-update-slice':
-    update = operands[1]
-    moved = [(update.bytes, update), (update.bytes, outputs[0])]
-  elif i.opcode == 'scatter':
-    update = operands[2]
-    moved = [(update.bytes, update), (2 * update.bytes, outputs[0])]
-  elif i.opcode in ('copy-start', 'slice-start'):
-    # (destination, source, context), or ((sources), destination, context).
-    target = outputs[0] if i.opcode == 'copy-start' else outputs[1]
-    moved = [(target.bytes, operands[0]), (target.bytes, target)]
-  elif i.opcode == 'custom-call' and re.search(
-    r'"(AllocateBuffer|ConcatBitcast|AssumeGather\w+|Sharding)"', i.rest
-  ):
-    return 0.0, 0.0
-  else:
-    moved = [(a.bytes, a) for a in operands + outputs]
-  return (
-    float(sum(n for n, _ in moved)),
-    float(sum(n for n, a in moved if a.space == 0)),
+  parts += [(array.bytes, array) for array in outputs[len(ends) :]]
+  for position, name in enumerate(i.operands):
+    operand = computation.get(name)
+    for array in operand.arrays if operand else ():
+      parts.append((_read(hlo, i, position, array), array))
+  moved = sum(size for size, _ in parts)
+  in_hbm = sum(size for size, array in parts if array.space == 0)
+  return np.array([_flops(computation, i), moved, in_hbm])
+
+
+def _outputs(i: Instruction) -> tuple[Array, ...]:
+  """Returns the arrays that an instruction writes."""
+  if i.opcode == 'copy-start':  # (destination, source, context)
+    return i.arrays[:1]
+  if i.opcode == 'slice-start':  # (source, destination, context)
+    return i.arrays[1:2]
+  return i.arrays
+
+
+def _written(computation: Computation, i: Instruction) -> int:
+  """Returns the bytes that an instruction writes; in place, the update's."""
+  while i.opcode == 'bitcast':
+    i = computation[i.operands[0]]
+  if i.opcode == 'dynamic-update-slice':
+    return computation[i.operands[1]].arrays[0].bytes
+  return _outputs(i)[0].bytes
+
+
+def _read(hlo: HloText, i: Instruction, position: int, operand: Array) -> int:
+  """Returns the bytes of an operand that an instruction reads."""
+  if i.opcode in _SLICES and position == 0:
+    return _outputs(i)[0].bytes
+  if i.opcode == 'dynamic-update-slice' and position == 0:
+    return 0  # updated in place
+  if i.opcode == 'fusion':
+    inside = hlo.computations[i.attribute('calls')]
+    parameter = next(
+      x
+      for x in inside.values()
+      if x.opcode == 'parameter' and x.parameter_number == position
+    )
+    return min(operand.bytes, _read_inside(hlo, inside, parameter))
+  return operand.bytes
+
+
+def _read_inside(hlo: HloText, inside: Computation, i: Instruction) -> int:
+  """Returns the bytes of a value that the instructions of a fusion read."""
+  array = i.arrays[0]
+  if i.is_root:
+    return array.bytes
+  return sum(
+    _read(hlo, user, position, array)
+    for user in inside.values()
+    for position, name in enumerate(user.operands)
+    if name == i.name
   )
 
 
-def product_flops(computation: dict, i: Instruction) -> float:
-  """2 x multiply-adds of a dot or a convolution, padding not counted."""
+def _flops(computation: Computation, i: Instruction) -> float:
+  if i.opcode in ('dot', 'convolution'):
+    return product_flops(computation, i)
+  if i.opcode == 'reduce':
+    return float(computation[i.operands[0]].arrays[0].elements)
+  return float(i.arrays[0].elements) if _ARITHMETIC.fullmatch(i.opcode) else 0.0
+
+
+def product_flops(computation: Computation, i: Instruction) -> float:
+  """Returns 2 x the multiply-adds of a matrix product.
+
+  A TPU's compiler writes products as convolutions. A spatial axis of one is a
+  batch, contracted or free axis of the product; its length is the largest of
+  the input's, the window's and the output's.
+  """
+  lhs, rhs = (computation[name].arrays[0].dims for name in i.operands[:2])
   out = i.arrays[0]
-  lhs = computation[i.operands[0]].arrays[0].dims
   if i.opcode == 'dot':
     found = re.search(r'lhs_contracting_dims=\{([\d,]*)\}', i.rest)
     axes = [int(d) for d in found[1].split(',') if d] if found else []
     return 2.0 * out.elements * math.prod(lhs[a] for a in axes)
-  rhs = computation[i.operands[1]].arrays[0].dims
   labels = re.search(r'dim_labels=(\w+)_(\w+)->(\w+)', i.rest)
-  window = dict(re.findall(r'(\w+)=([\dx_\-]+)', i.rest[i.rest.find('{') :]))
-  sizes = window.get('size', '').split('x') if 'size=' in i.rest else []
-  batch_groups = int(i.attribute('batch_group_count') or 1)
-  positions = 1
-  for axis, size in enumerate(sizes):
-
-    def value(name, default, axis=axis):
-      given = window.get(name, '').split('x')
-      return given[axis] if len(given) > axis and given[axis] else default
-
-    positions *= _positions(
-      lhs[labels[1].index(str(axis))],
-      out.dims[labels[3].index(str(axis))],
-      int(size),
-      int(value('stride', 1)),
-      int(str(value('pad', '0_0')).split('_')[0]),
-      int(value('lhs_dilate', 1)),
-      int(value('rhs_dilate', 1)),
-    )
-  inputs = rhs[labels[2].index('i')]
-  outputs = out.dims[labels[3].index('f')]
-  batch = lhs[labels[1].index('b')] // batch_groups
-  return 2.0 * inputs * outputs * batch * positions
-
-
-def _positions(inputs, outputs, size, stride, pad, lhs_dilate, rhs_dilate):
-  """Pairs of output and window positions that meet an input element."""
-  at = (
-    np.arange(outputs)[:, None] * stride
-    - pad
-    + np.arange(size)[None] * rhs_dilate
-  )
-  inside = (at >= 0) & (at <= (inputs - 1) * lhs_dilate)
-  return int((inside & (at % lhs_dilate == 0)).sum())
+  assert labels, i.rest
+  x, window, y = map(dict, map(zip, labels.groups(), (lhs, rhs, out.dims)))
+  spatial = (max(x[d], window[d], y[d]) for d in x if d.isdigit())
+  return 2.0 * x['b'] * window['i'] * y['f'] * math.prod(spatial)

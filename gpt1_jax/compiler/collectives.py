@@ -1,0 +1,116 @@
+"""Finds the collective operations of a compiled program, and their sizes."""
+
+import dataclasses
+import math
+import re
+from typing import Literal
+
+from gpt1_jax.compiler.hlo_text import Computation, HloText, Instruction
+
+_KINDS = re.compile(
+  'all-reduce|all-gather|reduce-scatter|(ragged-)?all-to-all|'
+  'collective-(permute|broadcast)'
+)
+Network = Literal['ici', 'dcn']
+
+_CHAIN = re.compile(r'channel_id=(\d+).*chain_id="?(\d+)')
+_MEGASCALE = re.compile(
+  r'_xla_megascale_target="\{([\d,]+)\}.*_xla_megascale_transfer_type="(\w+)"'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+  """A collective operation; those that differ in `count` only are one.
+
+  Attributes:
+    kind: such as 'all-reduce'.
+    bytes: size of the whole array that one execution reduces, gathers,
+      scatters or sends, without padding.
+    count: executions in one call of the program.
+    devices: number that take part together; over 'dcn', of slices.
+    network: 'ici' within a slice, 'dcn' between slices.
+  """
+
+  kind: str
+  bytes: int
+  count: int
+  devices: int
+  network: Network
+
+  @property
+  def total_bytes(self) -> int:
+    return self.bytes * self.count
+
+
+def find(hlo: HloText) -> list[Collective]:
+  """Returns the collectives of a program, equal ones counted together.
+
+  A TPU splits an operation that overlaps others into a chain: one chain is one
+  operation. Its fusions called `all-reduce-scatter` are reduce-scatters. What
+  crosses slices is sent to their hosts (megascale), which reduce it.
+  """
+  counts: dict[tuple[str, int, int, Network], int] = {}
+  chains: set[tuple[str, ...]] = set()
+  for name, i, count in hlo.walk():
+    chain = _CHAIN.search(i.rest)
+    if chain and chain.groups() in chains:
+      continue
+    chains.update([chain.groups()] if chain else [])
+    kind = i.opcode.removesuffix('-start')
+    size = _operand_bytes(hlo.computations[name], i)
+    sent = _MEGASCALE.search(i.rest) if kind == 'send' else None
+    network: Network = 'ici'
+    if _KINDS.fullmatch(kind):
+      devices = group_size(i.rest, hlo.num_devices)
+      size *= devices if kind == 'all-gather' else 1
+      if name.startswith('all-reduce-scatter'):
+        kind = 'reduce-scatter'
+    elif sent:
+      kind = sent[2].lower().replace('_', '-')
+      devices, network = int(sent[1].split(',')[-1]), 'dcn'
+    else:
+      continue
+    key = (kind, size, devices, network)
+    counts[key] = counts.get(key, 0) + count
+  return [
+    Collective(kind, size, count, devices, network)
+    for (kind, size, devices, network), count in counts.items()
+  ]
+
+
+def _operand_bytes(computation: Computation, i: Instruction) -> int:
+  names = i.operands[:1] if i.opcode == 'send' else i.operands
+  return sum(
+    array.data_bytes
+    for name in names
+    if name in computation
+    for array in computation[name].arrays
+  )
+
+
+def group_size(attributes: str, num_devices: int) -> int:
+  """Returns how many devices take part in a collective together.
+
+  Args:
+    attributes: of the instruction. The groups are `{{0,2},{1,3}}`, or
+      `[2,2]<=[4]`, or axes of a mesh: `mesh['a'=4,'b'=2] {'a':(2)2,'b'}`,
+      where `'a':(2)2` is the part of size 2 of axis a.
+    num_devices: the size if all devices are one group.
+  """
+  groups = re.search(
+    r'(?:replica_groups|source_target_pairs)=\{\{([\d, ]+)\}', attributes
+  )
+  if groups:
+    return groups[1].count(',') + 1
+  iota = re.search(r'replica_groups=\[[\d,]*?(\d+)\]<=', attributes)
+  if iota:
+    return int(iota[1])
+  mesh = re.search(
+    r'replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}', attributes
+  )
+  if mesh:
+    sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
+    axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", mesh[2])
+    return math.prod(int(part or sizes[axis]) for axis, part in axes)
+  return num_devices

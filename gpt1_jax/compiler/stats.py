@@ -1,0 +1,183 @@
+"""Compiles the train step for a topology; tells its memory, cost and time.
+
+No device of the topology has to be there. Memory, FLOPs and bytes are XLA's own
+`memory_analysis` and `cost_analysis`. XLA counts a loop's body once and tells
+neither HBM traffic nor collectives: those are read off the compiled text.
+"""
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+
+from gpt1_jax.compiler import (
+  collectives as collectives_lib,
+  hlo_cost,
+  out_of_memory,
+  roofline,
+)
+from gpt1_jax.compiler.hlo_text import HloText
+from gpt1_jax.config import PretrainConfig
+from gpt1_jax.model import models
+from gpt1_jax.train import chips, pretraining, program as program_lib, sharding
+
+
+@dataclasses.dataclass(frozen=True)
+class StepCost:
+  """The cost of one step on one device, with every loop counted in full.
+
+  Attributes:
+    flops: operations.
+    bytes_accessed: read and written in every memory, as XLA counts them.
+    hbm_bytes: read and written in HBM, the padding of tiles included.
+    collectives: operations between devices.
+    bound: the least time; None for a device whose peaks are not known.
+    unknown_loops: loops counted once, since the text tells no trip count.
+  """
+
+  flops: float
+  bytes_accessed: float
+  hbm_bytes: float
+  collectives: tuple[collectives_lib.Collective, ...]
+  bound: roofline.Roofline | None
+  unknown_loops: int = 0
+
+  @property
+  def collective_bytes(self) -> int:
+    return sum(c.total_bytes for c in self.collectives)
+
+
+@dataclasses.dataclass(frozen=True)
+class CompileStats:
+  """Results of compiling one step; everything is per device.
+
+  Attributes:
+    memory: HBM that the step needs.
+    cost: None if the step does not fit.
+    model_flops: the device's share of what the model's formula gives.
+    compile_seconds: wall time.
+    buffers: the largest allocations of a step that does not fit.
+  """
+
+  memory: out_of_memory.HbmUse
+  cost: StepCost | None
+  model_flops: float
+  compile_seconds: float
+  buffers: tuple[out_of_memory.Buffer, ...] = ()
+
+  @property
+  def fits(self) -> bool:
+    return self.cost is not None
+
+  @property
+  def step_seconds(self) -> float | None:
+    """Lower bound on the time of a step, if there is one."""
+    return (
+      self.cost.bound.step_seconds if self.cost and self.cost.bound else None
+    )
+
+  @property
+  def utilisation(self) -> float | None:
+    """Upper bound: model FLOPs over the peak's in `step_seconds`."""
+    if not (self.cost and self.cost.bound):
+      return None
+    needed = self.model_flops / self.cost.flops * self.cost.bound.compute
+    return needed / self.cost.bound.step_seconds
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns the object that `launch/aot_compile.py --json` prints."""
+    cost = self.cost
+    return {
+      'fits': self.fits,
+      'hbm_peak_bytes': self.memory.peak,
+      'hbm_temp_bytes': self.memory.temp,
+      'hbm_argument_bytes': self.memory.arguments,
+      'hbm_capacity_bytes': self.memory.capacity,
+      'flops': cost and cost.flops,
+      'model_flops': self.model_flops,
+      'bytes_accessed': cost and cost.bytes_accessed,
+      'collectives': [
+        dataclasses.asdict(c) for c in (cost.collectives if cost else ())
+      ],
+      'compile_seconds': self.compile_seconds,
+      'estimated_step_seconds': self.step_seconds,
+      'estimated_utilisation': self.utilisation,
+    }
+
+
+def compile_step(
+  config: PretrainConfig,
+  topology: chips.Topology,
+  vocab_size: int,
+  num_steps: int,
+) -> tuple[CompileStats, program_lib.Program, jax.stages.Compiled | None]:
+  """Compiles the train step of a configuration.
+
+  Args:
+    config: data.path is not read.
+    topology: the devices.
+    vocab_size: entries of the tokenizer.
+    num_steps: updates of the run, a constant of the learning rate's schedule.
+
+  Returns:
+    The statistics, the program, and its compiled step, None if it does not
+    fit.
+
+  Raises:
+    UserError: the configuration is wrong, or does not divide over the mesh.
+  """
+  model = pretraining.model_config(config, vocab_size)
+  mesh = sharding.make_mesh(topology.devices, **dataclasses.asdict(config.mesh))
+  program = pretraining.build(config, model, mesh, num_steps)
+  tokens = config.data.batch_size * model.n_ctx
+  share = models.flops_per_token(model) * tokens / len(topology.devices)
+  chip = chips.of(topology.kind)
+  capacity = int(chip.hbm_bytes) or None if chip else None
+  lowered = program.lower()
+  started = time.perf_counter()
+  try:
+    compiled = lowered.compile()
+  except jax.errors.JaxRuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    seconds = time.perf_counter() - started
+    memory, buffers = out_of_memory.parse(str(error), capacity)
+    return CompileStats(memory, None, share, seconds, buffers), program, None
+  seconds = time.perf_counter() - started
+  memory, cost = _memory(compiled, capacity), _cost(compiled, topology)
+  return CompileStats(memory, cost, share, seconds), program, compiled
+
+
+def _memory(
+  compiled: jax.stages.Compiled, capacity: int | None
+) -> out_of_memory.HbmUse:
+  found: Any = compiled.memory_analysis()
+  arguments, temp = found.argument_size_in_bytes, found.temp_size_in_bytes
+  outputs = found.output_size_in_bytes - found.alias_size_in_bytes
+  code = found.generated_code_size_in_bytes
+  # `peak_memory_in_bytes` counts VMEM too.
+  peak = arguments + outputs + temp + code
+  return out_of_memory.HbmUse(peak, temp, arguments, capacity)
+
+
+def _cost(compiled: jax.stages.Compiled, topology: chips.Topology) -> StepCost:
+  xla: Any = compiled.cost_analysis()
+  hlo = HloText(compiled.as_text() or '')
+  once, full = hlo_cost.count(hlo, loops_once=True), hlo_cost.count(hlo)
+  # XLA knows best what an operation costs; the text, how often it runs.
+  flops = xla['flops'] * _ratio(full.flops, once.flops)
+  accessed = xla.get('bytes accessed', 0.0) * _ratio(full.bytes, once.bytes)
+  collectives = collectives_lib.find(hlo)
+  return StepCost(
+    flops,
+    accessed,
+    full.hbm_bytes,
+    tuple(collectives),
+    roofline.bound(flops, full.hbm_bytes, collectives, topology),
+    hlo.count_unknown_loops(),
+  )
+
+
+def _ratio(full: float, once: float) -> float:
+  return full / once if once else 1.0

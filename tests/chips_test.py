@@ -1,0 +1,62 @@
+"""The table of chips, and topologies that are refused."""
+
+import dataclasses
+
+import pytest
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.train import chips, telemetry
+
+
+@pytest.mark.parametrize(
+  ('kind', 'layout', 'links'),
+  [
+    ('TPU v5 lite', (2, 2), 2),
+    ('TPU v5 lite', (16, 16), 4),
+    ('TPU v5 lite', (8, 16), 3),
+    ('TPU v4', (4, 4, 4), 6),
+    ('TPU v4', (2, 2, 1), 2),
+    ('cpu', (8,), 0),
+  ],
+)
+def test_links_of_a_slice(kind, layout, links):
+  @dataclasses.dataclass
+  class Device:
+    device_kind: str
+
+  assert chips.Topology('x', 1, [Device(kind)], layout).links == links
+
+
+def test_peaks_by_device_kind():
+  assert chips.of('TPU v5 lite').flops == 197e12
+  assert chips.of('TPU v5p').flops == chips.of('TPU v5').flops == 459e12
+  assert chips.of('TPU v3').flops == 61.5e12  # half a chip
+  assert chips.of('TPU7x').hbm_bandwidth == 3690e9
+  assert chips.of('NVIDIA H100 80GB HBM3').flops == 989e12
+  assert chips.of('cpu') is None
+  assert telemetry.peak_flops() is None
+
+
+@pytest.mark.parametrize('name', ['v5e', 'v5e:', '2x2', 'v5e:2x2:1'])
+def test_wrong_topology_is_refused(name):
+  with pytest.raises(UserError, match=r'such as v5e:4x4'):
+    chips.topology(name, 1)
+  with pytest.raises(UserError, match=r'slices are 1 or more'):
+    chips.topology('v5e:2x2', 0)
+
+
+@pytest.mark.parametrize(
+  ('error', 'message'),
+  [
+    ('JAX TPU support not installed; see', r"pip install '\.\[tpu\]'"),
+    ('ABORTED: accessing libtpu multi-process lockfile', 'only one can'),
+    ('INVALID_ARGUMENT: not divisible by', 'topology=v5e:2x2: INVALID_ARG'),
+  ],
+)
+def test_error_of_libtpu_becomes_one_line(monkeypatch, error, message):
+  def refuse(**kwargs):
+    raise RuntimeError(error)
+
+  monkeypatch.setattr(chips.topologies, 'get_topology_desc', refuse)
+  with pytest.raises(UserError, match=message):
+    chips.topology('v5e:2x2', 1)
