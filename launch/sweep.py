@@ -1,74 +1,63 @@
-r"""A grid of fine-tuning runs: tasks x ablations, each over several seeds.
+r"""Fine-tunes a grid of tasks and ablations, each over several seeds.
 
   python launch/sweep.py --output=runs/sweep --init_from=runs/mini \
       --tasks=cola,rte --ablations=full,scratch,no_aux,layers:0,layers:1 \
       --seeds=3 --data_path=glue --config.optim.peak_lr=2.5e-4
 
-One `python -m gpt1_jax.finetune` after another, each in OUTPUT/TASK/ABLATION
-(its log beside it), and after each the table of all that is there:
-OUTPUT/summary.md and summary.json. Ablations (P Table 5, Figure 2 left):
+Runs one `python -m gpt1_jax.finetune` after another, each in
+OUTPUT/TASK/ABLATION with its log beside it, and writes the table of all scores
+after each: OUTPUT/summary.md and summary.json. Ablations (P Table 5, Figure 2):
 
-  full      from --init_from, all layers, with the auxiliary LM
-  scratch   no pretraining: the shape and the tokenizer of --init_from
-  no_aux    no auxiliary LM
-  layers:K  the embeddings and K layers from below
+  full      from --init_from, all layers, with the auxiliary LM loss
+  scratch   without pretraining: shape and tokenizer of --init_from
+  no_aux    without the auxiliary LM loss
+  layers:K  transfers the embeddings and the first K layers
   lstm      from --lstm, a run of pretrain --config=configs/pretrain.py:lstm
 
-Any other setting of configs/finetune.py may follow and holds for all. Started
-again, what is finished is not run again and what was stopped goes on. A job
-that fails does not stop the others. --hosts=4 --host=0 takes every fourth job,
-beside three like it with --host=1 to 3 and the same --output.
+Other settings of configs/finetune.py hold for all jobs. The same command
+resumes an interrupted sweep and skips finished jobs; a job that fails does not
+stop the others. --hosts=4 --host=0 takes every fourth job, beside three more
+processes with --host=1 to 3 and the same --output.
 """
 
 import contextlib
 import dataclasses
 import fcntl
-import json
 import os
 import pathlib
-import runpy
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import checkout  # noqa: F401
+import checkout
 from absl import flags
-from ml_collections import config_flags
 
-from gpt1_jax import cli
+from gpt1_jax import cli, config, storage
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import all_tasks, summary, table
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config',
+_CONFIG = cli.define_config(
   'configs/finetune.py',
-  'Configuration file, perhaps with words: configs/finetune.py:tiny.',
+  'Configuration file, with words for all jobs: configs/finetune.py:tiny.',
 )
-_OUTPUT = flags.DEFINE_string(
-  'output', None, 'Folder of it all.', required=True
-)
-_INIT_FROM = flags.DEFINE_string('init_from', None, 'A run.', required=True)
-_LSTM = flags.DEFINE_string('lstm', None, 'The run of the ablation lstm.')
-_TASKS = flags.DEFINE_list(
-  'tasks', None, 'all, or names of tasks.', required=True
-)
+_OUTPUT = flags.DEFINE_string('output', None, 'Folder to write.')
+_INIT_FROM = flags.DEFINE_string('init_from', None, 'Run of pretrain.')
+_LSTM = flags.DEFINE_string('lstm', None, 'Run for the ablation lstm.')
+_TASKS = flags.DEFINE_list('tasks', None, 'Names of tasks, or all.')
 _ABLATIONS = flags.DEFINE_list('ablations', ['full'], 'See above.')
-_SEEDS = flags.DEFINE_integer('seeds', 1, 'Runs of each job.')
-_DATA = flags.DEFINE_string(
-  'data_path', None, 'As config.data.path.', required=True
-)
-_HOSTS = flags.DEFINE_integer('hosts', 1, 'How many share the jobs.')
-_HOST = flags.DEFINE_integer('host', 0, 'Which of them this is, from 0.')
-_DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the commands, no more.')
+_SEEDS = flags.DEFINE_integer('seeds', 1, 'Runs of each job.', lower_bound=1)
+_DATA = flags.DEFINE_string('data_path', None, 'Value of config.data.path.')
+_HOSTS = flags.DEFINE_integer('hosts', 1, 'Processes that share the jobs.')
+_HOST = flags.DEFINE_integer('host', 0, 'Number of this process, from 0.')
+_DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the commands, run none.')
 
-WORDS = ('scratch', 'no_aux', 'lstm')
-ABLATIONS = 'full, scratch, no_aux, lstm, layers:K'
-# What the grid itself sets.
-OURS = {
+_WORDS = ('scratch', 'no_aux', 'lstm')  # of configs/finetune.py
+# Settings that belong to the grid, and the flag that sets each.
+_OWN_SETTINGS = {
   'task': '--tasks',
   'init_from': '--init_from',
   'like': '--init_from',
@@ -84,35 +73,38 @@ class Job:
   """A cell of the grid.
 
   Attributes:
-    task, ablation: its row and column.
-    workdir: of the runs.
-    config: what they are run with, as plain values.
+    name: task and ablation.
+    workdir: run directory.
+    config: configuration of the runs.
     words: the command.
   """
 
-  task: str
-  ablation: str
+  name: str
   workdir: pathlib.Path
-  config: dict[str, Any]
+  config: config.FinetuneConfig
   words: list[str]
 
   @property
-  def name(self) -> str:
-    return f'{self.task} {self.ablation}'
+  def log(self) -> pathlib.Path:
+    return self.workdir.with_name(self.workdir.name + '.log')
 
-  def beside(self, suffix: str) -> pathlib.Path:
-    """A file beside the folder of the runs."""
-    return self.workdir.with_name(self.workdir.name + suffix)
+  @property
+  def error(self) -> pathlib.Path:
+    """The file with the reason why the job failed."""
+    return self.workdir.with_name(self.workdir.name + '.error')
 
 
 def main(argv: list[str]) -> None:
+  """Runs this process's share of the grid and prints the table."""
   del argv
-  if _SEEDS.value < 1 or not 0 <= _HOST.value < _HOSTS.value:
+  if not 0 <= _HOST.value < _HOSTS.value:
     raise UserError(
-      f'--seeds={_SEEDS.value} --hosts={_HOSTS.value} --host={_HOST.value}: '
-      'at least one seed, and a host from 0 to hosts - 1'
+      f'--hosts={_HOSTS.value} --host={_HOST.value}: give a host from 0 to '
+      'hosts - 1'
     )
-  names = table.TWELVE if _TASKS.value == ['all'] else _TASKS.value
+  tasks = _TASKS.value or []
+  names = table.TWELVE if tasks == ['all'] else tasks
+  cli.required('tasks', ','.join(names))
   for name in names:
     if name not in table.TASKS:
       raise UserError(f'--tasks: {name!r} is none of ' + ', '.join(table.TASKS))
@@ -125,84 +117,85 @@ def main(argv: list[str]) -> None:
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
   failed = []
   for number, job in enumerate(mine, 1):
-    place = f'[{number}/{len(mine)}] {job.name}'
-    if not run(job, place):
+    if not run(job, f'[{number}/{len(mine)}] {job.name}'):
       failed.append(job.name)
-    write_summary(grid)
-  print((pathlib.Path(_OUTPUT.value) / 'summary.md').read_text('utf-8'))
+    markdown = write_summary(grid)
+  print(markdown)
   if failed:
     raise UserError(
-      f'{len(failed)} of {len(mine)} jobs failed ({", ".join(failed)}); the '
-      'reasons stand below the table. Started again, only these are run'
+      f'{len(failed)} of {len(mine)} jobs failed ({", ".join(failed)}), for '
+      'the reasons below the table; the same command runs only these again'
     )
 
 
 def make_job(task: str, ablation: str) -> Job:
-  """A cell: its configuration, and the command that has it.
+  """Returns a cell of the grid.
 
   Raises:
-    UserError: no such ablation, or a setting is not for it.
+    UserError: there is no such ablation, or a setting is not allowed.
   """
+  init_from = cli.required('init_from', _INIT_FROM.value)
+  settings: dict[str, Any] = {'init_from': init_from}
   kind, _, layers = ablation.partition(':')
-  words, settings = [], {'init_from': _INIT_FROM.value}
-  if kind == 'layers' and layers.isdecimal():
-    settings['transfer.layers'] = int(layers)
-  elif ablation in WORDS:
-    words = [ablation]
-  elif ablation != 'full':
-    raise UserError(f'--ablations: {ablation!r} is none of {ABLATIONS}')
   if ablation == 'scratch':
-    settings = {'like': _INIT_FROM.value}
-  if ablation == 'lstm':
-    if not _LSTM.value:
-      raise UserError('--ablations=lstm: name the run of an LSTM with --lstm')
-    settings = {'init_from': _LSTM.value}
-  path, _, general = config_flags.get_config_filename(
-    flags.FLAGS['config']
-  ).partition(':')
-  given = [word for word in general.split(',') if word]
-  if set(given) & {*WORDS, *table.TASKS}:
+    settings = {'like': init_from}
+  elif ablation == 'lstm':
+    settings = {'init_from': cli.required('lstm', _LSTM.value)}
+  elif kind == 'layers' and layers.isdecimal():
+    settings['transfer.layers'] = int(layers)
+  elif ablation not in ('full', *_WORDS):
     raise UserError(
-      f'--config={path}:{general}: tasks and ablations are given with --tasks '
-      'and --ablations'
+      f'--ablations: {ablation!r} is none of full, '
+      f'{", ".join(_WORDS)}, layers:K'
     )
-  overrides = config_flags.get_override_values(flags.FLAGS['config'])
-  for key in overrides:
-    if key in OURS:
-      raise UserError(f'--config.{key}: is set by {OURS[key]}')
-  settings |= {'train.seeds': _SEEDS.value, 'data.path': _DATA.value}
-  settings |= overrides
-  arg = ','.join([task, *words, *given])
-  config = runpy.run_path(path)['get_config'](arg).lock()
-  try:
-    config.update_from_flattened_dict(settings)
-  except (KeyError, TypeError, ValueError) as error:
-    raise UserError(f'{task} {ablation}: {error.args[0]}') from None
-  workdir = pathlib.Path(_OUTPUT.value) / task / ablation.replace(':', '-')
+  settings |= {
+    'train.seeds': _SEEDS.value,
+    'data.path': cli.required('data_path', _DATA.value),
+  }
+  path, _, general = _CONFIG.value.partition(':')
+  given = [word for word in general.split(',') if word]
+  if set(given) & {*_WORDS, *table.TASKS}:
+    raise UserError(
+      f'--config={path}:{general}: give tasks with --tasks and ablations with '
+      '--ablations'
+    )
+  overrides = [word for word in sys.argv if word.startswith('--config.')]
+  for word in overrides:
+    key = word.removeprefix('--config.').partition('=')[0]
+    if key in _OWN_SETTINGS:
+      raise UserError(f'--config.{key}: is set by {_OWN_SETTINGS[key]}')
+  words = [ablation] if ablation in _WORDS else []
+  spec = f'{path}:{",".join([task, *words, *given])}'
+  values = cli.config_values(spec)
+  for key, value in settings.items():
+    section, _, name = key.rpartition('.')
+    (values[section] if section else values)[name] = value
+  output = pathlib.Path(cli.required('output', _OUTPUT.value))
+  workdir = output / task / ablation.replace(':', '-')
   return Job(
-    task,
-    ablation,
+    f'{task} {ablation}',
     workdir,
-    config.to_dict(),
+    config.parse(config.FinetuneConfig, values),
     [
       *(sys.executable, '-m', 'gpt1_jax.finetune'),
-      *(f'--config={path}:{arg}', f'--workdir={workdir}'),
+      *(f'--config={spec}', f'--workdir={workdir}'),
       *(f'--config.{key}={value}' for key, value in settings.items()),
+      *overrides,
     ],
   )
 
 
 def run(job: Job, place: str) -> bool:
-  """Runs a job, or finds it finished; says so; whether it has a score."""
-  cell = read_cell(job)
-  if 'median' in cell:
-    print(f'{place}: {_figure(cell)}, finished before', flush=True)
+  """Runs a job unless it is finished; returns True if it has a score."""
+  result = read_result(job)
+  if 'score' in result:
+    print(f'{place}: {_score(result)}, finished before', flush=True)
     return True
   job.workdir.parent.mkdir(parents=True, exist_ok=True)
-  started = time.monotonic()
-  # The lock is the log's, which the job holds open: should this process be
-  # killed and not the job, the next one leaves it alone.
-  with job.beside('.log').open('a', encoding='utf-8') as log:
+  start = time.monotonic()
+  # The job inherits the lock with its log: if this process is killed and the
+  # job is not, another sweep does not start it again.
+  with job.log.open('a', encoding='utf-8') as log:
     try:
       fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -210,11 +203,13 @@ def run(job: Job, place: str) -> bool:
       return False
     log.truncate(0)
     print(f'{place}: runs, see {log.name}', flush=True)
-    job.beside('.error').unlink(missing_ok=True)
+    job.error.unlink(missing_ok=True)
     process = None
     try:
-      with _sigterm_later():
-        process = subprocess.Popen(job.words, stdout=log, stderr=log)
+      with _delayed_sigterm():
+        process = subprocess.Popen(
+          job.words, stdout=log, stderr=log, env=checkout.environment()
+        )
       code = process.wait()
     except BaseException:
       if process:
@@ -222,16 +217,16 @@ def run(job: Job, place: str) -> bool:
         process.wait()
       raise
   if code:
-    _write(job.beside('.error'), _reason(job.beside('.log'), code) + '\n')
-  cell = read_cell(job)
-  seconds = time.monotonic() - started
-  print(f'{place}: {_figure(cell)}, {seconds:.0f} s', flush=True)
-  return 'median' in cell
+    storage.write_text(storage.path(job.error), _reason(job.log, code) + '\n')
+  result = read_result(job)
+  seconds = time.monotonic() - start
+  print(f'{place}: {_score(result)}, {seconds:.0f} s', flush=True)
+  return 'score' in result
 
 
 @contextlib.contextmanager
-def _sigterm_later() -> Iterator[None]:
-  """SIGTERM waits to the end: a job half started would outlive this process."""
+def _delayed_sigterm() -> Iterator[None]:
+  """Delays SIGTERM to the end of the block, so that no job outlives it."""
   arrived: list[int] = []
   before = signal.signal(signal.SIGTERM, lambda *_: arrived.append(1))
   try:
@@ -242,100 +237,44 @@ def _sigterm_later() -> Iterator[None]:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def read_cell(job: Job) -> dict[str, Any]:
-  """What is known of a job: its figures, or an error, or neither."""
-  cell: dict[str, Any] = {
-    'task': job.task,
-    'ablation': job.ablation,
-    'workdir': str(job.workdir),
-  }
+def read_result(job: Job) -> dict[str, Any]:
+  """Returns the content of scores.json, or {'error': reason}."""
   try:
     scores = all_tasks.finished(str(job.workdir), job.config)
   except UserError as error:
-    return cell | {'error': str(error)}
-  if scores is None:
-    error = job.beside('.error')
-    return cell | (
-      {'error': error.read_text('utf-8').strip()} if error.exists() else {}
-    )
-  if 'spread' not in scores:
-    scores = summary.over_seeds([scores])
-  return cell | {
-    'split': scores['split'],
-    'metric': scores['metric'],
-    **scores['spread'][scores['split']][scores['metric']],
-    'seeds': scores['seeds'],
-    'spread': scores['spread'],
-  }
+    return {'error': str(error)}
+  if scores is not None:
+    return dict(scores)
+  failed = job.error.exists()
+  return {'error': job.error.read_text().strip() if failed else 'not run'}
 
 
-def write_summary(grid: list[Job]) -> None:
-  """summary.json and summary.md of all jobs, whoever runs them."""
-  cells = [read_cell(job) for job in grid]
-  output = pathlib.Path(_OUTPUT.value)
-  _write(output / 'summary.json', json.dumps(cells, indent=1) + '\n')
-  reasons = [
-    f'- {cell["task"]} {cell["ablation"]}: {cell["error"]}\n'
-    for cell in cells
-    if 'error' in cell
-  ]
-  text = (
-    f'From {_INIT_FROM.value}; median [minimum, maximum] of {_SEEDS.value} '
-    'seeds, times 100.\n\n'
+def write_summary(grid: Sequence[Job]) -> str:
+  """Writes summary.json and summary.md of all jobs; returns the table."""
+  results = {job.name: read_result(job) for job in grid}
+  output = storage.path(cli.required('output', _OUTPUT.value))
+  storage.write_json(output / 'summary.json', results)
+  markdown = (
+    f'From {_INIT_FROM.value}; medians over {_SEEDS.value} seeds, times 100.'
+    f'\n\n{summary.markdown(results)}'
   )
-  text += summary.aligned(_table(cells)) + ''.join(['\n', *reasons])
-  _write(output / 'summary.md', text)
+  storage.write_text(output / 'summary.md', markdown)
+  return markdown
 
 
-def _table(cells: list[dict[str, Any]]) -> list[list[str]]:
-  """A row for each task, split and metric, a column for each ablation."""
-  columns = list(dict.fromkeys(cell['ablation'] for cell in cells))
-  rows: dict[tuple[str, str, str], dict[str, str]] = {}
-  for cell in cells:
-    for split, metrics in cell.get('spread', {}).items():
-      for metric, found in metrics.items():
-        row = rows.setdefault((cell['task'], split, metric), {})
-        row[cell['ablation']] = _range(found)
-  for cell in cells:
-    if 'error' in cell:
-      there = [key for key in rows if key[0] == cell['task']]
-      for key in there or [(cell['task'], '', '')]:
-        rows.setdefault(key, {})[cell['ablation']] = 'failed'
-  order = list(dict.fromkeys(cell['task'] for cell in cells))
-  body = [
-    [*key, *(row.get(column, 'not run') for column in columns)]
-    for key, row in sorted(rows.items(), key=lambda x: order.index(x[0][0]))
-  ]
-  return [['task', 'split', 'metric', *columns], *body]
-
-
-def _figure(cell: dict[str, Any]) -> str:
-  if 'median' in cell:
-    return f'{cell["split"]} {cell["metric"]} {_range(cell)}'
-  return f'failed: {cell.get("error", "no score")}'
-
-
-def _range(found: dict[str, Any]) -> str:
-  median, low, high = (
-    f'{100 * found[key]:.1f}' for key in ('median', 'minimum', 'maximum')
-  )
-  return f'{median} [{low}, {high}]'
+def _score(result: dict[str, Any]) -> str:
+  if 'error' in result:
+    return f'failed: {result["error"]}'
+  return f'{result["split"]} {result["metric"]} {100 * result["score"]:.1f}'
 
 
 def _reason(log: pathlib.Path, code: int) -> str:
-  """The last line of a log that says what went wrong."""
-  lines = log.read_text('utf-8', errors='replace').splitlines()
-  lines = [line.strip() for line in lines if line.strip()]
+  """Returns the last line of a log that says what went wrong."""
+  text = log.read_text('utf-8', errors='replace')
+  lines = [line.strip() for line in text.splitlines() if line.strip()]
   errors = [line for line in lines if line.startswith('error: ')]
-  said = (errors or lines or ['it said nothing'])[-1].removeprefix('error: ')
-  return f'{said} (exit code {code}, {log})'
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-  """Atomic; of this process, since several hosts write the same summary."""
-  temporary = path.with_name(f'{path.name}.{_HOST.value}.{os.getpid()}.tmp')
-  temporary.write_text(text, encoding='utf-8')
-  os.replace(temporary, path)
+  last = (errors or lines or ['no message'])[-1].removeprefix('error: ')
+  return f'{last} (exit code {code}, {log})'
 
 
 if __name__ == '__main__':
