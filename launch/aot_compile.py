@@ -114,7 +114,7 @@ def _report(
   topology: chips.Topology,
   config: config_lib.PretrainConfig,
 ) -> table.Table:
-  count, chip = len(topology.devices), chips.of(topology.kind)
+  count, chip = len(topology.devices), chips.lookup(topology.kind)
   sizes = dataclasses.asdict(config.mesh)
   rest = count // abs(math.prod(sizes.values()))  # of the axis that is -1
   mesh = ' x '.join(f'{n} {s if s > 0 else rest}' for n, s in sizes.items())

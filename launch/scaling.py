@@ -114,7 +114,7 @@ def compile_row(
   data = dataclasses.replace(config.data, batch_size=batch_size)
   changed = dataclasses.replace(config, mesh=mesh, data=data)
   found = stats.compile_step(changed, topology, _VOCAB.value, 1)[0]
-  chip = chips.of(topology.kind)
+  chip = chips.lookup(topology.kind)
   count = num_devices // (chip.devices if chip else 1)
   return Row(topology.name, count, batch_size, mesh, found)
 

@@ -122,7 +122,7 @@ def test_two_slices_reduce_over_the_network_between_them():
 def test_topologies_of_every_version(name, devices, kind):
   topology = chips.topology(name, 1)
   assert (len(topology.devices), topology.kind) == (devices, kind)
-  assert chips.of(kind).hbm_bytes > 2**30
+  assert chips.lookup(kind).hbm_bytes > 2**30
 
 
 def test_mesh_across_the_torus():

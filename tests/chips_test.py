@@ -28,12 +28,12 @@ def test_links_of_a_slice(kind, layout, links):
 
 
 def test_peaks_by_device_kind():
-  assert chips.of('TPU v5 lite').flops == 197e12
-  assert chips.of('TPU v5p').flops == chips.of('TPU v5').flops == 459e12
-  assert chips.of('TPU v3').flops == 61.5e12  # half a chip
-  assert chips.of('TPU7x').hbm_bandwidth == 3690e9
-  assert chips.of('NVIDIA H100 80GB HBM3').flops == 989e12
-  assert chips.of('cpu') is None
+  assert chips.lookup('TPU v5 lite').flops == 197e12
+  assert chips.lookup('TPU v5p').flops == chips.lookup('TPU v5').flops == 459e12
+  assert chips.lookup('TPU v3').flops == 61.5e12  # half a chip
+  assert chips.lookup('TPU7x').hbm_bandwidth == 3690e9
+  assert chips.lookup('NVIDIA H100 80GB HBM3').flops == 989e12
+  assert chips.lookup('cpu') is None
   assert telemetry.peak_flops() is None
 
 

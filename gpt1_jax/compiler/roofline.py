@@ -60,7 +60,7 @@ def bound(
     topology: names the chip, None is returned if its peaks are not known, and
       its links.
   """
-  chip = chips.of(topology.kind)
+  chip = chips.lookup(topology.kind)
   if not chip:
     return None
   seconds = {'ici': 0.0, 'dcn': 0.0}

@@ -132,7 +132,7 @@ def compile_step(
   program = pretraining.build(config, model, mesh, num_steps)
   tokens = config.data.batch_size * model.n_ctx
   share = models.flops_per_token(model) * tokens / len(topology.devices)
-  chip = chips.of(topology.kind)
+  chip = chips.lookup(topology.kind)
   capacity = int(chip.hbm_bytes) or None if chip else None
   lowered = program.lower()
   started = time.perf_counter()

@@ -170,7 +170,7 @@ class Telemetry:
 
 def peak_flops() -> float | None:
   """Returns bf16 FLOP/s of all devices; None for unknown kinds (CPU)."""
-  chip = chips.of(jax.devices()[0].device_kind)
+  chip = chips.lookup(jax.devices()[0].device_kind)
   return chip.flops * jax.device_count() if chip else None
 
 
