@@ -59,7 +59,7 @@ def test_looped_layers_cost_what_unrolled_layers_cost(looped):
 
 def test_without_loops_totals_are_the_compiler_s():
   """Unrolled layers, and so few tokens that their logits are in one piece."""
-  changes = {'model.unroll': 3, 'model.n_ctx': losses.LEAST_TOKENS // 16}
+  changes = {'model.unroll': 3, 'model.n_ctx': losses.MIN_CHUNK_TOKENS // 16}
   found, _, compiled = compile_for_tpu('v5e:2x2', **changes)
   xla = compiled.cost_analysis()
   assert found.cost.flops == pytest.approx(xla['flops'], rel=1e-3)

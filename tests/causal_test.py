@@ -1,4 +1,4 @@
-"""Attention by blocks against attention over all pairs, masks included."""
+"""Attention block by block against attention over all pairs, masks included."""
 
 import dataclasses
 import functools
@@ -12,13 +12,12 @@ from gpt1_jax.model import attention, causal, dropout, gpt
 from tests.support import networks
 
 B, H, K = 2, 3, 16
-DROP = {
-  'dropout_key': jnp.array([5, 7], jnp.uint32),
-  'site': jnp.uint32(9),
-  'example_ids_B': jnp.array([4, 11], jnp.uint32),
-}
-# One block, a part of one, blocks and a part of one, whole blocks.
-LENGTHS = (128, 37, 300, 256)
+DROP = dropout.Dropout(
+  0.1,
+  jnp.array([5, 7], jnp.uint32),
+  jnp.uint32(9),
+  jnp.array([4, 11], jnp.uint32),
+)
 
 
 def draw(T, dtype):
@@ -27,86 +26,87 @@ def draw(T, dtype):
   return qkv, jax.random.normal(keys[1], (B, T, H, K), dtype)
 
 
-def plain(qkv_BTCHK, rate):
+def all_pairs(qkv_BTCHK, rate):
   T = qkv_BTCHK.shape[1]
   q, k, v = (qkv_BTCHK[:, :, i] for i in range(3))
-  seen = jnp.tril(jnp.ones((T, T), bool))
-  return attention.attend(q, k, v, seen=seen, rate=rate, **DROP)
+  mask = jnp.tril(jnp.ones((T, T), bool))
+  return attention.attend(q, k, v, mask, DROP._replace(rate=rate))
 
 
-def blocks(qkv_BTCHK, rate):
-  return causal.attend(qkv_BTCHK, rate=rate, **DROP)
+def by_blocks(qkv_BTCHK, rate):
+  return causal.attend(qkv_BTCHK, DROP._replace(rate=rate))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def with_gradient(attend, qkv, rate, d_out):
-  out, back = jax.vjp(lambda qkv: attend(qkv, rate), qkv)
-  return out, back(d_out)[0]
+  out, pull_back = jax.vjp(lambda qkv: attend(qkv, rate), qkv)
+  return out, pull_back(d_out)[0]
 
 
 @pytest.mark.parametrize('rate', [0.0, 0.1])
-@pytest.mark.parametrize('T', LENGTHS)
+# One block, less than one, blocks and a remainder, whole blocks.
+@pytest.mark.parametrize('T', [128, 37, 300, 256])
 def test_float32(T, rate):
   qkv, d_out = draw(T, jnp.float32)
-  out, d_qkv = with_gradient(plain, qkv, rate, d_out)
-  found, d_found = with_gradient(blocks, qkv, rate, d_out)
+  out, d_qkv = with_gradient(all_pairs, qkv, rate, d_out)
+  found, d_found = with_gradient(by_blocks, qkv, rate, d_out)
   np.testing.assert_allclose(found, out, atol=1e-5, rtol=1e-5)
   np.testing.assert_allclose(d_found, d_qkv, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize('T', [37, 300])
-def test_bfloat16_is_as_near_to_float32_as_the_plain_path(T):
+def test_bfloat16_is_as_close_to_float32_as_all_pairs(T):
   """In norm: each rounds probabilities and gradients once to 8 bits."""
   qkv, d_out = draw(T, jnp.bfloat16)
   exact = with_gradient(
-    plain, qkv.astype(jnp.float32), 0.1, d_out.astype(jnp.float32)
+    all_pairs, qkv.astype(jnp.float32), 0.1, d_out.astype(jnp.float32)
   )
-  for attend in (plain, blocks):
+  for attend in (all_pairs, by_blocks):
     for x, y in zip(with_gradient(attend, qkv, 0.1, d_out), exact, strict=True):
       assert x.dtype == jnp.bfloat16
       error = jnp.linalg.norm((x.astype(jnp.float32) - y).ravel())
       assert error <= 0.006 * jnp.linalg.norm(y.ravel())
 
 
-def test_no_dropout_without_a_seed():
+def test_without_a_key_nothing_is_dropped():
   qkv, _ = draw(37, jnp.float32)
-  none = causal.attend(qkv, rate=0.1, **{**DROP, 'dropout_key': None})
-  np.testing.assert_array_equal(none, blocks(qkv, 0.0))
+  found = causal.attend(qkv, DROP._replace(key=None))
+  np.testing.assert_array_equal(found, by_blocks(qkv, 0.0))
 
 
 def test_bits_of_a_part_are_those_of_the_whole():
   shape = (B, 4, 6, 10)
-  whole = dropout.keep_bits(shape, *DROP.values())
-  keys = dropout.row_keys(*DROP.values())
+  whole = dropout.random_bits(shape, DROP)
+  keys = dropout.row_keys(DROP)
   part = dropout.part_bits((B, 2, 3, 4), (1, 2, 5), shape[1:], *keys)
   np.testing.assert_array_equal(part, whole[:, 1:3, 2:5, 5:9])
 
 
-def sizes_made(jaxpr):
-  """Of every array, loops and calls looked into."""
+def array_sizes(jaxpr):
+  """Yields the size of every array that is computed, inside loops too."""
   for equation in jaxpr.eqns:
     yield from (v.aval.size for v in equation.outvars)
     for value in equation.params.values():
       for part in value if isinstance(value, tuple | list) else (value,):
         inner = getattr(part, 'jaxpr', part)
         if hasattr(inner, 'eqns'):
-          yield from sizes_made(inner)
+          yield from array_sizes(inner)
 
 
-def test_nothing_is_as_large_as_all_pairs():
+def test_no_array_holds_all_pairs():
   T = 1024
   qkv, d_out = draw(T, jnp.float32)
-  step = functools.partial(with_gradient, blocks)
+  step = functools.partial(with_gradient, by_blocks)
   jaxpr = jax.make_jaxpr(step, static_argnums=1)(qkv, 0.1, d_out)
-  assert max(sizes_made(jaxpr.jaxpr)) == B * H * T * causal.BLOCK
+  assert max(array_sizes(jaxpr.jaxpr)) == B * H * T * causal.BLOCK
 
 
 @pytest.mark.parametrize('platform', ['cpu', 'gpu'])
 @pytest.mark.parametrize('remat', ['none', 'dots', 'full'])
-def test_nothing_of_that_kind_is_made_once_and_kept_for_all_layers(
+def test_no_mask_is_hoisted_out_of_the_loop_over_layers(
   monkeypatch, remat, platform
 ):
-  """JAX takes out of a loop what is the same in each round of it."""
+  """JAX computes what all iterations share before the loop, and keeps it."""
   monkeypatch.setattr(gpt, 'platform', lambda: platform)
   config = dataclasses.replace(networks.GPT_CONFIG, remat=remat)
   tokens = jnp.zeros((2, config.n_ctx), jnp.int32)
@@ -114,7 +114,7 @@ def test_nothing_of_that_kind_is_made_once_and_kept_for_all_layers(
 
   def loss(params):
     h_BTD, _ = gpt.GPT(config).apply(
-      {'params': params}, tokens, dropout_key=DROP['dropout_key']
+      {'params': params}, tokens, dropout_key=DROP.key
     )
     return h_BTD.sum()
 
@@ -125,5 +125,5 @@ def test_nothing_of_that_kind_is_made_once_and_kept_for_all_layers(
   for loop in loops:
     consts = loop.invars[: loop.params['num_consts']]
     sizes = [v.aval.size for v in consts if v.aval.shape not in weights]
-    # The mask of a block of one head, at most.
+    # At most the causal mask of one block of one head.
     assert max(sizes, default=0) <= config.n_ctx**2

@@ -1,10 +1,10 @@
-"""Masks: the right rate, and independent wherever they should be.
+"""Dropout masks have the right rate, and are independent where they should be.
 
-A z is a sum of outcomes against what independent ones of the right rate give,
-in standard deviations. A bound says how often truly random masks would break
-it: |z| < 4.5 once in 150,000, |z| < 6.5 once in 12 billion, so that thousands
-of pairs or lags can be looked at together. The seeds are fixed: a test that
-passes goes on passing.
+A z is the deviation of a sum of outcomes from its expectation under independent
+masks of the right rate, in standard deviations. Truly random masks exceed
+|z| = 4.5 once in 150,000 tests and |z| = 6.5 once in 12 billion, which leaves
+room for thousands of pairs or lags in one test. Seeds are fixed: a test that
+passes once always passes.
 """
 
 import itertools
@@ -17,10 +17,12 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec
 
 from gpt1_jax.model import dropout, heads
-from gpt1_jax.train import sharding, step as step_lib
+from gpt1_jax.train import step as step_lib
+from tests.support.meshes import make_mesh
 
-SEED = jnp.array([11, 12], jnp.uint32)
+KEY = jnp.array([11, 12], jnp.uint32)
 ROWS = jnp.arange(64, dtype=jnp.uint32)
+FIRST = jnp.uint32(0)  # a site
 SHAPE = (64, 32, 48)
 # (layer, site) of a network of 12 layers.
 SITES = [
@@ -33,29 +35,34 @@ SITES = [
 ]
 
 
+def drop_at(rate=0.1, key=KEY, site=FIRST, rows=ROWS):
+  return dropout.Dropout(rate, key, site, rows)
+
+
 @jax.jit
-def bits(x, seed, layer, site, rows):
-  return dropout.keep_bits(x.shape, seed, dropout.site_id(layer, site), rows)
+def bits(x, key, layer, site, rows):
+  site = dropout.site_id(layer, site)
+  return dropout.random_bits(x.shape, drop_at(0.0, key, site, rows))
 
 
 def dropped(
-  seed=SEED, layer=3, site=dropout.ATTENTION, rows=ROWS, rate=0.1, shape=SHAPE
+  key=KEY, layer=3, site=dropout.ATTENTION, rows=ROWS, rate=0.1, shape=SHAPE
 ):
-  """1.0 where an element is dropped, less the rate: its mean is 0."""
+  """Returns 1 - rate where an element is dropped, else -rate: the mean is 0."""
   x = jnp.zeros((len(rows), *shape[1:]))
-  below = bits(x, seed, layer, site, rows) < np.uint32(round(rate * 2**32))
+  below = bits(x, key, layer, site, rows) < np.uint32(round(rate * 2**32))
   return np.asarray(below).astype(np.float32) - np.float32(rate)
 
 
 def correlations(streams, rate=0.1):
-  """The z of each pair of streams [n, ...] of `dropped`."""
+  """Returns the z of each pair of streams [n, ...] of `dropped`."""
   x = streams.reshape(len(streams), -1).astype(np.float64)
   products = x @ x.T / (rate * (1 - rate) * x.shape[1] ** 0.5)
   return products[np.triu_indices(len(x), 1)]
 
 
 def assert_independent(z):
-  """No pair stands out, nor do all together: the sum of squares is chi^2."""
+  """Bounds each pair, and the sum of their squares, which is chi^2."""
   assert np.abs(z).max() < 6.5
   assert abs((z**2).sum() - len(z)) < 4.5 * (2 * len(z)) ** 0.5
 
@@ -63,14 +70,14 @@ def assert_independent(z):
 @pytest.mark.parametrize('rate', [0.1, 0.5, 0.9])
 def test_rate_and_scale(rate):
   ones = jnp.ones(SHAPE)
-  out = np.asarray(dropout.dropout(ones, rate, SEED, jnp.uint32(0), ROWS))
+  out = np.asarray(dropout.apply(ones, drop_at(rate)))
   sigma = (rate * (1 - rate) / out.size) ** 0.5
   assert abs((out == 0).mean() - rate) < 4.5 * sigma
   np.testing.assert_allclose(out[out != 0], 1 / (1 - rate), rtol=1e-7)
 
 
 def test_rate_at_every_site():
-  """At each by itself, and over all of them: 3.7 million outcomes."""
+  """At each site alone, and over all 3.7 million outcomes."""
   z = []
   for layer, site in SITES:
     x = dropped(layer=layer, site=site)
@@ -81,7 +88,7 @@ def test_rate_at_every_site():
 
 def test_bfloat16_is_scaled_without_bias():
   x = jax.random.normal(jax.random.key(0), SHAPE).astype(jnp.bfloat16)
-  out = dropout.dropout(x, 0.1, SEED, jnp.uint32(0), ROWS)
+  out = dropout.apply(x, drop_at())
   assert out.dtype == jnp.bfloat16
   out, exact = np.asarray(out, np.float64), np.asarray(x, np.float64) / 0.9
   out, exact = out[out != 0], exact[out != 0]
@@ -95,15 +102,15 @@ def test_sites_and_layers_are_independent():
   assert_independent(correlations(np.stack(streams)))
 
 
-def test_steps_and_seeds_are_independent():
+def test_updates_and_seeds_are_independent():
   streams = [
-    dropped(seed=step_lib.dropout_seed(seed, jnp.int32(step)))
+    dropped(key=step_lib.update_key(seed, jnp.int32(step)))
     for seed in (0, 1, 2)
     for step in range(12)
   ]
-  # Seeds that differ in one bit only, as no step makes them.
+  # Keys that differ in one bit only; `update_key` returns no such pair.
   streams += [
-    dropped(seed=SEED ^ jnp.array([high << bit, (1 - high) << bit], jnp.uint32))
+    dropped(key=KEY ^ jnp.array([high << bit, (1 - high) << bit], jnp.uint32))
     for bit in range(0, 32, 3)
     for high in (0, 1)
   ]
@@ -112,12 +119,12 @@ def test_steps_and_seeds_are_independent():
 
 @pytest.mark.parametrize('first', [0, 2**20])
 def test_examples_are_independent(first):
-  """Rows of one batch, far into the corpus or not, at every distance."""
+  """Rows of one batch, with low or high ids, at every distance."""
   x = dropped(rows=ROWS + first, shape=(64, 2**14))
   assert_independent(correlations(x))
   assert_independent(correlations(dropped(rows=ROWS << 20, shape=(64, 2**14))))
   spectrum = np.fft.rfft(x.astype(np.float64), axis=1)
-  for lag in (1, 2, 8, 32):  # in rows; in elements: all
+  for lag in (1, 2, 8, 32):  # in rows; the spectrum covers all in elements
     products = spectrum[lag:] * np.conj(spectrum[:-lag])
     z = np.fft.irfft(products, axis=1) / (0.09 * 2**7)
     assert np.abs(z).max() < 6.5
@@ -125,7 +132,7 @@ def test_examples_are_independent(first):
 
 @pytest.mark.parametrize('rate', [0.1, 0.5])
 def test_no_serial_correlation_along_any_axis(rate):
-  """Every distance within a row: attention's heads, queries and keys."""
+  """Every distance within a row [heads, queries, keys] of attention."""
   shape = (2, 4, 192, 192)
   x = dropped(rate=rate, rows=ROWS[:2], shape=shape).reshape(2, -1)
   n = x.shape[1]
@@ -135,14 +142,14 @@ def test_no_serial_correlation_along_any_axis(rate):
   z /= rate * (1 - rate) * np.sqrt(n - lags)
   assert np.abs(z).max() < 6.5
   along = z[:, [0, 1, 2, 191, 383, 575, 192 * 192 - 1, 2 * 192 * 192 - 1]]
-  assert np.abs(along).max() < 4.5  # neighbours along each axis, diagonals not
+  assert np.abs(along).max() < 4.5  # neighbours along each axis
 
 
 def test_pairs_of_bytes_are_uniform():
-  """Chi^2 of the 65,536 pairs: within a row, then of two rows and layers."""
+  """Chi^2 over 65,536 pairs: within a row, then across rows and layers."""
   x = jnp.zeros((2, 2**22))
-  here = np.asarray(bits(x, SEED, 0, dropout.ATTENTION, ROWS[:2])) >> 24
-  above = np.asarray(bits(x, SEED, 1, dropout.ATTENTION, ROWS[:2])) >> 24
+  here = np.asarray(bits(x, KEY, 0, dropout.ATTENTION, ROWS[:2])) >> 24
+  above = np.asarray(bits(x, KEY, 1, dropout.ATTENTION, ROWS[:2])) >> 24
   row, below = here.astype(np.int64)
   pairs = [(row[lag:], row[:-lag]) for lag in (1, 2, 64, 512, 4096)]
   pairs += [(row, below), (row, above[0].astype(np.int64))]
@@ -153,33 +160,30 @@ def test_pairs_of_bytes_are_uniform():
     assert abs(chi_2 - (2**16 - 1)) < 4.5 * (2 * 2**16) ** 0.5
 
 
-def test_clumps_are_as_rare_as_chance_makes_them():
-  """The number dropped of 16, 48 or 768 neighbours is binomial."""
+def test_dropped_neighbours_are_binomial():
+  """The number dropped among 16, 48 or 768 neighbours."""
   x = dropped().reshape(-1) + np.float32(0.1)
   for size in (16, 48, 768):
     counts = x.reshape(-1, size).sum(axis=1)
     variance = size * 0.09
-    # Variance of a binomial's squared deviation.
+    # Variance of the squared deviation of a binomial.
     spread = variance * (1 + 2 * variance - 6 * 0.09)
     z = ((counts - size * 0.1) ** 2 - variance).sum()
     assert abs(z) < 4.5 * (len(counts) * spread) ** 0.5
 
 
 @pytest.mark.parametrize('sizes', [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)])
-def test_devices_hold_their_share_of_the_same_masks(sizes):
-  """Bit for bit, whatever the mesh; so devices are as independent as rows."""
+def test_masks_are_the_same_on_every_mesh(sizes):
+  """Bit for bit; the shards are as independent of each other as rows are."""
   ones = jnp.ones((16, 8, 32, 32))
   site = dropout.site_id(2, dropout.ATTENTION)
 
   def mask(x):
-    return dropout.dropout(x, 0.1, SEED, site, ROWS[:16])
+    return dropout.apply(x, drop_at(site=site, rows=ROWS[:16]))
 
   whole = np.asarray(jax.jit(mask)(ones))
-  mesh = sharding.make_mesh(
-    jax.devices(), **dict(zip(sharding.MESH_AXES, sizes, strict=True))
-  )
   placed = jax.sharding.NamedSharding(
-    mesh, PartitionSpec(('data', 'fsdp'), 'tensor')
+    make_mesh(*sizes), PartitionSpec(('data', 'fsdp'), 'tensor')
   )
   out = jax.jit(mask, in_shardings=placed, out_shardings=placed)(ones)
   np.testing.assert_array_equal(out, whole)
@@ -191,12 +195,12 @@ def test_devices_hold_their_share_of_the_same_masks(sizes):
   assert_independent(correlations(np.stack(shares)))
 
 
-def test_a_row_keeps_its_mask_in_any_batch():
+def test_an_example_has_the_same_mask_in_any_batch():
   np.testing.assert_array_equal(dropped(rows=ROWS[10:20]), dropped()[10:20])
 
 
-def test_choices_share_the_mask_of_the_classifier():
-  """One mask an example (C: train.py), of the right rate."""
+def test_the_choices_of_an_example_share_the_head_mask():
+  """One mask per example (C: train.py), of the right rate."""
   head = heads.Head('choice', 1, 0.1)
   h_BCD = jnp.ones((32, 4, 768))
   example_ids_B = ROWS[:32]
@@ -209,7 +213,7 @@ def test_choices_share_the_mask_of_the_classifier():
 
   def total(h_BCD):
     return head.apply(
-      params, h_BCD, dropout_key=SEED, example_ids_B=example_ids_B
+      params, h_BCD, dropout_key=KEY, example_ids_B=example_ids_B
     ).sum()
 
   mask_BCD = np.asarray(jax.grad(total)(h_BCD))
@@ -220,7 +224,7 @@ def test_choices_share_the_mask_of_the_classifier():
   assert_independent(correlations(x))
 
 
-def test_off_without_a_seed_or_rate():
+def test_without_key_or_rate_nothing_is_dropped():
   x = jax.random.normal(jax.random.key(0), SHAPE)
-  assert dropout.dropout(x, 0.5, None, jnp.uint32(0), ROWS) is x
-  assert dropout.dropout(x, 0.0, SEED, jnp.uint32(0), ROWS) is x
+  assert dropout.apply(x, drop_at(0.5, key=None)) is x
+  assert dropout.apply(x, drop_at(0.0)) is x

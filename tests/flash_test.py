@@ -1,7 +1,7 @@
-"""The kernel of attention, interpreted, against the plain path.
+"""The interpreted attention kernel against the plain path.
 
-The same masks, so the same numbers to rounding. What a TPU's compiler makes of
-it: aot_tpu_test.
+Both draw the same masks, so they agree to rounding. flash_tpu_test compiles the
+kernel for TPUs.
 """
 
 import dataclasses
@@ -16,10 +16,15 @@ from flax import linen as nn
 from gpt1_jax.model import attention, dropout, flash, gpt
 from gpt1_jax.train import losses, sharding
 from tests.support import networks
+from tests.support.meshes import make_mesh
 
-SEED = jnp.array([3, 5], jnp.uint32)
-ROWS = jnp.array([7, 2**20 + 1], jnp.uint32)  # far from 0, and not in order
-SITE = dropout.site_id(3, dropout.ATTENTION)
+KEY = jnp.array([3, 5], jnp.uint32)
+DROP = dropout.Dropout(
+  0.1,
+  KEY,
+  dropout.site_id(3, dropout.ATTENTION),
+  jnp.array([7, 2**20 + 1], jnp.uint32),  # neither small nor consecutive
+)
 
 
 def draw(shape, dtype=jnp.float32):
@@ -31,28 +36,16 @@ def draw(shape, dtype=jnp.float32):
   )
 
 
-def plain(qkv_CBTHK, rate, rows=ROWS):
+def plain(qkv_CBTHK, rate):
   T = qkv_CBTHK.shape[2]
-  return attention.attend(
-    *qkv_CBTHK,
-    seen=jnp.tril(jnp.ones((T, T), bool)),
-    rate=rate,
-    dropout_key=SEED,
-    site=SITE,
-    example_ids_B=rows,
-  )
+  mask = jnp.tril(jnp.ones((T, T), bool))
+  return attention.attend(*qkv_CBTHK, mask, DROP._replace(rate=rate))
 
 
-def kernel(qkv_CBTHK, rate, rows=ROWS, dropout_key=SEED):
+def kernel(qkv_CBTHK, rate, key=KEY):
   _, B, T, H, K = qkv_CBTHK.shape
-  out_BTN = attention.attend_flash(
-    qkv_CBTHK.reshape(3, B, T, H * K),
-    H,
-    rate=rate,
-    dropout_key=dropout_key,
-    site=SITE,
-    example_ids_B=rows,
-  )
+  drop = DROP._replace(rate=rate, key=key)
+  out_BTN = attention.attend_flash(qkv_CBTHK.reshape(3, B, T, H * K), H, drop)
   return out_BTN.reshape(B, T, H, K)
 
 
@@ -80,10 +73,10 @@ def test_kernel_equals_plain(shape, rate):
 
 
 def test_bfloat16_differs_by_its_rounding():
-  """Outputs by one rounding, 2^-8 of them; gradients by 2^-8 in norm.
+  """Outputs differ by one rounding, gradients by 2^-8 in norm.
 
-  The plain path rounds the gradient of the probabilities as well: against
-  float32 the kernel is the nearer of the two.
+  The plain path also rounds the gradient of the probabilities, so the kernel is
+  the closer of the two to float32.
   """
   qkv, d_out = draw((3, 2, 128, 2, 64), jnp.bfloat16)
   exact = with_gradient(plain, *as_float32(qkv, 0.1, d_out))
@@ -102,15 +95,15 @@ def as_float32(*values):
 
 
 def error(x, y):
-  """Norm of the difference, as a share of the norm."""
+  """Returns the norm of the difference, relative to the norm of y."""
   return float(jnp.linalg.norm(x - y) / jnp.linalg.norm(y))
 
 
 @functools.cache
 def kept():
-  """Which probabilities the kernel keeps: bool [B, H, T, S], T = S = 128.
+  """Returns the mask that the kernel draws: bool [B, H, T, S], T = S = 128.
 
-  Values that are rows of the identity make outputs of probabilities.
+  With the rows of the identity as values, the outputs are the probabilities.
   """
   B, T, H = 2, 128, 3
   v_BTHK = jnp.broadcast_to(jnp.eye(T)[None, :, None], (B, T, H, T))
@@ -118,15 +111,15 @@ def kept():
   return np.asarray(kernel(qkv, 0.3)).transpose(0, 2, 1, 3) > 0
 
 
-def test_masks_are_the_plain_ones():
-  bits = dropout.keep_bits((2, 3, 128, 128), SEED, SITE, ROWS)
+def test_masks_equal_the_plain_ones():
+  bits = dropout.random_bits((2, 3, 128, 128), DROP)
   causal = np.tril(np.ones((128, 128), bool))
   expected = np.asarray(bits >= np.uint32(round(0.3 * 2**32))) & causal
   np.testing.assert_array_equal(kept(), expected)
 
 
-def test_rate_and_independence():
-  """The z of the rate, and of each pair of heads and sequences."""
+def test_masks_have_the_rate_and_are_independent():
+  """Bounds the z of the rate, and of each pair of heads and sequences."""
   dropped = ~kept()[..., np.tril(np.ones((128, 128), bool))]
   streams = dropped.reshape(6, -1).astype(np.float64) - 0.3
   n = streams.shape[1]
@@ -135,26 +128,18 @@ def test_rate_and_independence():
   assert np.abs(products[np.triu_indices(6, 1)]).max() < 4.5
 
 
-def test_nothing_is_dropped_without_a_seed():
+def test_without_a_key_nothing_is_dropped():
   qkv, _ = draw((3, 2, 128, 2, 64))
-  off = kernel(qkv, 0.5, dropout_key=None)
+  off = kernel(qkv, 0.5, key=None)
   np.testing.assert_array_equal(off, kernel(qkv, 0.0))
 
 
-def on_mesh(sizes):
-  count = int(np.prod(sizes))
-  return sharding.make_mesh(
-    jax.devices()[:count],
-    **dict(zip(sharding.MESH_AXES, sizes, strict=True)),
-  )
-
-
 @pytest.mark.parametrize('sizes', [(2, 1, 1), (1, 2, 1), (1, 1, 2), (2, 1, 2)])
-def test_meshes_change_nothing(sizes):
+def test_every_mesh_gives_the_same_output(sizes):
   qkv, d_out = draw((3, 2, 128, 4, 64))
   out, d_qkv = with_gradient(kernel, qkv, 0.1, d_out)
-  with sharding.use(on_mesh(sizes)):
-    # The mesh is part of what jit looks up, so this compiles anew.
+  with sharding.use(make_mesh(*sizes)):
+    # jit's cache key includes the mesh, so this compiles again.
     found, d_found = with_gradient(kernel, qkv, 0.1, d_out)
   assert found.sharding.num_devices == np.prod(sizes)
   np.testing.assert_allclose(found, out, atol=1e-6, rtol=1e-6)
@@ -169,7 +154,7 @@ MODEL = dataclasses.replace(
 def loss_and_gradient(config, params, tokens):
   def loss(params):
     h_BTD, embed_VD = gpt.GPT(config).apply(
-      {'params': params}, tokens, dropout_key=SEED
+      {'params': params}, tokens, dropout_key=KEY
     )
     return losses.lm_loss(h_BTD, embed_VD, tokens, jnp.ones(tokens.shape))
 
@@ -177,7 +162,7 @@ def loss_and_gradient(config, params, tokens):
 
 
 @pytest.mark.parametrize('remat', ['none', 'dots', 'full'])
-def test_the_network_is_the_same(remat):
+def test_loss_and_gradient_equal_the_plain_ones(remat):
   tokens = jax.random.randint(jax.random.key(1), (2, 128), 0, 101)
   params = networks.gpt_params(MODEL)
   expected, expected_d = loss_and_gradient(MODEL, params, tokens)
@@ -188,7 +173,7 @@ def test_the_network_is_the_same(remat):
     assert jnp.linalg.norm(x - y) <= 1e-5 * jnp.linalg.norm(y)
 
 
-def test_initialisation_is_the_same():
+def test_initial_parameters_equal_the_plain_ones():
   tokens = jnp.zeros((1, 128), jnp.int32)
   config = dataclasses.replace(MODEL, attention='flash')
   a, b = (
@@ -210,50 +195,49 @@ def test_initialisation_is_the_same():
     ('flash', (2, 512, 12, 64), None),
   ],
 )
-def test_what_the_kernel_leaves_to_the_plain_path(path, sizes, word):
-  why = attention.why_plain(path, *sizes)
+def test_reasons_for_the_plain_path(path, sizes, word):
+  why = attention.fallback_reason(path, *sizes)
   assert why is None if word is None else word in why
 
 
-def test_what_a_mesh_does_not_divide_is_plain():
-  with sharding.use(on_mesh((2, 1, 2))):
-    assert '3 of batch' in attention.why_plain('flash', 3, 512, 12, 64)
-    assert '3 of heads' in attention.why_plain('flash', 2, 512, 3, 64)
-    assert attention.why_plain('flash', 2, 512, 12, 64) is None
+def test_a_mesh_must_divide_batch_and_heads():
+  with sharding.use(make_mesh(2, 1, 2)):
+    assert 'batch of 3' in attention.fallback_reason('flash', 3, 512, 12, 64)
+    assert 'heads of 3' in attention.fallback_reason('flash', 2, 512, 3, 64)
+    assert attention.fallback_reason('flash', 2, 512, 12, 64) is None
 
 
-def test_sizes_of_the_product():
+def test_the_kernel_supports_all_common_sizes():
   for T in (128, 256, 512):
     for K in (32, 64, 128):
-      assert flash.why_not(T, K) is None
+      assert flash.unsupported_reason(T, K) is None
 
 
-def test_why_plain_is_said_once(caplog):
+def test_the_reason_is_logged_once(caplog):
   tokens = jnp.zeros((1, 16), jnp.int32)
   params = networks.gpt_params(networks.GPT_CONFIG)
-  attention._say.cache_clear()
+  attention.log_fallback.cache_clear()
   with caplog.at_level('INFO', logger='absl'):
     for _ in range(2):
       gpt.GPT(networks.GPT_CONFIG).apply(
         {'params': params}, tokens, dropout_key=None
       )
-  said = [r for r in caplog.records if 'the kernel is for TPUs' in r.message]
-  assert len(said) == 1
+  assert caplog.text.count('the kernel is for TPUs') == 1
 
 
 @pytest.mark.parametrize(
   ('path', 'dtype', 'dropout_key', 'taken'),
   [
     ('auto', 'bfloat16', None, True),
-    ('auto', 'bfloat16', SEED, False),  # it has dropout, but not our masks
+    ('auto', 'bfloat16', KEY, False),  # its dropout draws other masks
     ('auto', 'float32', None, False),
     ('plain', 'bfloat16', None, False),
   ],
 )
-def test_a_gpu_takes_cudnn_where_nothing_is_dropped(
+def test_a_gpu_runs_cudnn_if_nothing_is_dropped(
   path, dtype, dropout_key, taken, monkeypatch
 ):
-  """XLA's implementation of the same call stands in for cuDNN's: no GPU."""
+  """XLA's implementation of the same call replaces cuDNN's, as on no GPU."""
   config = dataclasses.replace(networks.GPT_CONFIG, attention=path, dtype=dtype)
   tokens = jax.random.randint(jax.random.key(1), (2, 16), 0, 101)
   params = networks.gpt_params(config)
@@ -264,26 +248,26 @@ def test_a_gpu_takes_cudnn_where_nothing_is_dropped(
     )
     return out.astype(jnp.float32)
 
-  expected, asked = states(), []
+  expected, calls = states(), []
   attend = jax.nn.dot_product_attention
 
   def stand_in(*qkv, is_causal, implementation):
-    asked.append(implementation)
+    calls.append(implementation)
     return attend(*qkv, is_causal=is_causal, implementation='xla')
 
   monkeypatch.setattr(attention, 'platform', lambda: 'gpu')
   monkeypatch.setattr(jax.nn, 'dot_product_attention', stand_in)
   assert error(states(), expected) <= 0.01
-  assert bool(asked) == taken
-  assert set(asked) <= {'cudnn'}
+  assert bool(calls) == taken
+  assert set(calls) <= {'cudnn'}
 
 
-def test_the_first_tpus_take_the_plain_path(monkeypatch):
+def test_old_tpus_take_the_plain_path(monkeypatch):
   monkeypatch.setattr(attention, 'platform', lambda: 'tpu')
-  for kind, why in (
+  for kind, reason in (
     ('TPU v3', 'the kernel does not compile for a TPU v3'),
     ('TPU v4', None),
     ('TPU v5 lite', None),
   ):
-    monkeypatch.setattr(attention, '_kind', lambda kind=kind: kind)
-    assert attention.why_plain('auto', 2, 512, 12, 64) == why
+    monkeypatch.setattr(attention, 'device_kind', lambda kind=kind: kind)
+    assert attention.fallback_reason('auto', 2, 512, 12, 64) == reason

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt, layers
 from gpt1_jax.train import losses
 from tests.support import networks, reference
@@ -230,18 +229,3 @@ def test_bfloat16_stays_near_float32():
   assert value == pytest.approx(expected_loss, rel=1e-3)
   assert {x.dtype for x in grads.values()} == {np.dtype(np.float32)}
   assert_near(grads, expected, 0.02)
-
-
-@pytest.mark.parametrize(
-  ('change', 'word'),
-  [
-    ({'n_head': 5}, 'n_head'),
-    ({'n_layer': 0}, 'n_layer'),
-    ({'attn_pdrop': 1.0}, 'attn_pdrop'),
-    ({'dtype': 'float16'}, 'dtype'),
-    ({'unroll': 0}, 'unroll'),
-  ],
-)
-def test_impossible_settings_are_named(change, word):
-  with pytest.raises(UserError, match=word):
-    dataclasses.replace(GPT_CONFIG, **change)

@@ -11,10 +11,12 @@ import pytest
 from flax import linen as nn
 
 from configs import pretrain
+from gpt1_jax import config
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt
 from gpt1_jax.train import losses, optim, pretraining, sharding
 from tests.support import networks, updates
+from tests.support.meshes import make_mesh
 
 # name: (layers,) and the axes of the mesh; optimiser state follows.
 PLACES = {
@@ -35,20 +37,13 @@ PLACES = {
 }
 
 
-def make_mesh(*sizes, devices=None):
-  devices = devices or jax.devices()[: math.prod(sizes)]
-  return sharding.make_mesh(
-    devices, **dict(zip(sharding.MESH_AXES, sizes, strict=True))
-  )
-
-
 def test_every_parameter_is_placed_by_the_table():
   mesh = make_mesh(2, 2, 2)
-  config = pretrain.get_config('paper')
-  config.data.path = 'not read'
-  paper = pretraining.settings(config.to_dict())
+  values = pretrain.get_config('paper')
+  values.data.path = 'not read'
+  paper = config.parse(config.PretrainConfig, values.to_dict())
   model = pretraining.model_config(paper, 40478)
-  state, _, _ = pretraining.build(paper, model, mesh, 10).arguments
+  state = pretraining.build(paper, model, mesh, 10).state
   adam = state.opt_state[1][0]
   for tree in (state.params['gpt'], adam.mu['gpt'], adam.nu['gpt']):
     flat = jax.tree_util.tree_leaves_with_path(tree)
@@ -71,7 +66,9 @@ def collectives(shape):
   Those of groups of one device, which move nothing, are left out.
   """
   mesh = make_mesh(*shape)
-  program = pretraining.build(updates.settings(), updates.UNROLLED, mesh, 10)
+  program = pretraining.build(
+    updates.pretrain_config(), updates.UNROLLED, mesh, 10
+  )
   found, inside = [], ''
   for line in program.lower().compile().as_text().splitlines():
     if header := re.match(r'(ENTRY )?%?[\w.\-]+ \(.*\{$', line):
@@ -105,9 +102,9 @@ def test_fsdp_gathers_parameters_and_reduces_gradients():
   found = collectives((1, 8, 1))
   assert {kind for kind, _, _ in found} == {'all-gather', 'all-reduce'}
   assert not any(inside for _, _, inside in found)
-  config = updates.UNROLLED
+  model = updates.UNROLLED
   state = jax.eval_shape(
-    lambda: nn.unbox(updates.new_state(gpt.GPT(config), optim_of_step()))
+    lambda: nn.unbox(updates.new_state(gpt.GPT(model), optim_of_step()))
   )
   parameters = jax.tree.leaves(state.params['gpt'])
   # Of a layer, or of none; axes may be swapped, heads and their width be one.
@@ -116,13 +113,13 @@ def test_fsdp_gathers_parameters_and_reduces_gradients():
     assert math.prod(dims) in sizes | {1}
   # For use and, but for the embeddings, again for the gradient.
   gathered = size(found, 'all-gather')
-  assert gathered <= 2 * gpt.num_parameters(config) - 101 * 64 - 16 * 64
+  assert gathered <= 2 * gpt.num_parameters(model) - 101 * 64 - 16 * 64
   scalars = sum(dims == () for _, dims, _ in found)
   assert size(found, 'all-reduce') - scalars == ONCE
 
 
 def optim_of_step():
-  return optim.make_optimizer(**updates.OPTIM)[0]
+  return optim.make_optimizer(updates.OPTIM, 10)[0]
 
 
 def test_tensor_reduces_what_a_block_hands_on():
@@ -145,7 +142,7 @@ def test_tensor_reduces_what_a_block_hands_on():
 
 def test_constraints_are_in_the_compiled_text():
   program = pretraining.build(
-    updates.settings(), updates.UNROLLED, make_mesh(2, 2, 2), 10
+    updates.pretrain_config(), updates.UNROLLED, make_mesh(2, 2, 2), 10
   )
   text = program.lower().compile().as_text()
   assert 'f32[4,16,64]' in text  # a quarter of the batch

@@ -53,7 +53,7 @@ def test_the_same_seed_gives_the_same_bits():
 def test_seeds_share_what_is_compiled_and_keep_their_bits():
   model = gpt.GPT(networks.GPT_CONFIG)
   mesh = sharding.make_mesh(jax.devices(), data=2, fsdp=2, tensor=2)
-  optimizer, rate = optim.make_optimizer(**OPTIM)
+  optimizer, rate = optim.make_optimizer(OPTIM, 10)
   with sharding.use(mesh):
     seeds = [step_lib.place_seed(seed, mesh) for seed in (7, 2**31 - 1)]
     make, shardings = sharding.jit_init(

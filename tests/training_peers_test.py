@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from configs import pretrain as config_file
+from gpt1_jax import config as config_lib
 from gpt1_jax.corpus import shards, windows
 from gpt1_jax.train import pretraining, sharding, step as step_lib
 from tests.support import peers, reference
+from tests.support.meshes import make_mesh
 
 NEEDED = "needs the peers extra: pip install -e '.[test,peers]'"
 pytestmark = [pytest.mark.peers, pytest.mark.slow]
@@ -31,7 +33,7 @@ def settings(path):
   config.model.update(embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0)
   config.optim.update(peak_lr=PEAK, warmup=float(WARMUP))
   config.data.update(path=str(path), batch_size=8)
-  return pretraining.settings(config.to_dict())
+  return config_lib.parse(config_lib.PretrainConfig, config.to_dict())
 
 
 @pytest.fixture(scope='module')
@@ -102,7 +104,7 @@ def read(path, chosen, n_ctx):
 
 def ours(chosen, config, weights, batches):
   """The losses, and the weights at the end."""
-  mesh = sharding.make_mesh(**chosen.mesh, devices=jax.devices())
+  mesh = make_mesh(1, 1, 1)
   program = pretraining.build(chosen, config, mesh, UPDATES)
   losses = []
   with sharding.use(mesh):
@@ -128,11 +130,11 @@ def peer(model, chosen, batches):
   others = [p for p in model.parameters() if p.ndim == 1]
   adam = torch.optim.AdamW(
     [
-      {'params': decayed, 'weight_decay': optim['weight_decay']},
+      {'params': decayed, 'weight_decay': optim.weight_decay},
       {'params': others, 'weight_decay': 0.0},
     ],
-    betas=(optim['b1'], optim['b2']),
-    eps=optim['eps'],
+    betas=(optim.b1, optim.b2),
+    eps=optim.eps,
   )
   losses = []
   model.train()
@@ -140,8 +142,8 @@ def peer(model, chosen, batches):
     for group in adam.param_groups:
       group['lr'] = reference.learning_rate(
         t,
-        variant=optim['variant'],
-        schedule=optim['schedule'],
+        variant=optim.variant,
+        schedule=optim.schedule,
         peak_lr=PEAK,
         warmup=WARMUP,
         num_steps=UPDATES,
@@ -150,7 +152,7 @@ def peer(model, chosen, batches):
     loss = model(tokens, labels=tokens).loss
     adam.zero_grad()
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), optim['clip_norm'])
+    torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm)
     adam.step()
     losses.append(loss.item())
   return losses

@@ -1,10 +1,9 @@
-"""Causal multi-head self-attention (P §3.1, §4.1).
+"""Causal multi-head self-attention (P §3.1, §4.1), and its implementations.
 
-`attend` has it as the released code does: scores of every pair of positions,
-masked, softmax in float32, dropout on the probabilities. Decoding takes it,
-with keys and values kept from the tokens before. The plain path of training
-leaves out what is masked (`causal`), on a TPU a kernel does (`flash`), on a GPU
-cuDNN where nothing is dropped.
+`attend` is that of the released code: scores of all pairs of positions, masked,
+softmax in float32, dropout on the probabilities. Decoding uses it, on cached
+keys and values. Training uses `causal`, which skips masked blocks; the Pallas
+kernel of `flash` on a TPU; or cuDNN on a GPU if nothing is dropped.
 """
 
 import functools
@@ -20,79 +19,62 @@ from gpt1_jax.model import causal, dropout, flash
 from gpt1_jax.model.linear import Linear, einsum
 
 MASKED = -1e9  # C: train.py, mask_attn_weights
-PATHS = ('auto', 'plain', 'flash')
-# Mosaic, which compiles the kernel, refuses its products there.
-OLD = ('TPU v2', 'TPU v3')
+# Mosaic, the compiler of the kernel, refuses its products there.
+UNSUPPORTED_TPUS = ('TPU v2', 'TPU v3')
 
 
 def attend(
   q_BTHK: jax.Array,
   k_BTHK: jax.Array,
   v_BTHK: jax.Array,
-  *,
-  seen: jax.Array,
-  rate: float,
-  dropout_key: jax.Array | None,
-  site: jax.Array,
-  example_ids_B: jax.Array,
+  mask: jax.Array,
+  drop: dropout.Dropout,
 ) -> jax.Array:
-  """Softmax(q k / sqrt(K)) v over the positions that are seen.
+  """Softmax(q k / sqrt(K)) v over the positions in the mask.
 
   Args:
-    q_BTHK: queries, of any float type.
-    k_BTHK, v_BTHK: keys and values, of that type; S positions of them.
-    seen: bool [T, S] or [B, 1, T, S]: which keys a query sees.
-    rate, dropout_key, site, example_ids_B: dropout on the probabilities, see
-      `dropout.dropout`.
+    q_BTHK: queries, any float type.
+    k_BTHK, v_BTHK: keys and values of the same type, at S positions.
+    mask: bool [T, S] or [B, 1, T, S], True where a query sees a key.
+    drop: dropout of the probabilities.
 
   Returns:
     [B, T, H, K] in the type of the queries.
-
   """
   K = q_BTHK.shape[3]
   scores_BHTS = einsum('BTHK,BSHK->BHTS', q_BTHK, k_BTHK) * (K**-0.5)
-  scores_BHTS = jnp.where(seen, scores_BHTS, MASKED)
-  probs_BHTS = jax.nn.softmax(scores_BHTS, axis=-1)
-  probs_BHTS = dropout.dropout(
-    probs_BHTS, rate, dropout_key, site, example_ids_B
-  )
+  scores_BHTS = jnp.where(mask, scores_BHTS, MASKED)
+  probs_BHTS = dropout.apply(jax.nn.softmax(scores_BHTS, axis=-1), drop)
   out_BTHK = einsum('BHTS,BSHK->BTHK', probs_BHTS.astype(q_BTHK.dtype), v_BTHK)
   return out_BTHK.astype(q_BTHK.dtype)
 
 
 def attend_flash(
-  qkv_CBTN: jax.Array,
-  n_head: int,
-  *,
-  rate: float,
-  dropout_key: jax.Array | None,
-  site: jax.Array,
-  example_ids_B: jax.Array,
+  qkv_CBTN: jax.Array, n_head: int, drop: dropout.Dropout
 ) -> jax.Array:
-  """`attend` over earlier positions by the kernel, on the mesh in force.
+  """Runs the kernel of `flash` on the current mesh, causally masked.
 
-  Each device takes its sequences and its heads; which they are among all
-  enters dropout's bits, so that no mesh changes them.
+  Each device computes its sequences and its heads. Dropout bits depend on the
+  global number of a head, so they are the same on every mesh.
 
   Args:
-    qkv_CBTN: queries, keys and values, their heads side by side in N columns:
-      so they are laid out alike in and around the kernel.
+    qkv_CBTN: queries, keys and values (C = 3), the heads side by side in N
+      columns: a layout that XLA passes to the kernel without a copy.
     n_head: heads.
-    rate, dropout_key, site, example_ids_B: as for `attend`.
+    drop: dropout of the probabilities.
 
   Returns:
     [B, T, N] in the type of the queries.
-
   """
   B = qkv_CBTN.shape[1]
-  rate = 0.0 if dropout_key is None else rate
+  rate = 0.0 if drop.key is None else drop.rate
   keys_B2 = jnp.zeros((B, 2), jnp.uint32)
   if rate:
-    keys_B2 = jnp.stack(
-      dropout.row_keys(dropout_key, site, example_ids_B), axis=1
-    )
+    keys_B2 = jnp.stack(dropout.row_keys(drop), axis=1)
 
-  def local(qkv_CBTN, keys_B2, heads_H):
+  def local(
+    qkv_CBTN: jax.Array, keys_B2: jax.Array, heads_H: jax.Array
+  ) -> jax.Array:
     return flash.attend(
       qkv_CBTN,
       keys_B2,
@@ -104,81 +86,87 @@ def attend_flash(
 
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.size > 1:
-    batch, heads = nn.logical_to_mesh_axes(('batch', 'heads'))
+    batch, heads = _mesh_axes('batch', 'heads')
     spec = jax.sharding.PartitionSpec
     local = jax.shard_map(
       local,
       in_specs=(spec(None, batch, None, heads), spec(batch), spec(heads)),
       out_specs=spec(batch, None, heads),
-      check_vma=False,  # a kernel states none
+      check_vma=False,  # pallas_call does not say how its outputs vary
     )
   return local(qkv_CBTN, keys_B2, jnp.arange(n_head, dtype=jnp.uint32))
 
 
-def why_plain(path: str, B: int, T: int, H: int, K: int) -> str | None:
-  """Why the plain path is taken and not the kernel; None: the kernel is.
+def fallback_reason(path: str, B: int, T: int, H: int, K: int) -> str | None:
+  """Returns why the plain path runs; None if the kernel does.
 
   Args:
-    path: of PATHS: 'auto' takes the kernel on a TPU, 'flash' everywhere (off
-      a TPU as plain operations, slowly: for tests), both if the sizes allow.
-    B, T, H, K: sizes of the queries.
+    path: config.model.attention. 'auto' runs the kernel on a TPU; 'flash' runs
+      it anywhere (off a TPU interpreted, slowly: for tests).
+    B, T, H, K: shape of the queries.
   """
   if path == 'plain':
     return 'config.model.attention is plain'
   if path == 'auto' and platform() != 'tpu':
     return f'the kernel is for TPUs, this is a {platform()}'
-  if path == 'auto' and _kind() in OLD:
-    return f'the kernel does not compile for a {_kind()}'
+  if path == 'auto' and device_kind() in UNSUPPORTED_TPUS:
+    return f'the kernel does not compile for a {device_kind()}'
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.size > 1:
     for name, size in (('batch', B), ('heads', H)):
-      (axes,) = nn.logical_to_mesh_axes((name,))
+      (axes,) = _mesh_axes(name)
       axes = axes if isinstance(axes, tuple) else (axes,)
       parts = math.prod(mesh.shape[axis] for axis in axes if axis)
       if size % parts:
-        return f'{size} of {name} do not divide over {parts} devices'
-  return flash.why_not(T, K)
+        return f'{name} of {size} does not divide over {parts} devices'
+  return flash.unsupported_reason(T, K)
+
+
+def _mesh_axes(*names: str) -> jax.sharding.PartitionSpec:
+  """Returns the mesh axes of logical axes, by the table in force."""
+  spec = nn.logical_to_mesh_axes(names)
+  assert spec is not None
+  return spec
 
 
 def platform() -> str:
-  """'cpu', 'gpu' or 'tpu': of the mesh in force, which may be a topology's."""
+  """Returns 'cpu', 'gpu' or 'tpu': of the mesh in use, or of this machine.
+
+  The mesh may be of a topology that the machine does not have.
+  """
   device = jax.sharding.get_abstract_mesh().abstract_device
   return device.platform if device else jax.default_backend()
 
 
-def _kind() -> str:
+def device_kind() -> str:
+  """Returns the model of the device, such as 'TPU v4'; see `platform`."""
   device = jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
   return device.device_kind
 
 
 @functools.cache
-def _say(why: str) -> None:
-  """Once for each reason; a warning where the kernel could be."""
+def log_fallback(reason: str) -> None:
+  """Logs each reason once: a warning on a TPU, else an info line."""
   level = logging.WARNING if platform() == 'tpu' else logging.INFO
-  logging.log(level, 'attention takes the plain path: %s', why)
-
-
-def _cudnn(q_BTHK: jax.Array, path: str, dropped: dict) -> bool:
-  """Whether cuDNN's attention, which takes bfloat16, does the same."""
-  off = dropped['dropout_key'] is None or dropped['rate'] == 0.0
-  here = path == 'auto' and platform() == 'gpu'
-  return off and here and q_BTHK.dtype == jnp.bfloat16
+  logging.log(level, 'attention runs without the kernel: %s', reason)
 
 
 class Attention(nn.Module):
-  """c_attn (queries, keys, values in one product), attend, c_proj.
+  """c_attn (queries, keys and values in one product), attention, c_proj.
 
-  Decoding, it keeps as many positions as its first call had, or as there are
-  in the cache that it is given.
+  With offsets_B it attends to cached keys and values, and adds the new ones.
+  The cache has as many positions as the first call had tokens, or as many as
+  the cache that the caller passes in.
 
   Attributes:
-    chosen: of PATHS; see `why_plain`.
+    n_embd, n_head, attn_pdrop: see `settings.GPTConfig`.
+    implementation: config.model.attention; see `fallback_reason`.
   """
 
   n_embd: int
   n_head: int
   attn_pdrop: float
-  chosen: str
+  implementation: str
 
   @nn.compact
   def __call__(
@@ -191,40 +179,37 @@ class Attention(nn.Module):
   ) -> jax.Array:
     D, H, K = self.n_embd, self.n_head, self.n_embd // self.n_head
     B, T, _ = h_BTD.shape
-    dropped = {
-      'rate': self.attn_pdrop,
-      'dropout_key': dropout_key,
-      'site': dropout.site_id(layer, dropout.ATTENTION),
-      'example_ids_B': example_ids_B,
-    }
-    why = (
-      why_plain(self.chosen, B, T, H, K) if offsets_B is None else 'decoding'
-    )
-    qkv_spec = 'BTD,DCHK->BTCHK'
-    qkv_axes = ('batch', None, None, 'heads', None)
-    out_spec, merged, out_merged = 'BTHK,HKD->BTD', None, None
-    if why is None:
-      # N is H and K in one: what the kernel takes without a copy.
-      qkv_spec = 'BTD,DCN->CBTN'
+    site = dropout.site_id(layer, dropout.ATTENTION)
+    drop = dropout.Dropout(self.attn_pdrop, dropout_key, site, example_ids_B)
+    reason: str | None = 'decoding'
+    if offsets_B is None:
+      reason = fallback_reason(self.implementation, B, T, H, K)
+    qkv_spec, out_spec = 'BTD,DCHK->BTCHK', 'BTHK,HKD->BTD'
+    qkv_axes: tuple[str | None, ...] = ('batch', None, None, 'heads', None)
+    qkv_merged, out_merged = None, None
+    if reason is None:  # N is H and K merged, the layout of the kernel
+      qkv_spec, out_spec = 'BTD,DCN->CBTN', 'BTN,ND->BTD'
       qkv_axes = (None, 'batch', None, 'heads')
-      out_spec, merged, out_merged = 'BTN,ND->BTD', (D, 3, D), (D, D)
+      qkv_merged, out_merged = (D, 3, D), (D, D)
     qkv = Linear(
       qkv_spec,
       (D, 3, H, K),
       ('embed', None, 'heads', None),
       bias_ndim=3,
-      merged=merged,
+      merged=qkv_merged,
       name='c_attn',
     )(h_BTD)
     qkv = nn.with_logical_constraint(qkv, qkv_axes)
     qkv = ad_checkpoint.checkpoint_name(qkv, 'qkv')
-    if why is None:
-      a = attend_flash(qkv, H, **dropped)
+    if reason is None:
+      a = attend_flash(qkv, H, drop)
       a = ad_checkpoint.checkpoint_name(a, 'attended')
+    elif offsets_B is None:
+      if not self.is_initializing():
+        log_fallback(reason)
+      a = self._attend_plain(qkv, drop)
     else:
-      if offsets_B is None and not self.is_initializing():
-        _say(why)
-      a = self._plain(qkv, offsets_B, dropped)
+      a = self._attend_cached(qkv, drop, offsets_B)
     return Linear(
       out_spec,
       (H, K, D),
@@ -233,33 +218,41 @@ class Attention(nn.Module):
       name='c_proj',
     )(a)
 
-  def _plain(
-    self, qkv_BTCHK: jax.Array, offsets_B: jax.Array | None, dropped: dict
+  def _attend_plain(
+    self, qkv_BTCHK: jax.Array, drop: dropout.Dropout
   ) -> jax.Array:
-    """[B, T, H, K]: over the positions before, or all that are kept."""
-    q_BTHK, k_BTHK, v_BTHK = (qkv_BTCHK[:, :, i] for i in range(3))
-    if offsets_B is None:
-      if not _cudnn(q_BTHK, self.chosen, dropped):
-        return causal.attend(qkv_BTCHK, **dropped)
-      a_BTHK = jax.nn.dot_product_attention(
-        q_BTHK, k_BTHK, v_BTHK, is_causal=True, implementation='cudnn'
-      )
-      return ad_checkpoint.checkpoint_name(a_BTHK, 'attended')
-    k_BTHK = self._keep('k', k_BTHK, offsets_B)
-    v_BTHK = self._keep('v', v_BTHK, offsets_B)
-    places_BT = offsets_B[:, None] + jnp.arange(q_BTHK.shape[1])
-    seen = jnp.arange(k_BTHK.shape[1]) <= places_BT[:, None, :, None]
-    return attend(q_BTHK, k_BTHK, v_BTHK, seen=seen, **dropped)
+    """Attends with cuDNN, which takes bfloat16, or else with `causal`."""
+    keep_all = drop.key is None or drop.rate == 0.0
+    on_gpu = self.implementation == 'auto' and platform() == 'gpu'
+    if not (keep_all and on_gpu and qkv_BTCHK.dtype == jnp.bfloat16):
+      return causal.attend(qkv_BTCHK, drop)
+    a_BTHK = jax.nn.dot_product_attention(
+      *(qkv_BTCHK[:, :, i] for i in range(3)),
+      is_causal=True,
+      implementation='cudnn',
+    )
+    return ad_checkpoint.checkpoint_name(a_BTHK, 'attended')
 
-  def _keep(
+  def _attend_cached(
+    self, qkv_BTCHK: jax.Array, drop: dropout.Dropout, offsets_B: jax.Array
+  ) -> jax.Array:
+    """Attends to all cached positions up to each query's own."""
+    q_BTHK, k_BTHK, v_BTHK = (qkv_BTCHK[:, :, i] for i in range(3))
+    k_BSHK = self._cached('k', k_BTHK, offsets_B)
+    v_BSHK = self._cached('v', v_BTHK, offsets_B)
+    positions_BT = offsets_B[:, None] + jnp.arange(q_BTHK.shape[1])
+    mask = jnp.arange(k_BSHK.shape[1]) <= positions_BT[:, None, :, None]
+    return attend(q_BTHK, k_BSHK, v_BSHK, mask, drop)
+
+  def _cached(
     self, name: str, new_BTHK: jax.Array, offsets_B: jax.Array
   ) -> jax.Array:
-    """All positions [B, S, H, K], the new ones put in their places."""
-    kept = self.variable('cache', name, jnp.zeros_like, new_BTHK)
-    put = jax.vmap(
-      lambda old_THK, new_THK, start: jax.lax.dynamic_update_slice(
-        old_THK, new_THK, (start, 0, 0)
+    """Writes new keys or values into the cache; returns all, [B, S, H, K]."""
+    cache = self.variable('cache', name, jnp.zeros_like, new_BTHK)
+    write = jax.vmap(
+      lambda old_SHK, new_THK, offset: jax.lax.dynamic_update_slice(
+        old_SHK, new_THK, (offset, 0, 0)
       )
     )
-    kept.value = put(kept.value, new_BTHK, offsets_B)
-    return kept.value
+    cache.value = write(cache.value, new_BTHK, offsets_B)
+    return cache.value

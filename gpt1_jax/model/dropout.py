@@ -1,13 +1,13 @@
-"""Dropout whose masks are a function of where an element stands.
+"""Dropout whose masks depend only on the position of an element.
 
-A mask bit is a hash of (seed of the step, site, row of the global batch,
+A mask bit is a hash of (key of the update, site, row of the global batch,
 element within the row): a few integer operations that the compiler fuses into
-the surrounding arithmetic. The same bit comes out whatever the mesh, the
-number of microbatches or the recomputation policy, because none of them
-changes where an element stands.
+the surrounding arithmetic. So neither the mesh, nor the number of microbatches,
+nor rematerialisation changes a mask.
 """
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,55 +20,57 @@ _SITES_PER_LAYER = 8
 _FACTOR = 0x9E3779B1
 
 
+class Dropout(NamedTuple):
+  """Dropout at one site of one update.
+
+  Attributes:
+    rate: in [0, 1), rounded to a multiple of 2**-32.
+    key: uint32 [2], the dropout key of the update; None switches dropout off.
+    site: uint32, from `site_id`.
+    example_ids_B: uint32 [B], the row of the global batch that each row is.
+  """
+
+  rate: float
+  key: jax.Array | None
+  site: jax.Array
+  example_ids_B: jax.Array
+
+
 def site_id(layer: jax.Array | int, site: int) -> jax.Array:
-  """uint32: one number for each (layer, site)."""
+  """Returns one uint32 for each (layer, site)."""
   return jnp.uint32(layer) * _SITES_PER_LAYER + jnp.uint32(site)
 
 
-def dropout(
-  x: jax.Array,
-  rate: float,
-  dropout_key: jax.Array | None,
-  site: jax.Array,
-  example_ids_B: jax.Array,
-) -> jax.Array:
-  """Zeroes elements of `x` with probability `rate`, scales the rest up.
+def apply(x: jax.Array, drop: Dropout) -> jax.Array:
+  """Zeroes each element of `x` with probability `drop.rate`, scales the rest.
 
   Args:
     x: float [B, ...], fewer than 2**32 elements a row.
-    rate: in [0, 1), quantised to a multiple of 2**-32; the scale is exact for
-      the quantised rate.
-    dropout_key: uint32 [2], the seed of this update; None switches dropout off.
-    site: uint32, from `site_id`.
-    example_ids_B: uint32 [B], row of the global batch of each row of x.
+    drop: the scale 1 / (1 - rate) is that of the rounded rate.
 
   Returns:
-    Like x.
-
+    An array like x.
   """
-  if dropout_key is None or rate == 0.0:
+  if drop.key is None or drop.rate == 0.0:
     return x
-  return masked(x, keep_bits(x.shape, dropout_key, site, example_ids_B), rate)
+  return masked(x, random_bits(x.shape, drop), drop.rate)
 
 
 def masked(x: jax.Array, bits: jax.Array, rate: float) -> jax.Array:
-  """Zeroes what has low `bits`, uint32 like x, and scales the rest up."""
+  """Zeroes the elements whose `bits`, uint32 like x, are low; scales the rest.
+
+  The scale is applied in float32: bfloat16's nearest to 1 / 0.9 is 0.2% below.
+  """
   threshold, scale = threshold_and_scale(rate)
-  # Scaled in float32: bfloat16 has no 1 / 0.9, its nearest is 0.2% below.
-  # Multiplied, not selected: JAX would make the zeros before a loop and keep
-  # an array of them.
+  # A product and not jnp.where: JAX would create the zeros of a where before
+  # the loop over layers and keep an array of them.
   kept = (bits >= jnp.uint32(threshold)).astype(jnp.float32)
   return (x.astype(jnp.float32) * jnp.float32(scale) * kept).astype(x.dtype)
 
 
-def keep_bits(
-  shape: tuple[int, ...],
-  dropout_key: jax.Array,
-  site: jax.Array,
-  example_ids_B: jax.Array,
-) -> jax.Array:
-  """uint32 random bits of `shape` ([B, ...]), good in their high bits."""
-  low_B, high_B = row_keys(dropout_key, site, example_ids_B)
+def random_bits(shape: tuple[int, ...], drop: Dropout) -> jax.Array:
+  """Returns uint32 random bits of `shape` ([B, ...]), best in the high bits."""
+  low_B, high_B = row_keys(drop)
   row = shape[1:]
   return part_bits(shape, (0,) * len(row), row, low_B, high_B)
 
@@ -80,60 +82,63 @@ def part_bits(
   low_B: jax.Array,
   high_B: jax.Array,
 ) -> jax.Array:
-  """`keep_bits` of a part of each row.
+  """Returns the `random_bits` of a part of each row.
 
   Args:
     shape: of the part, [B, ...].
-    starts: where it begins in the row, along each axis but the first.
-    row: the shape of a whole row.
+    starts: index of the part in the row, along each axis but the first.
+    row: shape of a whole row.
     low_B, high_B: from `row_keys`.
   """
   per_row = (-1,) + (1,) * len(row)
   low, high = low_B.reshape(per_row), high_B.reshape(per_row)
-  # element * _FACTOR + low, axis by axis. What is the same for all layers JAX
-  # would make before the loop over them, and keep: so each axis brings a key
-  # that is taken away again.
+  # element * _FACTOR + low, summed axis by axis. `high` cancels: it makes every
+  # term depend on the layer, or JAX would compute the sums of the axes once,
+  # before the loop over layers, and keep them.
   x = low - high * np.uint32(len(row))
   for axis, start in enumerate(starts):
     stride = math.prod(row[axis + 1 :]) * _FACTOR % 2**32
-    places = jnp.arange(shape[axis + 1], dtype=jnp.uint32) + np.uint32(start)
+    index = jnp.arange(shape[axis + 1], dtype=jnp.uint32) + np.uint32(start)
     along = [1] * len(shape)
     along[axis + 1] = -1
-    x += (places * np.uint32(stride)).reshape(along) + high
-  return _finish(x, high)
+    x += (index * np.uint32(stride)).reshape(along) + high
+  return _mix_with_key(x, high)
 
 
-def row_keys(
-  dropout_key: jax.Array, site: jax.Array, example_ids_B: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """uint32 [B] twice: the two keys of each row, for `element_bits`."""
+def row_keys(drop: Dropout) -> tuple[jax.Array, jax.Array]:
+  """Returns the two keys of each row, uint32 [B], for `element_bits`."""
+  assert drop.key is not None
   stream = _mix(
-    dropout_key[0] + _mix(site * jnp.uint32(0x9E3779B9) + dropout_key[1])
+    drop.key[0] + _mix(drop.site * jnp.uint32(0x9E3779B9) + drop.key[1])
   )
-  low_B = _mix(example_ids_B.astype(jnp.uint32) ^ stream)
-  high_B = _mix(low_B + _mix(stream ^ dropout_key[1]))
+  low_B = _mix(drop.example_ids_B.astype(jnp.uint32) ^ stream)
+  high_B = _mix(low_B + _mix(stream ^ drop.key[1]))
   return low_B, high_B
 
 
 def element_bits(
   element: jax.Array, low: jax.Array, high: jax.Array
 ) -> jax.Array:
-  """uint32 random bits of elements of a row, good in their high bits.
-
-  For the kernel of `flash`; they are those of `keep_bits`.
+  """Returns the `random_bits` of single elements, for the kernel of `flash`.
 
   Args:
-    element: uint32, where it stands in its row, laid flat.
-    low, high: the keys of its row.
+    element: uint32, index into the flattened row.
+    low, high: keys of the row, from `row_keys`.
   """
-  return _finish(element * jnp.uint32(_FACTOR) + low, high)
+  return _mix_with_key(element * jnp.uint32(_FACTOR) + low, high)
 
 
-def _finish(x, high):
-  """Mixes element * _FACTOR + low with the other key of the row.
+def threshold_and_scale(rate: float) -> tuple[int, float]:
+  """Returns the number below which bits are dropped, and the rest's factor."""
+  threshold = round(rate * 2**32)
+  return threshold, 1.0 / (1.0 - threshold / 2**32)
 
-  One key before and one inside the mixing: so two rows never walk the same
-  sequence at different offsets.
+
+def _mix_with_key(x: jax.Array, high: jax.Array) -> jax.Array:
+  """Hashes element * _FACTOR + low with the second key of the row.
+
+  The second key enters between the multiplications, so that no two rows walk
+  the same sequence at different offsets.
   """
   x ^= x >> 16
   x = x * jnp.uint32(0x7FEB352D) + high
@@ -141,17 +146,8 @@ def _finish(x, high):
   return x * jnp.uint32(0x846CA68B)
 
 
-def threshold_and_scale(rate: float) -> tuple[int, float]:
-  """Bits below the threshold are dropped, what is left times the scale.
-
-  The rate becomes a multiple of 2**-32, the scale is exact for that one.
-  """
-  threshold = round(rate * 2**32)
-  return threshold, 1.0 / (1.0 - threshold / 2**32)
-
-
 def _mix(x: jax.Array) -> jax.Array:
-  """A 32-bit finaliser: every input bit reaches every output bit."""
+  """Hashes 32 bits: every input bit reaches every output bit."""
   x ^= x >> 16
   x *= jnp.uint32(0x7FEB352D)
   x ^= x >> 15

@@ -58,9 +58,8 @@ class Block(nn.Module):
 
     def add_norm(name, h_BTD, x_BTD, site):
       site = dropout.site_id(layer, site)
-      x_BTD = dropout.dropout(
-        x_BTD, c.resid_pdrop, dropout_key, site, example_ids_B
-      )
+      drop = dropout.Dropout(c.resid_pdrop, dropout_key, site, example_ids_B)
+      x_BTD = dropout.apply(x_BTD, drop)
       sum_BTD = ad_checkpoint.checkpoint_name(h_BTD + x_BTD, 'residual')
       return _layer_norm(name, sum_BTD)
 
@@ -136,12 +135,10 @@ class GPT(nn.Module):
     if c.embedding_dropout == 'matrix':
       # One matrix [tokens, specials, positions], as in C: train.py.
       matrix = jnp.concatenate([tokens_embed_VD, positions_embed_TD])
-      matrix = dropout.dropout(
+      rows = jnp.arange(matrix.shape[0], dtype=jnp.uint32)
+      matrix = dropout.apply(
         matrix,
-        c.embd_pdrop,
-        dropout_key,
-        embedding_site,
-        jnp.arange(matrix.shape[0], dtype=jnp.uint32),
+        dropout.Dropout(c.embd_pdrop, dropout_key, embedding_site, rows),
       )
       tokens_embed_VD = matrix[: c.token_rows]
       positions_embed_TD = matrix[c.token_rows :]
@@ -154,8 +151,11 @@ class GPT(nn.Module):
     rows_VD = nn.with_logical_constraint(tokens_embed_VD, ('vocab', None))
     h_BTD = rows_VD[tokens_BT] + positions
     if c.embedding_dropout == 'sum':
-      h_BTD = dropout.dropout(
-        h_BTD, c.embd_pdrop, dropout_key, embedding_site, example_ids_B
+      h_BTD = dropout.apply(
+        h_BTD,
+        dropout.Dropout(
+          c.embd_pdrop, dropout_key, embedding_site, example_ids_B
+        ),
       )
     h_BTD = nn.with_logical_constraint(
       h_BTD.astype(dtype), ('batch', None, None)

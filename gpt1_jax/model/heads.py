@@ -1,4 +1,4 @@
-"""From the states at the extract token to a task's outputs (P §3.2, §3.3).
+"""Task heads: from the states at the extract tokens to outputs (P §3.2, §3.3).
 
 Classification and entailment read one state, similarity adds the states of
 both orders, choice scores each answer with one logit.
@@ -17,11 +17,10 @@ class Head(nn.Module):
 
   Attributes:
     kind: 'classification', 'entailment', 'similarity' or 'choice'.
-    num_outputs: classes Y, 1 for regression; ignored by 'choice', which has
+    num_outputs: classes Y, or 1 for regression; 'choice' ignores it, as it has
       one output for each of the C choices.
-    clf_pdrop: dropout on the states, one mask for the choices of an example
-      (C: train.py, clf).
-
+    clf_pdrop: dropout rate of the states; the choices of an example share one
+      mask (C: train.py, clf).
   """
 
   kind: str
@@ -36,24 +35,20 @@ class Head(nn.Module):
     dropout_key: jax.Array | None,
     example_ids_B: jax.Array,
   ) -> jax.Array:
-    """h_BCD: states at the extract tokens → float32 outputs [B, Y or C]."""
-    D = h_BCD.shape[-1]
-    Y = 1 if self.kind == 'choice' else self.num_outputs
-    ones_B1D = jnp.ones((h_BCD.shape[0], 1, D), jnp.float32)
-    mask_B1D = dropout.dropout(
-      ones_B1D,
-      self.clf_pdrop,
-      dropout_key,
-      dropout.site_id(jnp.uint32(0), dropout.HEAD),
-      example_ids_B,
-    )
+    """Maps states at the extract tokens to float32 outputs [B, Y or C]."""
+    B, _, D = h_BCD.shape
+    choice = self.kind == 'choice'
+    site = dropout.site_id(0, dropout.HEAD)
+    drop = dropout.Dropout(self.clf_pdrop, dropout_key, site, example_ids_B)
+    mask_B1D = dropout.apply(jnp.ones((B, 1, D), jnp.float32), drop)
     h_BCD = h_BCD.astype(jnp.float32) * mask_B1D
-    if self.kind != 'choice':
+    if not choice:
       h_BCD = h_BCD.sum(axis=1, keepdims=True)  # one state, or both orders
+    Y = 1 if choice else self.num_outputs
     out_BCY = Linear('BCD,DY->BCY', (D, Y), ('embed', None), name='clf')(h_BCD)
-    return out_BCY[..., 0] if self.kind == 'choice' else out_BCY[:, 0]
+    return out_BCY[..., 0] if choice else out_BCY[:, 0]
 
 
 def at_extract(h_BTD: jax.Array, extract_B: jax.Array) -> jax.Array:
-  """[B, D]: the state at each sequence's extract token."""
+  """Returns the state [B, D] at each sequence's extract token."""
   return jnp.take_along_axis(h_BTD, extract_B[:, None, None], axis=1)[:, 0]

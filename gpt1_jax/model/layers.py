@@ -1,14 +1,18 @@
-"""Alike layers one after another on a CPU: a loop, and one back of our own.
+"""A loop over identical layers with its own backward pass, for CPUs.
 
-What `jax.lax.scan` would do by itself, but for memory on XLA's CPU backend. The
-gradients of the parameters come to be when the loss is known, and not before
-the first layer; and deep stacks take two loops each way, so that what was kept
-for the later layers is free again when the gradients of the earlier ones need
-room. (A TPU's compiler puts off the first by itself, and would need more for
-the second: it joins the gradients of the two loops in a third place.)
+It computes what `jax.lax.scan` over the layers does, but needs less memory on
+XLA's CPU backend. The gradients of the parameters are allocated once the loss
+is known, not before the first layer. Deep stacks run as two loops in each
+direction, so that the residuals of the later layers are free again when the
+gradients of the earlier ones need room. (A TPU's compiler defers the allocation
+by itself, and two loops would cost it more: it joins their gradients in a third
+array.)
 """
 
+from __future__ import annotations
+
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,33 +20,34 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-# Layers from which on two loops are worth compiling twice as much; and the
-# share of the first, where what is kept of a layer is a bit larger than its
-# gradients: the first loop's layers kept and all gradients then take as much
-# as all layers kept and the second loop's gradients.
+# Layers from which on two loops are worth the doubled compile time.
 TWO_LOOPS_FROM = 8
+# Share of the layers in the first loop. The residuals of a layer are slightly
+# larger than its gradients; at this share, the residuals of the first loop with
+# all gradients take as much as all residuals with the second loop's gradients.
 FIRST_LOOP = 7 / 12
 
-# (params, h, layer, rest) → h, of one layer: `params` its slice of the stack,
-# `layer` its uint32 number, `rest` arrays that have no gradient, or None.
-Layer = Callable[[Any, jax.Array, jax.Array, Any], jax.Array]
+Tree = Any  # of arrays
+# (params, h, layer, rest) -> h, for one layer: `params` is its slice of the
+# stack, `layer` its uint32 number; `rest` (arrays or None) has no gradient.
+Layer = Callable[[Tree, jax.Array, jax.Array, Tree], jax.Array]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def apply(
-  layer_fn: Layer, unroll: int, stack: Any, h: jax.Array, rest: Any
+  layer_fn: Layer, unroll: int, stack: Tree, h: jax.Array, rest: Tree
 ) -> jax.Array:
-  """`h` after all layers.
+  """Applies all layers to `h`.
 
   Args:
-    layer_fn: a layer; `jax.checkpoint` of it says what is kept of each.
-    unroll: layers that one iteration of a loop holds.
-    stack: parameters, each with a leading axis for the layers.
-    h: what goes in; every layer returns the same shape and type.
-    rest: what all layers are called with.
+    layer_fn: one layer; wrap it in `jax.checkpoint` to choose what is kept.
+    unroll: layers in one iteration of a loop.
+    stack: parameters, each with a leading axis of layers.
+    h: input; every layer returns the same shape and type.
+    rest: further arguments of every layer.
   """
 
-  def one(h, layer):
+  def one(h: jax.Array, layer: jax.Array) -> tuple[jax.Array, None]:
     return layer_fn(_at(stack, layer), h, layer, rest), None
 
   for layers in _loops(stack):
@@ -50,26 +55,33 @@ def apply(
   return h
 
 
-def _forward(layer_fn, unroll, stack, h, rest):
-  def one(h, layer):
+def _forward(
+  layer_fn: Layer, unroll: int, stack: Tree, h: jax.Array, rest: Tree
+) -> tuple[jax.Array, tuple[Tree, list[_Residuals]]]:
+  def one(h: jax.Array, layer: jax.Array) -> tuple[jax.Array, _Residuals]:
     params = _at(stack, layer)
     h, pull_back = jax.vjp(lambda p, h: layer_fn(p, h, layer, rest), params, h)
-    return h, _Kept.of(pull_back, params)
+    return h, _Residuals.of(pull_back, params)
 
   kept = []
   for layers in _loops(stack):
-    h, of_these = jax.lax.scan(one, h, layers, unroll=unroll)
-    kept.append(of_these)
+    h, residuals = jax.lax.scan(one, h, layers, unroll=unroll)
+    kept.append(residuals)
   return h, (stack, kept)
 
 
-def _backward(layer_fn, unroll, residuals, d_h):
+def _backward(
+  layer_fn: Layer,
+  unroll: int,
+  saved: tuple[Tree, list[_Residuals]],
+  d_h: jax.Array,
+) -> tuple[Tree, jax.Array, None]:
   del layer_fn
-  stack, kept = residuals
+  stack, kept = saved
 
-  def one(carry, layer_and_kept):
-    (d_h, d_stack, at), (layer, kept) = carry, layer_and_kept
-    d_params, d_h = kept.pull_back(_at(stack, layer))(d_h)
+  def one(carry: Tree, x: tuple[jax.Array, _Residuals]) -> tuple[Tree, None]:
+    (d_h, d_stack, at), (layer, residuals) = carry, x
+    d_params, d_h = residuals.pull_back(_at(stack, layer))(d_h)
     d_stack = jax.tree.map(
       lambda x, update: jax.lax.dynamic_update_index_in_dim(x, update, at, 0),
       d_stack,
@@ -77,18 +89,19 @@ def _backward(layer_fn, unroll, residuals, d_h):
     )
     return (d_h, d_stack, at - 1), None
 
-  parts = []
-  for layers, of_these in reversed(list(zip(_loops(stack), kept, strict=True))):
+  parts: list[Tree] = []
+  loops = zip(_loops(stack), kept, strict=True)
+  for layers, residuals in reversed(list(loops)):
     zero = jnp.float32(0)
-    # On several devices one element would have to go to all of them.
+    # XLA's CPU backend allocates a constant before everything else, so the zero
+    # depends on d_h. On a mesh its first element would go to every device.
     if jax.sharding.get_abstract_mesh().size <= 1:
-      # Not a constant: XLA's CPU backend makes those before anything else.
       zero *= d_h.ravel()[0].astype(jnp.float32)
-    room = _stack_of(len(layers), stack, zero)
+    empty = _full_stack(len(layers), stack, zero)
     (d_h, d_stack, _), _ = jax.lax.scan(
       one,
-      (d_h, room, len(layers) - 1),
-      (layers, of_these),
+      (d_h, empty, len(layers) - 1),
+      (layers, residuals),
       reverse=True,
       unroll=unroll,
     )
@@ -100,14 +113,14 @@ def _backward(layer_fn, unroll, residuals, d_h):
 apply.defvjp(_forward, _backward)
 
 
-class _Kept(struct.PyTreeNode):
-  """What a function from `jax.vjp` holds, without the parameters.
+class _Residuals(struct.PyTreeNode):
+  """The function that `jax.vjp` returned, without the layer's parameters.
 
   Attributes:
-    arrays: bfloat16 as its bits, for XLA's CPU backend makes a float32 copy of
-      a whole stack in bfloat16 to read a slice.
-    tree: of the function.
-    places: of its leaves, which of the parameters each is; None: an array.
+    arrays: its arrays; a bfloat16 one as uint16 bits, because XLA's CPU backend
+      converts a whole bfloat16 stack to float32 to read one slice.
+    tree: its tree structure.
+    places: for each of its leaves the index of a parameter, or None: an array.
   """
 
   arrays: list[jax.Array]
@@ -115,53 +128,55 @@ class _Kept(struct.PyTreeNode):
   places: tuple[int | None, ...] = struct.field(pytree_node=False)
 
   @classmethod
-  def of(cls, pull_back, params):
+  def of(cls, pull_back: Callable[..., Any], params: Tree) -> _Residuals:
     leaves, tree = jax.tree.flatten(pull_back)
     place = {id(x): i for i, x in enumerate(jax.tree.leaves(params))}
     places = tuple(place.get(id(x)) for x in leaves)
     arrays = [x for x, i in zip(leaves, places, strict=True) if i is None]
-    return cls([_bits(x) for x in arrays], tree, places)
+    return cls([_to_bits(x) for x in arrays], tree, places)
 
-  def pull_back(self, params):
-    params, arrays = jax.tree.leaves(params), iter(self.arrays)
+  def pull_back(self, params: Tree) -> Callable[..., Any]:
+    """Restores the function: d_out -> (d_params, d_h)."""
+    leaves, arrays = jax.tree.leaves(params), iter(self.arrays)
     return jax.tree.unflatten(
       self.tree,
-      [_of_bits(next(arrays)) if i is None else params[i] for i in self.places],
+      [
+        _from_bits(next(arrays)) if i is None else leaves[i]
+        for i in self.places
+      ],
     )
 
 
-def _bits(x):
+def _to_bits(x: jax.Array) -> jax.Array:
   if x.dtype != jnp.bfloat16:
     return x
   return jax.lax.bitcast_convert_type(x, jnp.uint16)
 
 
-def _of_bits(x):
+def _from_bits(x: jax.Array) -> jax.Array:
   if x.dtype != jnp.uint16:
     return x
   return jax.lax.bitcast_convert_type(x, jnp.bfloat16)
 
 
-def _at(stack, layer):
+def _at(stack: Tree, layer: jax.Array) -> Tree:
   return jax.tree.map(
     lambda x: jax.lax.dynamic_index_in_dim(x, layer, keepdims=False), stack
   )
 
 
-def _stack_of(length, stack, value):
+def _full_stack(length: int, stack: Tree, value: jax.Array) -> Tree:
   return jax.tree.map(
     lambda x: jnp.full((length, *x.shape[1:]), value, x.dtype), stack
   )
 
 
-def _loops(stack):
-  """The numbers of the layers, uint32, of each loop."""
+def _loops(stack: Tree) -> list[jax.Array]:
+  """Returns the layer numbers, uint32, of each loop."""
   length = len(jax.tree.leaves(stack)[0])
-  ends = [length]
-  if length >= TWO_LOOPS_FROM:
-    ends = [round(FIRST_LOOP * length), length]
-  starts = [0, *ends]
+  first = round(FIRST_LOOP * length) if length >= TWO_LOOPS_FROM else length
+  bounds = sorted({0, first, length})
   return [
     jnp.arange(start, end, dtype=jnp.uint32)
-    for start, end in zip(starts, ends, strict=False)
+    for start, end in itertools.pairwise(bounds)
   ]

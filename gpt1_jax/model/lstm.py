@@ -57,7 +57,9 @@ class LSTM(nn.Module):
 
     def drop(x_BTX, rate, site):
       site = dropout.site_id(0, site)
-      return dropout.dropout(x_BTX, rate, dropout_key, site, example_ids_B)
+      return dropout.apply(
+        x_BTX, dropout.Dropout(rate, dropout_key, site, example_ids_B)
+      )
 
     tokens_embed_VD = self.param(
       'tokens_embed',

@@ -1,34 +1,53 @@
 """Perplexity of a split, per token and per word."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from gpt1_jax.model import models
 from gpt1_jax.train import sharding, step as step_lib
 
 
-def perplexity_fn(
-  model: models.Model,
-  mesh: jax.sharding.Mesh,
-  split: Any,
-  words: int,
-) -> Callable[[Any], dict[str, float]]:
-  """Parameters → loss and perplexities of a split (`windows.Windows`).
+class Split(Protocol):
+  """An evaluation split: batches 0 .. steps_per_epoch - 1 cover it once."""
 
-  Every token but the first (of the split, or of each document where windows
-  stay within one) is a target exactly once. The perplexity per word divides
-  the same sum by the number of words, so that vocabularies compare.
+  steps_per_epoch: int
+
+  def batch(self, step: int) -> Mapping[str, np.ndarray]:
+    """Returns this host's rows of a batch."""
+    ...
+
+
+def perplexity_fn(
+  model: models.Model, mesh: jax.sharding.Mesh, split: Split, words: int
+) -> Callable[[step_lib.Params], dict[str, float]]:
+  """Returns a function from parameters to the perplexities of a split.
+
+  Every token but the first (of the split, or of each document if windows do not
+  span documents) is a target exactly once. Perplexity per word divides the same
+  sum by the number of words, which makes vocabularies comparable.
+
+  Args:
+    model: the network.
+    mesh: devices to run on.
+    split: such as a `windows.Windows`.
+    words: words of the split.
   """
   loss_fn = step_lib.pretrain_loss(model)
 
   @jax.jit
-  def sums(params, batch):
-    return loss_fn(params, batch, None, None)[:2]
+  def sums(
+    params: step_lib.Params, batch: step_lib.Batch
+  ) -> tuple[jax.Array, jax.Array]:
+    example_ids_B = jnp.arange(len(batch['tokens']), dtype=jnp.uint32)
+    out = loss_fn(params, batch, None, example_ids_B)
+    return out.loss, out.weight
 
-  def evaluate(params: Any) -> dict[str, float]:
+  def evaluate(params: step_lib.Params) -> dict[str, float]:
     nats, tokens = 0.0, 0.0
     for step in range(split.steps_per_epoch):
       batch = sharding.put_batch(split.batch(step), mesh)

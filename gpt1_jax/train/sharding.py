@@ -1,13 +1,13 @@
-"""The mesh, the one table of logical axes, and what follows from them.
+"""The mesh, the table of logical axes, and the placement of arrays.
 
-Axes of the mesh: data (batches), fsdp (batches and parameters), tensor (heads
-and feed-forward). `jax.set_mesh` puts the mesh in force; Linen's constraints
-and partition specs read the table below.
+Axes of the mesh: data (batch), fsdp (batch and parameters), tensor (heads and
+feed-forward). `use` puts a mesh and the table in force; Linen's constraints and
+partition specs read the table.
 """
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,11 +18,12 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gpt1_jax.errors import UserError
 
+Tree = Any  # of arrays, shapes or shardings
 MESH_AXES = ('data', 'fsdp', 'tensor')
 BATCH_AXES = ('data', 'fsdp')
-# Of the softmax over the vocabulary (losses.py), which pads the rows to divide.
-# The matrix itself is stored in its 40,478 rows, which nothing but 2, 37 and
-# 547 divide: cut along embed, checkpoints are alike on every mesh.
+# Shards the softmax over the vocabulary (losses.py), which pads its rows. The
+# parameter keeps its 40,478 rows, which only 2, 37 and 547 divide: it is
+# sharded along embed, and checkpoints are the same on every mesh.
 VOCAB_AXIS = 'tensor'
 LOGICAL_AXIS_RULES = (
   ('batch', BATCH_AXES),
@@ -38,11 +39,14 @@ LOGICAL_AXIS_RULES = (
 def make_mesh(
   devices: Sequence[Any], *, data: int, fsdp: int, tensor: int
 ) -> jax.sharding.Mesh:
-  """A mesh over devices; see `arrange`.
+  """Builds a mesh of these sizes.
 
   Args:
-    devices: those that are there (`jax.devices()`), or a topology's.
-    data, fsdp, tensor: sizes, one of which may be -1 (what is left).
+    devices: `jax.devices()`, or those of a topology to compile for.
+    data, fsdp, tensor: sizes; one may be -1: the devices that are left.
+
+  Raises:
+    UserError: see `arrange`.
   """
   return jax.sharding.Mesh(
     arrange(devices, [data, fsdp, tensor]),
@@ -52,28 +56,26 @@ def make_mesh(
 
 
 def arrange(devices: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
-  """Devices in the shape of a mesh, neighbours where they are near.
+  """Arranges devices in the shape of a mesh, near ones as neighbours.
 
-  Of several slices, which a slower network joins, data takes as many as it
-  divides into, then fsdp, then tensor.
+  If the devices form several slices, joined by a slower network, data spans as
+  many slices as it divides into, then fsdp, then tensor.
 
   Raises:
     UserError: the sizes do not multiply to the number of devices, or do not
       divide over the slices.
   """
-  sizes, asked = list(sizes), 'x'.join(str(s) for s in sizes)
-  count = len(devices)
+  sizes, count = list(sizes), len(devices)
+  mesh = f'mesh {"x".join(map(str, sizes))} (data x fsdp x tensor)'
   if any(s < 1 and s != -1 for s in sizes) or sizes.count(-1) > 1:
-    raise UserError(
-      f'mesh {asked} (data x fsdp x tensor): sizes are positive, one may be -1'
-    )
-  known = int(np.prod([s for s in sizes if s != -1]))
+    raise UserError(f'{mesh}: sizes are positive, one may be -1')
+  known = math.prod(s for s in sizes if s != -1)
   if -1 in sizes and count % known == 0:
     sizes[sizes.index(-1)] = count // known
-  if int(np.prod(sizes)) != count:
+  if math.prod(sizes) != count:
     raise UserError(
-      f'mesh {asked} (data x fsdp x tensor) does not fit {count} devices; '
-      'set config.mesh.data=-1 to take what is left'
+      f'{mesh} does not fit {count} devices; set config.mesh.data=-1 to use '
+      'all that the other axes leave'
     )
   slices = len({getattr(d, 'slice_index', None) for d in devices})
   if slices == 1:
@@ -86,8 +88,8 @@ def arrange(devices: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
     left //= across[-1]
   if left > 1:
     raise UserError(
-      f'mesh {asked} (data x fsdp x tensor) does not divide over {slices} '
-      f'slices; make config.mesh.data a multiple of {slices}'
+      f'{mesh} does not divide over {slices} slices; make config.mesh.data a '
+      f'multiple of {slices}'
     )
   within = [size // a for size, a in zip(sizes, across, strict=True)]
   return mesh_utils.create_hybrid_device_mesh(
@@ -99,7 +101,7 @@ def arrange(devices: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
 def use(mesh: jax.sharding.Mesh) -> Iterator[None]:
   """Puts the mesh and the table of logical axes in force.
 
-  Without both, Linen's constraints are silently nothing.
+  Linen silently ignores its constraints if either is missing.
   """
   with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES):
     yield
@@ -108,22 +110,22 @@ def use(mesh: jax.sharding.Mesh) -> Iterator[None]:
 def check_divides(
   mesh: jax.sharding.Mesh, batch_size: int, microbatches: int, **sizes: int
 ) -> None:
-  """Refuses, before any computation, what the mesh cannot divide.
+  """Checks that the mesh divides the batch and the model.
 
   Args:
     mesh: from `make_mesh`.
-    batch_size: examples of the global batch.
-    microbatches: parts it is cut into.
+    batch_size: rows of the global batch.
+    microbatches: parts of a batch that are computed one after another.
     **sizes: `divided` of the model's configuration.
 
   Raises:
-    UserError: with the two numbers and the settings to change.
+    UserError: with both numbers and the settings to change.
   """
-  rows = mesh.shape['data'] * mesh.shape['fsdp']
-  if batch_size % (rows * microbatches):
+  parts = num_batch_parts(mesh)
+  if batch_size % (parts * microbatches):
     raise UserError(
       f'data.batch_size {batch_size} does not divide into {microbatches} '
-      f'microbatches over data x fsdp = {rows} devices: change one of them'
+      f'microbatches over data x fsdp = {parts} devices: change one of them'
     )
   axes = {'n_embd': 'fsdp', 'n_head': 'tensor', 'units': 'tensor'}
   for name, size in sizes.items():
@@ -136,41 +138,43 @@ def check_divides(
 
 
 def jit_init(
-  init: Callable[..., Any], mesh: jax.sharding.Mesh, *args: Any
-) -> tuple[Callable[..., Any], Any]:
-  """`init(*args)` compiled so that its arrays are born sharded.
+  init: Callable[..., Tree], mesh: jax.sharding.Mesh, *args: Any
+) -> tuple[Callable[..., Tree], Tree]:
+  """Jits `init(*args)` so that its arrays are created sharded.
 
   Args:
-    init: makes a tree whose parameters are boxed with logical axis names.
-    mesh: in force.
-    *args: arrays, such as a seed; others of their kind are not compiled again.
+    init: returns a tree of parameters, boxed with logical axis names.
+    mesh: must be in force.
+    *args: arrays, such as a seed; others of the same type do not recompile.
 
   Returns:
-    The function, whose tree is unboxed, and the tree's shardings.
+    The function, which returns the tree unboxed, and the tree's shardings.
   """
   shardings = state_shardings(jax.eval_shape(init, *args), mesh)
   make = jax.jit(lambda *args: nn.unbox(init(*args)), out_shardings=shardings)
   return make, shardings
 
 
-def state_shardings(abstract: Any, mesh: jax.sharding.Mesh) -> Any:
-  """NamedShardings of a boxed abstract tree, by LOGICAL_AXIS_RULES."""
+def state_shardings(abstract: Tree, mesh: jax.sharding.Mesh) -> Tree:
+  """Returns NamedShardings of a boxed tree of shapes, by the table."""
   specs = nn.get_partition_spec(abstract)
   return nn.logical_to_mesh_sharding(specs, mesh, LOGICAL_AXIS_RULES)
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
-  """Rows of a batch over data and fsdp."""
+  """Returns the sharding of a batch: its rows over data and fsdp."""
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
-  """The same on every device."""
+def replicated(
+  mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh,
+) -> NamedSharding:
+  """Returns the sharding of an array that every device holds whole."""
   return NamedSharding(mesh, PartitionSpec())
 
 
-def abstract(tree: Any, shardings: Any) -> Any:
-  """Shapes and types of a tree, with shardings: what `lower` takes."""
+def abstract(tree: Tree, shardings: Tree) -> Tree:
+  """Returns shapes and types with shardings, as `lower` takes them."""
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
     tree,
@@ -178,15 +182,20 @@ def abstract(tree: Any, shardings: Any) -> Any:
   )
 
 
-def host_rows(mesh: jax.sharding.Mesh, batch_size: int) -> list[int]:
-  """Rows of the global batch that this host's devices hold, in order.
+def num_batch_parts(mesh: jax.sharding.Mesh) -> int:
+  """Returns into how many parts the mesh divides a batch."""
+  return mesh.shape['data'] * mesh.shape['fsdp']
 
-  Hosts that share a row, as they do where tensor spans hosts, each read it.
+
+def host_rows(mesh: jax.sharding.Mesh, batch_size: int) -> list[int]:
+  """Returns the rows of the global batch that this host feeds, in order.
+
+  If the tensor axis spans hosts, several hosts feed the same row.
 
   Raises:
     UserError: the batch does not divide over the mesh.
   """
-  parts = mesh.shape['data'] * mesh.shape['fsdp']
+  parts = num_batch_parts(mesh)
   if batch_size % parts:
     raise UserError(
       f'data.batch_size {batch_size} does not divide over data x fsdp = '
@@ -199,28 +208,26 @@ def host_rows(mesh: jax.sharding.Mesh, batch_size: int) -> list[int]:
 
 
 def put_batch(
-  batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh
+  batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh
 ) -> dict[str, jax.Array]:
-  """This host's rows (`host_rows`) → global arrays."""
-  sharding = batch_sharding(mesh)
-  here = _host_parts(mesh)
-  parts = mesh.shape['data'] * mesh.shape['fsdp']
+  """Builds the global arrays of a batch from this host's `host_rows`."""
+  sharding, here = batch_sharding(mesh), _host_parts(mesh)
 
-  def put(local):
+  def put_rows(local: np.ndarray) -> jax.Array:
     rows = len(local) // len(here)
 
-    def part(index):
-      place = here.index((index[0].start or 0) // rows) * rows
-      return local[place : place + rows]
+    def part(index: Any) -> np.ndarray:
+      start = here.index((index[0].start or 0) // rows) * rows
+      return local[start : start + rows]
 
-    shape = (rows * parts, *local.shape[1:])
+    shape = (rows * num_batch_parts(mesh), *local.shape[1:])
     return jax.make_array_from_callback(shape, sharding, part)
 
-  return {name: put(local) for name, local in batch.items()}
+  return {name: put_rows(local) for name, local in batch.items()}
 
 
 def _host_parts(mesh: jax.sharding.Mesh) -> list[int]:
-  """Which parts of a batch, cut over data x fsdp, this host's devices hold."""
+  """Returns the numbers of the batch's parts that this host's devices hold."""
   parts = mesh.devices.reshape(-1, mesh.shape['tensor'])
   here = jax.process_index()
   return [
@@ -230,24 +237,25 @@ def _host_parts(mesh: jax.sharding.Mesh) -> list[int]:
   ]
 
 
-def like(tree: Any, placed: Any) -> Any:
-  """Numpy arrays → arrays with the shardings of `placed`, a tree alike."""
+def put(x: Any, sharding: NamedSharding) -> jax.Array:
+  """Places an array that every host holds whole."""
+  x = np.asarray(x)
+  return jax.make_array_from_callback(x.shape, sharding, lambda i: x[i])
+
+
+def like(tree: Tree, placed: Tree) -> Tree:
+  """Places a tree of numpy arrays with the shardings of another tree."""
   return jax.tree.map(lambda x, y: put(x, y.sharding), tree, placed)
 
 
-def gather(tree: Any) -> Any:
-  """Arrays → numpy, whole, on every host."""
+def gather(tree: Tree) -> Tree:
+  """Returns whole numpy arrays on every host."""
 
-  def whole(x):
+  def whole(x: jax.Array) -> np.ndarray:
     if not x.is_fully_addressable:
+      assert isinstance(x.sharding, NamedSharding)
       everywhere = replicated(x.sharding.mesh)
       x = jax.jit(lambda x: x, out_shardings=everywhere)(x)
     return jax.device_get(x)
 
   return jax.tree.map(whole, tree)
-
-
-def put(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
-  """An array that every host has whole → its parts on this host's devices."""
-  x = np.asarray(x)
-  return jax.make_array_from_callback(x.shape, sharding, lambda i: x[i])

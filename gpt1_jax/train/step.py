@@ -1,7 +1,10 @@
-"""TrainState, and one update as a pure function of (state, batch)."""
+"""The training state, the two objectives, and one update (P §3.1, §3.2).
 
-from collections.abc import Callable
-from typing import Any
+An update is a pure function of (state, batch, seed).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -11,86 +14,128 @@ from flax import struct
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import heads, models
-from gpt1_jax.train import losses, malloc, sharding
+from gpt1_jax.train import losses, malloc, optim, sharding
 
-# (params, batch, dropout_key, example_ids_B, mean=False) →
-# (loss, weight, sums): sums over the examples of the batch. With `mean` the
-# loss is divided by `weight`: by dividing the examples' weights, which takes no
-# pass over the gradient.
-LossFn = Callable[..., tuple[jax.Array, jax.Array, dict[str, jax.Array]]]
+Params = Any  # {'gpt': ..., 'head': ...}: nested dicts of float32 arrays
+Batch = Mapping[str, jax.Array]  # arrays of B rows each
 
 
 class TrainState(struct.PyTreeNode):
-  """What training carries from update to update.
+  """What training carries from one update to the next.
 
   Attributes:
-    step: int32, updates applied.
+    step: int32, updates applied so far.
     params, opt_state: trees of float32 arrays.
   """
 
   step: jax.Array
-  params: Any
+  params: Params
   opt_state: Any
+
+
+class StepMetrics(TypedDict):
+  """Float32 scalars of one update: loss and norm before it, rate used in it."""
+
+  loss: jax.Array
+  grad_norm: jax.Array
+  learning_rate: jax.Array
+
+
+class LossOutput(NamedTuple):
+  """The loss of a batch.
+
+  Attributes:
+    loss: float32, the sum over the batch, or its mean if `mean` was given.
+    weight: float32, divides the sum to give the mean.
+    sums: further outputs of the objective.
+  """
+
+  loss: jax.Array
+  weight: jax.Array
+  sums: dict[str, jax.Array]
+
+
+class LossFn(Protocol):
+  """An objective."""
+
+  def __call__(
+    self,
+    params: Params,
+    batch: Batch,
+    dropout_key: jax.Array | None,
+    example_ids_B: jax.Array,
+    mean: bool = False,
+  ) -> LossOutput:
+    """Computes the loss.
+
+    Args:
+      params: of the model, and of the head if there is one.
+      batch: rows of the global batch.
+      dropout_key: from `update_key`; None switches dropout off.
+      example_ids_B: uint32, the row of the global batch that each row is.
+      mean: divides the weights of the rows, which takes no pass over the
+        gradients as dividing the sum would.
+    """
+    ...
 
 
 def train_step(
   state: TrainState,
-  batch: dict[str, jax.Array],
+  batch: Batch,
   *,
   loss_fn: LossFn,
   optimizer: optax.GradientTransformation,
-  rate: Callable[[jax.Array], jax.Array],
+  rate: optim.Schedule,
   microbatches: int,
   seed: jax.Array | int,
-) -> tuple[TrainState, dict[str, jax.Array]]:
-  """One update from one global batch.
+) -> tuple[TrainState, StepMetrics]:
+  """Computes one update from one global batch.
 
   Args:
     state: before the update.
-    batch: arrays with B rows each.
-    loss_fn: see LossFn.
+    batch: B rows.
+    loss_fn: the objective.
     optimizer, rate: from `optim.make_optimizer`.
-    microbatches: parts that the batch is cut into, one after another; the
+    microbatches: parts of the batch that are computed one after another; the
       gradient is that of the whole batch, dropout masks included.
-    seed: of the dropout stream, traced or not; uint32 if traced.
-
-  Returns:
-    The new state, and scalars: loss, grad_norm, learning_rate.
+    seed: of all dropout keys; an int, or a traced uint32.
   """
-  dropout_key = dropout_seed(seed, state.step)
+  dropout_key = update_key(seed, state.step)
   B = next(iter(batch.values())).shape[0]
-  batch = {**batch, 'example_ids': jnp.arange(B, dtype=jnp.uint32)}
+  example_ids_B = jnp.arange(B, dtype=jnp.uint32)
 
-  def gradient(part, mean):
-    """Loss, weight and gradient, of a mean or of a sum."""
-    example_ids_B = part.pop('example_ids')
-
-    def loss_and_weight(params):
-      return loss_fn(params, part, dropout_key, example_ids_B, mean)[:2]
+  def gradient(
+    batch: Batch, example_ids_B: jax.Array, mean: bool
+  ) -> tuple[jax.Array, jax.Array, Params]:
+    def loss_and_weight(params: Params) -> tuple[jax.Array, jax.Array]:
+      out = loss_fn(params, batch, dropout_key, example_ids_B, mean)
+      return out.loss, out.weight
 
     value = jax.value_and_grad(loss_and_weight, has_aux=True)(state.params)
     (loss, weight), grads = value
     return loss, weight, grads
 
   if microbatches == 1:
-    loss, _, grads = gradient(batch, True)
+    loss, _, grads = gradient(batch, example_ids_B, True)
   else:
 
-    def accumulate(carry, part):
-      return jax.tree.map(jnp.add, carry, gradient(part, False)), None
+    def accumulate(total: Any, part: Any) -> tuple[Any, None]:
+      return jax.tree.map(
+        jnp.add, total, gradient(part[0], part[1], False)
+      ), None
 
-    # Strided, so that each part has rows of every device.
-    parts = {
-      name: jnp.moveaxis(x.reshape(-1, microbatches, *x.shape[1:]), 1, 0)
-      for name, x in batch.items()
-    }
+    def split(x: jax.Array) -> jax.Array:
+      # Every n-th row, so that each part has rows of every device.
+      return jnp.moveaxis(x.reshape(-1, microbatches, *x.shape[1:]), 1, 0)
+
+    parts = jax.tree.map(split, (batch, example_ids_B))
     zero = jax.tree.map(jnp.zeros_like, state.params)
     start = (jnp.float32(0), jnp.float32(0), zero)
     (loss, weight, grads), _ = jax.lax.scan(accumulate, start, parts)
     loss, grads = jax.tree.map(lambda x: x * _inverse(weight), (loss, grads))
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
-  metrics = {
+  metrics: StepMetrics = {
     'loss': loss,
     'grad_norm': optax.tree.norm(grads),
     'learning_rate': rate(state.step),
@@ -102,8 +147,8 @@ def _inverse(weight: jax.Array) -> jax.Array:
   return 1.0 / jnp.maximum(weight, 1e-9)
 
 
-def dropout_seed(seed: int, step: jax.Array) -> jax.Array:
-  """uint32 [2]: what keys the dropout masks of the update at `step`."""
+def update_key(seed: jax.Array | int, step: jax.Array) -> jax.Array:
+  """Returns the dropout key, uint32 [2], of the update after `step` others."""
   key = jax.random.fold_in(jax.random.key(seed), step)
   return jax.random.key_data(key)
 
@@ -111,18 +156,20 @@ def dropout_seed(seed: int, step: jax.Array) -> jax.Array:
 def jit_seeded_step(
   loss_fn: LossFn,
   optimizer: optax.GradientTransformation,
-  rate: Callable[[jax.Array], jax.Array],
+  rate: optim.Schedule,
   state_shardings: Any,
   batch_sharding: jax.sharding.NamedSharding,
   *,
   microbatches: int,
-) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
-  """`train_step` of any seed: (state, batch, seed from `place_seed`).
+) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]:
+  """Jits `train_step` as (state, batch, seed from `place_seed`).
 
-  Runs that differ by their seed share what is compiled.
+  The state is donated. Runs that differ in their seed share the compilation.
   """
 
-  def step(state, batch, seed):
+  def step(
+    state: TrainState, batch: Batch, seed: jax.Array
+  ) -> tuple[TrainState, StepMetrics]:
     return train_step(
       state,
       batch,
@@ -144,11 +191,11 @@ def jit_seeded_step(
 
 
 def place_seed(seed: int, mesh: jax.sharding.Mesh) -> jax.Array:
-  """uint32 scalar on every device, once, and not anew for each update.
+  """Puts a seed on every device, as uint32, once for all updates.
 
   Raises:
-    UserError: not within 0 and 2**31 - 1, where a traced seed and a constant
-      one make the same stream.
+    UserError: the seed is outside [0, 2**31), where a traced seed would give
+      another stream than a constant.
   """
   if not 0 <= seed < 2**31:
     raise UserError(f'config.train.seed is {seed}: from 0 to {2**31 - 1}')
@@ -156,21 +203,28 @@ def place_seed(seed: int, mesh: jax.sharding.Mesh) -> jax.Array:
 
 
 def pretrain_loss(model: models.Model) -> LossFn:
-  """The LM objective L1 of P §3.1: sum over tokens, weight their number."""
+  """Returns the LM objective L1 of P §3.1; its weight is the target tokens."""
 
-  def loss_fn(params, batch, dropout_key, example_ids_B, mean=False):
+  def loss_fn(
+    params: Params,
+    batch: Batch,
+    dropout_key: jax.Array | None,
+    example_ids_B: jax.Array,
+    mean: bool = False,
+  ) -> LossOutput:
     weights_BT = batch['lm_weights']
     weight = weights_BT[:, 1:].sum()
     if mean:
       weights_BT *= _inverse(weight)
-    h_BTD, embed_VD = model.apply(
+    out: Any = model.apply(
       {'params': params['gpt']},
       batch['tokens'],
       dropout_key=dropout_key,
       example_ids_B=example_ids_B,
     )
+    h_BTD, embed_VD = out
     loss = losses.lm_loss(h_BTD, embed_VD, batch['tokens'], weights_BT)
-    return loss, weight, {}
+    return LossOutput(loss, weight, {})
 
   return loss_fn
 
@@ -182,29 +236,39 @@ def finetune_loss(
   lm_reduction: str,
   low: float = 0.0,
 ) -> LossFn:
-  """L3 = L2 + lm_coef * L1 of P §3.2: sums over examples.
+  """Returns the objective L3 = L2 + lm_coef * L1 of P §3.2.
 
-  L1 is over all tokens, specials included, reduced as `losses.lm_weights` says.
-  `sums` holds 'outputs', float32 [B, Y], and the two parts of the loss. `low`:
-  see `losses.task_loss`.
+  L1 covers all tokens, specials included. The weight is the number of examples;
+  `sums` holds 'outputs' [B, Y], 'task_loss' (L2) and 'lm_loss' (L1).
+
+  Args:
+    model, head: the network.
+    lm_coef: lambda of P §3.2; 0 leaves L1 out.
+    lm_reduction: see `losses.lm_weights`.
+    low: see `losses.task_loss`.
   """
 
-  def loss_fn(params, batch, dropout_key, example_ids_B, mean=False):
+  def loss_fn(
+    params: Params,
+    batch: Batch,
+    dropout_key: jax.Array | None,
+    example_ids_B: jax.Array,
+    mean: bool = False,
+  ) -> LossOutput:
     weight = batch['example_weight'].sum()
     scale = _inverse(weight) if mean else 1.0
     B, C, T = batch['tokens'].shape
     tokens_BT = batch['tokens'].reshape(B * C, T)
-    example_ids_BC = example_ids_B[:, None] * C + jnp.arange(
-      C, dtype=jnp.uint32
-    )
-    h_BTD, embed_VD = model.apply(
+    choice_C = jnp.arange(C, dtype=jnp.uint32)
+    out: Any = model.apply(
       {'params': params['gpt']},
       tokens_BT,
       dropout_key=dropout_key,
-      example_ids_B=example_ids_BC.reshape(-1),
+      example_ids_B=(example_ids_B[:, None] * C + choice_C).reshape(-1),
     )
+    h_BTD, embed_VD = out
     h_BCD = heads.at_extract(h_BTD, batch['extract'].reshape(-1))
-    outputs_BY = head.apply(
+    outputs_BY: Any = head.apply(
       {'params': params['head']},
       h_BCD.reshape(B, C, -1),
       dropout_key=dropout_key,
@@ -214,10 +278,11 @@ def finetune_loss(
     task = jnp.sum(task_B * batch['example_weight'] * scale)
     sums = {'outputs': outputs_BY, 'task_loss': task, 'lm_loss': jnp.float32(0)}
     if not lm_coef:
-      return task, weight, sums
+      return LossOutput(task, weight, sums)
     weights_BCT = losses.lm_weights(batch, lm_reduction) * (lm_coef * scale)
     weights_BT = weights_BCT.reshape(B * C, T)
     lm = losses.lm_loss(h_BTD, embed_VD, tokens_BT, weights_BT)
-    return task + lm, weight, {**sums, 'lm_loss': lm / lm_coef}
+    sums['lm_loss'] = lm / lm_coef
+    return LossOutput(task + lm, weight, sums)
 
   return loss_fn

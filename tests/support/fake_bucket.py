@@ -142,7 +142,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     code, headers, content = self._answer(self.command, self.path, body)
     return self._send(code, headers, content)
 
-  do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = _handle  # noqa: N815
+  do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = _handle
 
   def _send(self, code: int, headers: dict, content: bytes) -> None:
     self.send_response(code)

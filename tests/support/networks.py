@@ -109,9 +109,7 @@ def gpt_dropout(
     rate, number = sites[site]
     number = dropout.site_id(layers.get(site, layer), number)
     example_ids = jnp.arange(len(x), dtype=jnp.uint32)
-    ones = jnp.ones(x.shape)
-    return x * np.asarray(
-      dropout.dropout(ones, rate, dropout_key, number, example_ids)
-    )
+    spec = dropout.Dropout(rate, dropout_key, number, example_ids)
+    return x * np.asarray(dropout.apply(jnp.ones(x.shape), spec))
 
   return drop

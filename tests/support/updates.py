@@ -9,23 +9,26 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from configs import pretrain as config_file
+from gpt1_jax import config as config_lib
+from gpt1_jax.config import PretrainConfig
 from gpt1_jax.model import models
+from gpt1_jax.settings import ModelConfig, OptimSettings
 from gpt1_jax.train import optim, pretraining, sharding, step as step_lib
 from tests.support import networks
 from tests.support.meshes import make_mesh
 
-OPTIM = {
-  'variant': 'paper',
-  'schedule': 'cosine',
-  'peak_lr': 1e-3,
-  'warmup': 0.0,
-  'b1': 0.9,
-  'b2': 0.999,
-  'eps': 1e-8,
-  'weight_decay': 0.01,
-  'clip_norm': 1.0,
-  'num_steps': 10,
-}
+OPTIM = OptimSettings(
+  variant='paper',
+  schedule='cosine',
+  peak_lr=1e-3,
+  warmup=0.0,
+  b1=0.9,
+  b2=0.999,
+  eps=1e-8,
+  weight_decay=0.01,
+  clip_norm=1.0,
+)
 # No loop over layers: an operation in the compiled text runs once.
 UNROLLED = dataclasses.replace(networks.GPT_CONFIG, unroll=2)
 BATCH = {
@@ -47,39 +50,26 @@ def new_state(
   )
 
 
-def settings(microbatches: int = 1) -> pretraining.Settings:
-  """Returns the settings of a run of ten updates on BATCH."""
-  return pretraining.Settings(
-    pretraining.TrainSettings(
-      num_steps=10,
-      num_epochs=0.0,
-      log_every=1,
-      eval_every=10,
-      checkpoint_every=10,
-      keep=1,
-      microbatches=microbatches,
-      seed=7,
-    ),
-    pretraining.DataSettings(
-      path='', batch_size=len(BATCH['tokens']), seed=0, cross_documents=True
-    ),
-    model={},
-    # With Adam's own eps (1e-8) a weight whose gradient is nearly zero moves
-    # by the sign of a rounding error.
-    optim={k: v for k, v in OPTIM.items() if k != 'num_steps'} | {'eps': 1e-2},
-    mesh={},
-  )
+def pretrain_config(microbatches: int = 1) -> PretrainConfig:
+  """Returns the configuration of ten updates of `GPT_CONFIG` on BATCH."""
+  values = config_file.get_config('tiny').to_dict()
+  values['train'].update(num_steps=10, microbatches=microbatches, seed=7)
+  values['data'].update(path='not read', batch_size=len(BATCH['tokens']))
+  # With Adam's own eps (1e-8) a weight whose gradient is nearly zero moves by
+  # the sign of a rounding error.
+  values['optim'] = dataclasses.asdict(OPTIM) | {'eps': 1e-2}
+  return config_lib.parse(PretrainConfig, values)
 
 
 @functools.cache
 def one_update(
   microbatches: int = 1,
   shape: tuple[int, int, int] = (1, 1, 1),
-  config: models.Config = networks.GPT_CONFIG,
+  config: ModelConfig = networks.GPT_CONFIG,
 ) -> tuple[dict[str, np.ndarray], step_lib.TrainState]:
   """Returns the metrics of one update on BATCH and the state after it."""
   mesh = make_mesh(*shape)
-  program = pretraining.build(settings(microbatches), config, mesh, 10)
+  program = pretraining.build(pretrain_config(microbatches), config, mesh, 10)
   with sharding.use(mesh):
     seed = step_lib.place_seed(7, mesh)
     state, metrics = program.train_step(
@@ -104,7 +94,7 @@ def assert_same_update(a: Any, b: Any) -> None:
 def loss_after_repeating_a_batch(model: models.Model) -> float:
   """Returns the loss after 200 updates on the first two rows of BATCH."""
   optimizer, rate = optim.make_optimizer(
-    **{**OPTIM, 'peak_lr': 1e-2, 'num_steps': 200}
+    dataclasses.replace(OPTIM, peak_lr=1e-2), 200
   )
   state = nn.unbox(new_state(model, optimizer))
   step = jax.jit(
