@@ -1,6 +1,6 @@
-"""What `convert` writes loads in `transformers`, and what that writes in ours.
+"""Folders of `convert` load in `transformers`, and the other way round.
 
-Logits to 2e-5 in float32, token ids alike. Skips without the peers extra.
+Logits agree to 2e-5 in float32, token ids exactly. Skips without the peers.
 """
 
 import pathlib
@@ -13,17 +13,16 @@ import pytest
 
 from gpt1_jax.corpus import cleaning, sentencepiece_tokenizer, tokenization
 from gpt1_jax.errors import UserError
-from gpt1_jax.interop import exchange
+from gpt1_jax.interop import conversion, huggingface
 from gpt1_jax.model import gpt
-from gpt1_jax.settings import GPTConfig
-from gpt1_jax.train import checkpoint, run
-from tests import convert_test
+from gpt1_jax.train import checkpoint
+from tests.support import released, transformers_folder
 
 pytestmark = [pytest.mark.peers, pytest.mark.slow]
 NEEDED = "needs the peers: pip install -e '.[test,openai,peers]'"
 torch = pytest.importorskip('torch', reason=NEEDED)
 pytest.importorskip('spacy', reason=NEEDED)
-with warnings.catch_warnings():  # of its own making
+with warnings.catch_warnings():  # about its own code
   warnings.simplefilter('ignore')
   transformers = pytest.importorskip('transformers', reason=NEEDED)
 
@@ -34,68 +33,20 @@ def novel(shared_data):
   return cleaning.paragraphs(path.read_text('utf-8-sig'))
 
 
-def new_run(workdir, tokenizer, *, std, n_special=0, **shape) -> None:
-  """A run of random weights, as `pretrain` or `finetune` leaves one."""
-  config = GPTConfig(
-    vocab_size=tokenizer.vocab_size, n_special=n_special,
-    **{**exchange.RELEASED, 'embedding_dropout': 'sum', **shape},
-  )  # fmt: skip
-  draw = np.random.default_rng(0)
-  named = {
-    name: draw.standard_normal(size, np.float32) * np.float32(std)
-    for name, size in exchange.layouts.shapes(
-      n_layer=config.n_layer, n_embd=config.n_embd, n_ctx=config.n_ctx,
-      rows=config.token_rows,
-    ).items()
-  }  # fmt: skip
-  for name in named:
-    if name.endswith(('ln_1.weight', 'ln_2.weight')):
-      named[name] += 1
-  params = {'gpt': exchange.layouts.from_named(named, n_head=config.n_head)}
-  meta = {
-    'model': vars(config),
-    'tokenizer_fingerprint': tokenizer.fingerprint,
-  }
-  settings = {
-    'data': {'batch_size': 32},
-    'optim': {'peak_lr': 1e-3, 'variant': 'paper'},
-    'train': {'seed': 0},
-  }
-  run.start(str(workdir), 'pretrain', settings, meta)
-  tokenizer.save(workdir / 'tokenizer')
-  saved = checkpoint.Checkpoints(str(workdir), keep=1, keep_best=False)
-  saved.save(3, {'step': np.int32(3), 'params': params}, meta)
-  saved.close()
-
-
-def converted(workdir, folder):
-  folder.mkdir()
-  exchange.to_huggingface(workdir, folder, None)
-  model, info = transformers.OpenAIGPTLMHeadModel.from_pretrained(
-    folder, output_loading_info=True
-  )
-  assert not any(info.values()), info
-  return model.eval(), transformers.AutoTokenizer.from_pretrained(folder)
-
-
 def our_logits(workdir, tokens_BT):
   params, meta, _ = checkpoint.read(str(workdir))
-  config = GPTConfig(**meta['model'])
-  h_BTD, embed_VD = gpt.GPT(config).apply(
+  h_BTD, embed_VD = gpt.GPT(meta.model).apply(
     {'params': params['gpt']}, jnp.asarray(tokens_BT), dropout_key=None
   )
-  return np.asarray(gpt.logits(h_BTD, embed_VD[: config.token_rows]))
+  return np.asarray(gpt.logits(h_BTD, embed_VD[: meta.model.token_rows]))
 
 
-def same_logits(workdir, model, tokens_BT):
+def assert_same_logits(workdir, model, tokens_BT):
   with torch.no_grad():
     theirs = model(torch.from_numpy(tokens_BT).long()).logits.numpy()
   ours = our_logits(workdir, tokens_BT)
   assert ours.shape == theirs.shape
   np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-5)
-
-
-SMALL = {'n_layer': 3, 'n_head': 4, 'n_embd': 64, 'n_ctx': 48}
 
 
 def windows(ids, count, length):
@@ -108,8 +59,12 @@ def test_a_run_of_sentencepiece(novel, tmp_path, n_special):
     [cleaning.clean(novel[: len(novel) // 2])]
   )
   bpe = sentencepiece_tokenizer.train(words, 3000)
-  new_run(tmp_path / 'run', bpe, std=0.1, n_special=n_special, **SMALL)
-  model, tokenizer = converted(tmp_path / 'run', tmp_path / 'hf')
+  released.new_run(
+    tmp_path / 'run', bpe, std=0.1, n_special=n_special, **released.SMALL
+  )
+  model, tokenizer = transformers_folder.write_and_load(
+    tmp_path / 'run', tmp_path / 'hf'
+  )
   odd = '\n\n<unk> <newline> <document> <|start|> 😀 漢字\ncan\u2019t — stop\n'
   ids = bpe.encode(novel + odd)
   assert bpe.unknown_id in ids
@@ -120,39 +75,46 @@ def test_a_run_of_sentencepiece(novel, tmp_path, n_special):
   assert tokenizer.decode(known) == bpe.decode(known)
   tokens = windows(ids[1000:], 3, 48)
   tokens[0, :n_special] = range(bpe.vocab_size, bpe.vocab_size + n_special)
-  same_logits(tmp_path / 'run', model, tokens)
+  assert_same_logits(tmp_path / 'run', model, tokens)
 
 
 def test_a_run_of_the_original_vocabulary(shared_data, novel, tmp_path):
   bpe = tokenization.load(f'openai:{shared_data / "vocab"}')
-  new_run(tmp_path / 'run', bpe, std=0.1, **SMALL)
-  model, tokenizer = converted(tmp_path / 'run', tmp_path / 'hf')
+  released.new_run(tmp_path / 'run', bpe, std=0.1, **released.SMALL)
+  model, tokenizer = transformers_folder.write_and_load(
+    tmp_path / 'run', tmp_path / 'hf'
+  )
   ids = bpe.encode(novel)
   assert tokenizer(novel, verbose=False)['input_ids'] == ids
   assert tokenizer('the president is')['input_ids'] == [481, 4735, 544]
   assert tokenizer.decode(ids[:500]) == bpe.decode(ids[:500])
-  same_logits(tmp_path / 'run', model, windows(ids, 2, 48))
+  assert_same_logits(tmp_path / 'run', model, windows(ids, 2, 48))
 
 
 def test_the_full_shape(shared_data, tmp_path):
   bpe = tokenization.load(f'openai:{shared_data / "vocab"}')
   shape = {'n_layer': 12, 'n_head': 12, 'n_embd': 768, 'n_ctx': 512}
-  new_run(tmp_path / 'run', bpe, std=0.02, **shape)
-  model, _ = converted(tmp_path / 'run', tmp_path / 'hf')
+  released.new_run(tmp_path / 'run', bpe, std=0.02, **shape)
+  model, _ = transformers_folder.write_and_load(
+    tmp_path / 'run', tmp_path / 'hf'
+  )
   assert sum(p.numel() for p in model.parameters()) == 116_534_784
   draw = np.random.default_rng(1)
   tokens = draw.integers(0, 40_478, (1, 64), np.int32)
-  same_logits(tmp_path / 'run', model, tokens)
+  assert_same_logits(tmp_path / 'run', model, tokens)
 
 
 @pytest.fixture(scope='module')
 def theirs(tmp_path_factory):
   """A folder that `transformers` wrote, with random weights."""
   folder = tmp_path_factory.mktemp('theirs')
-  convert_test.vocabulary(folder, 40)
+  released.write(folder)
+  for file in folder.glob('params_*'):
+    file.unlink()
+  rows = released.rows(folder)
   torch.manual_seed(0)
   config = transformers.OpenAIGPTConfig(
-    vocab_size=40, n_positions=16, n_embd=32, n_layer=2, n_head=4
+    vocab_size=rows, n_positions=16, n_embd=32, n_layer=2, n_head=4
   )
   model = transformers.OpenAIGPTLMHeadModel(config)
   model.save_pretrained(folder)
@@ -161,9 +123,11 @@ def theirs(tmp_path_factory):
 
 def test_a_folder_of_theirs(theirs, tmp_path):
   folder, model = theirs
-  exchange.to_run('huggingface', folder, tmp_path / 'run', None, None)
-  tokens = np.random.default_rng(0).integers(0, 40, (3, 16), np.int32)
-  same_logits(tmp_path / 'run', model, tokens)
+  read(tmp_path / 'run', folder)
+  tokens = np.random.default_rng(0).integers(
+    0, model.config.vocab_size, (3, 16), np.int32
+  )
+  assert_same_logits(tmp_path / 'run', model, tokens)
 
 
 def test_a_bin_of_theirs(theirs, tmp_path):
@@ -181,14 +145,14 @@ def test_a_bin_of_theirs(theirs, tmp_path):
         (other / file.name).write_bytes(file.read_bytes())
     torch.save(weights, other / 'pytorch_model.bin')
     params, *_ = read(tmp_path / f'run{i}', other)
-    convert_test.same_params(params, want)
+    released.assert_same(params, want)
   for bad, message in (
     ({**bare, 'ln_f.weight': torch.ones(3)}, 'unknown: ln_f.weight'),
     (
       {**bare, 'tokens_embed.weight': bare['tokens_embed.weight'].double()},
-      'tokens_embed.weight is torch.float64, float32 expected',
+      'tokens_embed.weight is torch.float64, expected float32',
     ),
-    ([1, 2], 'list, tensors by name expected'),
+    ([1, 2], 'holds a list, expected tensors by name'),
   ):
     torch.save(bad, other / 'pytorch_model.bin')
     with pytest.raises(UserError, match=message) as caught:
@@ -203,7 +167,7 @@ def test_no_pickle_is_executed(theirs, tmp_path):
   for file in folder.iterdir():
     if file.suffix != '.safetensors':
       (other / file.name).write_bytes(file.read_bytes())
-  harm = {'tokens_embed.weight': convert_test.Harm(tmp_path / 'harmed')}
+  harm = {'tokens_embed.weight': released.Harm(tmp_path / 'harmed')}
   for write in (
     lambda path: torch.save(harm, path),
     lambda path: path.write_bytes(pickle.dumps(harm)),
@@ -215,5 +179,5 @@ def test_no_pickle_is_executed(theirs, tmp_path):
 
 
 def read(workdir: pathlib.Path, folder: pathlib.Path):
-  exchange.to_run('huggingface', folder, workdir, None, None)
+  conversion.to_run(huggingface.read(folder), folder, workdir)
   return checkpoint.read(str(workdir))

@@ -1,14 +1,16 @@
-"""The layout of parameters: each way undoes the other, as released."""
+"""The layout of parameters is the released one, and its inverse undoes it."""
 
+import dataclasses
 import json
 
 import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from gpt1_jax.interop import layouts
 from gpt1_jax.model import gpt
-from gpt1_jax.settings import GPTConfig
+from tests.support import networks
 
 L, D, H, T, V = 3, 12, 4, 5, 7
 K = D // H
@@ -36,26 +38,23 @@ def test_there_and_back(named):
   )
 
 
-def test_the_tree_is_the_models(named):
-  config = GPTConfig(
-    kind='gpt',
-    n_layer=L, n_head=H, n_embd=D, n_ctx=T, vocab_size=V - 3, n_special=3,
-    embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0, embedding_dropout='sum',
-    softmax_rows='tokens', dtype='float32', attention='auto',
-    remat='none', unroll=1,
-  )  # fmt: skip
+def test_the_tree_is_that_of_the_model(named):
+  config = dataclasses.replace(
+    networks.GPT_CONFIG,
+    n_layer=L,
+    n_head=H,
+    n_embd=D,
+    n_ctx=T,
+    vocab_size=V - 3,
+    n_special=3,
+  )
   tokens = np.zeros((1, T), np.int32)
   fresh = jax.eval_shape(
     lambda: gpt.GPT(config).init(jax.random.key(0), tokens, dropout_key=None)
   )
+  want = jax.tree.map(lambda x: x.shape, nn.unbox(fresh['params']))
   tree = layouts.from_named(named, n_head=H)
-  shapes = jax.tree.map(lambda x: x.shape, tree)
-  want = jax.tree.map(
-    lambda x: x.value.shape,
-    fresh['params'],
-    is_leaf=lambda x: hasattr(x, 'value'),
-  )
-  assert shapes == want
+  assert jax.tree.map(lambda x: x.shape, tree) == want
 
 
 def test_queries_keys_values_side_by_side_heads_within(named):
@@ -91,7 +90,7 @@ def test_order_and_shapes_are_the_released_ones(shared_data):
   assert sum(np.prod(shape) for shape in shapes.values()) == 116_534_784
 
 
-def test_not_finite(named):
-  assert layouts.not_finite(named) is None
+def test_the_first_array_that_is_not_finite_is_named(named):
+  assert layouts.first_not_finite(named) is None
   bad = {**named, 'h.1.ln_1.bias': np.array([0, np.inf], np.float32)}
-  assert layouts.not_finite(bad) == 'h.1.ln_1.bias'
+  assert layouts.first_not_finite(bad) == 'h.1.ln_1.bias'

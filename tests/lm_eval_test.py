@@ -1,10 +1,9 @@
-"""EleutherAI's lm-eval on an exported run: its log-likelihoods are ours.
+"""EleutherAI's lm-eval computes our log-likelihoods on an exported run.
 
-The task is the paper's zero-shot SST-2 (P §5), written down as lm-eval wants
-tasks: a run of random weights goes to a Hugging Face folder, lm-eval's own
-loader, tokenisation and model take it from there. Ours are those that
-`evaluate --suite=zero_shot` wrote, with the softmax over tokens: that of the
-`openai` preset has rows for positions as well, which no exported model has.
+The task is the paper's zero-shot SST-2 (P §5), described for lm-eval, which
+loads a Hugging Face folder of random weights with its own code. Ours are those
+that `evaluate --suite=zero_shot` writes, with the softmax over tokens: the
+`openai` preset also covers rows of positions, which no exported model has.
 Skips without the peers.
 """
 
@@ -17,17 +16,17 @@ import pytest
 
 from gpt1_jax.corpus import cleaning, sentencepiece_tokenizer
 from gpt1_jax.tasks.zero_shot import evaluation
-from tests import convert_peers_test
+from tests.support import released, transformers_folder
 
 pytestmark = [
   pytest.mark.peers,
   pytest.mark.slow,
-  # Of the harness and what it stands on.
+  # The harness and its dependencies warn.
   pytest.mark.filterwarnings('ignore'),
 ]
 NEEDED = "needs the peers: pip install -e '.[test,openai,peers]'"
 os.environ['HF_HUB_OFFLINE'] = '1'
-with warnings.catch_warnings():  # of its own making
+with warnings.catch_warnings():  # about its own code
   warnings.simplefilter('ignore')
   lm_eval = pytest.importorskip('lm_eval', reason=NEEDED)
   huggingface = pytest.importorskip('lm_eval.models.huggingface', reason=NEEDED)
@@ -50,14 +49,14 @@ def test_log_likelihoods(shared_data, sentences, tmp_path):
   bpe = sentencepiece_tokenizer.train(
     sentencepiece_tokenizer.count_words([cleaning.clean(novel)]), 3000
   )
-  convert_peers_test.new_run(
+  released.new_run(
     tmp_path / 'run',
     bpe,
     std=0.1,
     softmax_rows='tokens',
-    **convert_peers_test.SMALL | {'n_ctx': 96},
+    **released.SMALL | {'n_ctx': 96},
   )
-  convert_peers_test.converted(tmp_path / 'run', tmp_path / 'hf')
+  transformers_folder.write_and_load(tmp_path / 'run', tmp_path / 'hf')
   rows = tmp_path / 'rows.jsonl'
   rows.write_text(''.join(json.dumps(row) + '\n' for row in sentences))
   task = lm_eval_task.ConfigurableTask(
@@ -97,7 +96,7 @@ def test_log_likelihoods(shared_data, sentences, tmp_path):
 
 
 def zero_shot(workdir, tasks_path) -> list[list[float]]:
-  """What `evaluate --suite=zero_shot` compared for each sentence of dev."""
+  """Returns what `evaluate` compared for each sentence of dev."""
   evaluation.evaluate(str(workdir), str(tasks_path), ['sst2'], [None], 8)
   (answers,) = (workdir / evaluation.ANSWERS).glob('sst2-*.tsv')
   rows = [line.split('\t') for line in answers.read_text().splitlines()[1:]]

@@ -1,21 +1,18 @@
-"""The model card says what the run's own files say, and nothing else."""
+"""The model card reports what the run's own files hold."""
 
-import json
+import dataclasses
 
 from gpt1_jax.interop import model_card
-from gpt1_jax.settings import GPTConfig
+from gpt1_jax.train.checkpoint import Checkpoint, CheckpointMeta
+from tests.support import networks
 
-MODEL = GPTConfig(
-  kind='gpt',
-  n_layer=2, n_head=4, n_embd=128, n_ctx=64, vocab_size=571, n_special=0,
-  embd_pdrop=0.1, attn_pdrop=0.1, resid_pdrop=0.1, embedding_dropout='sum',
-  softmax_rows='tokens', dtype='bfloat16', attention='auto',
-  remat='none', unroll=2,
-)  # fmt: skip
-FACTS = {
+MODEL = dataclasses.replace(
+  networks.GPT_CONFIG, n_embd=128, n_ctx=64, vocab_size=571, dtype='bfloat16'
+)
+HEADER = {
   'command': 'pretrain',
   'commit': 'abc123',
-  'model': vars(MODEL),
+  'model': dataclasses.asdict(MODEL),
   'config': {
     'data': {'batch_size': 16},
     'optim': {'peak_lr': 0.002, 'variant': 'paper'},
@@ -32,8 +29,9 @@ SCORES = {
 TOKENIZER = {'kind': 'sentencepiece', 'merges': 500}
 
 
-def readme(facts=FACTS, scores=SCORES, step=200, model=MODEL, head=None):
-  return model_card.readme('mini', model, facts, scores, TOKENIZER, step, head)
+def readme(header=HEADER, scores=SCORES, step=200):
+  found = Checkpoint({'gpt': {}}, CheckpointMeta(MODEL, 'f'), step)
+  return model_card.readme('mini', found, header, scores, TOKENIZER)
 
 
 def test_figures_of_the_training():
@@ -48,28 +46,20 @@ def test_figures_of_the_training():
     '| computed in | bfloat16 |',
     '| seed | 4 |',
     '| tokens seen | 204,800 |',
-    '| perplexity a token | 42.10 |',
-    '| perplexity a word | 993.90 |',
+    '| perplexity per token | 42.10 |',
+    '| perplexity per word | 993.90 |',
   ):
     assert row in lines
-  assert 'scores are of update' not in readme()
+  assert 'scores measured' not in readme()
   assert lines[0] == '---'
   assert lines.index('---', 1) < lines.index('# mini')
 
 
-def test_what_is_not_known_is_said():
+def test_unknown_figures_are_named():
   assert '| scores | not finished |' in readme(scores=None)
-  assert '| scores are of update | 200 |' in readme(step=100)
-  other = {**FACTS, 'command': 'convert', 'commit': None, 'config': {}}
-  text = readme(other, None, 0)
+  assert '| scores measured after update | 200 |' in readme(step=100)
+  text = readme(
+    {**HEADER, 'command': 'convert', 'commit': None, 'config': {}}, None, 0
+  )
   assert '| trained | elsewhere; not known |' in text
   assert '| commit | unknown |' in text
-
-
-def test_config_holds_what_both_need():
-  meta = {'model': vars(MODEL), 'tokenizer_fingerprint': 'f'}
-  made = json.loads(json.dumps(model_card.config(MODEL, meta, 'pretrain', 9)))
-  assert made['model_type'] == 'openai-gpt'
-  assert (made['vocab_size'], made['n_positions']) == (571, 64)
-  assert made[model_card.OURS] == {**meta, 'command': 'pretrain', 'step': 9}
-  assert GPTConfig(**made[model_card.OURS]['model']) == MODEL

@@ -1,111 +1,119 @@
-"""Hugging Face folders of the openai-gpt kind, in and out.
+"""Reads and writes Hugging Face folders of the openai-gpt kind.
 
-Every file is checked against what is expected before its numbers are taken,
-and none is executed: safetensors are preferred, pytorch_model.bin goes through
-PyTorch's weights-only reader.
+Every file is checked before its numbers are used, and no code in it runs:
+safetensors are preferred, pytorch_model.bin goes through PyTorch's
+weights-only reader.
 """
 
-import json
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from gpt1_jax import storage
 from gpt1_jax.errors import UserError
-from gpt1_jax.interop import layouts
+from gpt1_jax.interop import layouts, openai
+from gpt1_jax.settings import GPTConfig
+from gpt1_jax.train import checkpoint
 
-CONFIG, SAFETENSORS, BIN = (
-  'config.json',
-  'model.safetensors',
-  'pytorch_model.bin',
-)
+CONFIG = 'config.json'
+SAFETENSORS, BIN = 'model.safetensors', 'pytorch_model.bin'
 HEAD = 'head.safetensors'
-# Masks and positions, which older versions kept among the weights.
+OURS = 'gpt1_jax'  # key of config.json that holds our own model configuration
+_DROPOUT_RATES = ('embd_pdrop', 'attn_pdrop', 'resid_pdrop')
+_COUNTS = ('n_layer', 'n_head', 'n_embd', 'n_positions', 'vocab_size')
+# Masks and positions, which older versions stored among the weights.
 _CONSTANT = re.compile(r'(.*\.)?(h\.\d+\.attn\.bias|position_ids)')
-# Of other classes of the same library; they are no part of the model.
+# Tensors of the library's other classes.
 _OTHER_HEADS = ('multiple_choice_head.', 'score.')
 
 
-def read(
-  directory: pathlib.Path,
-) -> tuple[dict[str, Any], dict[str, np.ndarray], list[str]]:
-  """A folder of the openai-gpt kind → its config, arrays by name, leftovers.
-
-  Returns:
-    config.json, checked; float32 arrays, names and shapes as in
-    `layouts.shapes`; names of task heads, which are not taken.
+def read(directory: pathlib.Path) -> layouts.Weights:
+  """Reads a folder of the openai-gpt kind.
 
   Raises:
-    UserError: a file is missing, damaged, or not what is expected.
+    UserError: a file is missing, damaged, or does not fit config.json.
   """
   config = _read_config(directory / CONFIG)
-  if (directory / SAFETENSORS).is_file():
-    file = directory / SAFETENSORS
-    found = _read_safetensors(file)
-  elif (directory / BIN).is_file():
-    file = directory / BIN
-    found = _read_bin(file)
+  if (file := directory / SAFETENSORS).is_file():
+    tensors = _read_safetensors(file)
+  elif (file := directory / BIN).is_file():
+    tensors = _read_bin(file)
   else:
     raise UserError(
-      f'{directory}: no weights here ({SAFETENSORS} or {BIN} expected)'
+      f'{directory}: no weights here (expected {SAFETENSORS} or {BIN})'
     )
-  found = {
-    name.removeprefix('transformer.'): array for name, array in found.items()
-  }
-  tied = found.pop('lm_head.weight', None)
-  left = sorted(name for name in found if name.startswith(_OTHER_HEADS))
-  for name in left:
-    del found[name]
-  expected = layouts.shapes(
+  named = {k.removeprefix('transformer.'): v for k, v in tensors.items()}
+  tied = named.pop('lm_head.weight', None)
+  skipped = tuple(sorted(k for k in named if k.startswith(_OTHER_HEADS)))
+  named = {k: v for k, v in named.items() if k not in skipped}
+  shapes = layouts.shapes(
     n_layer=config['n_layer'],
     n_embd=config['n_embd'],
     n_ctx=config['n_positions'],
     rows=config['vocab_size'],
   )
-  _check(found, expected, file)
-  if tied is not None and not np.array_equal(tied, found[layouts.TOKENS]):
+  _check(named, shapes, file)
+  if tied is not None and not np.array_equal(tied, named[layouts.TOKENS]):
     raise UserError(
-      f'{file}: lm_head.weight is not the token embedding; in GPT-1 they are '
-      'one matrix'
+      f'{file}: lm_head.weight differs from the token embedding; GPT-1 uses '
+      'one matrix for both'
     )
-  return config, {name: found[name] for name in expected}, left
-
-
-def read_head(directory: pathlib.Path) -> dict[str, Any] | None:
-  """The task head that `write` left beside the model, or None."""
-  if not (directory / HEAD).is_file():
-    return None
-  found = _read_safetensors(directory / HEAD)
-  if found.keys() != {'clf.kernel', 'clf.bias'}:
-    raise UserError(
-      f'{directory / HEAD}: has {", ".join(sorted(found)) or "nothing"}, '
-      'clf.kernel and clf.bias expected'
-    )
-  return {'clf': {'kernel': found['clf.kernel'], 'bias': found['clf.bias']}}
+  ours = config.get(OURS, {})
+  settings = {**openai.RELEASED, **ours.get('model', {})}
+  settings |= {k: config[k] for k in _DROPOUT_RATES if k in config}
+  return layouts.Weights(
+    {name: named[name] for name in shapes},
+    {**settings, 'n_head': config['n_head']},
+    _read_head(directory / HEAD),
+    ours.get('step', 0),
+    skipped,
+  )
 
 
 def write(
-  directory: pathlib.Path,
-  config: dict[str, Any],
-  named: dict[str, np.ndarray],
-  head: dict[str, Any] | None,
+  directory: pathlib.Path, found: checkpoint.Checkpoint, command: str
 ) -> None:
-  """config.json, model.safetensors and, of a fine-tuned run, the head."""
+  """Writes config.json, model.safetensors and, if fine-tuned, the head.
+
+  Args:
+    directory: an existing folder.
+    found: a checkpoint of a GPT.
+    command: trained it: 'pretrain', 'finetune' or 'convert'.
+  """
   numpy_io = _safetensors().numpy
-  (directory / CONFIG).write_text(
-    json.dumps(config, indent=1) + '\n', encoding='utf-8'
-  )
+  storage.write_json(directory / CONFIG, _config(found, command))
   tensors = {
     f'transformer.{name}': np.ascontiguousarray(array)
-    for name, array in named.items()
+    for name, array in layouts.to_named(found.params['gpt']).items()
   }
   numpy_io.save_file(tensors, directory / SAFETENSORS, {'format': 'pt'})
-  if head:
+  if head := found.params.get('head'):
     flat = {f'clf.{name}': array for name, array in head['clf'].items()}
     numpy_io.save_file(flat, directory / HEAD)
+
+
+def _config(found: checkpoint.Checkpoint, command: str) -> dict[str, Any]:
+  """Returns config.json, with our own configuration for the way back."""
+  model = found.meta.model
+  assert isinstance(model, GPTConfig)
+  return {
+    'architectures': ['OpenAIGPTLMHeadModel'],
+    'model_type': 'openai-gpt',
+    'vocab_size': model.token_rows,
+    'n_positions': model.n_ctx,
+    'n_embd': model.n_embd,
+    'n_layer': model.n_layer,
+    'n_head': model.n_head,
+    'afn': 'gelu',
+    **{name: getattr(model, name) for name in _DROPOUT_RATES},
+    'layer_norm_epsilon': 1e-5,
+    'initializer_range': 0.02,
+    'torch_dtype': 'float32',
+    OURS: {**found.meta.as_json(), 'command': command, 'step': found.step},
+  }
 
 
 def _read_config(file: pathlib.Path) -> dict[str, Any]:
@@ -114,13 +122,12 @@ def _read_config(file: pathlib.Path) -> dict[str, Any]:
   config = storage.read_json(file)
   kind = config.get('model_type') if isinstance(config, dict) else None
   if kind != 'openai-gpt':
-    raise UserError(f"{file}: model_type {kind!r}, 'openai-gpt' expected")
-  if 'n_positions' not in config and 'n_ctx' in config:
-    config['n_positions'] = config['n_ctx']  # older versions
-  for name in ('n_layer', 'n_head', 'n_embd', 'n_positions', 'vocab_size'):
+    raise UserError(f"{file}: model_type is {kind!r}, expected 'openai-gpt'")
+  config.setdefault('n_positions', config.get('n_ctx'))  # older versions
+  for name in _COUNTS:
     if type(config.get(name)) is not int or config[name] < 1:
       raise UserError(
-        f'{file}: {name} is {config.get(name)!r}, a count expected'
+        f'{file}: {name} is {config.get(name)!r}, expected a count'
       )
   for name, allowed in (
     ('afn', ('gelu', 'gelu_new')),  # both are the tanh form there
@@ -128,10 +135,23 @@ def _read_config(file: pathlib.Path) -> dict[str, Any]:
   ):
     if config.get(name, allowed[0]) not in allowed:
       raise UserError(
-        f'{file}: {name} is {config[name]!r}, {allowed[0]!r} expected: GPT-1 '
-        'has no other'
+        f'{file}: {name} is {config[name]!r}, expected {allowed[0]!r} as in '
+        'GPT-1'
       )
   return config
+
+
+def _read_head(file: pathlib.Path) -> dict[str, dict[str, np.ndarray]] | None:
+  """Reads the task head that `write` left beside the model, if there is one."""
+  if not file.is_file():
+    return None
+  found = _read_safetensors(file)
+  if found.keys() != {'clf.kernel', 'clf.bias'}:
+    raise UserError(
+      f'{file}: holds {", ".join(sorted(found)) or "nothing"}, expected '
+      'clf.kernel and clf.bias'
+    )
+  return {'clf': {'kernel': found['clf.kernel'], 'bias': found['clf.bias']}}
 
 
 def _safetensors() -> Any:
@@ -145,24 +165,21 @@ def _safetensors() -> Any:
   return safetensors
 
 
-def _read_safetensors(file: pathlib.Path) -> dict[str, np.ndarray]:
+def _read_safetensors(file: pathlib.Path) -> layouts.Named:
   library = _safetensors()
   out = {}
   try:
     with library.safe_open(file, framework='numpy') as opened:
       for name in opened.keys():  # noqa: SIM118, it is no mapping
-        if _CONSTANT.fullmatch(name):
-          continue
-        kind = opened.get_slice(name).get_dtype()
-        if kind != 'F32':
-          raise UserError(f'{file}: {name} is {kind}, float32 expected')
-        out[name] = opened.get_tensor(name)
+        if not _CONSTANT.fullmatch(name):
+          _check_type(file, name, opened.get_slice(name).get_dtype(), 'F32')
+          out[name] = opened.get_tensor(name)
   except library.SafetensorError as error:
     raise UserError(f'{file}: damaged ({error})') from None
   return out
 
 
-def _read_bin(file: pathlib.Path) -> dict[str, np.ndarray]:
+def _read_bin(file: pathlib.Path) -> layouts.Named:
   try:
     import torch
   except ImportError:
@@ -174,51 +191,50 @@ def _read_bin(file: pathlib.Path) -> dict[str, np.ndarray]:
     found = torch.load(file, map_location='cpu', weights_only=True)
   except Exception as error:
     raise UserError(
-      f'{file}: damaged, or more than weights, which is not executed '
+      f'{file}: damaged, or holds code, which is not executed '
       f'({str(error).splitlines()[0]})'
     ) from None
   if not isinstance(found, dict):
-    raise UserError(f'{file}: {type(found).__name__}, tensors by name expected')
+    raise UserError(
+      f'{file}: holds a {type(found).__name__}, expected tensors by name'
+    )
   out = {}
   for name, tensor in found.items():
-    if _CONSTANT.fullmatch(name):
-      continue
-    kind = getattr(tensor, 'dtype', type(tensor).__name__)
-    if kind != torch.float32:
-      raise UserError(f'{file}: {name} is {kind}, float32 expected')
-    out[name] = tensor.numpy()
+    if not _CONSTANT.fullmatch(name):
+      kind = getattr(tensor, 'dtype', type(tensor).__name__)
+      _check_type(file, name, kind, torch.float32)
+      out[name] = tensor.numpy()
   return out
 
 
+def _check_type(file: pathlib.Path, name: str, kind: Any, float32: Any) -> None:
+  if kind != float32:
+    raise UserError(f'{file}: {name} is {kind}, expected float32')
+
+
 def _check(
-  found: dict[str, np.ndarray],
-  expected: dict[str, tuple[int, ...]],
+  named: layouts.Named,
+  shapes: Mapping[str, tuple[int, ...]],
   file: pathlib.Path,
 ) -> None:
-  missing, unknown = (
-    [name for name in one if name not in other]
-    for one, other in ((expected, found), (found, expected))
-  )
-  if missing or unknown:
-    raise UserError(
-      f'{file}: {len(found)} tensors, {len(expected)} expected by {CONFIG}'
-      + _listed('; missing: ', missing)
-      + _listed('; unknown: ', unknown)
+  """Compares names and shapes with those that config.json implies."""
+  if named.keys() != shapes.keys():
+    message = (
+      f'{file}: {len(named)} tensors, but {CONFIG} expects {len(shapes)}'
     )
-  for name, shape in expected.items():
-    if found[name].shape != shape:
+    for label, names in (
+      ('missing', [name for name in shapes if name not in named]),
+      ('unknown', [name for name in named if name not in shapes]),
+    ):
+      if names:
+        more = ', ...' if len(names) > 3 else ''
+        message += f'; {label}: {", ".join(names[:3])}{more}'
+    raise UserError(message)
+  for name, shape in shapes.items():
+    if named[name].shape != shape:
       raise UserError(
-        f'{file}: {name} is {list(found[name].shape)}, {list(shape)} expected '
-        f'by {CONFIG}'
+        f'{file}: {name} is {list(named[name].shape)}, but {CONFIG} expects '
+        f'{list(shape)}'
       )
-  bad = layouts.not_finite(found)
-  if bad:
+  if bad := layouts.first_not_finite(named):
     raise UserError(f'{file}: {bad} holds numbers that are not finite')
-
-
-def _listed(label: str, names: Iterable[str]) -> str:
-  names = list(names)
-  if not names:
-    return ''
-  more = f' and {len(names) - 3} more' if len(names) > 3 else ''
-  return label + ', '.join(names[:3]) + more

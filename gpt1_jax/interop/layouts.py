@@ -1,112 +1,121 @@
-"""Parameters between our tree and the names of other programs, pure numpy.
+"""Renames and reshapes parameters between our tree and the released layout.
 
-OpenAI's files hold bare arrays in an order, Hugging Face's the same arrays by
-name: layer by layer, queries, keys and values side by side in one matrix. Ours
-stacks the layers on a leading axis and gives heads an axis of their own. No
-number changes on the way, and each way undoes the other.
+OpenAI's files hold bare arrays in a fixed order, Hugging Face's hold the same
+arrays by name: layer by layer, with queries, keys and values side by side in
+one matrix. Our tree stacks the layers on a leading axis and gives the heads an
+axis of their own. The numbers are copied unchanged.
 """
 
-from typing import Any
+import dataclasses
+import math
+from typing import Any, TypeAlias
 
 import numpy as np
+from flax import traverse_util
 
-# A block's arrays, in the order of the released files (REFERENCE §3).
-_BLOCK = {
-  'attn.c_attn.weight': ('attn', 'c_attn', 'kernel'),
-  'attn.c_attn.bias': ('attn', 'c_attn', 'bias'),
-  'attn.c_proj.weight': ('attn', 'c_proj', 'kernel'),
-  'attn.c_proj.bias': ('attn', 'c_proj', 'bias'),
-  'ln_1.weight': ('ln_1', 'scale'),
-  'ln_1.bias': ('ln_1', 'bias'),
-  'mlp.c_fc.weight': ('mlp', 'c_fc', 'kernel'),
-  'mlp.c_fc.bias': ('mlp', 'c_fc', 'bias'),
-  'mlp.c_proj.weight': ('mlp', 'c_proj', 'kernel'),
-  'mlp.c_proj.bias': ('mlp', 'c_proj', 'bias'),
-  'ln_2.weight': ('ln_2', 'scale'),
-  'ln_2.bias': ('ln_2', 'bias'),
-}
+Named: TypeAlias = dict[str, np.ndarray]
+
+# A block's arrays in the order of the released files (docs/reference.md §3):
+# name there, path in our tree, shape there, our shape.
+_BLOCK = (
+  ('attn.c_attn.weight', 'attn/c_attn/kernel', 'D 3D', 'D 3 H K'),
+  ('attn.c_attn.bias', 'attn/c_attn/bias', '3D', '3 H K'),
+  ('attn.c_proj.weight', 'attn/c_proj/kernel', 'D D', 'H K D'),
+  ('attn.c_proj.bias', 'attn/c_proj/bias', 'D', 'D'),
+  ('ln_1.weight', 'ln_1/scale', 'D', 'D'),
+  ('ln_1.bias', 'ln_1/bias', 'D', 'D'),
+  ('mlp.c_fc.weight', 'mlp/c_fc/kernel', 'D 4D', 'D 4D'),
+  ('mlp.c_fc.bias', 'mlp/c_fc/bias', '4D', '4D'),
+  ('mlp.c_proj.weight', 'mlp/c_proj/kernel', '4D D', '4D D'),
+  ('mlp.c_proj.bias', 'mlp/c_proj/bias', 'D', 'D'),
+  ('ln_2.weight', 'ln_2/scale', 'D', 'D'),
+  ('ln_2.bias', 'ln_2/bias', 'D', 'D'),
+)
 POSITIONS, TOKENS = 'positions_embed.weight', 'tokens_embed.weight'
-ARRAYS_A_BLOCK = len(_BLOCK)
+ARRAYS_PER_BLOCK = len(_BLOCK)
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+  """A model as the files of another program describe it.
+
+  Attributes:
+    named: float32 arrays, names and shapes as in `shapes`.
+    settings: fields of `GPTConfig` that the files specify.
+    head: parameters of a task head, or None.
+    step: updates applied, 0 if unknown.
+    skipped: names of tensors that are no part of the model.
+  """
+
+  named: Named
+  settings: dict[str, Any]
+  head: dict[str, dict[str, np.ndarray]] | None = None
+  step: int = 0
+  skipped: tuple[str, ...] = ()
 
 
 def shapes(
   *, n_layer: int, n_embd: int, n_ctx: int, rows: int
 ) -> dict[str, tuple[int, ...]]:
-  """Name → shape of every array, in the order of the released files.
+  """Returns name -> shape of every array, in the order of the released files.
 
   Args:
-    n_layer, n_embd, n_ctx: of the model.
-    rows: of the token embedding, specials included.
+    n_layer: blocks.
+    n_embd: width of the model.
+    n_ctx: positions.
+    rows: rows of the token embedding, special tokens included.
   """
-  D, F = n_embd, 4 * n_embd
-  out: dict[str, tuple[int, ...]] = {POSITIONS: (n_ctx, D), TOKENS: (rows, D)}
-  wide = {
-    'attn.c_attn.weight': (D, 3 * D),
-    'attn.c_attn.bias': (3 * D,),
-    'attn.c_proj.weight': (D, D),
-    'mlp.c_fc.weight': (D, F),
-    'mlp.c_fc.bias': (F,),
-    'mlp.c_proj.weight': (F, D),
-  }
+  out: dict[str, tuple[int, ...]]
+  out = {POSITIONS: (n_ctx, n_embd), TOKENS: (rows, n_embd)}
   for layer in range(n_layer):
-    for name in _BLOCK:
-      out[f'h.{layer}.{name}'] = wide.get(name, (D,))
+    for name, _, shape, _ in _BLOCK:
+      out[f'h.{layer}.{name}'] = _sizes(shape, n_embd, 1)
   return out
 
 
-def from_named(named: dict[str, np.ndarray], *, n_head: int) -> dict[str, Any]:
-  """Arrays by name, as `shapes` has them → the tree of `gpt.GPT`.
+def from_named(named: Named, *, n_head: int) -> dict[str, Any]:
+  """Returns the tree of `gpt.GPT`, made of arrays as `shapes` describes them.
 
   Args:
-    named: float32.
-    n_head: heads, which no shape tells.
+    named: float32 arrays by name.
+    n_head: number of heads, which no shape reveals.
   """
-  n_layer = (len(named) - 2) // len(_BLOCK)
-  D = named[TOKENS].shape[1]
-  H, K = n_head, D // n_head
-  headed = {
-    'attn.c_attn.weight': (D, 3, H, K),
-    'attn.c_attn.bias': (3, H, K),
-    'attn.c_proj.weight': (H, K, D),
-  }
-  tree: dict[str, Any] = {
+  layers = range((len(named) - 2) // ARRAYS_PER_BLOCK)
+  blocks = {}
+  for name, path, _, shape in _BLOCK:
+    stacked = np.stack([named[f'h.{layer}.{name}'] for layer in layers])
+    sizes = _sizes(shape, named[TOKENS].shape[1], n_head)
+    blocks[path] = stacked.reshape(len(layers), *sizes)
+  return {
     'tokens_embed': named[TOKENS],
     'positions_embed': named[POSITIONS],
-    'h': {},
+    'h': traverse_util.unflatten_dict(blocks, sep='/'),
   }
-  for name, path in _BLOCK.items():
-    stacked = np.stack([named[f'h.{i}.{name}'] for i in range(n_layer)])
-    if name in headed:
-      stacked = stacked.reshape(n_layer, *headed[name])
-    place = tree['h']
-    for key in path[:-1]:
-      place = place.setdefault(key, {})
-    place[path[-1]] = stacked
-  return tree
 
 
-def to_named(tree: dict[str, Any]) -> dict[str, np.ndarray]:
-  """The inverse of `from_named`: names in the order of the released files."""
-  out = {POSITIONS: tree['positions_embed'], TOKENS: tree['tokens_embed']}
-  D = tree['tokens_embed'].shape[1]
-  stacked = {}
-  for name, path in _BLOCK.items():
-    leaf = tree['h']
-    for key in path:
-      leaf = leaf[key]
-    L = len(leaf)
-    flat = {'attn.c_attn.weight': (L, D, -1), 'attn.c_attn.bias': (L, -1)}
-    flat['attn.c_proj.weight'] = (L, -1, D)
-    stacked[name] = leaf.reshape(flat.get(name, leaf.shape))
-  for layer in range(L):
-    for name in _BLOCK:
-      out[f'h.{layer}.{name}'] = stacked[name][layer]
-  return {name: np.asarray(array) for name, array in out.items()}
+def to_named(tree: dict[str, Any]) -> Named:
+  """Inverts `from_named`; names come in the order of the released files."""
+  tokens_VD = np.asarray(tree['tokens_embed'])
+  out = {POSITIONS: np.asarray(tree['positions_embed']), TOKENS: tokens_VD}
+  blocks = traverse_util.flatten_dict(tree['h'], sep='/')
+  for layer in range(len(blocks['ln_1/bias'])):
+    for name, path, shape, _ in _BLOCK:
+      sizes = _sizes(shape, tokens_VD.shape[1], 1)
+      out[f'h.{layer}.{name}'] = np.asarray(blocks[path][layer]).reshape(sizes)
+  return out
 
 
-def not_finite(named: dict[str, np.ndarray]) -> str | None:
-  """The name of an array with a NaN or an infinity, None if there is none."""
-  for name, array in named.items():
-    if not np.isfinite(array).all():
-      return name
-  return None
+def first_not_finite(named: Named) -> str | None:
+  """Returns the name of the first array with a NaN or an infinity, or None."""
+  return next((k for k, v in named.items() if not np.isfinite(v).all()), None)
+
+
+def total_size(all_shapes: dict[str, tuple[int, ...]]) -> int:
+  """Returns how many numbers arrays of these shapes hold."""
+  return sum(map(math.prod, all_shapes.values()))
+
+
+def _sizes(shape: str, n_embd: int, n_head: int) -> tuple[int, ...]:
+  sizes = {'D': n_embd, '3': 3, '3D': 3 * n_embd, '4D': 4 * n_embd}
+  sizes |= {'H': n_head, 'K': n_embd // n_head}
+  return tuple(sizes[axis] for axis in shape.split())

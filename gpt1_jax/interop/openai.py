@@ -1,11 +1,10 @@
-"""OpenAI's released weights: params_N.npy and params_shapes.json.
+"""Reads OpenAI's released weights: params_N.npy and params_shapes.json.
 
-The arrays laid flat, end to end, and cut into files of even size. Every file
-is checked against what is expected before its numbers are taken, and read
-without pickles, so that none is executed.
+The arrays lie flat, end to end, cut into files of equal size. Every file is
+checked before its numbers are used, and read without unpickling, so that no
+code in it runs.
 """
 
-import math
 import pathlib
 import re
 
@@ -16,128 +15,131 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.interop import layouts
 
 SHAPES, PART = 'params_shapes.json', 'params_{}.npy'
+_HEAD_WIDTH = 64  # P §4.1
+# Settings that the files do not hold, from the released code (C: train.py), as
+# in configs/pretrain.py:openai.
+RELEASED = {
+  'kind': 'gpt',
+  'embd_pdrop': 0.1,
+  'attn_pdrop': 0.1,
+  'resid_pdrop': 0.1,
+  'embedding_dropout': 'matrix',
+  'softmax_rows': 'all',
+  'dtype': 'float32',
+  'attention': 'auto',
+  'remat': 'auto',
+  'unroll': 1,
+}
 
 
-def read(directory: pathlib.Path) -> dict[str, np.ndarray]:
-  """params_0.npy, params_1.npy, ... and params_shapes.json → arrays by name.
+def read(directory: pathlib.Path, n_head: int | None) -> layouts.Weights:
+  """Reads the released files of a folder.
 
-  Returns:
-    float32, names and shapes as in `layouts.shapes`.
+  Args:
+    directory: holds the files.
+    n_head: number of heads; None: n_embd / 64 (P §4.1).
 
   Raises:
-    UserError: a file is missing, damaged, or not what is expected.
+    UserError: a file is missing, damaged, or does not fit the others, or the
+      number of heads is unclear.
   """
-  expected, stored = _read_shapes(directory / SHAPES)
+  shapes = _read_shapes(directory / SHAPES)
   parts = _read_parts(directory)
-  sizes = [part.size for part in parts]
-  total = sum(map(math.prod, stored))
+  sizes, total = [part.size for part in parts], layouts.total_size(shapes)
   if sum(sizes) != total:
+    usual = sorted(sizes)[len(sizes) // 2]
     raise UserError(
-      f'{directory}: {_range(len(parts))} hold {sum(sizes):,} values, '
-      f'{total:,} expected by {SHAPES}; {_suspect(sizes, total)}'
+      f'{directory}: the {len(parts)} files {PART.format("N")} hold '
+      f'{sum(sizes):,} values, but {SHAPES} expects {total:,}'
+      + ''.join(
+        f'; {PART.format(i)} has {size:,}, the others about {usual:,}'
+        for i, size in enumerate(sizes[:-1])
+        if abs(size - usual) > 1
+      )
+      + f'; is a file missing after {PART.format(len(parts) - 1)}, or one of '
+      'another model among them?'
     )
-  flat = np.concatenate(parts)
-  out, start = {}, 0
-  for name, shape in expected.items():
-    out[name] = flat[start : start + math.prod(shape)].reshape(shape)
-    start += math.prod(shape)
-  bad = layouts.not_finite(out)
-  if bad:
+  ends = np.cumsum([np.prod(shape) for shape in shapes.values()])
+  arrays = np.split(np.concatenate(parts), ends[:-1])
+  named = {
+    name: array.reshape(shape)
+    for (name, shape), array in zip(shapes.items(), arrays, strict=True)
+  }
+  if bad := layouts.first_not_finite(named):
     raise UserError(f'{directory}: {bad} holds numbers that are not finite')
-  return out
+  n_embd = named[layouts.TOKENS].shape[1]
+  if n_head is None and n_embd % _HEAD_WIDTH:
+    raise UserError(
+      f'{directory}: how many heads share the {n_embd} dimensions? give '
+      '--n_head'
+    )
+  settings = {**RELEASED, 'n_head': n_head or n_embd // _HEAD_WIDTH}
+  return layouts.Weights(named, settings)
 
 
-def _read_shapes(
-  file: pathlib.Path,
-) -> tuple[dict[str, tuple[int, ...]], list[list[int]]]:
-  """Name → shape, and the shapes as the file has them."""
+def _read_shapes(file: pathlib.Path) -> dict[str, tuple[int, ...]]:
+  """Reads and checks name -> shape."""
   if not file.is_file():
     raise UserError(f'{file}: missing')
   stored = storage.read_json(file)
   if not isinstance(stored, list) or not all(
-    isinstance(shape, list)
-    and shape
-    and all(type(n) is int and n > 0 for n in shape)
+    isinstance(shape, list) and shape and all(type(n) is int for n in shape)
     for shape in stored
   ):
     raise UserError(f'{file}: not a list of shapes')
-  layers, rest = divmod(len(stored) - 2, layouts.ARRAYS_A_BLOCK)
-  if layers < 1 or rest:
+  n_layer, rest = divmod(len(stored) - 2, layouts.ARRAYS_PER_BLOCK)
+  if n_layer < 1 or rest:
     raise UserError(
-      f'{file}: {len(stored)} arrays, 2 and {layouts.ARRAYS_A_BLOCK} a layer '
-      'expected (146 in the released model)'
+      f'{file}: {len(stored)} arrays, expected 2 and '
+      f'{layouts.ARRAYS_PER_BLOCK} per layer (146 in the released model)'
     )
   for name, shape in zip(('positions', 'tokens'), stored[:2], strict=True):
-    if len(shape) != 2:
+    if len(shape) != 2 or min(shape) < 1:
       raise UserError(
-        f'{file}: the embedding of {name} is {shape}, [rows, n_embd] expected'
+        f'{file}: the embedding of {name} is {shape}, expected [rows, n_embd]'
       )
-  expected = layouts.shapes(
-    n_layer=layers,
-    n_embd=stored[1][1],
-    n_ctx=stored[0][0],
-    rows=stored[1][0],
+  (n_ctx, _), (rows, n_embd) = stored[:2]
+  shapes = layouts.shapes(
+    n_layer=n_layer, n_embd=n_embd, n_ctx=n_ctx, rows=rows
   )
-  for number, (name, shape) in enumerate(expected.items()):
-    # Weights carry the leading axis of a convolution of width 1, or do not.
-    allowed = [list(shape)]
-    if len(shape) == 2 and number >= 2:
-      allowed.insert(0, [1, *shape])
-    if stored[number] not in allowed:
+  for i, (name, expected) in enumerate(shapes.items()):
+    # Weights may carry the leading axis of a convolution of width 1.
+    leading = [1] if len(expected) == 2 and i >= 2 else []
+    if stored[i] not in ([*leading, *expected], list(expected)):
       raise UserError(
-        f'{file}: array {number}, {name}, is {stored[number]}, {allowed[0]} '
-        'expected'
+        f'{file}: array {i}, {name}, is {stored[i]}, expected '
+        f'{[*leading, *expected]}'
       )
-  return expected, stored
+  return shapes
 
 
 def _read_parts(directory: pathlib.Path) -> list[np.ndarray]:
-  """The flat arrays in the order of their numbers."""
-  names = (
-    re.fullmatch(r'params_(\d+)\.npy', p.name) for p in directory.iterdir()
-  )
-  numbers = sorted(int(name[1]) for name in names if name)
-  if not numbers:
-    raise UserError(f'{directory / PART.format(0)}: missing')
-  for i, number in enumerate(numbers):
-    if i != number:
-      raise UserError(
-        f'{directory / PART.format(i)}: missing; there are {len(numbers)} '
-        f'params_N.npy, up to {PART.format(numbers[-1])}'
-      )
+  """Reads the flat arrays in the order of their numbers."""
+  found = [
+    re.fullmatch(r'params_(\d+)\.npy', file.name)
+    for file in directory.iterdir()
+  ]
+  numbers = sorted(int(match[1]) for match in found if match)
+  last = numbers[-1] if numbers else 0
   parts = []
-  for i in numbers:
+  for i in range(last + 1):
     file = directory / PART.format(i)
+    if i not in numbers:
+      raise UserError(
+        f'{file}: missing; there are {len(numbers)} files {PART.format("N")}, '
+        f'up to {PART.format(last)}'
+      )
     try:
       part = np.load(file, allow_pickle=False)
     except (ValueError, EOFError) as error:
       raise UserError(
-        f'{file}: not an array of numbers, or cut short ({error}); flat '
-        f'float32 expected'
+        f'{file}: not an array of numbers, or truncated ({error}); expected '
+        'flat float32'
       ) from None
     if not isinstance(part, np.ndarray) or part.ndim != 1:
       shape = list(part.shape) if isinstance(part, np.ndarray) else 'an archive'
-      raise UserError(f'{file}: {shape}, a flat array expected')
+      raise UserError(f'{file}: {shape}, expected a flat array')
     if part.dtype != np.float32:
-      raise UserError(f'{file}: {part.dtype}, float32 expected')
+      raise UserError(f'{file}: {part.dtype}, expected float32')
     parts.append(part)
   return parts
-
-
-def _range(count: int) -> str:
-  if count == 1:
-    return PART.format(0)
-  return f'{PART.format(0)} to {PART.format(count - 1)}'
-
-
-def _suspect(sizes: list[int], total: int) -> str:
-  """Which file is likely at fault; the released ones are of even size."""
-  usual = sorted(sizes)[len(sizes) // 2]
-  odd = [i for i, size in enumerate(sizes[:-1]) if abs(size - usual) > 1]
-  if odd:
-    return (
-      f'{PART.format(odd[0])} has {sizes[odd[0]]:,}, the others about {usual:,}'
-    )
-  if sum(sizes) < total:
-    return f'is {PART.format(len(sizes))} missing?'
-  return f'is {PART.format(len(sizes) - 1)} of another model?'

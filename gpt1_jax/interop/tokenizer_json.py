@@ -1,12 +1,12 @@
-"""A tokenizer as the tokenizer.json that Hugging Face's library loads.
+"""Writes a tokenizer as the tokenizer.json that Hugging Face's library loads.
 
-Cleaning becomes a chain of replacements (of ftfy's work only quotation marks,
-line ends, control characters and NFC), and nothing in the file is a special
-token: no text makes a symbol's id. A SentencePiece tokenizer comes out the
-same, id for id. spaCy's word split is no part of that library; it becomes
-regular expressions made from spaCy's own list of exceptions and its common
-rules, which split each of the 7.6M words of 58 novels as it does; the rarest of
-its rules (web addresses, emoticons with a space apart) are left out.
+Cleaning becomes a chain of replacements (of ftfy's repairs only quotation
+marks, line ends, control characters and NFC). No token of the file is special,
+so that no text encodes to a symbol's id. A SentencePiece tokenizer gives the
+same ids. That library cannot split words as spaCy does; regular expressions,
+built from spaCy's exceptions and its common rules, replace it. They split each
+of the 7.6M words of 58 novels alike; the rarest rules (web addresses, emoticons
+with a space inside) are left out.
 """
 
 import collections
@@ -23,10 +23,10 @@ from gpt1_jax.corpus import (
 )
 from gpt1_jax.errors import UserError
 
-_MARK = '\u2581'  # a word's beginning, in SentencePiece's models
-_CUT = '\ue000'  # where a word is split; no text keeps this character
+_MARK = '\u2581'  # starts a word in SentencePiece's models
+_CUT = '\ue000'  # marks a split within a word; cleaned text never contains it
 _ENDS = f'(?![^ {_CUT}])'
-# What spaCy takes off a word's beginning and its end, character by character.
+# Characters that spaCy splits off the start and the end of a word.
 _OPENING = '§%=,:;!?¿¡()\\[\\]{}<>_#*&\'"`´«»$£€¥+'
 _CLOSING = ':;!?¿¡,()\\[\\]{}<>_#*&\'"`´«»'
 _UNITS = (
@@ -35,10 +35,10 @@ _UNITS = (
 
 
 def build(tokenizer: tokenization.Tokenizer) -> str | None:
-  """The JSON, or None where a vocabulary cannot be told to that library.
+  """Returns the JSON, or None if that library cannot express the vocabulary.
 
-  That is an original vocabulary with merges whose pieces it lacks, or with two
-  pieces of one id; the released one has neither.
+  It cannot if an original vocabulary lacks pieces of its merges, or gives two
+  pieces one id; the released vocabulary does neither.
 
   Raises:
     UserError: the tokenizers library is not installed.
@@ -61,7 +61,7 @@ def build(tokenizer: tokenization.Tokenizer) -> str | None:
 def _sentencepiece(
   lib: Any, tokenizer: sentencepiece_tokenizer.SentencePieceTokenizer
 ) -> Any:
-  """Merges are all ways to make a piece of two: the model names none."""
+  """Converts a model, which lists no merges: all splits of a piece are."""
   pieces = list(tokenizer.pieces)
   pieces[tokenizer.newline_id] = '\n'
   vocab = {piece: i for i, piece in enumerate(pieces)}
@@ -137,7 +137,7 @@ def _original(
 
 
 def _with_specials(vocab: dict[str, int]) -> dict[str, int]:
-  """The three rows after the vocabulary have their names as well."""
+  """Adds the three special tokens, in the rows after the vocabulary."""
   rows = max(vocab.values()) + 1
   return vocab | {
     piece: rows + i for i, piece in enumerate(vocabulary.SPECIAL_PIECES)
@@ -145,7 +145,7 @@ def _with_specials(vocab: dict[str, int]) -> dict[str, int]:
 
 
 def _cleaning(lib: Any) -> list[Any]:
-  """`cleaning.clean` but for most of ftfy."""
+  """Returns the steps of `cleaning.clean`, without most of ftfy."""
 
   def replace(pattern: str, content: str) -> Any:
     return lib.normalizers.Replace(lib.Regex(pattern), content)
@@ -170,17 +170,17 @@ def _cleaning(lib: Any) -> list[Any]:
 
 
 def _lower(lib: Any) -> list[Any]:
-  """`str.lower`: a capital sigma that ends a word has a form of its own."""
+  """Returns `str.lower`, which has a form of its own for a final sigma."""
   final = lib.Regex('(?<=\\p{L})Σ(?!\\p{L})')
   return [lib.normalizers.Replace(final, 'ς'), lib.normalizers.Lowercase()]
 
 
 def _word_split(lib: Any, exceptions: dict[str, list[str]]) -> list[Any]:
-  """The split of spaCy's English rules, as cuts within cleaned words.
+  """Returns spaCy's English rules, as cuts within cleaned words.
 
   Args:
     lib: the tokenizers library.
-    exceptions: word → its parts, of spaCy's rules.
+    exceptions: word -> its parts, from spaCy's rules.
   """
 
   def cut(*patterns: str, content: str = _CUT) -> Any:
@@ -199,11 +199,11 @@ def _word_split(lib: Any, exceptions: dict[str, list[str]]) -> list[Any]:
   opened = cut(f'(?<=[ {_CUT}][{_OPENING}])(?=[^ {_CUT}])')
   return [
     lib.normalizers.Prepend(' '),
-    # Three marks that open a word, or any number that close one.
+    # Up to three opening marks, and any number of closing ones.
     *[opened] * 3,
     cut(f'(?<=[^ {_CUT}])(?=[{_CLOSING}][{_CLOSING}.]*(?![^ ]))'),
     *[cut(f"(?<=[^ {_CUT}])(?='[sS]\\.?{_ENDS})")] * 2,
-    # The full stop, but of an abbreviation; several are one.
+    # A full stop, except in an abbreviation; several stay together.
     cut(f'(?<={before_stop}){_not_after(dotted)}(?=\\.{_ENDS})'),
     cut(f'(?<=[^ {_CUT}.])(?=\\.\\.+)', f'(?<=\\.\\.)(?=[^ {_CUT}.])'),
     cut(f'(?<=[0-9])(?=(?:{_UNITS}){_ENDS})'),
@@ -221,7 +221,7 @@ def _word_split(lib: Any, exceptions: dict[str, list[str]]) -> list[Any]:
       f'(?<=[{lower}\'"])(?=\\.[\\p{{Lu}}\'"])',
       f'(?<=[{lower}\'"]\\.)(?=[\\p{{Lu}}\'"])',
     ),
-    # What spaCy joins again: 'em, doin', d.
+    # Words that spaCy keeps whole: 'em, doin', d.
     cut(
       f"(?<=[ {_CUT}]'){_CUT}(?=(?:'|{'|'.join(clipped)}){_ENDS})",
       f"(?<={_starts(dropped)}){_CUT}(?='{_ENDS})",
@@ -232,7 +232,7 @@ def _word_split(lib: Any, exceptions: dict[str, list[str]]) -> list[Any]:
 
 
 def _starts(words: Iterable[str]) -> str:
-  """Alternatives for a look-behind: one of these is the word so far."""
+  """Returns a look-behind pattern: the word so far is one of `words`."""
   return '|'.join(
     f'{before}{re.escape(word)}'
     for word in sorted(words)

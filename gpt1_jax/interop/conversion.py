@@ -1,0 +1,210 @@
+"""Converts released weights to a run, and a run to a Hugging Face folder.
+
+A converted run holds config.json, a tokenizer and one checkpoint, like any
+other; finetune, evaluate and generate take it.
+"""
+
+import contextlib
+import pathlib
+import tempfile
+from collections.abc import Iterator
+
+import numpy as np
+
+from gpt1_jax import config as config_lib, storage
+from gpt1_jax.corpus import openai_tokenizer, tokenization, vocabulary
+from gpt1_jax.errors import UserError
+from gpt1_jax.interop import (
+  huggingface,
+  layouts,
+  model_card,
+  openai,
+  tokenizer_json,
+)
+from gpt1_jax.model import gpt
+from gpt1_jax.settings import GPTConfig
+from gpt1_jax.train import checkpoint, run
+
+DESCRIPTIONS = {
+  'run': 'a run',
+  'openai': "a folder of OpenAI's arrays",
+  'huggingface': 'a Hugging Face folder',
+}
+
+
+def detect(source: storage.Path) -> str:
+  """Returns what a folder contains: a key of DESCRIPTIONS.
+
+  Raises:
+    UserError: there is no such folder, or it contains none of them.
+  """
+  if not source.is_dir():
+    raise UserError(f'{source}: no such folder')
+  if (source / 'checkpoints').is_dir():
+    return 'run'
+  if (source / openai.SHAPES).exists() or any(
+    source.glob(openai.PART.format('*'))
+  ):
+    return 'openai'
+  names = (huggingface.CONFIG, huggingface.SAFETENSORS, huggingface.BIN)
+  if any((source / name).exists() for name in names):
+    return 'huggingface'
+  raise UserError(
+    f'{source}: nothing to convert here (looked for {openai.SHAPES} and '
+    f'{openai.PART.format("N")}; for {", ".join(names)}; for the checkpoints '
+    'of a run)'
+  )
+
+
+def to_run(
+  weights: layouts.Weights,
+  source: pathlib.Path,
+  output: storage.Path,
+  tokenizer_path: str | None = None,
+) -> None:
+  """Writes weights of another program as a run.
+
+  Args:
+    weights: of `openai.read` or `huggingface.read`.
+    source: folder that they were read from.
+    output: folder of the run; absent or empty.
+    tokenizer_path: folder with the vocabulary; None: `source`.
+
+  Raises:
+    UserError: the vocabulary is missing or does not fit the weights.
+  """
+  tokenizer = tokenization.load(tokenizer_path or source)
+  named = weights.named
+  rows, n_embd = named[layouts.TOKENS].shape
+  n_special = rows - tokenizer.vocab_size
+  if n_special not in (0, vocabulary.NUM_SPECIALS):
+    raise UserError(
+      f'{source}: {rows} rows of tokens, but the vocabulary of '
+      f'{tokenizer_path or source} expects {tokenizer.vocab_size} (or '
+      f'{vocabulary.NUM_SPECIALS} more, for start, delimiter and extract)'
+    )
+  shape = {
+    'n_layer': (len(named) - 2) // layouts.ARRAYS_PER_BLOCK,
+    'n_embd': n_embd,
+    'n_ctx': len(named[layouts.POSITIONS]),
+    'vocab_size': tokenizer.vocab_size,
+    'n_special': n_special,
+  }
+  model = config_lib.parse(GPTConfig, {**weights.settings, **shape})
+  params = {'gpt': layouts.from_named(named, n_head=model.n_head)}
+  if weights.head:
+    params['head'] = weights.head
+  meta = checkpoint.CheckpointMeta(model, tokenizer.fingerprint)
+  parameters = gpt.num_parameters(model)
+  with _output_run(output) as workdir:
+    run.start(
+      str(workdir),
+      'convert',
+      {'input': str(source), 'tokenizer': tokenizer_path},
+      {**meta.as_json(), 'parameters': parameters, 'num_steps': weights.step},
+    )
+    tokenizer.save(workdir / 'tokenizer')
+    checkpoints = checkpoint.Checkpoints(str(workdir), keep=1, keep_best=False)
+    with contextlib.closing(checkpoints):
+      state = {'step': np.int32(weights.step), 'params': params}
+      checkpoints.save(weights.step, state, meta)
+  if weights.skipped:
+    print(
+      f'{source}: left out {", ".join(weights.skipped)}: no part of the model'
+    )
+  print(
+    f'{source}: {model.n_layer} layers, width {model.n_embd}, '
+    f'{parameters:,} parameters'
+  )
+
+
+def to_huggingface(
+  workdir: storage.Path, output: storage.Path, step: int | None = None
+) -> None:
+  """Writes a run as a folder that Hugging Face's classes load.
+
+  Args:
+    workdir: the run.
+    output: folder to write; absent or empty.
+    step: which checkpoint; None: the best or the latest.
+
+  Raises:
+    UserError: the run has no such checkpoint or is no GPT, or a library is
+      missing.
+  """
+  tokenizer = tokenization.load(workdir)
+  text = tokenizer_json.build(tokenizer)
+  found = checkpoint.read(str(workdir), step)
+  header = run.load(str(workdir))
+  model = found.meta.model
+  if not isinstance(model, GPTConfig):
+    raise UserError(
+      f'{workdir}: its model is of kind {model.kind}; only gpt has the layout '
+      'of openai-gpt'
+    )
+  scores = workdir / 'scores.json'
+  card = model_card.readme(
+    storage.resolved(workdir).name,
+    found,
+    header,
+    storage.read_json(scores) if scores.exists() else None,
+    tokenizer.description(),
+  )
+  with _output_folder(output) as folder:
+    huggingface.write(folder, found, header['command'])
+    tokenizer.save(folder)
+    if tokenizer.kind == 'openai':  # Hugging Face's names of the same files
+      (folder / openai_tokenizer.ENCODER_FILE).rename(folder / 'vocab.json')
+      (folder / openai_tokenizer.MERGES_FILE).rename(folder / 'merges.txt')
+    if text:
+      storage.write_text(folder / 'tokenizer.json', text)
+    else:
+      print(f'{workdir}: no tokenizer.json, its vocabulary lacks some pieces')
+    settings = {
+      'tokenizer_class': 'PreTrainedTokenizerFast',
+      'model_max_length': model.n_ctx,
+      'clean_up_tokenization_spaces': False,
+      'model_input_names': ['input_ids', 'attention_mask'],
+    }
+    storage.write_json(folder / 'tokenizer_config.json', settings)
+    storage.write_text(folder / 'README.md', card)
+
+
+@contextlib.contextmanager
+def _output_run(output: storage.Path) -> Iterator[storage.Path]:
+  """Yields an empty folder that becomes the run if the block succeeds.
+
+  In a bucket the run is written in place: its checkpoint comes last, and Orbax
+  ignores one that is incomplete.
+  """
+  output = storage.resolved(output)
+  if isinstance(output, pathlib.Path):
+    with storage.atomic_dir(output) as path:
+      yield path
+    return
+  try:
+    yield output
+  except BaseException:
+    storage.remove(output)
+    raise
+
+
+@contextlib.contextmanager
+def _output_folder(output: storage.Path) -> Iterator[pathlib.Path]:
+  """Yields an empty local folder that becomes `output` if the block succeeds.
+
+  Into a bucket, config.json is uploaded last: without it nothing loads.
+  """
+  output = storage.resolved(output)
+  if isinstance(output, pathlib.Path):
+    with storage.atomic_dir(output) as path:
+      yield path
+    return
+  with tempfile.TemporaryDirectory(prefix='gpt1_jax-') as name:
+    folder = pathlib.Path(name)
+    yield folder
+    files = sorted(
+      folder.iterdir(), key=lambda file: file.name == huggingface.CONFIG
+    )
+    for file in files:
+      storage.write_bytes(output / file.name, file.read_bytes())
