@@ -4,6 +4,7 @@ The texts are Python's reference manual, which ships with Python, and whole
 novels where they are available.
 """
 
+import re
 import sys
 from pydoc_data import topics
 
@@ -150,7 +151,10 @@ def test_novels_through_the_released_vocabulary(released, novels):
 def test_the_manual_through_an_original_vocabulary(
   original, converted_original, manual
 ):
-  for text in manual[::4]:
+  """Its words; code is split by rules that the regular expressions lack."""
+  for text in manual:
+    words = re.findall(r"(?<!\S)[A-Za-z][a-z']*[,.;!?]?(?!\S)", text)
+    text = ' '.join(words)
     assert converted_original.encode(text).ids == original.encode(text)
 
 
