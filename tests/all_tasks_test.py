@@ -1,85 +1,24 @@
 """Fine-tuning on real rows: seeds, tasks in turn, resumption."""
 
-import copy
+import dataclasses
 import json
-import pathlib
 import shutil
 
-import jax
-import jax.numpy as jnp
 import pytest
 from absl import logging
-from flax import linen as nn
 from jax import monitoring
 
+from gpt1_jax.config import HeadSettings, OwnTask
 from gpt1_jax.errors import UserError
-from gpt1_jax.model import gpt
-from gpt1_jax.settings import GPTConfig
 from gpt1_jax.tasks import all_tasks, finetuning, initialization, table
-from gpt1_jax.train import checkpoint, step as step_lib
-from tests.support import prediction_files, vocabulary
-
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-MODEL = {
-  'kind': 'gpt',
-  'n_layer': 1,
-  'n_head': 2,
-  'n_embd': 16,
-  'n_ctx': 64,
-  'embd_pdrop': 0.1,
-  'attn_pdrop': 0.1,
-  'resid_pdrop': 0.1,
-  'embedding_dropout': 'sum',
-  'softmax_rows': 'tokens',
-  'dtype': 'float32',
-  'attention': 'auto',
-  'remat': 'none',
-  'unroll': 1,
-}
+from gpt1_jax.train import checkpoint
+from tests.support import finetuning as finetuning_runs, prediction_files
 
 
-@pytest.fixture(scope='module')
-def pretrained(tmp_path_factory):
-  """A run of a network that has learned nothing, with a tokenizer."""
-  from pydoc_data import topics
-
-  workdir = tmp_path_factory.mktemp('runs') / 'pretrained'
-  workdir.mkdir()
-  words = vocabulary.train_bpe(list(topics.topics.values())[:20], 100)
-  words.save(workdir / 'tokenizer')
-  config = GPTConfig(**MODEL, vocab_size=words.vocab_size, n_special=0)
-  tokens_BT = jnp.zeros((1, 8), jnp.int32)
-  variables = gpt.GPT(config).init(
-    jax.random.key(1), tokens_BT, dropout_key=None
-  )
-  params = {'gpt': nn.unbox(variables['params'])}
-  state = step_lib.TrainState(jnp.zeros([], jnp.int32), params, ())
-  checkpoints = checkpoint.Checkpoints(str(workdir), keep=1, keep_best=False)
-  meta = {'model': vars(config), 'tokenizer_fingerprint': words.fingerprint}
-  checkpoints.save(1, state, meta)
-  checkpoints.close()
-  return workdir
-
-
-@pytest.fixture
-def configure(pretrained, monkeypatch):
-  """(task, path, changes by dotted name) → plain configuration."""
-  monkeypatch.syspath_prepend(ROOT)
-  from configs import finetune as config_file
-
-  def made(task, path, **changes):
-    config = config_file.get_config(f'{task},tiny').to_dict()
-    config['init_from'] = str(pretrained)
-    config['data'] |= {'path': str(path), 'batch_size': 8, 'lengths': ()}
-    config['train'] |= {'num_steps': 4, 'log_every': 4}
-    config['optim']['peak_lr'] = 1e-2
-    for name, value in changes.items():
-      section, key = name.split('__')
-      assert key in config[section]
-      config[section][key] = value
-    return config
-
-  return made
+def finetune(values, workdir):
+  """Fine-tunes with a plain configuration."""
+  config = finetuning_runs.parsed(values)
+  return all_tasks.finetune(config, str(workdir), config.data.path)
 
 
 # What a row of results.md is of, for tasks of every kind.
@@ -96,7 +35,7 @@ def test_tasks_in_turn(configure, shared_data, tmp_path, capsys, monkeypatch):
   config['task'] = 'all'
   config['head']['regression'] = 'classes'
   with pytest.raises(UserError, match=r'1 of 3 tasks have no score \(race\)'):
-    all_tasks.finetune(config, str(workdir))
+    finetune(config, workdir)
   said = capsys.readouterr().out
   assert f'race: not found in {data}; the other tasks are run' in said
   assert '| race ' in said
@@ -108,7 +47,7 @@ def test_tasks_in_turn(configure, shared_data, tmp_path, capsys, monkeypatch):
   }
   assert len(times) == 2
   shutil.copy(archives / 'race-all.zip', data)
-  results = all_tasks.finetune(config, str(workdir))
+  results = finetune(config, workdir)
   assert all(path.stat().st_mtime_ns == t for path, t in times.items())
   assert list(results) == list(FEW)
   assert results == json.loads((workdir / 'results.json').read_text())
@@ -166,25 +105,25 @@ def test_seeds_compile_once_and_resume(
   configure, shared_data, tmp_path, compiled, monkeypatch
 ):
   counts = []
-  given = finetuning.Tuning.run
+  given = finetuning.Finetuner.run
 
   def counted(job, workdir, number):
     result = given(job, workdir, number)
     counts.append(compiled())
     return result
 
-  monkeypatch.setattr(finetuning.Tuning, 'run', counted)
+  monkeypatch.setattr(finetuning.Finetuner, 'run', counted)
   archives = shared_data / 'tasks' / 'archives'
   config = configure('mrpc', archives, train__seeds=2, train__seed=5)
   workdir = tmp_path / 'runs'
-  all_tasks.finetune(config, str(workdir))
+  finetune(config, workdir)
   assert counts[0] > 0
   assert counts[1] == counts[0]  # the second seed compiled nothing
 
   # One more seed: the others are read back, none is run again.
   times = [p.stat().st_mtime_ns for p in sorted(workdir.glob('*/scores.json'))]
   config['train']['seeds'] = 3
-  result = all_tasks.finetune(config, str(workdir))
+  result = finetune(config, workdir)
   assert len(counts) == 3
   again = [p.stat().st_mtime_ns for p in sorted(workdir.glob('*/scores.json'))]
   assert again[:2] == times
@@ -208,7 +147,7 @@ def test_seeds_compile_once_and_resume(
   # after its first checkpoint and gone on with.
   alone = configure('mrpc', archives, train__seed=6, data__seed=1)
   with monkeypatch.context() as patch:
-    evaluate, calls = finetuning.Tuning._evaluate, []
+    evaluate, calls = finetuning.Finetuner._evaluate, []
 
     def stopped(job, params):
       calls.append(params)
@@ -216,54 +155,39 @@ def test_seeds_compile_once_and_resume(
         raise KeyboardInterrupt
       return evaluate(job, params)
 
-    patch.setattr(finetuning.Tuning, '_evaluate', stopped)
+    patch.setattr(finetuning.Finetuner, '_evaluate', stopped)
     with pytest.raises(KeyboardInterrupt):
-      all_tasks.finetune(alone, str(tmp_path / 'alone'))
+      finetune(alone, tmp_path / 'alone')
   assert [p.name for p in (tmp_path / 'alone/checkpoints').iterdir()] == ['2']
-  all_tasks.finetune(alone, str(tmp_path / 'alone'))
+  finetune(alone, tmp_path / 'alone')
   found = (tmp_path / 'alone' / 'predictions' / 'dev.tsv').read_text()
   assert found == outputs[1]
   for folder, seeds in ((tmp_path / 'alone', 2), (workdir, 1)):
     config['train']['seeds'] = seeds
     with pytest.raises(UserError, match='give another --workdir'):
-      all_tasks.finetune(config, str(folder))
+      finetune(config, folder)
 
 
-def test_what_is_wrong_with_all_is_said_once(configure, tmp_path):
+def test_mistakes_of_all_tasks_are_reported_once(configure, tmp_path):
   config = configure('rte', tmp_path)
   config['task'] = 'all'
-  for section, key, value, what in (
-    ('init_from', None, str(tmp_path), 'not a run'),
-    ('data', 'path', None, 'config.data.path is not set'),
-    ('data', 'path', str(tmp_path / 'absent'), 'no such file or folder'),
-  ):
-    wrong = copy.deepcopy(config)
-    if key:
-      wrong[section][key] = value
-    else:
-      wrong[section] = value
-    with pytest.raises(UserError, match=what):
-      all_tasks.finetune(wrong, str(tmp_path / 'runs'))
-    assert not (tmp_path / 'runs').exists()
+  with pytest.raises(UserError, match='not a run'):
+    finetune({**config, 'init_from': str(tmp_path)}, tmp_path / 'runs')
+  assert not (tmp_path / 'runs').exists()
   (tmp_path / 'config.json').write_text('{}')
   with pytest.raises(UserError, match='holds a run; give another --workdir'):
-    all_tasks.finetune(config, str(tmp_path))
+    finetune(config, tmp_path)
 
 
-@pytest.mark.parametrize(
-  ('task', 'value', 'what'),
-  [
-    ('stsb', 'vector', "config.head.regression is 'vector'"),
-    ({'kind': 'similarity'}, 'classes', 'task own: config.head.regression=cl'),
-  ],
+HEAD = HeadSettings(
+  clf_pdrop=0.1, lm_coef=0.5, lm_reduction='tokens', regression='classes'
 )
-def test_heads_that_do_not_fit_are_refused(task, value, what):
-  def head():
-    settings = initialization.HeadSettings(0.1, 0.5, 'tokens', value)
-    return initialization.new_head(table.resolve(task), settings)
 
-  with pytest.raises(UserError, match=what):
-    head()
+
+def test_a_head_that_does_not_fit_the_task_is_refused():
+  own = table.resolve(OwnTask(kind='similarity'))
+  with pytest.raises(UserError, match='task own: config'):
+    initialization.new_head(own, HEAD)
 
 
 def test_heads_have_the_outputs_of_their_task():
@@ -273,6 +197,6 @@ def test_heads_have_the_outputs_of_their_task():
     ('mnli', 'classes', 3),
     ('race', 'scalar', 1),
   ):
-    settings = initialization.HeadSettings(0.1, 0.5, 'tokens', value)
+    settings = dataclasses.replace(HEAD, regression=value)
     head = initialization.new_head(table.TASKS[name], settings)
     assert (head.num_outputs, head.clf_pdrop) == (outputs, 0.1)

@@ -4,14 +4,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from gpt1_jax.train import checkpoint
+from tests.support import networks
 
 
 def save(workdir, *, keep, keep_best, scores, first=1):
   checkpoints = checkpoint.Checkpoints(workdir, keep=keep, keep_best=keep_best)
   for step, best in enumerate(scores, start=first):
     state = {'params': {'w': jnp.full(3, float(step))}, 'moments': jnp.ones(3)}
-    metrics = {'best': best} if keep_best else None
-    checkpoints.save(step, state, {'step': step}, metrics)
+    meta = checkpoint.CheckpointMeta(networks.GPT_CONFIG, f'tokenizer {step}')
+    checkpoints.save(step, state, meta, best if keep_best else None)
   checkpoints.wait()
   checkpoints.close()
 
@@ -20,7 +21,8 @@ def test_the_best_is_kept_and_read(tmp_path):
   """By the score on the dev set; of equals the earlier (C: train.py)."""
   save(tmp_path, keep=1, keep_best=True, scores=[0.5, 0.9, 0.9, 0.7])
   params, meta, step = checkpoint.read(tmp_path)
-  assert (step, meta) == (2, {'step': 2})
+  assert step == 2
+  assert meta == checkpoint.CheckpointMeta(networks.GPT_CONFIG, 'tokenizer 2')
   np.testing.assert_array_equal(params['w'], [2, 2, 2])
   assert checkpoint.read(tmp_path, best=False)[2] == 4
 

@@ -1,28 +1,127 @@
-"""The front doors' shared parts: sections, counts, one-line errors."""
+"""Reads flags and configurations; every mistake is one line."""
+
+import pathlib
+import subprocess
+import sys
 
 import pytest
 
-from gpt1_jax import cli
+from gpt1_jax import cli, config
 from gpt1_jax.errors import UserError
 
-
-def test_a_section_has_one_consumer_and_no_defaults():
-  def consumer(*, a, b):
-    return a, b
-
-  assert cli.fill('x', consumer, {'a': 1}, b=2) == (1, 2)
-  for values, words in (
-    ({'a': 1, 'c': 2}, 'config.x.c: nothing takes it; keys are a'),
-    ({}, 'config.x.a is missing'),
-    ({'a': None}, 'config.x.a is not set'),
-  ):
-    with pytest.raises(UserError, match=words):
-      cli.fill('x', consumer, values, b=2)
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+TINY = f'{ROOT}/configs/pretrain.py:tiny'
 
 
-def test_exactly_one_of_steps_and_epochs():
-  assert cli.num_steps(7, 0, 100.0) == 7
-  assert cli.num_steps(0, 1.5, 100.0) == 150
-  for steps, epochs in ((0, 0), (5, 1.0)):
-    with pytest.raises(UserError, match='exactly one'):
-      cli.num_steps(steps, epochs, 100.0)
+def command(*flags, name='pretrain'):
+  """Runs a command and returns (exit code, stdout, stderr)."""
+  done = subprocess.run(
+    [sys.executable, '-m', f'gpt1_jax.{name}', *flags],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+  return done.returncode, done.stdout, done.stderr
+
+
+def test_all_mistakes_are_reported_together(tmp_path):
+  code, out, err = command(
+    f'--config={TINY}',
+    f'--workdir={tmp_path / "run"}',
+    '--config.model.n_layer=2.5',
+    '--config.model.n_layr=3',
+    '--config.optim.peak_lr=fast',
+    '--config.optim.b1=1.5',
+    '--config.train.seed=-1',
+    '--config.mesh.data=0',
+  )
+  assert (code, out) == (1, '')
+  assert err.splitlines() == [
+    'error: 7 settings are wrong:',
+    '  config.model.n_layer is 2.5: an integer is wanted',
+    '  config.model.n_layr: there is no such key; did you mean n_layer?',
+    "  config.optim.peak_lr is 'fast': a number is wanted",
+    '  config.optim.b1 is 1.5: a value below 1.0 is wanted',
+    '  config.train.seed is -1: at least 0 is wanted',
+    '  config.data.path is not set; give --config.data.path=...',
+    '  config.mesh: 0x1x1 (data x fsdp x tensor): sizes are positive, one may '
+    'be -1',
+  ]
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+  ('flags', 'line'),
+  [
+    (['--nosuch=1'], "Unknown command line flag 'nosuch'"),
+    (['runs/x'], "unexpected argument 'runs/x'"),
+    (['--config=configs/pretrain.py:small'], "'small' is no preset"),
+    (['--config=nowhere.py'], 'there is no file nowhere.py'),
+    (['--config=configs/pretrain.py:tiny'], 'config.data.path is not set'),
+    (
+      ['--config=configs/pretrain.py:tiny', '--config.data.path=x'],
+      '--workdir is missing',
+    ),
+  ],
+)
+def test_a_wrong_command_line_is_one_line(flags, line):
+  code, out, err = command(*flags)
+  assert (code, out) == (1, '')
+  assert err.startswith('error: ')
+  assert line in err
+  assert err.count('\n') == 1
+
+
+def test_print_config_prints_flags_that_make_it_again():
+  code, out, err = command(
+    f'--config={TINY}', '--print_config', '--config.optim.peak_lr=1e-4'
+  )
+  assert (code, err) == (0, '')
+  lines = out.splitlines()
+  assert '--config.optim.peak_lr=0.0001' in lines
+  assert '--config.data.path is not set' in lines
+  again = [
+    line for line in lines if line.startswith('--config.') and '=' in line
+  ]
+  assert command(f'--config={TINY}', '--print_config', *again)[1] == out
+
+
+def test_values_keep_their_types(monkeypatch):
+  monkeypatch.setattr(
+    cli,
+    '_settings',
+    [('data.path', '123'), ('data.lengths', '(8, 16)'), ('init_from', 'x')],
+  )
+  values = cli.config_values(f'{ROOT}/configs/finetune.py:rte')
+  assert values['data']['path'] == '123'
+  assert values['init_from'] == 'x'
+  parsed = config.parse(config.FinetuneConfig, values)
+  assert parsed.data.lengths == (8, 16)
+  assert config.as_dict(parsed)['train'] == values['train']
+
+
+def test_exactly_one_length():
+  values = cli.config_values(TINY)
+  values['data']['path'] = 'x'
+  train = config.parse(config.PretrainConfig, values).train
+  assert train.updates(100.0) == 200
+  values['train'] |= {'num_steps': 0, 'num_epochs': 1.5}
+  train = config.parse(config.PretrainConfig, values).train
+  assert train.updates(100.0) == 150
+  values['train']['num_epochs'] = 0.0
+  with pytest.raises(UserError, match='set exactly one of them'):
+    config.parse(config.PretrainConfig, values)
+
+
+def test_an_own_task_is_checked_key_by_key():
+  values = cli.config_values(f'{ROOT}/configs/own_task.py')
+  values |= {'init_from': 'x'}
+  values['data']['path'] = 'y'
+  task = config.parse(config.FinetuneConfig, values).task
+  assert isinstance(task, config.OwnTask)
+  assert (task.name, task.labels) == ('my_task', ('bad', 'good'))
+  values['task'] |= {'kind': 'clas', 'labls': ['a']}
+  with pytest.raises(UserError) as caught:
+    config.parse(config.FinetuneConfig, values)
+  assert 'did you mean labels?' in str(caught.value)
+  assert "config.task.kind is 'clas': 'classification'," in str(caught.value)

@@ -45,7 +45,7 @@ def test_finetune_takes_every_task(name):
 def test_finetune_has_the_values_of_the_paper():
   from configs import finetune, pretrain
 
-  config = finetune.get_config('rte')  # REFERENCE §2
+  config = finetune.get_config('rte')  # docs/reference.md §2
   assert (config.optim.peak_lr, config.optim.warmup) == (6.25e-5, 0.002)
   assert (config.data.batch_size, config.train.num_epochs) == (32, 3)
   assert (config.head.clf_pdrop, config.head.lm_coef) == (0.1, 0.5)
@@ -70,7 +70,7 @@ def differences(a, b):
 
 
 def test_where_paper_and_openai_differ():
-  """All of it. `variant` is four rows of REFERENCE §3: see optim_test.py."""
+  """Lists every difference; optim_test.py covers `variant`."""
   from configs import finetune, pretrain
 
   both = {
@@ -146,7 +146,9 @@ def test_the_lstm_of_the_paper_is_pretrained_as_the_gpt():
     model = config.pop('model')
     assert gpt.pop('model')['kind'] == 'gpt'
     assert config == gpt
-    config = models.config_class(model)(**model, vocab_size=9, n_special=0)
+    config = models.config_class(model['kind'])(
+      **model, vocab_size=9, n_special=0
+    )
     assert (config.units, config.n_embd, config.n_ctx) == sizes
     assert config.embd_pdrop == config.output_pdrop == 0.1
   assert pretrain.get_config('lstm') == pretrain.get_config('lstm,paper')
@@ -159,7 +161,7 @@ def test_the_lstm_of_the_paper_is_pretrained_as_the_gpt():
 def test_pretrain_has_the_values_of_the_paper():
   from configs import pretrain
 
-  config = pretrain.get_config()  # REFERENCE §1
+  config = pretrain.get_config()  # docs/reference.md §1
   assert config == pretrain.get_config('paper')
   model, optim = config.model, config.optim
   assert (model.n_layer, model.n_embd, model.n_head) == (12, 768, 12)

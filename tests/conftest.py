@@ -3,6 +3,7 @@
 The environment is set before any test module can import jax.
 """
 
+import functools
 import os
 import pathlib
 
@@ -25,3 +26,19 @@ def shared_data() -> pathlib.Path:
   if not path.is_dir():
     pytest.skip('no real data: ../shared/data is not beside the repository')
   return path
+
+
+@pytest.fixture(scope='module')
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+  """A pretraining run of a network that has learned nothing."""
+  from tests.support import finetuning
+
+  return finetuning.untrained_run(tmp_path_factory.mktemp('runs'))
+
+
+@pytest.fixture
+def configure(pretrained: pathlib.Path):
+  """(task, path, changes by section__key) → plain configuration."""
+  from tests.support import finetuning
+
+  return functools.partial(finetuning.configuration, pretrained)

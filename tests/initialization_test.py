@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import re
 
 import jax
@@ -14,26 +13,25 @@ from flax import linen as nn
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import heads, models
-from gpt1_jax.tasks import all_tasks, finetuning, initialization
+from gpt1_jax.tasks import all_tasks, initialization
 from gpt1_jax.train import checkpoint, run, step as step_lib
 from tests import finetune_test
-from tests.all_tasks_test import configure, pretrained  # noqa: F401
-from tests.support import networks, reference
+from tests.support import finetuning as finetuning_runs, networks, reference
 
+LSTM_RATES = {'embd_pdrop': 0.1, 'output_pdrop': 0.1}
 DEEP = dataclasses.replace(finetune_test.CONFIG, n_layer=3)
 
 
 @functools.cache
 def fresh(config):
   """Parameters as fine-tuning from scratch starts with them, seed 3."""
-  state = jax.jit(
+  return jax.jit(
     lambda: nn.unbox(
-      initialization.new_state(
-        models.new(config), heads.Head('choice', 1, 0.1), optax.sgd(0.1), 3
+      initialization.init_params(
+        models.new(config), heads.Head('choice', 1, 0.1), jax.random.key(3)
       )
     )
   )()
-  return state.params
 
 
 @pytest.mark.parametrize('layers', [0, 1, 2, 3])
@@ -83,31 +81,6 @@ def test_the_one_layer_of_an_lstm_is_taken():
     np.testing.assert_array_equal(found[name], x)
 
 
-@pytest.mark.parametrize(
-  ('layers', 'model', 'scratch', 'found'),
-  [
-    (-1, DEEP, False, 3),
-    (0, DEEP, False, 0),
-    (3, DEEP, False, 3),
-    (4, DEEP, False, 'is 4, and runs/x has 3: from 0 to 3, or -1 for all'),
-    (-2, DEEP, False, 'is -2, and runs/x has 3'),
-    (-1, DEEP, True, None),
-    (1, DEEP, True, 'is 1, but from scratch nothing is transferred'),
-    (-1, networks.LSTM_CONFIG, False, 1),
-    (0, networks.LSTM_CONFIG, False, 'is 0, and runs/x has 1: from 1 to 1'),
-  ],
-)
-def test_layers_that_the_run_has(layers, model, scratch, found):
-  settings = initialization.TransferSettings(layers)
-  if isinstance(found, str):
-    with pytest.raises(UserError, match=found):
-      initialization.num_layers(settings, 'runs/x', model, scratch)
-  else:
-    assert (
-      initialization.num_layers(settings, 'runs/x', model, scratch) == found
-    )
-
-
 def vocabulary_shapes(lm_coef, config):
   """Shapes with a vocabulary axis in an update's program, before XLA."""
   case = finetune_test.CASES['classification']
@@ -153,13 +126,14 @@ def test_without_auxiliary_lm_no_logits_are_computed(config):
 
 
 @pytest.mark.slow
-def test_layers_and_their_record(configure, shared_data, tmp_path):  # noqa: F811
+def test_layers_and_their_record(configure, shared_data, tmp_path):
   """All layers by number are all layers; what was done is in config.json."""
   archives = shared_data / 'tasks' / 'archives'
 
   def tuned(name, **changes):
     config = configure('rte', archives, **changes)
-    all_tasks.finetune(config, str(tmp_path / name))
+    config = finetuning_runs.parsed(config)
+    all_tasks.finetune(config, str(tmp_path / name), config.data.path)
     return run.load(str(tmp_path / name)), [
       (tmp_path / name / 'predictions' / 'dev.tsv').read_text(),
       *jax.tree.leaves(checkpoint.read(str(tmp_path / name))[0]),
@@ -177,33 +151,38 @@ def test_layers_and_their_record(configure, shared_data, tmp_path):  # noqa: F81
   assert none[0] != full[0]
 
 
-def test_wrong_starts_are_one_line(configure, pretrained, tmp_path):  # noqa: F811
-  config = configure('rte', tmp_path)
-  for change, what in (
-    ({'init_from': None}, 'config.init_from is not set.*TASK,scratch'),
-    ({'init_from': 'none'}, 'config.init_from is none: name the run'),
-    ({'transfer': {'layers': 2}}, 'layers is 2, and .*pretrained has 1'),
-    ({'transfer': {}}, 'config.transfer.layers is missing'),
-    ({'model': {**config['model'], 'kind': 'rnn'}}, "is 'rnn': one of"),
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'init_from': 'none'}, 'init_from is none: name the run'),
+    ({'transfer': {'layers': 2}}, 'is 2, and .*pretrained has 1: give 0 to 1'),
+    ({'transfer': {'layers': -2}}, 'config.transfer.layers is -2: at least -1'),
     (
-      {'model': {'kind': 'lstm'}},
-      'of kind gpt, config.model.kind is lstm; take .*py:TASK$',
+      {'model': {'kind': 'lstm', 'dtype': 'float32'} | LSTM_RATES},
+      'its model is a gpt, config.model.kind is lstm; use .*py:TASK$',
     ),
-    ({'model': {**config['model'], 'units': 3}}, 'units: nothing takes it'),
-  ):
-    with pytest.raises(UserError, match=what):
-      finetuning.Tuning({**config, **change})
+  ],
+)
+def test_an_impossible_start_is_one_line(configure, tmp_path, change, message):
+  values = {**configure('rte', tmp_path), **change}
+  with pytest.raises(UserError, match=message):
+    initialization.read_source(finetuning_runs.parsed(values))
 
 
-def test_older_runs_are_gone_on_with(tmp_path):
-  """Of the time before there were an LSTM, a kernel and layers to choose."""
+def test_from_scratch_nothing_is_transferred(configure, pretrained, tmp_path):
+  values = configure('rte', tmp_path)
+  values |= {'init_from': 'none', 'like': str(pretrained)}
+  source = initialization.read_source(finetuning_runs.parsed(values))
+  assert (source.params, source.layers) == (None, None)
+  assert source.model.n_special == 3
+  values['transfer'] = {'layers': 1}
+  with pytest.raises(UserError, match='nothing is transferred from scratch'):
+    initialization.read_source(finetuning_runs.parsed(values))
+
+
+def test_a_resumed_run_may_change_the_machine_and_nothing_else(tmp_path):
   model = {'kind': 'gpt', 'n_layer': 2, 'attention': 'auto'}
   config = {'model': model, 'transfer': {'layers': -1}}
-  assert run.complete({'model': {'n_layer': 2}}) == config
-  older = {'model': {'n_layer': 2}}
-  (tmp_path / 'config.json').write_text(
-    json.dumps({'command': 'finetune', 'config': older})
-  )
   run.start(str(tmp_path), 'finetune', config, {})
   for section, key, value in (
     ('model', 'kind', 'lstm'),
@@ -212,7 +191,7 @@ def test_older_runs_are_gone_on_with(tmp_path):
     other = {**config, section: {**config[section], key: value}}
     with pytest.raises(UserError, match=f'another {section}.{key}'):
       run.start(str(tmp_path), 'finetune', other, {})
-  # How it is computed is the machine's business.
   machine = {'attention': 'plain', 'remat': 'full'}
-  moved = {**config, 'model': {**model, **machine}}
-  run.start(str(tmp_path), 'finetune', moved, {})
+  run.start(
+    str(tmp_path), 'finetune', {**config, 'model': {**model, **machine}}, {}
+  )
