@@ -1,4 +1,4 @@
-"""The README's table of fidelity names only what exists."""
+"""Checks that docs/fidelity.md names only what exists."""
 
 import ast
 import functools
@@ -11,9 +11,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def rows():
-  """(fact, source, places, tests) of each row; headings left out."""
-  text = (ROOT / 'README.md').read_text(encoding='utf-8')
-  section = text.split('\n## Fidelity\n')[1].split('\n## ')[0]
+  """Returns (fact, source, places, tests) of each row, headings left out."""
+  section = (ROOT / 'docs' / 'fidelity.md').read_text(encoding='utf-8')
   table = [line for line in section.splitlines() if line.startswith('|')]
   cells = [
     [cell.strip() for cell in line.strip('|').split('|')] for line in table[2:]
@@ -28,7 +27,7 @@ def tree(path):
 
 
 def names(path):
-  """What a file defines: functions, classes, constants."""
+  """Returns the functions, classes and constants that a file defines."""
   out = set()
   for node in tree(path).body:
     if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
