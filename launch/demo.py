@@ -1,10 +1,11 @@
-r"""The whole road in a few minutes: what `make demo` runs.
+r"""Runs every command once, in a few minutes: `make demo`.
 
   python launch/demo.py --output=runs/demo
 
-Drives the real commands (prepare, pretrain, finetune, generate, report) on the
-Python Language Reference that ships inside CPython, and says what each stage
-does and why. Started again, it goes on where it stopped.
+Prepares a corpus, pretrains, fine-tunes with and without pretraining, generates
+text and writes a report, with the real commands, on the Python Language
+Reference that ships inside CPython. The same command resumes an interrupted
+demo.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ import sys
 import time
 from collections.abc import Mapping
 
-import checkout  # noqa: F401
+import checkout
 import demo_task
 from absl import flags
 from rich import console, table
@@ -23,18 +24,19 @@ from rich import console, table
 from gpt1_jax import cli, storage
 from gpt1_jax.errors import UserError
 
-_OUTPUT = flags.DEFINE_string(
-  'output', 'runs/demo', 'Folder of everything the demo makes.'
+_OUTPUT = flags.DEFINE_string('output', 'runs/demo', 'Folder to write.')
+_SEED = flags.DEFINE_integer(
+  'seed', 0, 'Seed of weights, dropout and the order of the data.'
 )
-_SEED = flags.DEFINE_integer('seed', 0, 'Of weights, dropout and data order.')
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 MERGES = 1500
 PROMPT = 'The statement'
+Settings = Mapping[str, object]
 
-# Four layers at this rate, warmed up in 50 updates, stay at the entropy of
-# single words for 800 updates; two layers, warmed up in 100, leave it by 200.
-PRETRAIN = {
+# At this learning rate two layers, warmed up over 100 updates, leave the
+# entropy of single words by update 200; four layers, warmed up over 50, had not
+# done so by update 800.
+PRETRAIN: Settings = {
   'model.n_layer': 2,
   'model.n_head': 4,
   'model.n_embd': 128,
@@ -47,9 +49,9 @@ PRETRAIN = {
   'optim.warmup': 100.0,
   'data.batch_size': 16,
 }
-# At 1e-3, or chosen after three epochs, training from scratch comes nearer: it
-# learns which words recur, and no more from then on.
-FINETUNE = {
+# At 1e-3, or after 3 epochs, the gap to training from scratch is smaller: that
+# run learns which words recur, and nothing more.
+FINETUNE: Settings = {
   'optim.peak_lr': 6e-4,
   'train.num_epochs': 5,
   'data.batch_size': 32,
@@ -58,147 +60,128 @@ FINETUNE = {
 
 
 def main(argv: list[str]) -> None:
+  """Runs the demo."""
   del argv
   Demo(pathlib.Path(_OUTPUT.value).absolute(), _SEED.value).run()
 
 
 @dataclasses.dataclass
 class Demo:
-  """The stages, in order; each one's seconds are kept for the table."""
+  """The stages of the demo.
+
+  Attributes:
+    output: folder of everything it writes.
+    seed: of weights, dropout and data order.
+    screen: where progress is printed.
+    seconds: of each stage, for the table.
+  """
 
   output: pathlib.Path
   seed: int
-
-  def __post_init__(self):
-    self.console = console.Console(highlight=False)
-    self.seconds: dict[str, float] = {}
+  screen: console.Console = dataclasses.field(
+    default_factory=lambda: console.Console(highlight=False)
+  )
+  seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
   def run(self) -> None:
-    """All stages, the table, what to try next."""
+    """Runs all stages and prints the results."""
+    self.output.mkdir(parents=True, exist_ok=True)
     self.prepare()
     self.pretrain()
     self.make_task()
-    self.finetune('pretrained')
-    self.finetune('scratch')
+    self.finetune('pretrained', init_from=self.path('pretrain'))
+    self.finetune('scratch', init_from='none', like=self.path('pretrain'))
     self.generate()
     self.report()
-    self.close()
+    self.print_results()
 
   def path(self, name: str) -> str:
+    """Returns the path of a file or folder of the demo."""
     return str(self.output / name)
 
   def prepare(self) -> None:
-    self.say(
-      'prepare',
-      'The corpus is the Python Language Reference that every Python carries: '
-      f'79 topics, about 95,000 words. Cleaned, {len(demo_task.HELD_OUT)} '
-      f'topics held out, a tokenizer of {MERGES:,} merges learned, text '
-      'written as token shards.',
-    )
+    """Writes token shards of the reference."""
+    corpus = demo_task.CORPUS
     self.call(
       'prepare',
-      'prepare',
-      f'--input={demo_task.CORPUS}',
-      f'--output={self.path("shards")}',
+      f'Clean the Python Language Reference (79 topics, about 95,000 words), '
+      f'hold out {len(demo_task.HELD_OUT)} topics, learn {MERGES:,} BPE merges '
+      'and write token shards.',
+      *('prepare', f'--input={corpus}', f'--output={self.path("shards")}'),
       f'--merges={MERGES}',
       '--validation_fraction=0',
-      *(f'--hold_out={demo_task.CORPUS}#{name}' for name in demo_task.HELD_OUT),
+      *(f'--hold_out={corpus}#{name}' for name in demo_task.HELD_OUT),
     )
 
   def pretrain(self) -> None:
-    self.say(
-      'pretrain',
-      'A small GPT learns to predict the next token. No labels: the text alone '
-      'teaches it which words go together. The loss should fall from about '
-      'ln(vocabulary) = 7.4.',
-    )
-    settings = {
-      **PRETRAIN,
-      'data.path': self.path('shards'),
-      'data.seed': self.seed,
-      'train.seed': self.seed,
-    }
+    """Pretrains on the topics that are not held out."""
     self.call(
       'pretrain',
-      'pretrain',
-      '--config=configs/pretrain.py:tiny',
+      'A small GPT learns to predict the next token, without labels. Its loss '
+      'starts at about ln(vocabulary) = 7.4.',
+      *('pretrain', '--config=configs/pretrain.py:tiny'),
       f'--workdir={self.path("pretrain")}',
-      *overrides(settings),
+      *self.overrides({**PRETRAIN, 'data.path': self.path('shards')}),
     )
 
   def make_task(self) -> None:
+    """Writes the choice task and prints one of its examples."""
     train, dev = demo_task.make_task(*demo_task.topics(self.output / 'shards'))
-    self.say(
-      'make a task',
-      'From the topics held out: given a passage, which of two is its '
-      'continuation? The other comes from elsewhere in the reference. '
-      f'{len(train):,} examples to train on, {len(dev):,} of other topics to '
-      'score. Chance is 50%.',
+    demo_task.write_task(self.output / 'task', train, dev)
+    self.screen.rule('make a task')
+    self.screen.print(
+      'From the topics held out: which of two texts continues a passage? The '
+      f'other is from elsewhere in the reference. {len(train):,} examples for '
+      f'training, {len(dev):,} of other topics for scoring. Chance is 50%.'
     )
     example = dev[0]
-    self.console.print(f'  passage   {example["text"]}', style='dim')
+    self.screen.print(f'  passage   {example["text"]}', style='dim')
     for number, choice in enumerate(example['choices']):
       mark = '  <- right' if number == example['label'] else ''
-      self.console.print(f'  choice {number}  {choice}{mark}', style='dim')
-    demo_task.write_task(self.output / 'task', train, dev)
+      self.screen.print(f'  choice {number}  {choice}{mark}', style='dim')
 
-  def finetune(self, init: str) -> None:
-    if init == 'pretrained':
-      self.say(
-        'fine-tune, from the pretrained weights',
-        'The same network, one linear layer on top, learns the task.',
-      )
-      source = {'init_from': self.path('pretrain')}
-    else:
-      self.say(
-        'fine-tune, from scratch',
-        'The same again from random weights: what pretraining was worth.',
-      )
-      source = {'init_from': 'none', 'like': self.path('pretrain')}
-    settings = {
-      **source,
-      **FINETUNE,
-      'data.path': self.path('task'),
-      'data.seed': self.seed,
-      'train.seed': self.seed,
-    }
+  def finetune(self, name: str, **source: str) -> None:
+    """Fine-tunes on the task, with or without pretrained weights."""
     self.call(
-      f'fine-tune, {init}',
-      'finetune',
-      '--config=configs/demo_task.py',
-      f'--workdir={self.path(init)}',
-      *overrides(settings),
+      f'fine-tune, {name}',
+      'The pretrained network and one linear layer on top learn the task.'
+      if name == 'pretrained'
+      else 'The same from random weights shows what pretraining is worth.',
+      *('finetune', '--config=configs/demo_task.py'),
+      f'--workdir={self.path(name)}',
+      *self.overrides({**source, **FINETUNE, 'data.path': self.path('task')}),
     )
 
   def generate(self) -> None:
-    self.say('sample', 'What the pretrained network writes.')
-    options = ('--num_tokens=60', '--num_samples=2', '--top_k=40')
+    """Prints text of the pretrained network."""
     text = self.call(
       'sample',
-      'generate',
-      f'--workdir={self.path("pretrain")}',
+      f'The pretrained network continues "{PROMPT}".',
+      *('generate', f'--workdir={self.path("pretrain")}'),
       f'--prompt={PROMPT}',
-      *options,
-      capture=True,
+      *('--num_tokens=60', '--num_samples=2', '--top_k=40'),
     )
-    samples = self.output / 'pretrain' / 'samples.txt'
-    samples.write_text(text, encoding='utf-8')
-    self.console.print(text, style='dim', markup=False)
+    storage.write_text(storage.path(self.path('pretrain/samples.txt')), text)
+    self.screen.print(text, style='dim', markup=False)
 
   def report(self) -> None:
+    """Writes the page."""
     runs = ','.join(map(self.path, ('pretrain', 'pretrained', 'scratch')))
-    self.say('report', 'One page with the curves and the scores.')
-    self.call('report', 'report', f'--runs={runs}', f'--output={self.output}')
+    self.call(
+      'report',
+      'One page shows the curves and the scores.',
+      *('report', f'--runs={runs}', f'--output={self.output}'),
+    )
 
-  def close(self) -> None:
-    """The table, and what to try next."""
+  def print_results(self) -> None:
+    """Prints scores, times and the commands to run next."""
     scores = {
-      name: storage.read_json(self.output / name / 'scores.json')
+      name: storage.read_json(storage.path(self.path(f'{name}/scores.json')))
       for name in ('pretrain', 'pretrained', 'scratch')
     }
-    rows = table.Table(title='The demo, in numbers')
-    rows.add_column('what')
-    rows.add_column('figure', justify='right')
+    rows = table.Table(title='Results')
+    rows.add_column('measurement')
+    rows.add_column('value', justify='right')
     perplexity = scores['pretrain']['eval_perplexity']
     rows.add_row('validation perplexity', f'{perplexity:.1f}')
     rows.add_row('choice task, chance', '50.0%')
@@ -206,9 +189,9 @@ class Demo:
       rows.add_row(f'choice task, {name}', f'{scores[name]["score"]:.1%}')
     for stage, seconds in self.seconds.items():
       rows.add_row(f'time: {stage}', f'{seconds:.0f} s')
-    self.console.print(rows)
-    self.console.print(
-      f'The page: {self.output}/report.html\nNext, on your own books:\n'
+    self.screen.print(rows)
+    self.screen.print(
+      f'Report: {self.output}/report.html\nNext, on your own books:\n'
       '  .venv/bin/python -m gpt1_jax.prepare --input=BOOKS --output=data/books'
       '\n  .venv/bin/python -m gpt1_jax.pretrain '
       '--config=configs/pretrain.py:mini \\\n      --workdir=runs/mini '
@@ -216,34 +199,43 @@ class Demo:
       markup=False,
     )
 
-  def say(self, stage: str, words: str) -> None:
-    self.console.rule(stage)
-    self.console.print(words)
+  def overrides(self, settings: Settings) -> list[str]:
+    """Returns --config.KEY=VALUE of each setting and of the seeds."""
+    seeds = {'data.seed': self.seed, 'train.seed': self.seed}
+    return [f'--config.{k}={v}' for k, v in {**settings, **seeds}.items()]
 
-  def call(
-    self, stage: str, verb: str, *args: str, capture: bool = False
-  ) -> str:
-    """Runs a command as a user would; its failure is ours."""
-    words = [sys.executable, '-m', f'gpt1_jax.{verb}', *args]
-    shown = shlex.join(['python', *words[1:]])
-    self.console.print(f'$ {shown}', style='dim', markup=False)
-    started = time.perf_counter()
-    done = subprocess.run(
-      words,
-      check=False,
-      cwd=ROOT,
-      text=True,
-      stdout=subprocess.PIPE if capture else None,
-    )
+  def call(self, stage: str, about: str, verb: str, *args: str) -> str:
+    """Runs a command; its messages go to a log file.
+
+    Returns:
+      The standard output of the command.
+
+    Raises:
+      UserError: it failed.
+    """
+    words = ['python', '-m', f'gpt1_jax.{verb}', *args]
+    log = self.output / f'{stage.replace(", ", "-")}.log'
+    self.screen.rule(stage)
+    self.screen.print(about)
+    start = time.perf_counter()
+    with log.open('w', encoding='utf-8') as file:
+      print(f'$ {shlex.join(words)}', file=file, flush=True)
+      with self.screen.status(f'{verb}: see {log}'):
+        done = subprocess.run(
+          [sys.executable, *words[1:]],
+          cwd=checkout.ROOT,
+          env=checkout.environment(),
+          text=True,
+          stdout=subprocess.PIPE,
+          stderr=file,
+        )
+      file.write(done.stdout)
     if done.returncode:
-      raise UserError(f'{stage}: the command above failed')
-    self.seconds[stage] = time.perf_counter() - started
-    return done.stdout or ''
-
-
-def overrides(settings: Mapping[str, object]) -> list[str]:
-  """--config.KEY=VALUE of each setting."""
-  return [f'--config.{key}={value}' for key, value in settings.items()]
+      lines = log.read_text('utf-8').strip().splitlines()
+      raise UserError(f'{stage} failed, see {log}: {lines[-1]}')
+    seconds = self.seconds[stage] = time.perf_counter() - start
+    self.screen.print(f'{seconds:.0f} s, log: {log}', style='dim')
+    return done.stdout
 
 
 if __name__ == '__main__':

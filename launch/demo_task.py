@@ -1,20 +1,21 @@
-"""The demo's task, made from the topics that pretraining did not see.
+"""Makes the demo's choice task from topics that pretraining did not see.
 
-Given a passage, which of two goes on with it: the true continuation, or words
-from another topic? `topics` reads what was held out, `make_task` makes rows.
+The question: which of two texts continues a passage? One is the true
+continuation, the other comes from another topic.
 """
 
 import json
 import pathlib
 import random
 from collections.abc import Collection, Mapping, Sequence
+from typing import TypedDict
 
 from gpt1_jax.corpus import cleaning, documents, shards
 from gpt1_jax.errors import UserError
 
 CORPUS = 'builtin:python-reference'
-# Topics held out, by name: the same in every version of Python. A split by
-# hash is another one in each, and the score hangs on which topics it gets.
+# Topics to hold out, by name: the score depends on the topics, and a split by
+# hash would choose others in every version of Python.
 TRAIN = (
   'await', 'callable-types', 'calls', 'class', 'comparisons', 'compound',
   'exceptions', 'global', 'imaginary', 'integers', 'lists', 'numbers',
@@ -22,20 +23,31 @@ TRAIN = (
 )  # fmt: skip
 DEV = ('power', 'subscriptions', 'try', 'typesmapping', 'typesmodules')
 HELD_OUT = TRAIN + DEV
-# Lengths in words (white-space separated, after cleaning).
+# Lengths in words (separated by white space, after cleaning).
 CONTEXT_WORDS = 24
 ANSWER_WORDS = 12
-STRIDE = 6  # between the starts of two examples
-WRONG_ANSWERS = 2  # examples made from one context, each with another
-
+STRIDE = 6  # words between the starts of two passages
+WRONG_ANSWERS = 2  # examples from one passage, each with another wrong answer
 
 Topics = Mapping[str, str]  # name -> cleaned text
 
 
-def topics(path: pathlib.Path) -> tuple[Topics, Topics, set[str]]:
-  """Held-out topics of train and of dev, and the lines of all others.
+class Row(TypedDict):
+  """An example, as configs/demo_task.py reads it; label: the right choice."""
 
-  Topics quote one another at length; the lines tell what pretraining saw.
+  text: str
+  choices: list[str]
+  label: int
+
+
+def topics(path: pathlib.Path) -> tuple[Topics, Topics, set[str]]:
+  """Reads the topics held out for train and dev, and the lines of all others.
+
+  Topics quote one another at length: only by its lines is it known which text
+  pretraining saw.
+
+  Args:
+    path: folder of the shards that `prepare` wrote.
   """
   split = {row.source: row.split for row in shards.read_documents(path)}
   parts: dict[str, dict[str, str]] = {'train': {}, 'dev': {}}
@@ -52,16 +64,19 @@ def topics(path: pathlib.Path) -> tuple[Topics, Topics, set[str]]:
 
 def make_task(
   train: Topics, dev: Topics, seen: Collection[str]
-) -> tuple[list[Mapping], list[Mapping]]:
-  """Rows (text, choices, label) of train and of dev.
+) -> tuple[list[Row], list[Row]]:
+  """Makes the examples of train and of dev.
 
-  A passage of CONTEXT_WORDS, its true next ANSWER_WORDS, and as many words
-  from another topic of the same part. Lines in `seen`, lines that stand in
-  several topics and lines that are not prose are left out.
+  Each has a passage of CONTEXT_WORDS, its next ANSWER_WORDS, and as many words
+  from another topic of the same split. Skips lines that pretraining saw, lines
+  that occur in several topics and lines that are not prose.
 
   Args:
-    train, dev: of `topics`.
-    seen: lines of other texts.
+    train, dev: topics of the two splits.
+    seen: lines that pretraining saw.
+
+  Raises:
+    UserError: a split has fewer than two topics with enough prose.
   """
   passages = _passages({**train, **dev}, seen)
   rng = random.Random(0)
@@ -69,7 +84,7 @@ def make_task(
   for part in (train, dev):
     found = {name: passages[name] for name in part if name in passages}
     if len(found) < 2:
-      raise UserError('too few topics are held out to make a task of them')
+      raise UserError('too few topics are held out to make a task')
     rows.append(_rows(found, rng))
   return rows[0], rows[1]
 
@@ -77,10 +92,10 @@ def make_task(
 def _passages(
   held_out: Topics, seen: Collection[str]
 ) -> dict[str, list[tuple[str, str]]]:
-  """Topic -> (context, answer) pairs, from runs of unseen prose."""
+  """Maps topics to (context, answer) pairs from runs of unseen prose."""
   seen = set(seen)
   out = {}
-  # The shortest first: what a long topic quotes belongs to the short one.
+  # The shortest topic first: it owns the lines that longer ones quote.
   for name in sorted(held_out, key=lambda n: (len(held_out[n]), n)):
     runs: list[list[str]] = [[]]
     for line in map(str.strip, held_out[name].split('\n')):
@@ -113,9 +128,9 @@ def _is_prose(line: str) -> bool:
 
 def _rows(
   passages: Mapping[str, Sequence[tuple[str, str]]], rng: random.Random
-) -> list[Mapping]:
-  """Examples of one part of the topics, in random order."""
-  rows = []
+) -> list[Row]:
+  """Makes the examples of one split, in random order."""
+  rows: list[Row] = []
   for name, pairs in passages.items():
     others = [other for other in passages if other != name]
     for context, answer in pairs:
@@ -128,8 +143,10 @@ def _rows(
   return rows
 
 
-def write_task(path: pathlib.Path, train: list, dev: list) -> None:
-  """train.jsonl and dev.jsonl."""
+def write_task(
+  path: pathlib.Path, train: Sequence[Row], dev: Sequence[Row]
+) -> None:
+  """Writes train.jsonl and dev.jsonl."""
   path.mkdir(parents=True, exist_ok=True)
   for name, rows in (('train', train), ('dev', dev)):
     lines = ''.join(json.dumps(row) + '\n' for row in rows)

@@ -1,10 +1,11 @@
-r"""A job of several processes on this machine: a pod in small.
+r"""Runs a command in several processes on this machine, like a small pod.
 
   python launch/local_cluster.py --processes=4 --devices_per_process=2 -- \
       python -m gpt1_jax.pretrain --config=configs/pretrain.py:tiny ...
 
-Each process has its own CPU devices, and they speak through Gloo. A line of
-output carries the number of its process. When one ends badly, all are ended.
+Each process has its own CPU devices; collectives go through Gloo. Every line of
+output begins with the number of its process. When a process fails, the others
+are ended.
 """
 
 import os
@@ -20,16 +21,16 @@ from collections.abc import Sequence
 from absl import app, flags
 
 _PROCESSES = flags.DEFINE_integer(
-  'processes', 2, 'Processes, each of which is a host.', lower_bound=1
+  'processes', 2, 'Processes; each acts as a host.', lower_bound=1
 )
 _DEVICES = flags.DEFINE_integer(
-  'devices_per_process', 1, 'CPU devices of each.', lower_bound=1
+  'devices_per_process', 1, 'CPU devices of a process.', lower_bound=1
 )
 _GRACE = flags.DEFINE_float(
   'grace',
   2.0,
-  'Seconds that the others have to end by themselves when one ends badly, and '
-  'again between being asked to end and being killed.',
+  'Seconds that the other processes have to end after a failure, and again '
+  'between SIGTERM and SIGKILL.',
   lower_bound=0.0,
 )
 
@@ -37,6 +38,7 @@ _FLAG = '--xla_force_host_platform_device_count'
 
 
 def main(argv: list[str]) -> None:
+  """Runs the command after -- and exits with 0 or 1."""
   if len(argv) < 2:
     _say('no command: ... -- python -m gpt1_jax.pretrain ...')
     sys.exit(1)
@@ -46,18 +48,19 @@ def main(argv: list[str]) -> None:
 def run(
   words: Sequence[str], processes: int, devices: int, grace: float
 ) -> int:
-  """Runs a command in several processes and waits for all.
+  """Runs a command in several processes and waits for all of them.
 
   Args:
     words: the command.
-    processes, devices: how many, and of how many devices each.
-    grace: see the flag.
+    processes: number of processes.
+    devices: CPU devices of a process.
+    grace: seconds, see the flag.
 
   Returns:
-    0 if all ended well, else 1.
+    0 if all processes succeeded, else 1.
   """
   port = _free_port()
-  running = []
+  running: list[subprocess.Popen[bytes]] = []
   for index in range(processes):
     try:
       process = subprocess.Popen(
@@ -82,7 +85,7 @@ def run(
     if failed is not None:
       _say(
         f'process {failed} of {processes} {_ending(running[failed])}: ending '
-        'the others; the same command goes on from the last checkpoint'
+        'the others; the same command resumes from the last checkpoint'
       )
       _wait(running, grace)
   finally:
@@ -95,6 +98,7 @@ def run(
 def _environment(
   index: int, processes: int, devices: int, port: int
 ) -> dict[str, str]:
+  """Returns the variables from which jax.distributed learns of the job."""
   other = re.sub(rf'{_FLAG}=\d+', '', os.environ.get('XLA_FLAGS', ''))
   return {
     **os.environ,
@@ -110,18 +114,20 @@ def _environment(
 def _free_port() -> int:
   with socket.socket() as listener:
     listener.bind(('127.0.0.1', 0))
-    return listener.getsockname()[1]
+    port: int = listener.getsockname()[1]
+    return port
 
 
-def _copy(index: int, process: subprocess.Popen) -> None:
-  """Its output, line by line, with its number before each."""
+def _copy(index: int, process: subprocess.Popen[bytes]) -> None:
+  """Prints the output of a process, its number before each line."""
+  assert process.stdout
   for line in process.stdout:
     text = line.decode(errors='replace').rstrip('\n')
     print(f'[{index}] {text}', flush=True)
 
 
-def _first_failure(running: list[subprocess.Popen]) -> int | None:
-  """The number of the first that ends badly; None once all ended well."""
+def _first_failure(running: list[subprocess.Popen[bytes]]) -> int | None:
+  """Returns the first process that failed; None once all succeeded."""
   while True:
     codes = [process.poll() for process in running]
     for index, code in enumerate(codes):
@@ -132,14 +138,14 @@ def _first_failure(running: list[subprocess.Popen]) -> int | None:
     time.sleep(0.05)
 
 
-def _ending(process: subprocess.Popen) -> str:
+def _ending(process: subprocess.Popen[bytes]) -> str:
   code = process.returncode
   if code < 0:
     return f'was killed by {signal.Signals(-code).name}'
   return f'ended with exit code {code}'
 
 
-def _wait(running: list[subprocess.Popen], seconds: float) -> None:
+def _wait(running: list[subprocess.Popen[bytes]], seconds: float) -> None:
   deadline = time.monotonic() + seconds
   while time.monotonic() < deadline:
     if all(process.poll() is not None for process in running):
@@ -147,8 +153,8 @@ def _wait(running: list[subprocess.Popen], seconds: float) -> None:
     time.sleep(0.05)
 
 
-def _end(running: list[subprocess.Popen], grace: float) -> None:
-  """Asks the processes that still run to end, then kills them."""
+def _end(running: list[subprocess.Popen[bytes]], grace: float) -> None:
+  """Sends SIGTERM to the processes that still run, then SIGKILL."""
   for signal_ in (signal.SIGTERM, signal.SIGKILL):
     for process in running:
       if process.poll() is None:

