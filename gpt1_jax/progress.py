@@ -1,18 +1,18 @@
-"""Progress on stderr: a bar on a terminal, elsewhere a line every 10 seconds.
+"""Shows the progress of a long command: a bar, or a line every 10 s.
 
-rich's own bar prints nothing until the end where stderr is no terminal, so the
-lines for logs are printed here.
+rich draws the bar. Where stderr is no terminal, rich prints nothing before the
+end, hence the lines.
 """
 
 import time
 
 from rich import console, progress
 
-_SECONDS = 10  # between two lines
+_SECONDS_BETWEEN_LINES = 10
 
 
 class Progress:
-  """Shows the number of things done, a rate and the time left."""
+  """Counts things and shows their rate and the time left; a context."""
 
   def __init__(
     self, label: str, total: int | None, things: str, unit: str, on: bool = True
@@ -20,13 +20,13 @@ class Progress:
     """Starts at zero.
 
     Args:
-      label: name of the activity.
-      total: sum of all `done` that `add` will receive; None if unknown.
-      things: name of the things counted, such as 'documents'.
+      label: names the work.
+      total: sum of `done` over all calls of `add`; None if unknown.
+      things: what is counted, such as 'documents'.
       unit: unit of the rate, such as 'MB/s'.
-      on: False shows nothing, for all processes but one.
+      on: False shows nothing (another process does).
     """
-    self._console = console.Console(stderr=True)
+    self._console = console.Console(stderr=True, quiet=not on)
     self._bar = progress.Progress(
       progress.TextColumn('{task.description}'),
       progress.BarColumn(),
@@ -36,10 +36,9 @@ class Progress:
       disable=not (on and self._console.is_terminal),
     )
     self._task = self._bar.add_task(label, total=total, note='')
-    self._label, self._total, self._on = label, total, on
-    self._things, self._unit = things, unit
-    self._count, self._done, self._units = 0, 0, 0.0
-    self._started = self._printed = time.perf_counter()
+    self._label, self._things, self._unit = label, things, unit
+    self._count, self._units = 0, 0.0
+    self._start = self._last_line = time.perf_counter()
 
   def __enter__(self) -> 'Progress':
     self._bar.start()
@@ -47,28 +46,26 @@ class Progress:
 
   def __exit__(self, *_: object) -> None:
     self._bar.stop()
-    self._print('')
+    self._console.print(f'{self._label}: {self._note()}', highlight=False)
 
   def add(self, count: int, done: int, units: float) -> None:
-    """Adds `count` things: `done` of the total, `units` for the rate."""
+    """Adds `count` things, `done` of the total, and `units` of the rate."""
     self._count += count
-    self._done += done
     self._units += units
+    note = self._note()
+    self._bar.update(self._task, advance=done, note=note)
     now = time.perf_counter()
-    self._bar.update(self._task, advance=done, note=self._note(now))
-    if not self._console.is_terminal and now - self._printed > _SECONDS:
-      self._printed = now
-      left = ''
-      if self._total and self._done:
-        rest = max(self._total - self._done, 0) / self._done
-        left = f', {(now - self._started) * rest:.0f} s left'
-      self._print(left)
+    if (
+      not self._console.is_terminal
+      and now - self._last_line > _SECONDS_BETWEEN_LINES
+    ):
+      self._last_line = now
+      percent = self._bar.tasks[0].percentage  # 0 if the total is unknown
+      if percent:
+        seconds = (now - self._start) * (100 / percent - 1)
+        note += f', {max(seconds, 0):.0f} s left'
+      self._console.print(f'{self._label}: {note}', highlight=False)
 
-  def _note(self, now: float) -> str:
-    rate = self._units / max(now - self._started, 1e-9)
+  def _note(self) -> str:
+    rate = self._units / max(time.perf_counter() - self._start, 1e-9)
     return f'{self._count:,} {self._things}, {rate:,.1f} {self._unit}'
-
-  def _print(self, left: str) -> None:
-    if self._on:
-      note = self._note(time.perf_counter())
-      self._console.print(f'{self._label}: {note}{left}', highlight=False)
