@@ -1,4 +1,4 @@
-"""Every command with its paths in a bucket, as processes.
+"""Every command with its paths in a bucket, in processes of its own.
 
 The bucket is tests/support/fake_bucket.py; the libraries that speak to it are
 real.
@@ -41,7 +41,7 @@ TUNE = (
 
 
 class Machine:
-  """One that has a folder, and a bucket to reach."""
+  """Runs commands with a local folder and a bucket."""
 
   def __init__(self, bucket: fake_bucket.Bucket, folder: pathlib.Path):
     self.bucket, self.folder = bucket, folder
@@ -83,7 +83,7 @@ class Machine:
 
 @pytest.fixture(scope='module')
 def machine(tmp_path_factory):
-  """With data and a task, here and in the bucket."""
+  """A machine with data and a task, on its disk and in the bucket."""
   with fake_bucket.serve() as bucket:
     machine = Machine(bucket, tmp_path_factory.mktemp('machine'))
     data, task = machine.local['data'], machine.local['task']
@@ -110,7 +110,7 @@ def machine(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def straight(machine):
-  """The run on a disk, never interrupted."""
+  """An uninterrupted run on a disk."""
   run = machine.local['run']
   machine.run(
     'pretrain',
@@ -123,7 +123,7 @@ def straight(machine):
 
 @pytest.fixture(scope='module')
 def resumed(machine):
-  """The same run in the bucket: killed on the way, then resumed.
+  """The same run in the bucket, killed and then resumed.
 
   Returns:
     Rows in the bucket when it was killed, and the step of its checkpoint.
@@ -158,9 +158,9 @@ def untimed(text: str) -> list[dict]:
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_from_the_bucket(machine, straight, resumed):
+def test_a_killed_run_resumes_from_the_bucket(machine, straight, resumed):
   rows, step = resumed
-  # No row of an update that is in the checkpoint was lost.
+  # The rows of all updates in the checkpoint are there.
   losses = [row['step'] for row in rows if 'loss' in row]
   assert losses[:step] == list(range(1, step + 1))
   here = (straight / 'metrics.jsonl').read_text()
@@ -175,7 +175,7 @@ def test_a_killed_run_goes_on_from_the_bucket(machine, straight, resumed):
 
 
 @pytest.mark.slow
-def test_its_parameters_are_those_of_the_run_on_a_disk(
+def test_its_parameters_equal_those_of_the_run_on_a_disk(
   machine, straight, resumed
 ):
   code = (
@@ -213,7 +213,7 @@ def test_shards_are_copied_once(machine, resumed):
 
 
 @pytest.mark.slow
-def test_the_other_commands(machine, straight, resumed):
+def test_other_commands_give_the_same_results(machine, straight, resumed):
   out, _ = machine.run('evaluate', f'--workdir={RUN}', machine.staged)
   here, _ = machine.run('evaluate', f'--workdir={straight}')
   assert json.loads(out) == json.loads(here) | {'data': DATA}
@@ -247,13 +247,13 @@ def test_the_other_commands(machine, straight, resumed):
   assert 'gs://bucket/page/report.html'.removeprefix('gs://') in (
     machine.bucket.objects
   )
-  # Nothing was copied, composed or renamed in the bucket.
+  # The bucket was asked for no copying, composing or renaming.
   asked = [path for _, path, _ in machine.bucket.requests]
   assert not [path for path in asked if 'rewriteTo' in path or 'copyTo' in path]
 
 
 @pytest.mark.slow
-def test_weights_go_to_another_library_and_come_back(machine, resumed):
+def test_weights_are_converted_to_another_library_and_back(machine, resumed):
   pytest.importorskip('safetensors', reason='needs the openai extra')
   machine.run('convert', f'--input={RUN}', '--output=gs://bucket/hf')
   assert 'bucket/hf/config.json' in machine.bucket.objects
@@ -276,7 +276,7 @@ def test_weights_go_to_another_library_and_come_back(machine, resumed):
 
 
 @pytest.mark.slow
-def test_zero_shot_tasks_lie_in_the_bucket(machine, straight):
+def test_zero_shot_tasks_are_read_from_the_bucket(machine, straight):
   cola = machine.folder / 'zero_shot' / 'CoLA'
   cola.mkdir(parents=True)
   for split, count in (('train', 30), ('dev', 20)):
@@ -302,7 +302,7 @@ def test_zero_shot_tasks_lie_in_the_bucket(machine, straight):
 
 
 @pytest.mark.slow
-def test_a_compiled_step_lies_in_the_bucket(machine, straight):
+def test_a_compiled_step_is_saved_in_the_bucket(machine, straight):
   step = 'gs://bucket/step'
   options = (*TINY, f'--config.data.path={DATA}')
   machine.run(
@@ -321,7 +321,7 @@ def test_a_compiled_step_lies_in_the_bucket(machine, straight):
   assert untimed(machine.text(f'{workdir}/metrics.jsonl')) == untimed(here)
 
 
-def test_mistakes_are_one_line(machine):
+def test_mistakes_are_reported_in_one_line(machine):
   for command, options, words in (
     ('evaluate', ['--workdir=gs://bucket/no'], 'gs://bucket/no: not a run'),
     (

@@ -1,4 +1,4 @@
-"""Folders here and in a bucket, through the same few functions."""
+"""Local folders and folders in a bucket behave alike."""
 
 import json
 import os
@@ -20,16 +20,16 @@ def bucket(monkeypatch):
     yield bucket
 
 
-@pytest.fixture(params=['here', 'bucket'])
+@pytest.fixture(params=['local', 'bucket'])
 def top(request, tmp_path):
-  """A folder, of each kind."""
-  if request.param == 'here':
+  """A folder that does not exist yet, of each kind."""
+  if request.param == 'local':
     return tmp_path / 'top'
   request.getfixturevalue('bucket')
   return storage.path('gs://bucket/top')
 
 
-def test_local_paths_are_those_of_the_standard_library(tmp_path):
+def test_local_paths_are_pathlib_paths(tmp_path):
   assert storage.path('runs/a') == pathlib.Path('runs/a')
   assert isinstance(storage.path(tmp_path), pathlib.Path)
   assert storage.resolved('x/../y') == pathlib.Path('y').resolve()
@@ -41,13 +41,13 @@ def test_local_paths_are_those_of_the_standard_library(tmp_path):
       storage.path(name)
 
 
-def test_a_missing_library_is_said(monkeypatch):
+def test_a_missing_library_is_named(monkeypatch):
   monkeypatch.setattr(storage.importlib.util, 'find_spec', lambda _: None)
   with pytest.raises(UserError, match=r'gpt1_jax\[gcs\]'):
     storage.path('gs://bucket/x')
 
 
-def test_files_are_written_whole(top):
+def test_files_are_replaced_whole(top):
   assert not top.exists()
   for content in ('one', 'zwei — drei', ''):
     storage.write_text(top / 'a' / 'b.txt', content)
@@ -59,7 +59,7 @@ def test_files_are_written_whole(top):
   storage.remove(top / 'a')
 
 
-def test_a_walk_is_from_the_top_and_can_be_cut(top):
+def test_walk_goes_from_the_top_and_skips_removed_folders(top):
   for name in ('x.txt', 'a/1.txt', 'a/b/2.txt', 'c/d/3.txt', 'c/4.txt'):
     storage.write_text(top / name, name)
   found = []
@@ -77,7 +77,7 @@ def test_a_walk_is_from_the_top_and_can_be_cut(top):
   ]
 
 
-def test_what_another_host_wrote_is_seen(bucket):
+def test_files_of_another_host_are_seen(bucket):
   path = storage.path('gs://bucket/run/config.json')
   assert not path.exists()
   assert not path.parent.is_dir()
@@ -90,7 +90,7 @@ def test_what_another_host_wrote_is_seen(bucket):
   assert json.loads(path.read_text()) == {'a': 1}
 
 
-def test_rows_are_in_the_bucket_when_they_are_sent(bucket, tmp_path):
+def test_rows_are_in_the_bucket_once_uploaded(bucket, tmp_path):
   def rows():
     text = bucket.objects['bucket/run/metrics.jsonl'].decode()
     return [json.loads(line)['step'] for line in text.splitlines()]
@@ -143,7 +143,7 @@ def test_runs_are_found_in_the_bucket(bucket, tmp_path):
     runs.find(['gs://bucket/no'])
 
 
-def test_what_libraries_say_is_one_line():
+def test_errors_of_a_library_become_one_line():
   error = type('HttpError', (Exception,), {'__module__': 'gcsfs.retry'})
   assert storage.bucket_error(error('no\nsuch bucket')) == (
     'the bucket cannot be reached (no such bucket)'

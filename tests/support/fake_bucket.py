@@ -1,9 +1,9 @@
-"""A stand-in for Google Cloud Storage: its JSON API over HTTP, in memory.
+"""Imitates Google Cloud Storage: its JSON API over HTTP, in memory.
 
-What the commands speak to is the real thing of their side: gcsfs, Google's
-client and TensorStore's driver. As a bucket it has objects with generations and
-no folders, an object is there when all of it is, and nothing can be appended to
-or renamed; copying is refused as well, for `rename` is made of it.
+The commands use their real clients: gcsfs, Google's and TensorStore's. Like a
+bucket it has objects with generations and no folders; an object appears when it
+is complete, and cannot be appended to or renamed. Copying is refused, because
+clients rename by copying.
 """
 
 import base64
@@ -25,14 +25,14 @@ from tests import QUICKLY_COMPILED
 
 @dataclasses.dataclass
 class Bucket:
-  """The objects of all buckets, and what was asked.
+  """The objects of all buckets, and the requests for them.
 
   Attributes:
-    url: of the server.
+    url: address of the server.
     objects: 'BUCKET/NAME' -> content.
     requests: (method, path, size of the body), in order.
-    slow: seconds that reading an object takes, meta.json excepted.
-    broken: pattern of names whose content is read wrongly.
+    slow: seconds that reading an object takes, except for meta.json.
+    broken: pattern of names whose content arrives damaged.
   """
 
   url: str = ''
@@ -57,14 +57,14 @@ class Bucket:
         self.put(f'{key}/{file.relative_to(folder)}', file.read_bytes())
 
   def reads(self, pattern: str) -> int:
-    """How often content of objects of that name was asked for."""
+    """Returns how often the content of matching objects was requested."""
     return sum(
       method == 'GET' and 'alt=media' in path and bool(re.search(pattern, path))
       for method, path, _ in self.requests
     )
 
   def environment(self) -> dict[str, str]:
-    """Variables that lead the libraries here."""
+    """Returns an environment whose clients use this server."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith('JAX_')}
     return {
       **kept,
@@ -82,7 +82,7 @@ class Bucket:
 
 @contextlib.contextmanager
 def serve() -> Iterator[Bucket]:
-  """A server on a free port of this machine."""
+  """Runs a server on a free port."""
   bucket = Bucket()
   handler = type('Handler', (_Handler,), {'bucket': bucket})
   server = _Server(('127.0.0.1', 0), handler)
@@ -99,7 +99,7 @@ def serve() -> Iterator[Bucket]:
 
 @contextlib.contextmanager
 def here(monkeypatch) -> Iterator[Bucket]:
-  """`serve`, and gs:// leads to it in this process as well."""
+  """Runs a server that gs:// paths of this process use as well."""
   monkeypatch.setenv('GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT', 'false')
   import fsspec
   import gcsfs
@@ -108,7 +108,7 @@ def here(monkeypatch) -> Iterator[Bucket]:
   with serve() as bucket:
     for name, value in bucket.environment().items():
       monkeypatch.setenv(name, value)
-    # fsspec reads its variables once; instances know the server of before.
+    # fsspec reads its variables once, and instances keep the old server.
     settings = fsspec.config.conf.setdefault('gcs', {})
     monkeypatch.setitem(settings, 'token', 'anon')
     gcsfs.GCSFileSystem.clear_instance_cache()
@@ -123,7 +123,7 @@ class _Server(http.server.ThreadingHTTPServer):
   request_queue_size = 128
 
   def handle_error(self, *_) -> None:
-    """A client that ends in the middle of an answer is no news."""
+    """Ignores clients that end in the middle of an answer."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -160,12 +160,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       parts.path,
     )
     if not words:
-      return _failure(501, f'{method} {path} is not known here')
+      return _failure(501, f'{method} {path} is not supported')
     kind, bucket, name = words.groups()
     listing = re.search('/o/?$', parts.path) and not name
     name = urllib.parse.unquote(name or '')
     if re.search('/(rewriteTo|copyTo|compose)(/|$)', name):
-      return _failure(501, 'no copying, hence no renaming, here')
+      return _failure(501, 'copying and renaming are refused')
     with self.bucket.lock:
       if kind == '/upload':
         return self._upload(method, bucket, query, body)
@@ -185,7 +185,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       if method == 'GET' and query.get('alt') != 'media':
         return _json(self._facts(key))
       if method != 'GET':
-        return _failure(501, f'{method} of an object is not known here')
+        return _failure(501, f'{method} of an object is not supported')
     time.sleep(0.0 if name.endswith('meta.json') else self.bucket.slow)
     return self._content(key)
 
@@ -263,7 +263,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     return _json(out)
 
   def _refusal(self, key: str, query: dict):
-    """A condition on the generation that does not hold."""
+    """Returns an answer if a condition on the generation does not hold."""
     there = self.bucket.generations.get(key, 0)
     if int(query.get('ifGenerationMatch', there)) != there:
       return _failure(412, 'condition not met')
@@ -273,7 +273,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
   def _upload(self, method: str, bucket: str, query: dict, body: bytes):
     if 'upload_id' in query:
-      return self._go_on(query['upload_id'], body)
+      return self._continue_upload(query['upload_id'], body)
     kind, name = query['uploadType'], query.get('name')
     if kind == 'multipart':
       boundary = re.search('boundary=["\']?([^"\';]+)', self._type())[1]
@@ -299,8 +299,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
   def _type(self) -> str:
     return self.headers.get('Content-Type') or ''
 
-  def _go_on(self, number: str, body: bytes):
-    """A piece of a resumable upload; the object is there after the last."""
+  def _continue_upload(self, number: str, body: bytes):
+    """Takes a piece of a resumable upload; the last creates the object."""
     key, before, query = self.bucket.uploads[number]
     span = self.headers.get('Content-Range') or ''
     self.bucket.uploads[number][1] = content = before + body
@@ -317,7 +317,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     return _json(self._facts(key))
 
   def _batch(self, body: bytes) -> None:
-    """Several requests in one, as deleting many objects makes them."""
+    """Answers several requests in one, as clients delete many objects."""
     boundary = re.search('boundary=["\']?([^"\';]+)', self._type())[1]
     parts = []
     for piece in body.split(b'--' + boundary.encode()):
