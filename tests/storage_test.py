@@ -96,13 +96,8 @@ def test_rows_are_in_the_bucket_once_uploaded(bucket, tmp_path):
     return [json.loads(line)['step'] for line in text.splitlines()]
 
   def new(start):
-    return telemetry.Telemetry(
-      'gs://bucket/run',
-      start_step=start,
-      num_steps=9,
-      flops_per_token=1.0,
-      label='test',
-    )
+    span = telemetry.Span(start, 9)
+    return telemetry.Telemetry('gs://bucket/run', 'test', span, 1.0)
 
   with new(0) as log:
     for step in (1, 2):
