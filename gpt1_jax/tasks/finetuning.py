@@ -252,7 +252,7 @@ class Finetuner:
 
 def _read_splits(task: table.Task, path: str) -> dict[str, Sequence[Example]]:
   """Reads train and dev, and the other splits that are there."""
-  found = {}
+  found: dict[str, Sequence[Example]] = {}
   for split in ('train', *task.dev_splits, *task.test_splits):
     if split in ('train', 'dev') or sources.has(task, path, split):
       found[split] = read(task, path, split)
