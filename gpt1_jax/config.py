@@ -20,6 +20,8 @@ from gpt1_jax.settings import STRICT, AtLeastOne, DropoutRate
 BatchSize = Annotated[int, Field(ge=1, le=2**20)]
 DataSeed = Annotated[int, Field(ge=0, lt=2**32)]
 Words = tuple[str, ...]
+# Labels may be numbers: (0, 1) spells them 0 and 1.
+Labels = tuple[Annotated[str, pydantic.BeforeValidator(str)], ...]
 T = TypeVar('T')
 
 
@@ -113,13 +115,13 @@ class HeadSettings:
 class OwnTask:
   """config.task as a mapping: a task of the user's own.
 
-  What is left out takes the default of `tasks.table.Task`, which describes
+  What is left out takes the default of `tasks.definition.Task`, which describes
   every key.
   """
 
   kind: Literal['classification', 'entailment', 'similarity', 'choice']
   name: str = 'own'
-  labels: Words = ()
+  labels: Labels = ()
   metrics: Words | None = None
   texts: Words | None = None
   choices: str | None = None

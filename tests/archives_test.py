@@ -36,7 +36,7 @@ def test_found_in_a_folder(tmp_path, place):
   source = archives.find(tmp_path, NAMES, FOLDERS)
   assert str(source) == str(path)
   assert list(rows.read(source, ['sentence'])) == [
-    (2, {'sentence': 'fine', 'label': '1'})
+    rows.Row(0, f'{path}:2', {'sentence': 'fine', 'label': '1'})
   ]
 
 

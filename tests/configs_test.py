@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from gpt1_jax.config import OwnTask
 from gpt1_jax.model import models
 from gpt1_jax.tasks import table
 
@@ -190,7 +191,7 @@ def test_own_task_is_ten_lines_on_the_same_config():
   from configs import finetune, own_task
 
   config = own_task.get_config()
-  task = table.resolve(config.task)
+  task = table.resolve(OwnTask(**config.task))
   assert (task.name, task.labels) == ('my_task', ('bad', 'good'))
   assert config.optim == finetune.get_config('rte').optim
   assert own_task.get_config('tiny').train.num_steps == 20

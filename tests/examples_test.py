@@ -6,7 +6,7 @@ import zipfile
 import pytest
 from absl import logging
 
-from gpt1_jax import errors
+from gpt1_jax import config, errors
 from gpt1_jax.tasks import examples, table
 from gpt1_jax.tasks.readers import sources
 
@@ -18,6 +18,10 @@ def write(folder, name, lines):
 
 def jsonl(folder, name, *objects):
   write(folder, name, [json.dumps(o) for o in objects])
+
+
+def resolve(fields):
+  return table.resolve(config.parse(config.OwnTask, fields))
 
 
 @pytest.fixture
@@ -159,27 +163,27 @@ def test_snli_rows_without_gold_label_are_dropped_and_counted(tmp_path, warned):
 
 
 def test_own_tasks_of_every_kind(tmp_path):
-  own = table.resolve({'kind': 'classification', 'labels': ('no', 'yes')})
+  own = resolve({'kind': 'classification', 'labels': ('no', 'yes')})
   jsonl(tmp_path, 'train.jsonl', {'text': 'a', 'label': 'yes', 'more': 1})
   assert examples.read(own, tmp_path, 'train') == [
     examples.Example(('a',), (), 1, 0)
   ]
-  numbers = table.resolve({'kind': 'entailment', 'labels': (0, 1)})
+  numbers = resolve({'kind': 'entailment', 'labels': (0, 1)})
   pair = {'text': 'a', 'text_pair': 'b'}
   jsonl(tmp_path, 'dev.jsonl', *[{**pair, 'label': v} for v in (1, 0.0, '1')])
   found = examples.read(numbers, tmp_path, 'dev')
   assert [example.label for example in found] == [1, 0, 1]
-  value = table.resolve({'kind': 'similarity'})
+  value = resolve({'kind': 'similarity'})
   jsonl(tmp_path, 'dev.jsonl', {**pair, 'label': 2}, {**pair, 'label': -0.5})
   found = examples.read(value, tmp_path, 'dev')
   assert [example.label for example in found] == [2.0, -0.5]
-  choice = table.resolve({'kind': 'choice', 'name': 'ends'})
+  choice = resolve({'kind': 'choice', 'name': 'ends'})
   row = {'text': 'a', 'choices': ['b', 'c', 'd'], 'label': 2}
   jsonl(tmp_path / 'ends', 'test.jsonl', row)
   assert examples.read(choice, str(tmp_path), 'test') == [
     examples.Example(('a',), ('b', 'c', 'd'), 2, 0)
   ]
-  letters = table.resolve({'kind': 'choice', 'labels': ('A', 'B', 'C', 'D')})
+  letters = resolve({'kind': 'choice', 'labels': ('A', 'B', 'C', 'D')})
   jsonl(tmp_path, 'test.jsonl', {**row, 'label': 'B'})
   assert examples.read(letters, tmp_path, 'test')[0].label == 1
 
@@ -197,7 +201,7 @@ GOOD = {'text': 'a', 'text_pair': 'b', 'choices': ['c', 'd'], 'label': 'no'}
     (OWN, {'label': 1}, 'label 1 in column'),
     (OWN, {'label': True}, "label 'true' in column"),
     (OWN, {'label': ['no']}, "label ['no']"),
-    (OWN, {'text': 5}, "'text' is 5 where a text is wanted"),
+    (OWN, {'text': 5}, "'text' is 5, not a text"),
     (OWN, {'text_pair': None}, "'text_pair' is None"),
     (VALUE, {'label': 5.5}, 'label 5.5'),
     (VALUE, {'label': 'x'}, 'allowed: a number from 0 to 5'),
@@ -214,7 +218,7 @@ def test_bad_rows_name_file_and_line(tmp_path, fields, change, what):
   good = {**GOOD, 'label': 0} if fields is not OWN else GOOD
   jsonl(tmp_path, 'train.jsonl', good, {**good, **change})
   with pytest.raises(errors.UserError) as caught:
-    examples.read(table.resolve(fields), tmp_path, 'train')
+    examples.read(resolve(fields), tmp_path, 'train')
   assert str(caught.value).startswith(f'{tmp_path}/train.jsonl:2: ')
   assert what in str(caught.value)
   assert '\n' not in str(caught.value)
@@ -225,10 +229,10 @@ def test_column_missing_in_a_row_or_in_a_header(tmp_path):
   with pytest.raises(
     errors.UserError, match=r"jsonl:2: no 'label' in this row; allowed: no, yes"
   ):
-    examples.read(table.resolve(OWN), tmp_path, 'train')
+    examples.read(resolve(OWN), tmp_path, 'train')
   jsonl(tmp_path, 'train.jsonl', {'text': 'a', 'label': 'no'})
   with pytest.raises(errors.UserError, match=r"jsonl:1: no 'text_pair' in"):
-    examples.read(table.resolve(OWN), tmp_path, 'train')
+    examples.read(resolve(OWN), tmp_path, 'train')
   write(tmp_path, 'dev.tsv', ['index\tsentence1\tsentence2', '0\ta\tb'])
   with pytest.raises(errors.UserError, match=r"tsv:1: no column 'label'"):
     examples.read(table.TASKS['rte'], tmp_path, 'dev')
@@ -241,25 +245,25 @@ def test_choices_of_different_number(tmp_path):
   good = {**GOOD, 'label': 0}
   jsonl(tmp_path, 'dev.jsonl', good, {**good, 'choices': ['a', 'b', 'c']})
   with pytest.raises(errors.UserError, match='row 2 has 3 choices'):
-    examples.read(table.resolve(CHOICE), tmp_path, 'dev')
+    examples.read(resolve(CHOICE), tmp_path, 'dev')
 
 
 def test_rows_without_label_are_dropped_and_counted(tmp_path, warned):
   hidden = [{**GOOD, 'label': value} for value in (None, -1, '', '-')]
   for split in ('train', 'dev'):
     jsonl(tmp_path, f'{split}.jsonl', *hidden, GOOD)
-    found = examples.read(table.resolve(OWN), tmp_path, split)
+    found = examples.read(resolve(OWN), tmp_path, split)
     assert [(e.label, e.row) for e in found] == [(0, 4)]
     assert '4 rows without a label' in warned.pop()
   jsonl(tmp_path, 'dev.jsonl', {**GOOD, 'label': -1.0}, {**GOOD, 'label': 2})
   for fields, labels in ((VALUE, [2.0]), ({'kind': 'entailment'}, [-1.0, 2.0])):
-    found = examples.read(table.resolve(fields), tmp_path, 'dev')
+    found = examples.read(resolve(fields), tmp_path, 'dev')
     assert [example.label for example in found] == labels
   jsonl(tmp_path, 'dev.jsonl', *hidden)
-  with pytest.raises(errors.UserError, match='no row with a label'):
-    examples.read(table.resolve(OWN), tmp_path, 'dev')
+  with pytest.raises(errors.UserError, match='no row of split dev has a label'):
+    examples.read(resolve(OWN), tmp_path, 'dev')
   jsonl(tmp_path, 'test.jsonl', *hidden)
-  assert len(examples.read(table.resolve(OWN), tmp_path, 'test')) == 4
+  assert len(examples.read(resolve(OWN), tmp_path, 'test')) == 4
 
 
 def test_files_not_found_say_what_was_looked_for(tmp_path):

@@ -15,9 +15,10 @@ import optax
 import pytest
 from flax import linen as nn
 
-from gpt1_jax.errors import UserError
+from gpt1_jax.config import OwnTask
 from gpt1_jax.model import gpt, heads
-from gpt1_jax.tasks import examples, features, initialization, table
+from gpt1_jax.tasks import batches, examples, features, initialization, table
+from gpt1_jax.tasks.definition import Task
 from gpt1_jax.train import losses, step as step_lib
 from tests.support import networks, reference, toy_tokenizers
 
@@ -41,7 +42,7 @@ class Case:
     targets: of the LM, an example.
   """
 
-  task: table.Task
+  task: Task
   rows: list[examples.Example]
   tokens: list[list[list[int]]]
   label: list[float]
@@ -63,7 +64,7 @@ class Case:
       'label': np.array([*self.label, 0]),
       'example_weight': np.array([1, 1, 0], np.float32),
       'index': np.array([0, 1, -1], np.int32),
-      'targets': np.full(3, self.targets, np.float32),
+      'mean_targets': np.full(3, self.targets, np.float32),
     }
     for b, sequences in enumerate(self.tokens):
       for c, sequence in enumerate(sequences):
@@ -77,7 +78,7 @@ class Case:
 def task(kind, **fields):
   if 'labels' in fields:
     fields['metrics'] = ('accuracy',)
-  return table.resolve({'kind': kind, **fields})
+  return table.resolve(OwnTask(kind=kind, **fields))
 
 
 Row = examples.Example
@@ -149,7 +150,7 @@ def built(case):
   made = features.build(
     case.task, case.rows, toy_tokenizers.DigitTokenizer(), 16
   )
-  return features.Batches(made, 3, lengths=(8,)).batch(0)
+  return batches.Batches(made, batches.BatchSettings(3, lengths=(8,))).batch(0)
 
 
 @EACH
@@ -248,7 +249,9 @@ def update(case, reduction, lm_coef=0.5, microbatches=1, rows=1):
   made = features.build(
     case.task, case.rows * rows, toy_tokenizers.DigitTokenizer(), 16
   )
-  batch = features.Batches(made, 2 * rows, lengths=(8,)).batch(0)
+  batch = batches.Batches(
+    made, batches.BatchSettings(2 * rows, lengths=(8,))
+  ).batch(0)
   params = random_params(case, CONFIG)
   optimizer = optax.sgd(1.0)
   state = step_lib.TrainState(
@@ -310,18 +313,15 @@ def test_specials_and_head_start_fresh():
   )
 
   def start(seed):
-    state = jax.jit(
+    params = jax.jit(
       lambda: nn.unbox(
-        initialization.new_state(
-          gpt.GPT(config),
-          heads.Head('choice', 1, 0.1),
-          optax.sgd(0.1),
-          seed,
+        initialization.init_params(
+          gpt.GPT(config), heads.Head('choice', 1, 0.1), jax.random.key(seed)
         )
       )
     )()
     return jax.device_get(
-      initialization.transfer({'gpt': pretrained}, state.params, 2)
+      initialization.transfer({'gpt': pretrained}, params, 2)
     )
 
   params, other = start(0), start(1)
@@ -337,23 +337,3 @@ def test_specials_and_head_start_fresh():
     assert abs(fresh.std() - 0.02) < 4.5 * 0.02 / (2 * n) ** 0.5
   assert not params['head']['clf']['bias'].any()
   assert (table[10:] != other['gpt']['tokens_embed'][10:]).all()
-
-
-@pytest.mark.parametrize(
-  ('change', 'word'),
-  [
-    ({'lm_reduction': 'mean'}, 'lm_reduction'),
-    ({'regression': 'none'}, 'regression'),
-    ({'clf_pdrop': 1.0}, 'clf_pdrop'),
-    ({'lm_coef': -0.5}, 'lm_coef'),
-  ],
-)
-def test_impossible_heads_are_named(change, word):
-  good = {
-    'clf_pdrop': 0.1,
-    'lm_coef': 0.5,
-    'lm_reduction': 'tokens',
-    'regression': 'scalar',
-  }
-  with pytest.raises(UserError, match=word):
-    initialization.HeadSettings(**{**good, **change})

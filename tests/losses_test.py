@@ -47,7 +47,7 @@ def test_weights_of_both_reductions():
   batch = {
     'lm_weights': jnp.array(targets),
     'example_weight': jnp.array([1.0, 1, 0]),
-    'targets': jnp.full(3, 3.0),
+    'mean_targets': jnp.full(3, 3.0),
   }
   third = 2 / 6  # two examples, six targets
   np.testing.assert_allclose(

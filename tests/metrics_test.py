@@ -73,7 +73,7 @@ def test_nearly_constant_and_single_values_do_not_warn():
   [
     (['accurcy'], [1], [1], 'no metric'),
     (['accuracy'], [], [], 'above 0'),
-    (['accuracy'], [1, 0], [1], 'two equal'),
+    (['accuracy'], [1, 0], [1], 'must both be'),
     (['pearson'], [1.0, 2.0], [1.0, np.nan], 'not finite'),
   ],
 )

@@ -135,7 +135,7 @@ def test_double_heads_model(run):
   batch = {
     **batch,
     'example_weight': jnp.ones(B),
-    'targets': jnp.full(B, targets),
+    'mean_targets': jnp.full(B, targets),
   }
   loss_fn = step_lib.finetune_loss(model, head, 0.5, 'tokens')
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from gpt1_jax.config import OwnTask
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import examples, features, predictions, table
 from gpt1_jax.tasks.readers import sources
@@ -28,9 +29,8 @@ SERVER = {
 }
 
 
-def laid_out(task, rows):
-  built = features.build(task, rows, toy_tokenizers.WordTokenizer(), 256)
-  return features.Batches(built, 4)
+def labels_of(task, rows):
+  return features.build(task, rows, toy_tokenizers.WordTokenizer(), 256).labels
 
 
 CASES = [(name, False) for name in table.TASKS if name != 'story_cloze']
@@ -47,19 +47,19 @@ def test_files_of_every_task(shared_data, tmp_path, name, soft):
     if split == 'train' or not sources.has(task, path, split):
       continue
     rows = examples.read(task, path, split)
-    batches = laid_out(task, rows)
+    labels = labels_of(task, rows)
     if task.kind == 'choice':
       width = len(rows[0].choices)
     outputs = rng.normal(size=(len(rows), width)).astype(np.float32) * 3
-    predictions.write_predictions(str(tmp_path), task, split, batches, outputs)
+    predictions.write_predictions(str(tmp_path), task, split, labels, outputs)
     file = tmp_path / 'predictions' / f'{split}.tsv'
     _, lines = read_table(file)
     assert [[float(x) for x in line[3].split()] for line in lines] == [
       pytest.approx(row, abs=1e-6) for row in outputs.tolist()
     ]
-    if batches.features.labelled:
+    if labels is not None:
       if len(rows) > 1 and len({row.label for row in rows}) > 1:
-        found = predictions.score(task, batches, outputs)
+        found = predictions.score(task, labels, outputs)
         assert found == pytest.approx(recomputed(task, file), abs=1e-6)
       assert [float(line[1]) for line in lines] == [
         pytest.approx(row.label) for row in rows
@@ -99,8 +99,7 @@ def test_soft_classes_predict_their_expectation():
   found = predictions.predict(table.TASKS['stsb'], logits)
   assert found == pytest.approx([0.3], abs=1e-6)
   assert found.dtype == np.float32
-  fields = {'kind': 'similarity', 'bounds': (-2.0, 1.0)}
-  task = table.resolve(fields)
+  task = table.resolve(OwnTask(kind='similarity', bounds=(-2.0, 1.0)))
   assert task.whole_numbers == (-2, -1, 0, 1)
   found = predictions.predict(task, np.array([[0.0, 90.0, 0, 0]], np.float32))
   assert found == pytest.approx([-1])
@@ -108,8 +107,7 @@ def test_soft_classes_predict_their_expectation():
 
 def test_outputs_that_are_not_finite_are_refused():
   task = table.TASKS['rte']
-  batches = laid_out(task, [examples.Example(('a', 'b'), (), 1)])
   with pytest.raises(
     UserError, match=r'not finite; try a lower optim\.peak_lr'
   ):
-    predictions.score(task, batches, np.array([[np.nan, 0]], np.float32))
+    predictions.score(task, np.array([1]), np.array([[np.nan, 0]], np.float32))

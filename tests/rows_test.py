@@ -11,7 +11,10 @@ from gpt1_jax.tasks.readers import archives, rows
 def read(tmp_path, data, needed=('a', 'b'), columns=(), name='t.tsv'):
   path = tmp_path / name
   path.write_bytes(data.encode() if isinstance(data, str) else data)
-  return list(rows.read(archives.Source(path), needed, columns))
+  found = list(rows.read(archives.Source(path), needed, columns))
+  assert [row.number for row in found] == list(range(len(found)))
+  lines = [row.where.removeprefix(f'{path}:') for row in found]
+  return [(int(n), row.cells) for n, row in zip(lines, found, strict=True)]
 
 
 def test_quotes_and_odd_separators_are_text(tmp_path):
@@ -52,7 +55,7 @@ def test_json_lines_by_name_or_by_look(tmp_path):
     ('t.tsv', 'a\tb\n'.encode('utf-16'), 't.tsv:1: not UTF-8'),
     ('t.jsonl', '', 't.jsonl: no rows'),
     ('t.jsonl', '{"a": 1}\n{"a": "x', 't.jsonl:2: not a JSON object'),
-    ('t.jsonl', '[1]\n', 't.jsonl:1: a JSON list'),
+    ('t.jsonl', '[1]\n', 't.jsonl:1: a JSON list, not an object'),
   ],
 )
 def test_mistakes_name_file_and_line(tmp_path, name, data, what):
@@ -109,17 +112,17 @@ def test_articles_become_questions(tmp_path):
   path = tmp_path / '1.txt'
   path.write_text(json.dumps(ARTICLE))
   found = list(rows.articles([archives.Source(path)]))
-  assert [where for where, _ in found] == [
+  assert [row.where for row in found] == [
     f'{path}, question 1',
     f'{path}, question 2',
   ]
-  assert found[0][1] == {
+  assert found[0].cells == {
     'article': 'One.\nTwo.',
     'question': 'He  _  .',
     'options': ['a', 'b', 'c', 'd'],
     'answer': 'D',
   }
-  assert (found[1][1]['question'], found[1][1]['answer']) == ('Why?', 'A')
+  assert (found[1].cells['question'], found[1].cells['answer']) == ('Why?', 'A')
 
 
 @pytest.mark.parametrize(
@@ -128,10 +131,10 @@ def test_articles_become_questions(tmp_path):
     (b'', 'not a JSON object (Expecting value at line 1)'),
     (b'\xff', 'not UTF-8 at byte 0'),
     (b'[]', 'not a JSON object'),
-    (b'{"article": "a"}', "no 'questions' as RACE has it; it has 'article'"),
+    (b'{"article": "a"}', "RACE needs 'questions'; this file has 'article'"),
     (
       json.dumps({**ARTICLE, 'answers': ['A']}).encode(),
-      '2 questions, 2 options, 1 answers; as many of each',
+      '2 questions, 2 options, 1 answers; the numbers must be equal',
     ),
   ],
 )

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import sklearn.model_selection
 
-from gpt1_jax import errors
+from gpt1_jax import config, errors
 from gpt1_jax.tasks import examples, table
 from gpt1_jax.tasks.readers import rows, sources
 from tests.support import tfds_builds
@@ -238,7 +238,7 @@ def test_a_task_of_ones_own_from_tfds(archives, tmp_path, monkeypatch):
   fields = {'kind': 'classification', 'labels': ('negative', 'positive')}
   fields |= {'texts': ('sentence',)}
   fields['tfds'] = {'train': 'glue/sst2:train[:2]', 'dev': 'glue/sst2:train'}
-  task, path = table.resolve(fields), f'tfds:{tmp_path}/tfds'
+  task, path = table.resolve(config.OwnTask(**fields)), f'tfds:{tmp_path}/tfds'
   assert len(examples.read(task, path, 'train')) == 2
   dev = examples.read(task, path, 'dev')
   assert [example.label for example in dev] == [0, 0, 1]
@@ -250,13 +250,19 @@ def test_a_task_of_ones_own_from_tfds(archives, tmp_path, monkeypatch):
 def test_tfds_that_cannot_be_read_is_one_line(tmp_path):
   fields = {'kind': 'similarity', 'tfds': {'train': 'no_such_set:train'}}
   with pytest.raises(errors.UserError) as caught:
-    examples.read(table.resolve(fields), f'tfds:{tmp_path}', 'train')
+    examples.read(
+      table.resolve(config.OwnTask(**fields)), f'tfds:{tmp_path}', 'train'
+    )
   assert str(caught.value).startswith('tfds:no_such_set:train: cannot be read')
   assert '\n' not in str(caught.value)
-  assert not sources.has(table.resolve(fields), f'tfds:{tmp_path}', 'train')
+  assert not sources.has(
+    table.resolve(config.OwnTask(**fields)), f'tfds:{tmp_path}', 'train'
+  )
   fields['tfds'] = {'train': 'rte'}
-  with pytest.raises(errors.UserError, match=r'tfds:rte: NAME\[/CONFIG\]'):
-    examples.read(table.resolve(fields), 'tfds', 'train')
+  with pytest.raises(
+    errors.UserError, match=r'tfds:rte: write NAME\[/CONFIG\]'
+  ):
+    examples.read(table.resolve(config.OwnTask(**fields)), 'tfds', 'train')
 
 
 def test_tfds_brings_no_tensorflow_along():

@@ -4,7 +4,6 @@ Finished runs are read back and not run again.
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 
@@ -13,6 +12,7 @@ from gpt1_jax.config import FinetuneConfig
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import finetuning, initialization, summary, table
 from gpt1_jax.tasks.readers import sources
+from gpt1_jax.tasks.scores import Failure, Scores
 from gpt1_jax.train import run
 
 ALL = 'all'
@@ -20,7 +20,7 @@ ALL = 'all'
 
 def finetune(
   config: FinetuneConfig, workdir: str, tasks_path: str
-) -> dict[str, Any]:
+) -> Scores | dict[str, Scores | Failure]:
   """Fine-tunes and scores: one run, several seeds, or all tasks.
 
   Args:
@@ -36,6 +36,11 @@ def finetune(
   """
   if config.task == ALL:
     return _all(config, workdir, tasks_path)
+  return _one_task(config, workdir, tasks_path)
+
+
+def _one_task(config: FinetuneConfig, workdir: str, tasks_path: str) -> Scores:
+  """Runs one task, once or for several seeds."""
   finetuner = finetuning.Finetuner(config, tasks_path)
   seeds = config.train.seeds
   seeded = bool(list(storage.path(workdir).glob('seed-*/config.json')))
@@ -50,7 +55,7 @@ def finetune(
   return _seeds(finetuner, workdir)
 
 
-def _seeds(finetuner: finetuning.Finetuner, workdir: str) -> dict[str, Any]:
+def _seeds(finetuner: finetuning.Finetuner, workdir: str) -> Scores:
   """Runs one seed after another, and reads finished ones back."""
   config = finetuner.config
   run.start(workdir, 'finetune', config_lib.as_dict(config), finetuner.facts)
@@ -74,7 +79,7 @@ def _seeds(finetuner: finetuning.Finetuner, workdir: str) -> dict[str, Any]:
 
 def _all(
   config: FinetuneConfig, workdir: str, tasks_path: str
-) -> dict[str, Any]:
+) -> dict[str, Scores | Failure]:
   """Runs the twelve tasks in turn; a task that fails does not stop the rest."""
   # Mistakes that all tasks share, and missing files, are reported first.
   if (storage.path(workdir) / 'config.json').exists():
@@ -83,12 +88,14 @@ def _all(
   main = jax.process_index() == 0
   if main:
     _report_missing(tasks_path)
-  results: dict[str, Any] = {}
+  results: dict[str, Scores | Failure] = {}
   for name in table.TWELVE:
     one = dataclasses.replace(config, task=name)
     folder = f'{workdir}/{name}'
     try:
-      results[name] = finished(folder, one) or finetune(one, folder, tasks_path)
+      results[name] = finished(folder, one) or _one_task(
+        one, folder, tasks_path
+      )
     except UserError as error:
       results[name] = {'error': str(error)}
       if main:
@@ -111,14 +118,14 @@ def _all(
 
 
 def _report_missing(tasks_path: str) -> None:
-  if sources.is_tfds(tasks_path):
+  if sources.tfds_folder(tasks_path) is not None:
     return
   for name in table.TWELVE:
     if not sources.has(table.TASKS[name], tasks_path, 'train'):
       print(f'{name}: not found in {tasks_path}; the other tasks are run')
 
 
-def finished(workdir: str, config: FinetuneConfig) -> dict[str, Any] | None:
+def finished(workdir: str, config: FinetuneConfig) -> Scores | None:
   """Returns the scores of a finished run of this configuration, or None.
 
   Raises:
@@ -133,7 +140,9 @@ def finished(workdir: str, config: FinetuneConfig) -> dict[str, Any] | None:
   return result if seeds == config.train.seeds else None
 
 
-def _write_summary(workdir: storage.Path, results: dict[str, Any]) -> None:
+def _write_summary(
+  workdir: storage.Path, results: dict[str, Scores | Failure]
+) -> None:
   workdir.mkdir(parents=True, exist_ok=True)
   storage.write_json(workdir / 'results.json', results)
   storage.write_text(workdir / 'results.md', summary.markdown(results))
@@ -145,4 +154,5 @@ def _copy_submissions(workdir: storage.Path, folders: list[str]) -> None:
   for folder in folders:
     for file in sorted((workdir / folder / 'submission').glob('*.tsv')):
       (workdir / 'submission').mkdir(parents=True, exist_ok=True)
-      storage.write_bytes(workdir / 'submission' / file.name, file.read_bytes())
+      content = storage.path(file).read_bytes()
+      storage.write_bytes(workdir / 'submission' / file.name, content)

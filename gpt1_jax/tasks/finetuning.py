@@ -15,9 +15,17 @@ from gpt1_jax import config as config_lib, storage
 from gpt1_jax.config import FinetuneConfig
 from gpt1_jax.corpus import tokenization
 from gpt1_jax.model import models
-from gpt1_jax.tasks import features, initialization, predictions, table
+from gpt1_jax.tasks import (
+  batches,
+  features,
+  initialization,
+  predictions,
+  table,
+)
+from gpt1_jax.tasks.definition import Task
 from gpt1_jax.tasks.examples import Example, read
 from gpt1_jax.tasks.readers import sources
+from gpt1_jax.tasks.scores import Scores
 from gpt1_jax.train import (
   checkpoint,
   loop,
@@ -83,7 +91,7 @@ class Finetuner:
       'tokenizer_fingerprint': self._tokenizer.fingerprint,
     }
 
-  def run(self, workdir: str, number: int) -> dict[str, Any]:
+  def run(self, workdir: str, number: int) -> Scores:
     """Trains to the end, from the start or the last checkpoint, and scores.
 
     Args:
@@ -117,7 +125,7 @@ class Finetuner:
     config: FinetuneConfig,
     scores: dict[str, dict[str, float]],
     best_step: int,
-  ) -> dict[str, Any]:
+  ) -> Scores:
     """Returns what scores.json holds."""
     metric = self.task.metrics[0]
     return {
@@ -131,10 +139,10 @@ class Finetuner:
       'splits': scores,
       'counts': {
         split: {
-          'examples': batches.features.num_examples,
-          'cut': batches.features.num_cut,
+          'examples': found.features.num_examples,
+          'cut': found.features.num_cut,
         }
-        for split, batches in self._batches.items()
+        for split, found in self._batches.items()
       },
       'step': best_step,
       'seed': config.train.seed,
@@ -200,7 +208,7 @@ class Finetuner:
     )
     return state
 
-  def _lay_out(self, split: str, rows: Sequence[Example]) -> features.Batches:
+  def _lay_out(self, split: str, rows: Sequence[Example]) -> batches.Batches:
     laid_out = features.build(
       self.task,
       rows,
@@ -212,22 +220,24 @@ class Finetuner:
 
   def _batch(
     self, laid_out: features.Features, split: str, seed: int
-  ) -> features.Batches:
+  ) -> batches.Batches:
     data = self.config.data
-    return features.Batches(
-      laid_out,
+    settings = batches.BatchSettings(
       data.batch_size,
       seed,
       data.lengths,
       train=split == 'train',
-      rows=sharding.host_rows(self._mesh, data.batch_size),
       drop_last=data.drop_last,
     )
+    host_rows = sharding.host_rows(self._mesh, data.batch_size)
+    return batches.Batches(laid_out, settings, host_rows)
 
   def _evaluate(self, params: Any) -> dict[str, float]:
     """Returns the metrics of the dev set."""
     dev = self._batches['dev']
-    scores = predictions.score(self.task, dev, self._outputs(params, dev))
+    labels = dev.features.labels
+    assert labels is not None  # dev is read with its labels
+    scores = predictions.score(self.task, labels, self._outputs(params, dev))
     return {f'eval_{name}': value for name, value in scores.items()}
 
   def _score(self, workdir: str, params: Any) -> dict[str, dict[str, float]]:
@@ -235,22 +245,21 @@ class Finetuner:
     for split in list(self._tests):
       self._batches[split] = self._lay_out(split, self._tests.pop(split))
     scores = {}
-    for split, batches in self._batches.items():
+    for split, found in self._batches.items():
       if split == 'train':
         continue
-      values = self._outputs(params, batches)
-      if batches.features.labelled:
-        scores[split] = predictions.score(self.task, batches, values)
+      values = self._outputs(params, found)
+      labels = found.features.labels
+      if labels is not None:
+        scores[split] = predictions.score(self.task, labels, values)
       if jax.process_index() == 0:
-        predictions.write_predictions(
-          workdir, self.task, split, batches, values
-        )
+        predictions.write_predictions(workdir, self.task, split, labels, values)
         if split in self.task.submission:
           predictions.write_submission(workdir, self.task, split, values)
     return scores
 
 
-def _read_splits(task: table.Task, path: str) -> dict[str, Sequence[Example]]:
+def _read_splits(task: Task, path: str) -> dict[str, Sequence[Example]]:
   """Reads train and dev, and the other splits that are there."""
   found: dict[str, Sequence[Example]] = {}
   for split in ('train', *task.dev_splits, *task.test_splits):

@@ -11,7 +11,8 @@ from gpt1_jax.config import FinetuneConfig, HeadSettings
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import heads, models
 from gpt1_jax.settings import GPTConfig, ModelConfig
-from gpt1_jax.tasks import features, table
+from gpt1_jax.tasks import features
+from gpt1_jax.tasks.definition import Task
 from gpt1_jax.train import checkpoint, sharding
 
 ALL_LAYERS = -1
@@ -84,7 +85,7 @@ def _num_layers(
   return wanted
 
 
-def new_head(task: table.Task, settings: HeadSettings) -> heads.Head:
+def new_head(task: Task, settings: HeadSettings) -> heads.Head:
   """Returns the classifier of a task.
 
   Raises:

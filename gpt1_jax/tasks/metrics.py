@@ -1,7 +1,7 @@
-"""The scores of the paper's tables, thin over scikit-learn and SciPy.
+"""Computes the metrics of the paper's tables with scikit-learn and SciPy.
 
-What those two leave undefined, and warn about, has a value here, so that a
-model that always says the same is scored and not an accident.
+Where these leave a score undefined and warn, it has a value here, so that a
+model that always predicts the same still gets a score.
 """
 
 import warnings
@@ -15,35 +15,37 @@ import sklearn.metrics
 def score(
   names: Sequence[str], labels: np.ndarray, predictions: np.ndarray
 ) -> dict[str, float]:
-  """Scores predictions against labels, each between -1 and 1.
+  """Scores predictions against labels; each score lies between -1 and 1.
 
   Args:
-    names: of 'accuracy', 'f1' (of class 1, two classes only), 'matthews',
-      'pearson', 'spearman', 'auc' (the area under the ROC curve, two classes).
+    names: any of 'accuracy'; 'f1', of class 1 of two; 'matthews'; 'pearson';
+      'spearman'; 'auc', the area under the ROC curve of two classes.
     labels: [N], class numbers or values.
-    predictions: [N], as labels; for auc any order of the rows, class 1 high.
+    predictions: [N], as labels; for auc any score that is high for class 1.
 
   Returns:
-    Name -> score. Degenerate cases: f1 is 0 where class 1 is neither present
-    nor predicted; matthews is 0 where either side is constant; pearson and
-    spearman are 0 where either side is constant or N is 1; auc is 0.5 where
-    all labels are one.
+    Name -> score. Degenerate cases: f1 is 0 if class 1 is neither present nor
+    predicted; matthews is 0 if either side is constant; pearson and spearman
+    are 0 if either side is constant or N is 1; auc is 0.5 if all labels are
+    equal.
 
   Raises:
-    ValueError: an unknown name, no rows, different lengths, or a value that
-      is not finite.
+    ValueError: a name is unknown, N is 0, the shapes differ, or a value is
+      not finite.
   """
   labels, predictions = np.asarray(labels), np.asarray(predictions)
   if labels.ndim != 1 or labels.shape != predictions.shape or not labels.size:
     raise ValueError(
-      f'labels {labels.shape} and predictions {predictions.shape}: two equal '
-      '[N] with N above 0 are wanted'
+      f'labels {labels.shape} and predictions {predictions.shape} must both be '
+      '[N] with N above 0'
     )
   if not (np.isfinite(labels).all() and np.isfinite(predictions).all()):
     raise ValueError('a label or a prediction is not finite')
   unknown = [name for name in names if name not in _METRICS]
   if unknown:
-    raise ValueError(f'no metric {unknown[0]!r}: {", ".join(_METRICS)}')
+    raise ValueError(
+      f'no metric {unknown[0]!r}: choose from {", ".join(_METRICS)}'
+    )
   return {name: float(_METRICS[name](labels, predictions)) for name in names}
 
 
@@ -63,7 +65,7 @@ def _pearson(labels: np.ndarray, predictions: np.ndarray) -> float:
   if np.ptp(labels) == 0 or np.ptp(predictions) == 0:
     return 0.0
   with warnings.catch_warnings():
-    # Defined, if with few digits: a head that has only begun to learn.
+    # An untrained head is nearly constant; its score is defined, if imprecise.
     warnings.simplefilter('ignore', scipy.stats.NearConstantInputWarning)
     return scipy.stats.pearsonr(
       labels.astype(np.float64), predictions.astype(np.float64)

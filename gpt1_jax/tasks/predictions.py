@@ -1,4 +1,4 @@
-"""From a fine-tuned network to predictions, scores and their files."""
+"""Computes a fine-tuned model's predictions and scores; writes their files."""
 
 import functools
 from collections.abc import Callable
@@ -10,45 +10,51 @@ import numpy as np
 
 from gpt1_jax import storage
 from gpt1_jax.errors import UserError
-from gpt1_jax.tasks import (
-  features as features_lib,
-  metrics as metrics_lib,
-  table,
-)
+from gpt1_jax.tasks import metrics
+from gpt1_jax.tasks.batches import Batches
+from gpt1_jax.tasks.definition import Task
 from gpt1_jax.train import sharding, step as step_lib
 
-Outputs = Callable[[Any, features_lib.Batches], np.ndarray]
+Outputs = Callable[[Any, Batches], np.ndarray]
 
 
 def outputs_fn(loss_fn: step_lib.LossFn, mesh: jax.sharding.Mesh) -> Outputs:
-  """(parameters, split) → float32 [N, Y]: each example's outputs, in order."""
+  """Compiles the forward pass.
+
+  Returns:
+    (parameters, batches of a split) -> float32[N, Y], the head's outputs for
+    each example, in the order of the file.
+  """
   replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
   @functools.partial(jax.jit, out_shardings=replicated)
-  def forward(params, batch):
+  def forward(
+    params: Any, batch: dict[str, jax.Array]
+  ) -> tuple[jax.Array, jax.Array]:
     example_ids_B = jnp.arange(batch['label'].shape[0], dtype=jnp.uint32)
     _, _, sums = loss_fn(params, batch, None, example_ids_B)
     return sums['outputs'], batch['index']
 
-  def outputs(params: Any, split: features_lib.Batches) -> np.ndarray:
+  def outputs(params: Any, batches: Batches) -> np.ndarray:
     out = None
-    for step in range(split.steps_per_epoch):
-      batch = sharding.put_batch(split.batch(step), mesh)
+    for step in range(batches.steps_per_epoch):
+      batch = sharding.put_batch(batches.batch(step), mesh)
       values_BY, index_B = jax.device_get(forward(params, batch))
       if out is None:
-        shape = (split.features.num_examples, values_BY.shape[1])
+        shape = (batches.features.num_examples, values_BY.shape[1])
         out = np.full(shape, np.nan, np.float32)
       out[index_B[index_B >= 0]] = values_BY[index_B >= 0]
+    assert out is not None  # a split has one batch or more
     return out
 
   return outputs
 
 
-def predict(task: table.Task, outputs_NY: np.ndarray) -> np.ndarray:
-  """[N]: the class (or choice) with the largest logit, or the value.
+def predict(task: Task, outputs_NY: np.ndarray) -> np.ndarray:
+  """Returns [N], the class or choice with the largest logit, or the value.
 
-  Where a value has several outputs, they are the logits of the whole numbers
-  within its bounds, and the value is their expectation.
+  With several outputs for a value, they are logits of the whole numbers
+  within its bounds, and the prediction is their expectation.
   """
   if not task.regression:
     return outputs_NY.argmax(axis=1)
@@ -61,9 +67,14 @@ def predict(task: table.Task, outputs_NY: np.ndarray) -> np.ndarray:
 
 
 def score(
-  task: table.Task, split: features_lib.Batches, outputs_NY: np.ndarray
+  task: Task, labels: np.ndarray, outputs_NY: np.ndarray
 ) -> dict[str, float]:
-  """The task's metrics on a split.
+  """Returns the task's metrics on a split.
+
+  Args:
+    task: the task.
+    labels: [N], `Features.labels` of the split.
+    outputs_NY: float32[N, Y], the head's outputs.
 
   Raises:
     UserError: an output is not finite.
@@ -72,45 +83,42 @@ def score(
     raise UserError(
       f'task {task.name}: outputs are not finite; try a lower optim.peak_lr'
     )
-  return metrics_lib.score(
-    task.metrics, split.features.labels, predict(task, outputs_NY)
-  )
+  return metrics.score(task.metrics, labels, predict(task, outputs_NY))
 
 
 def write_predictions(
   workdir: str,
-  task: table.Task,
+  task: Task,
   split: str,
-  batches: features_lib.Batches,
+  labels: np.ndarray | None,
   outputs_NY: np.ndarray,
 ) -> None:
-  """predictions/SPLIT.tsv: index, label, prediction, outputs; atomic.
+  """Writes predictions/SPLIT.tsv under the run directory; atomic.
 
-  Classes and choices are numbers from 0; a hidden label is `-`.
+  Columns: index, label, prediction, outputs. Classes and choices are numbers
+  from 0; a hidden label is `-`.
   """
-  labels = batches.features.labels
-  if not batches.features.labelled:
-    labels = ['-'] * len(labels)
+  values = predict(task, outputs_NY)
   lines = ['index\tlabel\tprediction\toutputs\n']
-  for i, (label, value) in enumerate(
-    zip(labels, predict(task, outputs_NY), strict=True)
-  ):
-    row = ' '.join(f'{x:.9g}' for x in outputs_NY[i])
-    lines.append(f'{i}\t{label}\t{value}\t{row}\n')
+  for i, value in enumerate(values):
+    label = '-' if labels is None else labels[i]
+    outputs = ' '.join(f'{x:.9g}' for x in outputs_NY[i])
+    lines.append(f'{i}\t{label}\t{value}\t{outputs}\n')
   _write(storage.path(workdir) / 'predictions' / f'{split}.tsv', lines)
 
 
 def write_submission(
-  workdir: str, task: table.Task, split: str, outputs_NY: np.ndarray
+  workdir: str, task: Task, split: str, outputs_NY: np.ndarray
 ) -> None:
-  """submission/NAME.tsv as gluebenchmark.com takes it; atomic.
+  """Writes submission/NAME.tsv as gluebenchmark.com expects it; atomic.
 
-  A header, then the number of each row of the test file and its label, spelled
-  as in the training file, or its value within the bounds.
+  A header, then for each row of the test file its number and its label as the
+  training file spells it, or its value within the bounds.
   """
   values = predict(task, outputs_NY)
   if task.regression:
-    spelled = [f'{value:.3f}' for value in np.clip(values, *task.bounds)]
+    low, high = task.bounds or (None, None)
+    spelled = [f'{value:.3f}' for value in np.clip(values, low, high)]
   else:
     spelled = [task.labels[number] for number in values]
   lines = ['index\tprediction\n']

@@ -1,8 +1,9 @@
-"""Several runs in one: scores over seeds, and a table over tasks."""
+"""Summarises scores over seeds, and tasks as a table."""
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+
+from gpt1_jax.tasks.scores import Failure, Scores, Spread
 
 HEADER = (
   'task',
@@ -16,16 +17,12 @@ HEADER = (
 )
 
 
-def over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  """What scores.json holds of runs that differ by their seed.
-
-  Args:
-    results: what `tuning.Tuning.run` returned, one or more.
+def over_seeds(results: Sequence[Scores]) -> Scores:
+  """Combines the scores of one or more runs that differ by their seed.
 
   Returns:
-    As one of them, with medians for scores; `spread`: split -> metric ->
-    values in the order of the seeds, median, minimum and maximum; `seeds`;
-    and `best_seed`, that of the highest score on the dev set.
+    The first run's scores, with medians over the runs in place of its own
+    and with `spread`, `seeds` and `best_seed`.
   """
   first = results[0]
   spread = {
@@ -52,11 +49,11 @@ def over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   }
 
 
-def rows(results: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-  """`HEADER` and a row for each task, split and metric.
+def rows(results: Mapping[str, Scores | Failure]) -> list[list[str]]:
+  """Returns `HEADER` and a row for each task, split and metric.
 
   Args:
-    results: task -> what scores.json holds, or {'error': why there is none}.
+    results: task -> scores, or the reason why there are none.
   """
   out = [list(HEADER)]
   for name, result in results.items():
@@ -65,17 +62,19 @@ def rows(results: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
       continue
     for split, metrics in result['splits'].items():
       for metric, value in metrics.items():
-        spread = result.get('spread', {}).get(split, {}).get(metric, {})
-        ends = [spread.get(key, value) for key in ('minimum', 'maximum')]
-        numbers = [f'{100 * number:.1f}' for number in (value, *ends)]
+        low = high = value
+        if 'spread' in result:
+          spread = result['spread'][split][metric]
+          low, high = spread['minimum'], spread['maximum']
+        percents = [f'{100 * number:.1f}' for number in (value, low, high)]
         count = result['counts'][split]['examples']
         seeds = len(result.get('seeds', [0]))
-        out.append([name, split, metric, *numbers, str(seeds), f'{count:,}'])
+        out.append([name, split, metric, *percents, str(seeds), f'{count:,}'])
   return out
 
 
-def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
-  """The table of `rows`, and below it why a task has no score."""
+def markdown(results: Mapping[str, Scores | Failure]) -> str:
+  """Formats `rows` as Markdown; the reasons for missing scores follow."""
   reasons = [
     f'- {name}: {result["error"]}'
     for name, result in results.items()
@@ -86,7 +85,7 @@ def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def aligned(table: Sequence[Sequence[str]]) -> str:
-  """Rows of cells, the first being the header, as Markdown."""
+  """Formats rows of cells, the first of them the header, as Markdown."""
   widths = [max(map(len, column)) for column in zip(*table, strict=True)]
   header, *body = table
   lines = [
@@ -98,9 +97,9 @@ def aligned(table: Sequence[Sequence[str]]) -> str:
   return ''.join(lines)
 
 
-def _spread(values: Sequence[float]) -> dict[str, Any]:
+def _spread(values: list[float]) -> Spread:
   return {
-    'values': list(values),
+    'values': values,
     'median': statistics.median(values),
     'minimum': min(values),
     'maximum': max(values),

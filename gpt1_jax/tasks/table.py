@@ -1,19 +1,17 @@
-"""The table of tasks, one row a task.
+"""Holds the tasks this package knows, one entry each.
 
-A row says what the inputs are, how labels are spelled and in which order,
-which files the original archive holds and which TFDS data sets; `examples.py`
-reads any of them. A user's own task is a row too, written in a config: JSON
-lines with `text`, `text_pair` or `choices`, `label`.
+An entry names the columns and labels of a task, the files of its original
+archive and its data sets in TFDS; `examples.py` reads every one of them.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
-from gpt1_jax import errors
-from gpt1_jax.tasks import own_task
+from gpt1_jax import config
+from gpt1_jax.errors import UserError
+from gpt1_jax.tasks.definition import VALUE_METRICS, Task
 
-# The twelve of P §4.2, in the order of REFERENCE §4.
+# The twelve tasks of P §4.2, in the order of docs/reference.md §4.
 TWELVE = (
   'snli',
   'mnli',
@@ -28,111 +26,10 @@ TWELVE = (
   'sst2',
   'cola',
 )
-_OWN_FILES = {s: (f'{s}.jsonl',) for s in ('train', 'dev', 'test')}
 _GLUE_FILES = {s: (f'{s}.tsv',) for s in ('train', 'dev', 'test')}
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-  """One row of the table; the defaults are those of a user's own task.
-
-  Attributes:
-    name: what the command line and the scores call it.
-    kind: one of `own_task.KINDS`; decides the layout of the input
-      (REFERENCE §2).
-    labels: spelling of the classes in the files, in the order of the head's
-      outputs. Empty is regression (a scalar head), except for choices, where
-      it means that the label is the 0-based number of the right answer.
-    metrics: names `tasks/metrics.py` knows; the best checkpoint is kept by
-      the first.
-    texts: columns of the texts: one for classification, two for entailment
-      and similarity; context, or context and question, for choice.
-    choices: column of the answers (choice only).
-    label: column of the label.
-    files: split -> file names, most wanted first; a name may be a pattern.
-      Splits that begin with `dev` are evaluated, those that begin with `test`
-      where they are found.
-    folders: what the archive's folder or zip is called.
-    columns: names of the columns of a table without a header.
-    bounds: least and greatest value (regression only).
-    synonyms: (spelling, label) pairs of archives that spell a label otherwise.
-    cut_rows: rows of the original file that lack cells are dropped and
-      counted instead of refused.
-    layout: 'rows'; 'stories', Story Cloze's columns; or 'articles', RACE's
-      JSON files, where all the patterns of a split belong to it.
-    dev_share: where train and dev are one file, the share of its rows that
-      is dev, drawn as the released code does.
-    held_out: files of id pairs, columns `#1 ID` and `#2 ID`: where there is
-      no dev file, the rows of the training file that make it.
-    tfds: split -> 'NAME[/CONFIG]:SPLIT' of TFDS, one or more.
-    tfds_texts: features of the texts there, where they are called otherwise.
-    submission: split -> file the GLUE server wants.
-  """
-
-  name: str
-  kind: str
-  labels: tuple[str, ...] = ()
-  metrics: tuple[str, ...] = ('accuracy',)
-  texts: tuple[str, ...] = ('text',)
-  choices: str = 'choices'
-  label: str = 'label'
-  files: Mapping[str, tuple[str, ...]] = dataclasses.field(
-    default_factory=lambda: _OWN_FILES, hash=False
-  )
-  folders: tuple[str, ...] = ()
-  columns: tuple[str, ...] = ()
-  bounds: tuple[float, float] | None = None
-  synonyms: tuple[tuple[str, str], ...] = ()
-  cut_rows: bool = False
-  layout: str = 'rows'
-  dev_share: float = 0.0
-  held_out: tuple[str, ...] = ()
-  tfds: Mapping[str, tuple[str, ...]] = dataclasses.field(
-    default_factory=dict, hash=False
-  )
-  tfds_texts: tuple[str, ...] = ()
-  submission: Mapping[str, str] = dataclasses.field(
-    default_factory=dict, hash=False
-  )
-
-  @property
-  def regression(self) -> bool:
-    return self.kind != 'choice' and not self.labels
-
-  @property
-  def num_outputs(self) -> int:
-    """Width of the head: classes, or 1 for regression and choice."""
-    return 1 if self.kind == 'choice' else max(1, len(self.labels))
-
-  @property
-  def whole_numbers(self) -> tuple[int, ...]:
-    """The whole numbers within the bounds, for a head with one output each.
-
-    Raises:
-      UserError: there are no bounds, or they are not whole numbers.
-    """
-    low, high = self.bounds or (0.5, 0.5)
-    if not self.regression or low % 1 or high % 1 or high <= low:
-      raise errors.UserError(
-        f'task {self.name}: config.head.regression=classes needs a value with '
-        'bounds that are whole numbers (config.task.bounds)'
-      )
-    return tuple(range(int(low), int(high) + 1))
-
-  @property
-  def dev_splits(self) -> tuple[str, ...]:
-    """Splits to evaluate; the best checkpoint is kept by the first."""
-    return tuple(split for split in self.files if split.startswith('dev'))
-
-  @property
-  def test_splits(self) -> tuple[str, ...]:
-    """Splits to evaluate at the end, or to predict where labels are hidden."""
-    return tuple(split for split in self.files if split.startswith('test'))
-
-
 _SENTENCES = ('sentence1', 'sentence2')
-_PREMISE = ('premise', 'hypothesis')  # what TFDS calls them
-# Label orders as in TFDS, so that both sources agree (REFERENCE §4).
+_PREMISE = ('premise', 'hypothesis')  # TFDS's names
+# Label orders are those of TFDS, so that both sources agree.
 _NLI = ('entailment', 'neutral', 'contradiction')
 _RTE = ('entailment', 'not_entailment')
 _BINARY = ('0', '1')
@@ -153,7 +50,7 @@ def _tfds(name: str) -> dict[str, tuple[str, ...]]:
 
 
 def _race(*levels: str) -> Task:
-  """RACE, or one of its two halves; the whole is scored by half, too."""
+  """Builds RACE of one or both levels; with both, each is a split as well."""
   parts = {'': levels}
   if len(levels) > 1:
     parts.update({f'_{level}': (level,) for level in levels})
@@ -243,7 +140,7 @@ _ROWS = (
        held_out=('dev_ids.tsv', 'mrpc_dev_ids.tsv', 'dev_ids'),
        tfds=_tfds('glue/mrpc'), tfds_texts=_SENTENCES,
        submission={'test': 'MRPC.tsv'}),
-  # GLUE's QQP files hold 22 rows broken in two; TFDS leaves them out, too.
+  # 22 rows of GLUE's QQP files are broken in two; TFDS drops them as well.
   Task('qqp', 'similarity', _BINARY, ('f1', 'accuracy'),
        texts=('question1', 'question2'), label='is_duplicate',
        files=_GLUE_FILES, folders=('QQP', 'QQP-clean'), cut_rows=True,
@@ -255,7 +152,7 @@ _ROWS = (
   _race('middle', 'high'),
   _race('middle'),
   _race('high'),
-  # Trained on the validation file: 1,497 rows of 1,871; 374 are dev (C).
+  # Train and dev are the validation file: 374 of 1,871 rows are dev (C).
   Task('story_cloze', 'choice', ('1', '2'), texts=('context',),
        choices='endings', label='AnswerRightEnding', layout='stories',
        files={'train': _STORIES, 'dev': _STORIES,
@@ -271,35 +168,43 @@ _ROWS = (
 TASKS: dict[str, Task] = {task.name: task for task in _ROWS}
 
 
-def resolve(task: str | Mapping[str, Any] | None) -> Task:
-  """The task a config names, or describes by `Task`'s fields.
+def resolve(task: str | config.OwnTask | None) -> Task:
+  """Returns the task a configuration names or describes.
 
   Args:
-    task: a name of `TASKS`; or a mapping (a ConfigDict will do) with `kind`
-      and as many other fields of `Task` as differ from its defaults. `metrics`
-      left out is accuracy, or Pearson and Spearman for regression; `texts`
-      left out is `text`, and `text_pair` for pairs.
+    task: a key of `TASKS`, or a user's own task. By default its metrics are
+      accuracy, or Pearson and Spearman for regression, and its texts are
+      `text`, or `text` and `text_pair` for entailment and similarity.
 
   Raises:
-    UserError: no such task, an unknown field, or fields that do not agree.
+    UserError: no task is named, it is unknown, or its fields do not fit
+      together.
   """
   if not task:
-    raise errors.UserError(
+    raise UserError(
       'config.task is not set: use --config=configs/finetune.py:TASK with one '
       f'of {", ".join(TASKS)}'
     )
   if isinstance(task, str):
     if task not in TASKS:
-      raise errors.UserError(
-        f'no task {task!r}: known are {", ".join(TASKS)}; for a task of your '
-        'own see configs/own_task.py'
+      raise UserError(
+        f'no task {task!r}: choose one of {", ".join(TASKS)}, or describe '
+        'your own as configs/own_task.py does'
       )
     return TASKS[task]
-  fields = {'name': 'own', **dict(task.items())}
-  known = [field.name for field in dataclasses.fields(Task)]
-  for key in fields:
-    if key not in known:
-      raise errors.UserError(
-        f'config.task.{key}: no such field; there are {", ".join(known)}'
-      )
-  return Task(**own_task.checked(fields))
+  fields: dict[str, Any] = {
+    field.name: getattr(task, field.name)
+    for field in dataclasses.fields(task)
+    if getattr(task, field.name) is not None
+  }
+  if task.kind != 'choice' and not task.labels:
+    fields.setdefault('metrics', VALUE_METRICS)
+  if task.kind in ('entailment', 'similarity'):
+    fields.setdefault('texts', ('text', 'text_pair'))
+  for key in ('files', 'tfds'):
+    if key in fields:
+      fields[key] = {
+        split: (names,) if isinstance(names, str) else names
+        for split, names in fields[key].items()
+      }
+  return Task(**fields)

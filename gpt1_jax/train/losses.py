@@ -278,8 +278,8 @@ def lm_weights(batch: Mapping[str, jax.Array], reduction: str) -> jax.Array:
 
   Args:
     batch: rows of fine-tuning: 'lm_weights' float32 [B, C, T], 1 at targets;
-      'example_weight' float32 [B], 0 for padding; 'targets' float32 [B], the
-      mean number of targets per example of the global batch.
+      'example_weight' float32 [B], 0 for padding; 'mean_targets' float32 [B],
+      the mean number of targets per example of the global batch.
     reduction: 'tokens', the mean over all targets of the batch, as in
       pretraining (P §3.2: L1 is the objective of §3.1); or 'sequences', the
       mean over sequences of the mean over their targets (C: train.py).
@@ -290,7 +290,7 @@ def lm_weights(batch: Mapping[str, jax.Array], reduction: str) -> jax.Array:
   weights_BCT = batch['lm_weights'].at[..., 0].set(0.0)
   weights_BCT *= batch['example_weight'][:, None, None]
   if reduction == 'tokens':
-    return weights_BCT / batch['targets'][:, None, None]
+    return weights_BCT / batch['mean_targets'][:, None, None]
   count_BC1 = jnp.maximum(weights_BCT.sum(axis=2, keepdims=True), 1.0)
   return weights_BCT / count_BC1 / weights_BCT.shape[1]
 

@@ -208,7 +208,7 @@ def host_rows(mesh: jax.sharding.Mesh, batch_size: int) -> list[int]:
 
 
 def put_batch(
-  batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh
+  batch: Mapping[str, Any], mesh: jax.sharding.Mesh
 ) -> dict[str, jax.Array]:
   """Builds the global arrays of a batch from this host's `host_rows`."""
   sharding, here = batch_sharding(mesh), _host_parts(mesh)

@@ -6,6 +6,7 @@ import pathlib
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping
+from typing import cast
 
 from benchmarks import case as case_lib, process
 from benchmarks.case import Case
@@ -15,7 +16,7 @@ from gpt1_jax.corpus import (
   pipeline,
   sentencepiece_tokenizer,
 )
-from gpt1_jax.tasks import examples, features, table
+from gpt1_jax.tasks import batches, examples, features, table
 
 _OPENAI, _GPT2 = 'OpenAIGPTLMHeadModel', 'GPT2LMHeadModel'
 _PYTHON_REFERENCE = 'builtin:python-reference'
@@ -191,14 +192,18 @@ def _task_batches(
   # The specials are the last rows of the model's embedding.
   moved = laid_out.tokens >= tokenizer.vocab_size
   laid_out.tokens[moved] += case.vocab_size - tokenizer.vocab_size
-  batches = features.Batches(
-    laid_out,
+  batch_settings = batches.BatchSettings(
     4 if options.quick else settings.data.batch_size,
     lengths=settings.data.lengths,
     train=True,
   )
-  steps = range(min(batches.steps_per_epoch, 2 if options.quick else 8))
-  return [batches.batch(step) for step in steps], task.num_outputs
+  laid_out_batches = batches.Batches(laid_out, batch_settings)
+  steps = range(
+    min(laid_out_batches.steps_per_epoch, 2 if options.quick else 8)
+  )
+  return [
+    cast(case_lib.Batch, laid_out_batches.batch(step)) for step in steps
+  ], task.num_outputs
 
 
 def prepare(options: Options) -> list[Row]:

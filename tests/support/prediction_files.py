@@ -5,7 +5,7 @@ import pathlib
 import scipy.stats
 import sklearn.metrics
 
-from gpt1_jax.tasks import table
+from gpt1_jax.tasks.definition import Task
 
 
 def read_table(path: pathlib.Path) -> tuple[list[str], list[list[str]]]:
@@ -14,7 +14,7 @@ def read_table(path: pathlib.Path) -> tuple[list[str], list[list[str]]]:
   return header.split('\t'), [line.split('\t') for line in lines]
 
 
-def recomputed(task: table.Task, path: pathlib.Path) -> dict[str, float]:
+def recomputed(task: Task, path: pathlib.Path) -> dict[str, float]:
   """Computes the task's metrics of a prediction file with the libraries."""
   header, lines = read_table(path)
   assert header == ['index', 'label', 'prediction', 'outputs']

@@ -1,7 +1,7 @@
-"""Finds a task's files, however its archive was unpacked, or still packed.
+"""Finds the files of a task in folders, zips and tars without unpacking.
 
-A file is looked for in the folder given, in its sub-folders that carry the
-task's name, and in the zips and tars that lie there. Nothing is unpacked.
+A file is searched in the given folder, in subfolders named after the task,
+and in the archives found there.
 """
 
 import contextlib
@@ -13,24 +13,24 @@ import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO
 
-from gpt1_jax import errors
+from gpt1_jax.errors import UserError
 
-_ENDINGS = ('.zip', '.tar.gz', '.tgz', '.tar')
+_SUFFIXES = ('.zip', '.tar.gz', '.tgz', '.tar')
 _DAMAGE = (
   zipfile.BadZipFile,
   tarfile.TarError,
   zlib.error,
   EOFError,
-  OSError,  # gzip.BadGzipFile among them
+  OSError,  # includes gzip.BadGzipFile
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """One file: plain where `member` is empty, else a member of an archive."""
+  """A file: plain if `member` is empty, else a member of the archive `path`."""
 
   path: pathlib.Path
   member: str = ''
@@ -45,31 +45,35 @@ class Source:
 
   @property
   def folder(self) -> str:
-    """Name of the folder that holds the file, as `same_name` compares it."""
+    """Name of the folder that holds the file, normalised by `same_name`."""
     return same_name(pathlib.Path(str(self)).parent.name)
 
   @contextlib.contextmanager
   def open(self) -> Iterator[IO[bytes]]:
-    """Opens for reading bytes; a damaged archive is a `UserError`."""
+    """Opens the file to read bytes.
+
+    Raises:
+      UserError: the archive is damaged.
+    """
     if not self.member:
       with self.path.open('rb') as stream:
         yield stream
       return
-    with _damage_named(str(self)), _members(self.path) as found:
-      for name, opened in found:
+    with _damage_reported(str(self)), _members(self.path) as members:
+      for name, open_member in members:
         if name == self.member:
-          with opened() as stream:
+          with open_member() as stream:
             yield stream
           return
 
 
 def same_name(name: str) -> str:
-  """What two spellings of a folder share: `SST-2`, `sst2`, `glue-sst2`."""
+  """Normalises a folder name: `SST-2`, `sst2` and `glue-sst2` are equal."""
   return re.sub('[^a-z0-9]', '', name.lower()).removeprefix('glue')
 
 
 def natural(text: str) -> list[tuple[int, str]]:
-  """A key that sorts `2.txt` before `10.txt`."""
+  """Returns a sort key that puts `2.txt` before `10.txt`."""
   parts = re.split('([0-9]+)', text)
   return [(int(part) if part.isdigit() else -1, part) for part in parts]
 
@@ -77,11 +81,10 @@ def natural(text: str) -> list[tuple[int, str]]:
 def find(
   path: pathlib.Path, names: Sequence[str], folders: Sequence[str]
 ) -> Source | None:
-  """The first file of the first of `names` that is anywhere; see `find_all`."""
-  for archives in (False, True):
+  """Returns the first file of the first of `names` found; see `find_all`."""
+  for search in (_in_folders, _in_archives):
     for name in names:
-      found = _find_all(path, name, folders, archives)
-      if found:
+      if found := search(path, name, folders):
         return found[0]
   return None
 
@@ -89,107 +92,131 @@ def find(
 def find_all(
   path: pathlib.Path, pattern: str, folders: Sequence[str]
 ) -> list[Source]:
-  """The files of a pattern in the first place that has any, in natural order.
+  """Returns the files that match, from the first place that has any.
 
   Args:
     path: a folder, a zip or a tar.
-    pattern: a file name, perhaps with `*`, perhaps behind folders:
-      `train/middle/*.txt`. Hidden files do not match.
-    folders: names of the folder (or archive) the task's archive unpacks to;
-      read as `same_name` does. Looked at: `path/PATTERN`,
-      `path/FOLDER/PATTERN`, `path/*/FOLDER/PATTERN`; then, in `path` and in
-      those folders, archives called FOLDER, and any other archives that hold
-      a FOLDER.
+    pattern: a file name, perhaps with `*` and with folders before it:
+      `train/middle/*.txt`. Hidden files never match.
+    folders: names of the folder (or archive) the task is distributed in,
+      compared by `same_name`. The places are `path`, `path/FOLDER` and
+      `path/*/FOLDER`; then the archives in these folders, those named FOLDER
+      before others that contain a FOLDER.
+
+  Returns:
+    The files in natural order; empty if no place has any.
 
   Raises:
     UserError: `path` does not exist, or is neither a folder nor an archive.
   """
-  return _find_all(path, pattern, folders, False) or _find_all(
-    path, pattern, folders, True
+  return _in_folders(path, pattern, folders) or _in_archives(
+    path, pattern, folders
   )
 
 
 def looked_for(
   path: pathlib.Path, names: Sequence[str], folders: Sequence[str]
 ) -> str:
-  """The places `find` looks at, in words for an error."""
+  """Says where `find` looked, for an error message."""
   files = ' or '.join(names)
   if not path.is_dir():
     return f'looked in {path} for {files}'
   inside = ', '.join(f'{folder}/, */{folder}/' for folder in folders)
   return (
-    f'looked in {path} for {files}, there, in {inside}, and in zips and tars '
-    'so called or with such a folder'
+    f'looked for {files} in {path}, in its folders {inside}, and in zips and '
+    'tars with such a name or such a folder'
   )
 
 
 def contents(sources: Sequence[Source]) -> Iterator[tuple[Source, bytes]]:
-  """The bytes of many files, in the order given; each archive is read once.
+  """Yields each file with its bytes; reads each archive once.
 
   Raises:
-    UserError: a damaged archive.
+    UserError: an archive is damaged.
   """
   for path, group in itertools.groupby(sources, lambda source: source.path):
-    group = list(group)
-    if not group[0].member:
-      yield from ((source, source.path.read_bytes()) for source in group)
+    files = list(group)
+    if not files[0].member:
+      yield from ((file, file.path.read_bytes()) for file in files)
       continue
-    wanted = {source.member for source in group}
+    wanted = {file.member for file in files}
     data = {}
-    with _damage_named(str(path)), _members(path) as found:
-      for name, opened in found:
+    with _damage_reported(str(path)), _members(path) as members:
+      for name, open_member in members:
         if name in wanted:
-          with opened() as stream:
+          with open_member() as stream:
             data[name] = stream.read()
-    yield from ((source, data[source.member]) for source in group)
+    yield from ((file, data[file.member]) for file in files)
 
 
-def _find_all(
-  path: pathlib.Path, pattern: str, folders: Sequence[str], archives: bool
+def _in_folders(
+  path: pathlib.Path, pattern: str, folders: Sequence[str]
 ) -> list[Source]:
-  """`find_all` in folders only, or in archives only."""
-  wanted = {same_name(folder) for folder in folders}
+  """Searches plain files; see `find_all`."""
   if not path.exists():
-    raise errors.UserError(
-      f'{path}: no such file or folder; set config.data.path'
-    )
+    raise UserError(f'{path}: no such file or folder; set config.data.path')
   if not path.is_dir():
     if not _is_archive(path):
-      raise errors.UserError(
+      raise UserError(
         f'{path}: neither a folder nor a zip or tar; set config.data.path'
       )
-    return _find_in_archive(path, pattern, wanted, True) if archives else []
-  places = list(_places(path, wanted))
-  if not archives:
-    for place in places:
-      files = [file for file in place.glob(pattern) if file.is_file()]
-      files = [file for file in files if not file.name.startswith('.')]
-      if files:
-        return _sorted(map(Source, files))
     return []
-  packed = [
+  for place in _places(path, set(map(same_name, folders))):
+    files = [file for file in place.glob(pattern) if file.is_file()]
+    files = [file for file in files if not file.name.startswith('.')]
+    if files:
+      return _sorted(map(Source, files))
+  return []
+
+
+def _in_archives(
+  path: pathlib.Path, pattern: str, folders: Sequence[str]
+) -> list[Source]:
+  """Searches zips and tars; see `find_all`."""
+  wanted = set(map(same_name, folders))
+  if not path.is_dir():
+    return _in_archive(path, pattern, wanted, lone=True)
+  archives = [
     file
-    for place in places
+    for place in _places(path, wanted)
     for file in sorted(place.iterdir())
-    if file.name.lower().endswith(_ENDINGS) and _is_archive(file)
+    if file.name.lower().endswith(_SUFFIXES) and _is_archive(file)
   ]
   for named in (True, False):
-    for file in packed:
-      if (_stem(file) in wanted) == named:
-        files = _find_in_archive(file, pattern, wanted, named)
-        if files:
-          return files
+    for archive in (a for a in archives if (_stem(a) in wanted) == named):
+      if found := _in_archive(archive, pattern, wanted, lone=named):
+        return found
   return []
+
+
+def _in_archive(
+  path: pathlib.Path, pattern: str, wanted: set[str], lone: bool
+) -> list[Source]:
+  """Returns the members in the topmost folder with a wanted name.
+
+  With `lone`, a folder of any name serves if it is the only one that matches.
+  """
+  state = path.stat()
+  roots: dict[pathlib.PurePosixPath, list[Source]] = {}
+  for member in _names(path, state.st_mtime_ns, state.st_size):
+    file = pathlib.PurePosixPath(member)
+    if file.match(pattern) and not file.name.startswith('.'):
+      root = file.parents[pattern.count('/')]
+      roots.setdefault(root, []).append(Source(path, member))
+  inside = [root for root in roots if same_name(root.name) in wanted]
+  if not inside and not (lone and len(roots) == 1):
+    return []
+  root = min(inside or roots, key=lambda root: (len(root.parts), str(root)))
+  return _sorted(roots[root])
 
 
 def _places(
   path: pathlib.Path, wanted: set[str], depth: int = 1
 ) -> Iterator[pathlib.Path]:
-  """`path`, then its folders of a wanted name and theirs, then one level on."""
+  """Yields `path`, its subfolders with a wanted name, then one level deeper."""
   yield path
-  children = sorted(child for child in path.iterdir() if child.is_dir())
   others = []
-  for child in children:
+  for child in sorted(child for child in path.iterdir() if child.is_dir()):
     if same_name(child.name) in wanted:
       yield from _places(child, wanted, depth=0)
     else:
@@ -199,35 +226,13 @@ def _places(
       yield from itertools.islice(_places(other, wanted, depth=0), 1, None)
 
 
-def _find_in_archive(
-  path: pathlib.Path, pattern: str, wanted: set[str], alone: bool
-) -> list[Source]:
-  """Members in a folder of a wanted name, or the only ones where `alone`."""
-  state = path.stat()
-  depth = pattern.count('/')
-  roots: dict[pathlib.PurePosixPath, list[Source]] = {}
-  for member in _names(path, state.st_mtime_ns, state.st_size):
-    file = pathlib.PurePosixPath(member)
-    if file.match(pattern) and not file.name.startswith('.'):
-      root = file.parents[depth]
-      roots.setdefault(root, []).append(Source(path, member))
-  inside = [root for root in roots if same_name(root.name) in wanted]
-  if not inside and not (alone and len(roots) == 1):
-    return []
-  root = min(inside or roots, key=lambda root: (len(root.parts), str(root)))
-  return _sorted(roots[root])
-
-
 def _sorted(sources: Iterable[Source]) -> list[Source]:
   return sorted(sources, key=lambda source: natural(str(source)))
 
 
 def _stem(path: pathlib.Path) -> str:
-  name = path.name
-  for ending in _ENDINGS:
-    if name.lower().endswith(ending):
-      name = name[: -len(ending)]
-  return same_name(name)
+  suffix = next(s for s in _SUFFIXES if path.name.lower().endswith(s))
+  return same_name(path.name[: -len(suffix)])
 
 
 def _is_archive(path: pathlib.Path) -> bool:
@@ -238,17 +243,20 @@ def _is_archive(path: pathlib.Path) -> bool:
 
 @functools.lru_cache(64)
 def _names(path: pathlib.Path, mtime_ns: int, size: int) -> tuple[str, ...]:
-  """Names of all files in an archive; a tar is read through for them."""
-  del mtime_ns, size  # of the file as it was listed
-  with _damage_named(str(path)), _members(path) as found:
-    return tuple(name for name, _ in found if not name.startswith('__MACOSX/'))
+  """Lists the files of an archive; cached until the archive changes."""
+  del mtime_ns, size
+  with _damage_reported(str(path)), _members(path) as members:
+    return tuple(n for n, _ in members if not n.startswith('__MACOSX/'))
 
 
 @contextlib.contextmanager
-def _members(path: pathlib.Path):
-  """Yields an iterator of (name, opener) over the files of an archive.
+def _members(
+  path: pathlib.Path,
+) -> Iterator[Iterator[tuple[str, Callable[[], IO[bytes]]]]]:
+  """Yields an iterator over the (name, opener) pairs of an archive's files.
 
-  A tar has no index: its members are opened while it is read through, once.
+  A tar has no index and, if compressed, no random access: a member must be
+  opened while the iterator points at it.
   """
   if zipfile.is_zipfile(path):
     with zipfile.ZipFile(path) as archive:
@@ -258,19 +266,25 @@ def _members(path: pathlib.Path):
         if not name.endswith('/')
       )
     return
-  with tarfile.open(path) as archive:
+  with tarfile.open(path) as tar:
     yield (
-      (info.name, functools.partial(archive.extractfile, info))
-      for info in archive
+      (info.name, functools.partial(_extract, tar, info))
+      for info in tar
       if info.isfile()
     )
 
 
+def _extract(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+  stream = tar.extractfile(info)
+  assert stream is not None  # None only for members that are not files
+  return stream
+
+
 @contextlib.contextmanager
-def _damage_named(name: str) -> Iterator[None]:
+def _damage_reported(name: str) -> Iterator[None]:
   try:
     yield
   except _DAMAGE as error:
-    raise errors.UserError(
-      f'{name}: damaged archive ({error}); fetch it again'
+    raise UserError(
+      f'{name}: damaged archive ({error}); download it again'
     ) from None

@@ -1,16 +1,18 @@
-"""Reads the rows of a task's file as dicts, whatever its form.
+"""Reads the rows of a file: tables, JSON lines, RACE's articles.
 
-Tables with tabs, comma-separated tables, JSON lines, and RACE's articles, one
-JSON object a file. Each row comes with the place it was read from.
+Every reader yields `Row`s; labels are still spelled as the file spells them
+(`examples.py` turns them into numbers).
 """
 
 import csv
+import dataclasses
 import io
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from gpt1_jax import errors
+from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.readers import archives
 
 _ARTICLE = ('article', 'questions', 'options', 'answers')
@@ -20,205 +22,210 @@ STORY = (
   'RandomFifthSentenceQuiz2',
 )
 
+Cells = dict[str, Any]  # column -> text in a table, any value in JSON
+_Numbered = Iterator[tuple[int, list[str]]]  # line from 1, cells
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One row of a split.
+
+  Attributes:
+    number: position from 0 in the file, or in all files of the split; a
+      header does not count.
+    where: file and line, for error messages.
+    cells: column -> cell; a row that is cut short lacks columns.
+  """
+
+  number: int
+  where: str
+  cells: Cells
+
 
 def read(
   source: archives.Source, needed: Sequence[str], columns: Sequence[str] = ()
-) -> Iterator[tuple[int, dict[str, Any]]]:
-  """Yields (line number from 1, row) of a table or of JSON lines.
+) -> Iterator[Row]:
+  """Yields the rows of a table or of JSON lines.
 
-  A `.csv` is comma-separated and quoted. Other tables are split at tabs with
-  quoting off: a `"` in a cell is a character. A row shorter than the header
-  lacks the keys of the missing cells; cells beyond the header are ignored
-  (SNLI's own files are ragged). Blank lines are skipped. A file whose first
-  line begins with `{` is JSON lines.
+  A `.csv` is comma-separated and quoted. A `.jsonl`, and any file whose first
+  line begins with `{`, is JSON lines. Other files are split at tabs and have
+  no quoting. Cells beyond the header are ignored (SNLI's own files are
+  ragged), blank lines are skipped.
 
   Args:
     source: the file.
-    needed: columns the header must have (JSON rows are the caller's to check).
-    columns: names for a table without a header, taken where the first line
-      does not hold all of `needed`.
+    needed: columns a header must have; JSON rows are not checked.
+    columns: names for a table without a header, used if the first line does
+      not hold all of `needed`.
 
   Raises:
-    UserError: not UTF-8, empty, a column missing, or a line that is no JSON
-      object; the message names file and line.
+    UserError: the file is empty or not UTF-8, a column is missing, or a line
+      is not a JSON object; names file and line.
   """
-  if source.name.endswith('.csv'):
-    yield from _csv(source, needed)
-    return
-  header: list[str] = []
-  as_json = source.name.endswith('.jsonl')
-  found = False
-  for number, line in lines(source):
-    if not line.strip():
-      continue
-    if not found and line.startswith('{'):
-      as_json = True
-    if as_json:
-      found = True
-      yield number, _json_row(line, f'{source}:{number}')
-      continue
-    cells = line.split('\t')
-    if not header:
-      header, is_data = _header(cells, needed, columns, f'{source}:{number}')
-      if not is_data:
-        continue
-    found = True
-    yield number, dict(zip(header, cells, strict=False))
-  if not found:
-    raise errors.UserError(f'{source}: no rows in it')
-
-
-def articles(
-  sources: Sequence[archives.Source],
-) -> Iterator[tuple[str, dict[str, Any]]]:
-  """Yields (where, row) for each question of RACE's files; see `questions`.
-
-  Raises:
-    UserError: a file is no such JSON object; the message names it.
-  """
-  for source, data in archives.contents(sources):
-    try:
-      article = json.loads(data.decode('utf-8-sig'))
-    except UnicodeDecodeError as error:
-      raise errors.UserError(
-        f'{source}: not UTF-8 at byte {error.start}; save the file as UTF-8'
-      ) from None
-    except json.JSONDecodeError as error:
-      raise errors.UserError(
-        f'{source}: not a JSON object ({error.msg} at line {error.lineno})'
-      ) from None
-    yield from questions(article, str(source))
-
-
-def questions(article: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
-  """Flattens an article of RACE: a row a question, blanks (`_`) kept.
-
-  Args:
-    article: `article`, and `questions`, `options`, `answers` of one length.
-    where: it was read.
-
-  Yields:
-    Where, and a dict of article, question, options (a list), answer (a
-    letter).
-
-  Raises:
-    UserError: the article is not of this form.
-  """
-  if not isinstance(article, dict):
-    raise errors.UserError(f'{where}: not a JSON object')
-  for key in _ARTICLE:
-    if not isinstance(article.get(key), str if key == 'article' else list):
-      raise errors.UserError(
-        f'{where}: no {key!r} as RACE has it; it has '
-        + (', '.join(repr(k) for k in list(article)[:16]) or 'nothing')
-      )
-  lists = [article[key] for key in _ARTICLE[1:]]
-  if len({len(values) for values in lists}) > 1:
-    counts = ', '.join(f'{len(article[key])} {key}' for key in _ARTICLE[1:])
-    raise errors.UserError(f'{where}: {counts}; as many of each are wanted')
-  for number, (question, options, answer) in enumerate(
-    zip(*lists, strict=True), 1
-  ):
-    yield (
-      f'{where}, question {number}',
-      {
-        'article': article['article'],
-        'question': question,
-        'options': options,
-        'answer': answer,
-      },
-    )
-
-
-def story(row: dict[str, Any]) -> dict[str, Any]:
-  """Story Cloze's columns as `context` and `endings`; others are kept.
-
-  The four sentences are joined by spaces (C: datasets.py).
-  """
-  if any(not isinstance(row.get(column), str) for column in STORY):
-    return row  # cut short: the reader names what is missing
-  return {
-    **row,
-    'context': ' '.join(row[column] for column in STORY[:4]),
-    'endings': [row[column] for column in STORY[4:]],
-  }
-
-
-def _csv(
-  source: archives.Source, needed: Sequence[str]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-  """Rows of a quoted, comma-separated table with a header."""
-  header: list[str] = []
-  found = False
-  with source.open() as stream:
-    text = io.TextIOWrapper(stream, 'utf-8-sig', newline='')
-    reader = csv.reader(text, strict=True)
-    try:
-      for cells in reader:
-        if not any(cells):
-          continue
-        where = f'{source}:{reader.line_num}'
-        if not header:
-          header, _ = _header(cells, needed, (), where)
-          continue
-        found = True
-        yield reader.line_num, dict(zip(header, cells, strict=False))
-    except UnicodeDecodeError as error:
-      raise errors.UserError(
-        f'{source}:{reader.line_num + 1}: not UTF-8 (byte '
-        f'0x{error.object[error.start]:02x} near there); save the file as '
-        'UTF-8'
-      ) from None
-    except csv.Error as error:
-      raise errors.UserError(
-        f'{source}:{reader.line_num}: not comma-separated values ({error})'
-      ) from None
-  if not found:
-    raise errors.UserError(f'{source}: no rows in it')
+  empty = True
+  for number, (line, cells) in enumerate(_cells(source, needed, columns)):
+    empty = False
+    yield Row(number, f'{source}:{line}', cells)
+  if empty:
+    raise UserError(f'{source}: no rows in this file')
 
 
 def lines(source: archives.Source) -> Iterator[tuple[int, str]]:
-  """Lines ended by a newline only: text may hold other separators."""
+  """Yields (number from 1, line); only a newline ends a line."""
   with source.open() as stream:
     for number, raw in enumerate(stream, 1):
       try:
         # The first line may begin with a byte-order mark.
         line = raw.decode('utf-8-sig' if number == 1 else 'utf-8')
       except UnicodeDecodeError as error:
-        raise errors.UserError(
+        raise UserError(
           f'{source}:{number}: not UTF-8 (byte 0x{raw[error.start]:02x} at '
           f'{error.start + 1} in the line); save the file as UTF-8'
         ) from None
       yield number, line.rstrip('\r\n')
 
 
-def _header(
-  cells: list[str], needed: Sequence[str], columns: Sequence[str], where: str
-) -> tuple[list[str], bool]:
-  """Column names, and whether the line itself is a row of data."""
-  # TFDS's test fixture of MRPC spells its byte-order mark out.
-  cells = [cells[0].removeprefix('BOM'), *cells[1:]]
-  missing = [column for column in needed if column not in cells]
-  if not missing:
-    return cells, False
-  if columns:
-    return list(columns), True
-  raise errors.UserError(
-    f'{where}: no column {missing[0]!r} in the header: '
-    + ', '.join(repr(cell) for cell in cells[:16])
-  )
+def articles(sources: Sequence[archives.Source]) -> Iterator[Row]:
+  """Yields a row for each question of RACE's files; see `questions`.
+
+  Raises:
+    UserError: a file is not an article; names the file.
+  """
+  for source, data in archives.contents(sources):
+    try:
+      article = json.loads(data.decode('utf-8-sig'))
+    except UnicodeDecodeError as error:
+      raise UserError(
+        f'{source}: not UTF-8 at byte {error.start}; save the file as UTF-8'
+      ) from None
+    except json.JSONDecodeError as error:
+      raise UserError(
+        f'{source}: not a JSON object ({error.msg} at line {error.lineno})'
+      ) from None
+    yield from questions(article, str(source))
 
 
-def _json_row(line: str, where: str) -> dict[str, Any]:
+def questions(article: object, where: str) -> Iterator[Row]:
+  """Yields a row for each question of an article of RACE.
+
+  Args:
+    article: a dict of `article`, and of the lists `questions`, `options` and
+      `answers`, all of one length.
+    where: names the article in error messages.
+
+  Yields:
+    Rows with article, question (its blank `_` kept), options (a list) and
+    answer (a letter), numbered within the article.
+
+  Raises:
+    UserError: the article does not have this form.
+  """
+  if not isinstance(article, dict):
+    raise UserError(f'{where}: not a JSON object')
+  for key in _ARTICLE:
+    if not isinstance(article.get(key), str if key == 'article' else list):
+      raise UserError(
+        f'{where}: RACE needs {key!r}; this file has '
+        + (', '.join(repr(k) for k in list(article)[:16]) or 'nothing')
+      )
+  lists = [article[key] for key in _ARTICLE[1:]]
+  if len({len(values) for values in lists}) > 1:
+    counts = ', '.join(f'{len(article[key])} {key}' for key in _ARTICLE[1:])
+    raise UserError(f'{where}: {counts}; the numbers must be equal')
+  for number, values in enumerate(zip(*lists, strict=True)):
+    cells = dict(zip(('question', 'options', 'answer'), values, strict=True))
+    cells['article'] = article['article']
+    yield Row(number, f'{where}, question {number + 1}', cells)
+
+
+def renumbered(found: Iterable[Row]) -> Iterator[Row]:
+  """Numbers the rows of several files in the order given."""
+  for number, row in enumerate(found):
+    yield dataclasses.replace(row, number=number)
+
+
+def story(cells: Cells) -> Cells:
+  """Adds `context` and `endings` to the cells of a row of Story Cloze.
+
+  The context is the four sentences joined by spaces (C: datasets.py). A row
+  that lacks cells is returned unchanged.
+  """
+  if any(not isinstance(cells.get(column), str) for column in STORY):
+    return cells
+  return {
+    **cells,
+    'context': ' '.join(cells[column] for column in STORY[:4]),
+    'endings': [cells[column] for column in STORY[4:]],
+  }
+
+
+def _cells(
+  source: archives.Source, needed: Sequence[str], columns: Sequence[str]
+) -> Iterator[tuple[int, Cells]]:
+  """Yields (line number, cells) of a file of any of the three forms."""
+  if source.name.endswith('.csv'):
+    return _by_column(_comma_separated(source), source, needed, columns)
+  full = ((n, line) for n, line in lines(source) if line.strip())
+  first = list(itertools.islice(full, 1))
+  found = itertools.chain(first, full)
+  if source.name.endswith('.jsonl') or (first and first[0][1][0] == '{'):
+    return ((n, _json_object(line, f'{source}:{n}')) for n, line in found)
+  tabbed = ((n, line.split('\t')) for n, line in found)
+  return _by_column(tabbed, source, needed, columns)
+
+
+def _by_column(
+  table: _Numbered,
+  source: archives.Source,
+  needed: Sequence[str],
+  columns: Sequence[str],
+) -> Iterator[tuple[int, Cells]]:
+  """Yields the rows below the header as dicts."""
+  header: Sequence[str] = ()
+  for line, cells in table:
+    if not header:
+      # TFDS's test fixture of MRPC spells out its byte-order mark.
+      names = [cells[0].removeprefix('BOM'), *cells[1:]]
+      missing = [column for column in needed if column not in names]
+      header = columns if missing else names
+      if not header:
+        raise UserError(
+          f'{source}:{line}: no column {missing[0]!r} in the header: '
+          + ', '.join(repr(name) for name in names[:16])
+        )
+      if not missing:
+        continue
+    yield line, dict(zip(header, cells, strict=False))
+
+
+def _comma_separated(source: archives.Source) -> _Numbered:
+  with source.open() as stream:
+    text = io.TextIOWrapper(stream, 'utf-8-sig', newline='')
+    reader = csv.reader(text, strict=True)
+    try:
+      for cells in reader:
+        if any(cells):
+          yield reader.line_num, cells
+    except UnicodeDecodeError as error:
+      raise UserError(
+        f'{source}:{reader.line_num + 1}: not UTF-8 (byte '
+        f'0x{error.object[error.start]:02x} near there); save the file as '
+        'UTF-8'
+      ) from None
+    except csv.Error as error:
+      raise UserError(
+        f'{source}:{reader.line_num}: not comma-separated values ({error})'
+      ) from None
+
+
+def _json_object(line: str, where: str) -> Cells:
   try:
     row = json.loads(line)
   except json.JSONDecodeError as error:
-    raise errors.UserError(
+    raise UserError(
       f'{where}: not a JSON object ({error.msg} at column {error.colno}); '
-      'one whole object a line'
+      'write one object per line'
     ) from None
   if not isinstance(row, dict):
-    raise errors.UserError(
-      f'{where}: a JSON {type(row).__name__} where an object is wanted'
-    )
+    raise UserError(f'{where}: a JSON {type(row).__name__}, not an object')
   return row

@@ -1,8 +1,8 @@
-"""Rows of a TFDS data set as plain dicts, without TensorFlow.
+"""Reads rows of TFDS data sets without importing TensorFlow.
 
-TFDS writes ArrayRecord files and reads them as a data source. It shuffles the
-rows when it writes; where they carry a number, they come in its order, so
-that both sources of a task agree.
+TFDS writes ArrayRecord files and reads them as a data source. It shuffles rows
+when it writes; rows that carry their number are sorted by it here, so that
+both sources of a task agree.
 """
 
 import contextlib
@@ -15,57 +15,62 @@ import numpy as np
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.readers import archives
+from gpt1_jax.tasks.readers.rows import Cells, Row
 
 ADDRESS = re.compile(r'([^:]+):((?:[^:\[]|\[[^\]]*\])+)')
-_ORDER = ('idx', 'example_id')  # GLUE's and RACE's numbers of rows
+_NUMBERS = ('idx', 'example_id')  # features that number rows: GLUE, RACE
 
 
-def read(address: str, folder: str) -> list[dict[str, Any]]:
-  """All rows of a split.
+def read(address: str, folder: str) -> list[Row]:
+  """Reads all rows of a split.
 
   Args:
     address: 'NAME[/CONFIG]:SPLIT'.
-    folder: where TFDS keeps its data sets; empty: its own place. A data set
-      that is not there is downloaded and written.
+    folder: folder where TFDS keeps its data sets; empty for its default. A
+      data set that is absent is downloaded and written there.
 
   Returns:
-    Dicts of texts, numbers and lists. A class label is its name, and
-    `KEY number` (such as `label number`) its number; -1 is None in both.
+    Rows of texts, numbers and lists. A class label appears twice: its name
+    under its KEY, its number under 'KEY number'; a hidden one (-1) is None.
 
   Raises:
-    UserError: TFDS cannot provide it; the message has its first line.
+    UserError: the address is malformed, or TFDS cannot provide the data set
+      (quotes the first line of its message).
   """
   match = ADDRESS.fullmatch(address)
   if not match:
-    raise UserError(f'tfds:{address}: NAME[/CONFIG]:SPLIT is wanted')
+    raise UserError(f'tfds:{address}: write NAME[/CONFIG]:SPLIT')
   name, split = match.groups()
-  with _one_line(f'tfds:{address}'):
+  with _failure_in_one_line(f'tfds:{address}'):
     builder = prepared_builder(name, folder)
-    source = builder.as_data_source(split=split)
     classes = {
       key: feature.names
       for key, feature in builder.info.features.items()
       if hasattr(feature, 'names')
     }
-    rows = [_row(row, classes) for row in source]
-  for key in _ORDER:
-    if rows and key in rows[0]:
-      rows.sort(key=lambda row: archives.natural(str(row[key])))
-  return rows
+    source = builder.as_data_source(split=split)
+    found = [_cells(values, classes) for values in source]
+  for key in _NUMBERS:
+    if found and key in found[0]:
+      found.sort(key=lambda cells: archives.natural(str(cells[key])))
+  return [
+    Row(number, f'tfds:{address}#{number}', cells)
+    for number, cells in enumerate(found)
+  ]
 
 
 def has(address: str, folder: str) -> bool:
-  """Whether the data set has this split (downloading it, where absent)."""
+  """Returns True if the data set has this split; downloads it if absent."""
   name, _, split = address.partition(':')
-  with _one_line(f'tfds:{address}'):
+  with _failure_in_one_line(f'tfds:{address}'):
     return split.partition('[')[0] in prepared_builder(name, folder).info.splits
 
 
 @functools.lru_cache(16)
 def prepared_builder(name: str, folder: str) -> Any:
-  """A builder whose data set is on disk."""
+  """Returns TFDS's builder of a data set after writing it to disk."""
   import tensorflow_datasets as tfds  # slow to import
-  import tensorflow_datasets.text.glue  # else GLUE is not known by name
+  import tensorflow_datasets.text.glue  # registers GLUE
 
   builder = tfds.builder(
     name, data_dir=folder or None, file_format='array_record'
@@ -79,41 +84,42 @@ def prepared_builder(name: str, folder: str) -> Any:
 def _numpy_types() -> Iterator[None]:
   """Lets TFDS write lists of lists (RACE's options) without TensorFlow.
 
-  All it wants of TensorFlow there is the name of a type that it has as
-  NumPy's, too (tensorflow_datasets 4.9.10, example_serializer.py).
+  TFDS asks TensorFlow only for the name of a type that NumPy has as well
+  (tensorflow_datasets 4.9.10, example_serializer.py).
   """
   from tensorflow_datasets.core.features import feature
 
-  given = feature.TensorInfo.dtype
+  original = feature.TensorInfo.dtype
   feature.TensorInfo.dtype = property(lambda info: info.np_dtype)
   try:
     yield
   finally:
-    feature.TensorInfo.dtype = given
+    feature.TensorInfo.dtype = original
 
 
 @contextlib.contextmanager
-def _one_line(where: str) -> Iterator[None]:
+def _failure_in_one_line(where: str) -> Iterator[None]:
   try:
     yield
-  except Exception as error:  # TFDS raises its own and everybody's
+  except Exception as error:  # TFDS raises errors of many libraries
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     raise UserError(
-      f'{where}: cannot be read ({first}); give the files of the original '
-      'archive instead: config.data.path'
+      f'{where}: cannot be read ({first}); set config.data.path to the files '
+      'of the original archive instead'
     ) from None
 
 
-def _row(row: dict[str, Any], classes: dict[str, list[str]]) -> dict[str, Any]:
-  out = {key: _plain(value) for key, value in row.items()}
+def _cells(values: dict[str, Any], classes: dict[str, list[str]]) -> Cells:
+  cells = {key: _plain(value) for key, value in values.items()}
   for key, names in classes.items():
-    number = out[key] if out[key] >= 0 else None
-    out[key] = None if number is None else names[number]
-    out[f'{key} number'] = number
-  return out
+    number = cells[key] if cells[key] >= 0 else None
+    cells[key] = None if number is None else names[number]
+    cells[f'{key} number'] = number
+  return cells
 
 
 def _plain(value: Any) -> Any:
+  """Converts NumPy values and bytes to Python's numbers, texts and lists."""
   if isinstance(value, bytes):
     return value.decode('utf-8')
   if isinstance(value, np.generic):

@@ -25,6 +25,7 @@ import numpy as np
 
 from gpt1_jax import errors
 from gpt1_jax.tasks import (
+  definition,
   examples as examples_lib,
   features as features_lib,
   table,
@@ -171,8 +172,7 @@ def pack(
   packed = features_lib.Features(
     tokens=np.concatenate([np.asarray(s, np.int32) for s in sequences]),
     ends=np.cumsum([len(s) for s in sequences], dtype=np.int64),
-    labels=np.zeros(len(sequences), np.int32),
-    labelled=False,
+    labels=None,
     num_choices=1,
     n_ctx=n_ctx,
     num_cut=sum(part.cut for part in questions),
@@ -180,7 +180,7 @@ def pack(
   return packed, firsts
 
 
-def _wanted(name: str, path: str) -> list[tuple[table.Task, str]]:
+def _wanted(name: str, path: str) -> list[tuple[definition.Task, str]]:
   """The tasks and splits that a zero-shot task is made of."""
   if name == 'cola':
     return [(table.TASKS['cola'], 'train'), (table.TASKS['cola'], 'dev')]

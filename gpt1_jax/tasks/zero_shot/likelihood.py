@@ -14,7 +14,7 @@ import numpy as np
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
-from gpt1_jax.tasks import features as features_lib
+from gpt1_jax.tasks import batches as batches_lib, features as features_lib
 from gpt1_jax.train import losses, sharding
 
 # Widths that may be compiled; a batch takes the least that holds it. Most
@@ -41,8 +41,8 @@ class Sequences:
       rows: of each batch, which are laid out here.
     """
     self._firsts = firsts
-    self._batches = features_lib.Batches(
-      packed, batch_size, lengths=WIDTHS, rows=rows
+    self._batches = batches_lib.Batches(
+      packed, batches_lib.BatchSettings(batch_size, lengths=WIDTHS), rows
     )
     self.num_sequences = packed.num_examples
     self.num_batches = self._batches.steps_per_epoch

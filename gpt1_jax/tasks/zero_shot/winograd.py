@@ -94,10 +94,7 @@ def read(name: str, path: str) -> tuple[list[Schema], list[str]]:
   tfds = sources.tfds_folder(path)
   if tfds is not None:
     origin = f'tfds:{address}'
-    found = (
-      (f'{origin}#{i}', row)
-      for i, row in enumerate(tfds_rows.read(address, tfds))
-    )
+    found = ((row.where, row.cells) for row in tfds_rows.read(address, tfds))
     return _schemas(origin, found, _from_json)
   folder = sources.folder_of(path)
   source = archives.find(folder, names, folders)
@@ -109,7 +106,7 @@ def read(name: str, path: str) -> tuple[list[Schema], list[str]]:
   if source.name.endswith('.xml'):
     found = itertools.islice(_elements(source), _WSC_ROWS)
     return _schemas(source, found, _from_element)
-  lines = ((f'{source}:{n}', row) for n, row in rows.read(source, ()))
+  lines = ((row.where, row.cells) for row in rows.read(source, ()))
   return _schemas(source, itertools.islice(lines, _WSC_ROWS), _from_json)
 
 

@@ -1,0 +1,70 @@
+"""Declares `Scores`, the contents of scores.json of a fine-tuning run."""
+
+from typing import Any, NotRequired, TypedDict, final
+
+Metrics = dict[str, float]  # metric -> score between -1 and 1
+
+
+class SplitCounts(TypedDict):
+  """Counts the examples of a split, and those with a text cut to fit."""
+
+  examples: int
+  cut: int
+
+
+class Spread(TypedDict):
+  """Scores of several runs, in the order of their seeds, and their range."""
+
+  values: list[float]
+  median: float
+  minimum: float
+  maximum: float
+
+
+@final
+class Scores(TypedDict):
+  """Scores of one run, or the medians of runs that differ by their seed.
+
+  Keys:
+    task, kind: of the `Task`.
+    split: the split that selects the checkpoint: 'dev'.
+    examples: number of examples of that split.
+    metric: the metric that selects the checkpoint.
+    score: its value on that split.
+    metrics: all metrics of that split.
+    splits: split -> metrics, for all splits with labels but train.
+    counts: split -> counts, for all splits.
+    step: updates after which the best checkpoint was saved; None over seeds.
+    seed: seed of the run, over seeds that of the first.
+    init_from: the pretrained run, or 'none'.
+    model: configuration of the model.
+    commit: revision of the code; None outside a repository.
+    spread: split -> metric -> spread; only over seeds.
+    seeds: seeds of the runs; only over seeds.
+    best_seed: seed with the highest score; only over seeds.
+  """
+
+  task: str
+  kind: str
+  split: str
+  examples: int
+  metric: str
+  score: float
+  metrics: Metrics
+  splits: dict[str, Metrics]
+  counts: dict[str, SplitCounts]
+  step: int | None
+  seed: int
+  init_from: str
+  model: dict[str, Any]
+  commit: str | None
+  spread: NotRequired[dict[str, dict[str, Spread]]]
+  seeds: NotRequired[list[int]]
+  best_seed: NotRequired[int]
+
+
+@final
+class Failure(TypedDict):
+  """Stands in results.json for the scores of a task that failed."""
+
+  error: str
