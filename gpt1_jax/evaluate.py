@@ -1,40 +1,41 @@
-r"""Perplexity of a run on prepared shards, or its zero-shot scores.
+r"""Evaluates a run: perplexity on prepared shards, or zero-shot task scores.
 
   python -m gpt1_jax.evaluate --workdir=runs/mini --data=data/books
   python -m gpt1_jax.evaluate --workdir=runs/mini --data=data/new --split=train
   python -m gpt1_jax.evaluate --workdir=runs/mini --suite=zero_shot \
       --tasks_path=data/tasks --series
 
-Without --data, the shards the run was trained on. Every token but the first
-is a target exactly once; the perplexity per word divides the same sum by the
-number of words, so that vocabularies compare.
+Perplexity is measured on the shards that the run was trained on, or on --data.
+Every token but the first is a target exactly once. The perplexity per word
+divides the same sum by the number of words, so that vocabularies compare.
 
---suite=zero_shot scores tasks without any training (P §5): the model says how
-likely a text is, and the likelier answer is taken. --tasks_path is the folder
-(zip, tar, or tfds[:FOLDER]) that holds the tasks' original files; run are
-those found there, or those named with --tasks:
+--suite=zero_shot scores tasks without fine-tuning (P §5): of several texts, the
+model answers with the likeliest. --tasks_path is the folder (zip, tar, or
+tfds[:FOLDER]) that holds the original files of the tasks. Every task found
+there is scored, or those named with --tasks:
 
   cola          acceptable if the mean log-probability of the sentence's tokens
                 reaches a threshold, chosen on train; Matthews, dev
   sst2          ` very`, then the likelier of `positive` and `negative`; dev
   race, race_middle, race_high, story_cloze
                 the answer with the highest mean log-probability of its tokens,
-                given article and question (or the story); test, or dev where
+                given article and question (or the story); test, or dev if
                 test has no labels
-  dprd, wsc273  each referent put for the pronoun, the highest mean
+  dprd, wsc273  each referent in place of the pronoun, the highest mean
                 log-probability of the rest of the text
                 (test.c.txt; WSCollection.xml or wsc273.jsonl)
 
-Results: WORKDIR/zero_shot.jsonl, a row a checkpoint and task, joined with what
-was there; zero_shot/TASK-STEP.tsv, every answer; zero_shot.svg, a plot over
-updates between chance (0) and the state of the art before GPT-1 (1). --series
-takes every checkpoint that the run kept (config.train.keep).
+Writes WORKDIR/zero_shot.jsonl, a row for each checkpoint and task, merged with
+the rows already there; zero_shot/TASK-STEP.tsv, every answer; zero_shot.svg, a
+plot over updates between chance (0) and the state of the art before GPT-1 (1).
+--series scores every checkpoint that the run kept (config.train.keep).
 
-A run, shards and tasks may lie in a bucket (gs://BUCKET/...); the last two are
-copied from there to --stage_to, once a machine.
+The run, shards and tasks may be in a bucket (gs://BUCKET/...). Shards and tasks
+are first copied to --stage_to, once per machine.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 
 import jax
 from absl import flags
@@ -43,35 +44,32 @@ from gpt1_jax import cli, staging
 from gpt1_jax.corpus import shards, tokenization, windows
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
+from gpt1_jax.reporting import figures
 from gpt1_jax.tasks.zero_shot import evaluation
 from gpt1_jax.train import checkpoint, perplexity, run, sharding
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'A run.', required=True)
+_WORKDIR = flags.DEFINE_string('workdir', None, 'The run.', required=True)
 _SUITE = flags.DEFINE_enum(
   'suite', 'perplexity', ['perplexity', 'zero_shot'], 'What to measure.'
 )
 _DATA = flags.DEFINE_string(
-  'data', None, 'Prepared shards; default: those of the run.'
+  'data', None, 'Prepared shards; default: those the run was trained on.'
 )
 _SPLIT = flags.DEFINE_enum(
-  'split', 'validation', shards.SPLITS, 'Which part of them.'
+  'split', 'validation', shards.SPLITS, 'Split of the shards to evaluate.'
 )
 _TASKS_PATH = flags.DEFINE_string(
-  'tasks_path', None, 'Zero-shot: where the tasks are; tfds[:FOLDER] is TFDS.'
+  'tasks_path', None, 'Folder, zip or tar of the tasks, or tfds[:FOLDER].'
 )
-_TASKS = flags.DEFINE_list(
-  'tasks', [], 'Zero-shot: which tasks, see above; default: those found.'
-)
-_SERIES = flags.DEFINE_bool(
-  'series', False, 'Zero-shot: every checkpoint of the run, in order.'
-)
+_TASKS = flags.DEFINE_list('tasks', [], 'Tasks to score; default: all found.')
+_SERIES = flags.DEFINE_bool('series', False, 'Scores every checkpoint kept.')
 _BATCH = flags.DEFINE_integer(
-  'batch_size', 32, 'Windows, or sequences, at a time on one device.'
+  'batch_size', 32, 'Windows or sequences per device in a batch.'
 )
 _STEP = flags.DEFINE_integer(
-  'checkpoint', None, 'Which checkpoint; default: the best or the latest.'
+  'checkpoint', None, 'Checkpoint to use; default: the best or the latest.'
 )
-# Flags that only one of the suites takes.
+# Flags that only one suite takes.
 _ONLY = {
   'perplexity': ('data', 'split'),
   'zero_shot': ('tasks_path', 'tasks', 'series'),
@@ -80,62 +78,53 @@ _ONLY = {
 
 def main(argv: list[str]) -> None:
   del argv
-  with cli.connected():
-    _evaluate()
-
-
-def _evaluate() -> None:
   if _BATCH.value < 1:
-    raise UserError(f'--batch_size is {_BATCH.value}: at least 1')
-  for name, own in _ONLY.items():
-    for flag in own:
-      if name != _SUITE.value and flags.FLAGS[flag].present:
-        raise UserError(f'--{flag} is of --suite={name}: give that, or not it')
-  if _SUITE.value == 'zero_shot':
-    _zero_shot()
-  else:
-    _perplexity()
+    raise UserError(f'--batch_size is {_BATCH.value}: must be at least 1')
+  for suite, names in _ONLY.items():
+    for name in names:
+      if suite != _SUITE.value and flags.FLAGS[name].present:
+        raise UserError(f'--{name} requires --suite={suite}')
+  with cli.connected():
+    rows = _zero_shot() if _SUITE.value == 'zero_shot' else [_perplexity()]
+    if jax.process_index() == 0:
+      for row in rows:
+        print(json.dumps(row))
 
 
-def _zero_shot() -> None:
+def _zero_shot() -> Sequence[Mapping[str, object]]:
   if not _TASKS_PATH.value:
-    raise UserError(
-      '--tasks_path is missing: the folder that holds the zero-shot tasks, or '
-      'tfds'
-    )
+    raise UserError('--suite=zero_shot requires --tasks_path=FOLDER (or tfds)')
   if _SERIES.value and _STEP.value is not None:
-    raise UserError('--series takes every checkpoint, --checkpoint one of them')
-  steps = [_STEP.value]
+    raise UserError('--series scores every checkpoint: remove --checkpoint')
+  workdir = _WORKDIR.value
+  steps: Sequence[int | None] = [_STEP.value]
   if _SERIES.value:
-    steps = checkpoint.steps(_WORKDIR.value)
-  rows = evaluation.evaluate(
-    _WORKDIR.value,
-    staging.fetch(_TASKS_PATH.value, cli.STAGE_TO.value),
-    _TASKS.value,
-    steps,
-    _BATCH.value,
-  )
+    steps = checkpoint.steps(workdir)
+  path = staging.fetch(_TASKS_PATH.value, cli.STAGE_TO.value)
+  rows = evaluation.evaluate(workdir, path, _TASKS.value, steps, _BATCH.value)
   if jax.process_index() == 0:
-    for row in rows:
-      print(json.dumps(row))
+    figures.write_zero_shot_plot(workdir)
+  return rows
 
 
-def _perplexity() -> None:
-  data = _DATA.value or _trained_on(_WORKDIR.value)
-  params, meta, step = checkpoint.read(_WORKDIR.value, _STEP.value)
-  here = shards.fetch(data, cli.STAGE_TO.value)
-  facts = shards.read_meta(here)['splits'][_SPLIT.value]
-  if tokenization.load(here).fingerprint != meta.tokenizer_fingerprint:
+def _perplexity() -> Mapping[str, object]:
+  workdir = _WORKDIR.value
+  data = _DATA.value or run.load(workdir)['config'].get('data', {}).get('path')
+  if not data:
+    raise UserError(f'{workdir}: was not trained here; set --data=SHARDS')
+  params, meta, step = checkpoint.read(workdir, _STEP.value)
+  folder = shards.fetch(data, cli.STAGE_TO.value)
+  if tokenization.load(folder).fingerprint != meta.tokenizer_fingerprint:
     raise UserError(
-      f'{data}: made with another tokenizer than {_WORKDIR.value} was trained '
-      f'with; prepare it with --tokenizer={_WORKDIR.value}'
+      f'{data}: prepared with another tokenizer than that of {workdir}; '
+      f'prepare it with --tokenizer={workdir}'
     )
-  config = meta.model
+  split = shards.read_meta(folder)['splits'][_SPLIT.value]
   mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
   batch_size = _BATCH.value * jax.device_count()
-  split = windows.Windows(
-    shards.Tokens(here, _SPLIT.value),
-    n_ctx=config.n_ctx,
+  batches = windows.Windows(
+    shards.Tokens(folder, _SPLIT.value),
+    n_ctx=meta.model.n_ctx,
     batch_size=batch_size,
     cross_documents=True,
     seed=None,
@@ -143,28 +132,13 @@ def _perplexity() -> None:
   )
   with sharding.use(mesh):
     evaluate = perplexity.perplexity_fn(
-      models.new(config), mesh, split, facts['words']
+      models.new(meta.model), mesh, batches, split['words']
     )
-    whole = sharding.replicated(mesh)
-    scores = evaluate(
-      {'gpt': jax.tree.map(lambda x: sharding.put(x, whole), params['gpt'])}
-    )
-  if jax.process_index() == 0:
-    print(
-      json.dumps(
-        {'data': data, 'split': _SPLIT.value, 'step': step, **facts, **scores}
-        | {'shards': len(facts['shards'])}
-      )
-    )
-
-
-def _trained_on(workdir: str) -> str:
-  settings = run.load(workdir)['config']
-  if 'data' not in settings:
-    raise UserError(
-      f'{workdir}: was not trained here; name prepared shards with --data'
-    )
-  return settings['data']['path']
+    replicated = sharding.replicated(mesh)
+    gpt = jax.tree.map(lambda x: sharding.put(x, replicated), params['gpt'])
+    scores = evaluate({'gpt': gpt})
+  row = {'data': data, 'split': _SPLIT.value, 'step': step, **split, **scores}
+  return row | {'shards': len(split['shards'])}
 
 
 if __name__ == '__main__':

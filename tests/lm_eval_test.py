@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from gpt1_jax.corpus import cleaning, sentencepiece_tokenizer
-from gpt1_jax.tasks.zero_shot import evaluation
+from gpt1_jax.tasks.zero_shot import evaluation, results
 from tests.support import released, transformers_folder
 
 pytestmark = [
@@ -98,6 +98,6 @@ def test_log_likelihoods(shared_data, sentences, tmp_path):
 def zero_shot(workdir, tasks_path) -> list[list[float]]:
   """Returns what `evaluate` compared for each sentence of dev."""
   evaluation.evaluate(str(workdir), str(tasks_path), ['sst2'], [None], 8)
-  (answers,) = (workdir / evaluation.ANSWERS).glob('sst2-*.tsv')
+  (answers,) = (workdir / results.ANSWERS).glob('sst2-*.tsv')
   rows = [line.split('\t') for line in answers.read_text().splitlines()[1:]]
   return [[float(x) for x in row[-1].split()] for row in rows]

@@ -7,7 +7,7 @@ import pytest
 
 from gpt1_jax.reporting import paper
 from gpt1_jax.tasks import table
-from gpt1_jax.tasks.zero_shot import candidates
+from gpt1_jax.tasks.zero_shot import questions
 
 # Column, GPT-1, best before; in the order of the paper's columns.
 TABLES = {
@@ -61,8 +61,8 @@ def test_metrics_are_those_that_tasks_are_scored_by():
 def test_zero_shot_is_held_against_the_same_scores():
   for column in (*paper.TABLE_3, *paper.TABLE_4):
     name = column.instead or column.task
-    if name in candidates.TASKS:
-      task = candidates.TASKS[name]
+    if name in questions.TASKS:
+      task = questions.TASKS[name]
       assert (task.metric, task.reference) == (
         column.metric,
         pytest.approx(column.earlier / 100),

@@ -8,43 +8,8 @@ import pytest
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.zero_shot import winograd
 from tests.support import tfds_builds
+from tests.support.winograd_files import BLOCKS, SCHEMA, XML, write
 
-BLOCKS = """\
-The baker thanked the miller because he had brought flour.
-he
-The baker,the miller
-the miller
-
-The dog chased the cat until it was tired, and it slept.
-it
-The dog,the cat
-The dog
-\x20
-His aunt told Ann that he said so, and he knew.
-he
-His aunt, Ann
-ANN
-
-
-"""
-XML = """\
-<?xml version="1.0" encoding="UTF-8"?>
-<!DOCTYPE collection SYSTEM "collection.dtd">
-<collection>{}</collection>
-"""
-SCHEMA = """
-<schema>
-  <text>
-    <txt1>The lid did not fit
-      the pot because </txt1><pron> it </pron>
-    <txt2>{rest}</txt2>
-  </text>
-  <quote><quote1>because</quote1><pron>nothing</pron><quote2>x</quote2></quote>
-  <answers><answer> The lid </answer><answer>The pot</answer></answers>
-  <correctAnswer> {letter} </correctAnswer>
-  <source>a test</source>
-</schema>
-"""
 LID = winograd.Schema(
   (
     'The lid did not fit the pot because The lid',
@@ -53,13 +18,6 @@ LID = winograd.Schema(
   ' was too wide.',
   0,
 )
-
-
-def write(folder, name, text):
-  path = folder / name
-  path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(text, encoding='utf-8')
-  return str(folder)
 
 
 def test_dprd(tmp_path):
@@ -107,7 +65,7 @@ def test_odd_rows_are_left_out_and_said(tmp_path):
 @pytest.mark.parametrize(
   ('text', 'words'),
   [
-    (BLOCKS.replace('ANN\n', ''), 'test.c.txt:11: 3 lines between blank ones'),
+    (BLOCKS.replace('ANN\n', ''), 'test.c.txt:11: 3 lines between blank lines'),
     (BLOCKS[:95].replace('\nhe\n', '\nwe\n'), 'no row can be used; '),
     ('', 'no row can be used'),
   ],
@@ -206,12 +164,15 @@ def test_what_is_not_there_is_said(tmp_path):
   for name, file in (('dprd', 'test.c.txt'), ('wsc273', 'WSCollection.xml')):
     with pytest.raises(UserError) as caught:
       winograd.read(name, str(tmp_path))
-    assert f'no test file of task {name}: looked in {tmp_path} for {file}' in (
+    assert f'no test file of task {name}: looked for {file}' in (
       str(caught.value)
     )
   for text, words in (
     ('<collection><schema>', 'not XML'),
-    (XML.format('<schema><text/></schema>'), 'schema 1: not as the collection'),
+    (
+      XML.format('<schema><text/></schema>'),
+      'schema 1: not in the form of the collection',
+    ),
     (XML.format(''), 'no row can be used'),
   ):
     path = write(tmp_path, 'WSCollection.xml', text)

@@ -25,10 +25,11 @@ from gpt1_jax.reporting import figures
 from gpt1_jax.settings import GPTConfig
 from gpt1_jax.tasks.readers import rows
 from gpt1_jax.tasks.zero_shot import (
-  candidates,
   decisions,
   evaluation,
   likelihood,
+  questions as questions_lib,
+  results,
   winograd,
 )
 from gpt1_jax.train import (
@@ -38,10 +39,15 @@ from gpt1_jax.train import (
   sharding,
   step as step_lib,
 )
-from tests import all_tasks_test, winograd_test
-from tests.support import commands, toy_tokenizers, vocabulary
+from tests.support import (
+  commands,
+  finetuning,
+  toy_tokenizers,
+  vocabulary,
+  winograd_files,
+)
 
-MODEL = {**all_tasks_test.MODEL, 'n_layer': 2, 'n_ctx': 48, 'embd_pdrop': 0.0}
+MODEL = {**finetuning.MODEL, 'n_layer': 2, 'n_ctx': 48, 'embd_pdrop': 0.0}
 STEPS = (3, 6)
 
 
@@ -53,11 +59,8 @@ def run(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('runs') / 'tiny'
   words = vocabulary.train_bpe(list(topics.topics.values())[:20], 100)
   config = GPTConfig(**MODEL, vocab_size=words.vocab_size, n_special=0)
-  facts = {
-    'model': vars(config),
-    'tokenizer_fingerprint': words.fingerprint,
-    'parameters': 1,
-  }
+  meta = checkpoint.CheckpointMeta(config, words.fingerprint)
+  facts = {**meta.as_json(), 'parameters': 1}
   settings = {'model': {'n_ctx': 48}, 'data': {'batch_size': 5}}
   run_lib.start(str(workdir), 'pretrain', settings, facts)
   words.save(workdir / 'tokenizer')
@@ -69,7 +72,7 @@ def run(tmp_path_factory):
     params = {'gpt': jax.tree.map(lambda x: 6 * x, nn.unbox(variables))}
     params = {'gpt': params['gpt']['params']}
     state = step_lib.TrainState(jnp.int32(step), params, ())
-    checkpoints.save(step, state, facts)
+    checkpoints.save(step, state, meta)
   checkpoints.close()
   return workdir
 
@@ -88,10 +91,10 @@ def folder(tmp_path_factory):
     lines = [
       f'x\t{int(rng.integers(2))}\t\t{text(2 + i % 9)}.\n' for i in range(count)
     ]
-    winograd_test.write(path, f'CoLA/{split}.tsv', ''.join(lines))
+    winograd_files.write(path, f'CoLA/{split}.tsv', ''.join(lines))
   lines = [f'{text(1 + i % 7)} \t{i % 3 % 2}\n' for i in range(13)]
   head = 'sentence\tlabel\n'
-  winograd_test.write(path, 'SST-2/dev.tsv', head + ''.join(lines))
+  winograd_files.write(path, 'SST-2/dev.tsv', head + ''.join(lines))
   for level, length in (('middle', 20), ('high', 200)):
     for number in (1, 2):
       article = {
@@ -102,7 +105,7 @@ def folder(tmp_path_factory):
       }
       for split in ('dev', 'test'):
         name = f'RACE/{split}/{level}/{number}.txt'
-        winograd_test.write(path, name, json.dumps(article))
+        winograd_files.write(path, name, json.dumps(article))
   (path / 'StoryCloze').mkdir()
   name = 'cloze_test_val__spring2016 - cloze_test_ALL_val.csv'
   with (path / 'StoryCloze' / name).open('w', newline='') as file:
@@ -110,36 +113,47 @@ def folder(tmp_path_factory):
     table.writerow(['InputStoryid', *rows.STORY, 'AnswerRightEnding'])
     for i in range(20):
       table.writerow([i, *(f'{text(3)}.' for _ in range(6)), 1 + i % 2])
-  winograd_test.write(path, 'DPRD/test.c.txt', winograd_test.BLOCKS)
+  winograd_files.write(path, 'DPRD/test.c.txt', winograd_files.BLOCKS)
   schemas = [
-    winograd_test.SCHEMA.format(rest=f'had {text(n)}.', letter='AB'[n % 2])
+    winograd_files.SCHEMA.format(rest=f'had {text(n)}.', letter='AB'[n % 2])
     for n in range(1, 6)
   ]
-  xml = winograd_test.XML.format(''.join(schemas))
-  winograd_test.write(path, 'WSC273/WSCollection.xml', xml)
+  xml = winograd_files.XML.format(''.join(schemas))
+  winograd_files.write(path, 'WSC273/WSCollection.xml', xml)
   return path
 
 
 def load(run, step):
   params, meta, _ = checkpoint.read(str(run), step)
-  return params['gpt'], gpt.GPT(GPTConfig(**meta['model']))
+  return params['gpt'], gpt.GPT(meta.model)
 
 
 def questions_of(run, folder, names=()):
-  words = tokenization.load(run)
-  return evaluation.read(str(folder), names, words, MODEL['n_ctx'])
+  encode = tokenization.load(run).encode
+  return evaluation.read_questions(str(folder), names, encode, MODEL['n_ctx'])
 
 
-def scored(run, questions, step=STEPS[0], batch_size=8):
-  params, model = load(run, step)
-  packed, firsts = candidates.pack(questions, MODEL['n_ctx'])
-  sequences = likelihood.Sequences(
-    packed, firsts, batch_size, range(batch_size)
+def candidates_of(questions):
+  return [candidate for part in questions for candidate in part.candidates]
+
+
+def batches_of(questions, batch_size=8, widths=likelihood.WIDTHS):
+  return likelihood.CandidateBatches(
+    candidates_of(questions),
+    MODEL['n_ctx'],
+    batch_size,
+    range(batch_size),
+    widths,
   )
+
+
+def scored(run, questions, batch_size=8, widths=likelihood.WIDTHS):
+  params, model = load(run, STEPS[0])
+  batches = batches_of(questions, batch_size, widths)
   mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
   with sharding.use(mesh):
     score = likelihood.score_fn(model, mesh)
-    return score(params, sequences, lambda *_: None), sequences
+    return score(params, batches, lambda *_: None)
 
 
 @functools.cache
@@ -168,70 +182,66 @@ def log_probs_of(model, params, tokens):
 
 def test_log_probabilities_are_those_of_the_full_logits(run, folder):
   questions = questions_of(run, folder)
-  sums, sequences = scored(run, questions)
+  sums = scored(run, questions)
   params, model = load(run, STEPS[0])
-  all_sequences = [s for part in questions for s in part.sequences]
-  firsts = [f for part in questions for f in part.firsts]
-  assert len(sums) == len(all_sequences) == len(firsts)
-  for i, (tokens, first) in enumerate(zip(all_sequences, firsts, strict=True)):
+  for candidate, found in zip(candidates_of(questions), sums, strict=True):
+    tokens, first = candidate.tokens, candidate.first_scored
     log_probs = log_probs_of(model, params, tokens)
     expected = [log_probs[t - 1, tokens[t]] for t in range(first, len(tokens))]
-    assert sequences.counts[i] == len(expected)
-    assert sums[i] / max(len(expected), 1) == pytest.approx(
+    assert candidate.num_scored == len(expected)
+    assert found / max(len(expected), 1) == pytest.approx(
       np.mean(expected) if expected else 0.0, abs=1e-5
     )
 
 
-def test_batches_do_not_matter(run, folder, monkeypatch):
+def test_scores_do_not_depend_on_batches(run, folder):
   questions = questions_of(run, folder)
-  one, sequences = scored(run, questions)
-  counts = np.maximum(sequences.counts, 1)
-  expected = decisions.decide(questions, one, sequences.counts)
+  one = scored(run, questions)
+  counts = [max(c.num_scored, 1) for c in candidates_of(questions)]
+  expected = decisions.decide(questions, one)
   for batch_size, widths in ((24, likelihood.WIDTHS), (8, ()), (64, (20, 30))):
-    monkeypatch.setattr(likelihood, 'WIDTHS', widths)
-    other, _ = scored(run, questions, batch_size=batch_size)
+    other = scored(run, questions, batch_size, widths)
     np.testing.assert_allclose(other / counts, one / counts, atol=1e-5, rtol=0)
-    found = decisions.decide(questions, other, sequences.counts)
+    found = decisions.decide(questions, other)
     for a, b in zip(found, expected, strict=True):
       assert (a.task, a.score) == (b.task, b.score)
       np.testing.assert_array_equal(a.predictions, b.predictions)
 
 
-def test_every_sequence_is_in_one_batch(run, folder):
+def test_every_candidate_is_in_one_batch(run, folder):
   questions = questions_of(run, folder)
-  packed, firsts = candidates.pack(questions, MODEL['n_ctx'])
-  sequences = likelihood.Sequences(packed, firsts, 8, range(8))
+  batches = batches_of(questions)
   seen = {}
-  for batch in sequences:
+  for batch in batches:
     for row, index in enumerate(batch['index']):
       if index < 0:
         assert not batch['lm_weights'][row].any()
         continue
       assert index not in seen
       seen[index] = batch['lm_weights'][row], batch['tokens'][row]
-  assert sorted(seen) == list(range(sequences.num_sequences))
-  all_sequences = [s for part in questions for s in part.sequences]
+  candidates = candidates_of(questions)
+  assert sorted(seen) == list(range(len(candidates)))
   for index, (weights, tokens) in seen.items():
-    sequence, first = all_sequences[index], firsts[index]
-    np.testing.assert_array_equal(tokens[: len(sequence)], sequence)
-    assert np.flatnonzero(weights).tolist() == [*range(first, len(sequence))]
+    expected, first = candidates[index].tokens, candidates[index].first_scored
+    np.testing.assert_array_equal(tokens[: len(expected)], expected)
+    assert np.flatnonzero(weights).tolist() == [*range(first, len(expected))]
     assert first > 0
 
 
 def test_a_word_of_several_tokens_is_a_chain(run, folder):
   """P(positive) step by step: each token given those before it."""
   (questions,) = questions_of(run, folder, ['sst2'])
-  sums, sequences = scored(run, [questions])
+  sums = scored(run, [questions])
   params, model = load(run, STEPS[0])
   words = tokenization.load(run)
   text = (folder / 'SST-2' / 'dev.tsv').read_text().splitlines()[3]
   before = words.encode(text.split('\t')[0] + ' very')
-  (result,) = decisions.decide([questions], sums, sequences.counts)
+  (result,) = decisions.decide([questions], sums)
   for choice, word in enumerate(('negative', 'positive')):
     pieces = words.encode(word)
     assert len(pieces) > 2
     whole = words.encode(f'{text.split(chr(9))[0]} very {word}')
-    assert before + pieces == whole == questions.sequences[4 + choice]
+    assert before + pieces == whole == questions.candidates[4 + choice].tokens
     probability = 1.0
     for i, piece in enumerate(pieces):
       context = before + pieces[:i]
@@ -288,15 +298,17 @@ def test_the_threshold_lies_between_two_scores():
 def test_dev_has_no_say_in_the_threshold(run, folder):
   questions = questions_of(run, folder, ['cola'])
   assert [part.split for part in questions] == ['train', 'dev']
-  sums, sequences = scored(run, questions)
-  train, dev = decisions.decide(questions, sums, sequences.counts)
-  means = sums / sequences.counts
+  sums = scored(run, questions)
+  train, dev = decisions.decide(questions, sums)
+  means = sums / [c.num_scored for c in candidates_of(questions)]
   threshold = decisions.choose_threshold(means[:30], questions[0].labels)
-  assert train.facts['threshold'] == dev.facts['threshold'] == threshold
+  assert (
+    train.diagnostics['threshold'] == dev.diagnostics['threshold'] == threshold
+  )
   sums[30:] = np.linspace(-500, -1, 17)
   questions[1].labels[:] = 1 - questions[1].labels
-  _, other = decisions.decide(questions, sums, sequences.counts)
-  assert other.facts['threshold'] == threshold
+  _, other = decisions.decide(questions, sums)
+  assert other.diagnostics['threshold'] == threshold
   assert other.score != dev.score
 
 
@@ -305,7 +317,7 @@ def digits(count, first=0):
 
 
 def laid_out(questions):
-  return list(zip(questions.sequences, questions.firsts, strict=True))
+  return [(c.tokens, c.first_scored) for c in questions.candidates]
 
 
 def test_long_contexts_lose_their_front(tmp_path):
@@ -316,12 +328,12 @@ def test_long_contexts_lose_their_front(tmp_path):
     'answers': ['B'],
   }
   for level in ('middle', 'high'):
-    winograd_test.write(tmp_path, f'test/{level}/1.txt', json.dumps(article))
+    winograd_files.write(tmp_path, f'test/{level}/1.txt', json.dumps(article))
   encode = toy_tokenizers.DigitTokenizer().encode
   for n_ctx, context in ((9, [6, 7, 8, 9, 7, 7]), (4, [7])):
-    middle, high = candidates.read('race', str(tmp_path), encode, n_ctx)
+    middle, high = questions_lib.read('race', str(tmp_path), encode, n_ctx)
     assert (middle.task, high.task) == ('race_middle', 'race_high')
-    assert (middle.split, middle.cut, middle.labels.tolist()) == (
+    assert (middle.split, middle.num_cut, middle.labels.tolist()) == (
       'test',
       1,
       [1],
@@ -331,27 +343,26 @@ def test_long_contexts_lose_their_front(tmp_path):
       for answer in ([1], [2, 2, 2], [3, 3], [])
     ]
   # Longer than the context: the answer's end goes, a token before it stays.
-  middle, _ = candidates.read('race', str(tmp_path), encode, 3)
+  middle, _ = questions_lib.read('race', str(tmp_path), encode, 3)
   assert laid_out(middle)[1] == ([7, 2, 2], 1)
-  middle, _ = candidates.read('race', str(tmp_path), encode, 99)
-  assert middle.cut == 0
+  middle, _ = questions_lib.read('race', str(tmp_path), encode, 99)
+  assert middle.num_cut == 0
   assert laid_out(middle)[0] == ([*range(10), 7, 7, 1], 12)
   # Nothing to score is never the answer.
   sums = np.array([-9.0, -9.0, -9.0, 0.0] * 2)
-  counts = np.array([1, 3, 2, 0] * 2)
-  results = decisions.decide([middle, middle], sums, counts)
-  assert results[0].predictions.tolist() == [1]
-  assert results[0].facts['unscored'] == 1
+  answers = decisions.decide([middle, middle], sums)
+  assert answers[0].predictions.tolist() == [1]
+  assert answers[0].diagnostics['unscored'] == 1
 
 
 def test_long_sentences_lose_their_end(tmp_path):
   for split in ('train', 'dev'):
     lines = f's\t1\t\t{digits(9)}\ns\t0\t\t5\n'
-    winograd_test.write(tmp_path, f'CoLA/{split}.tsv', lines)
+    winograd_files.write(tmp_path, f'CoLA/{split}.tsv', lines)
   encode = toy_tokenizers.DigitTokenizer().encode
-  for part in candidates.read('cola', str(tmp_path), encode, 4):
+  for part in questions_lib.read('cola', str(tmp_path), encode, 4):
     assert laid_out(part) == [([0, 1, 2, 3], 1), ([5], 1)]
-    assert part.cut == 1
+    assert part.num_cut == 1
 
 
 def test_the_rest_begins_after_the_referent(tmp_path):
@@ -362,8 +373,8 @@ def test_the_rest_begins_after_the_referent(tmp_path):
     seen.append(text)
     return words.encode(text)
 
-  path = winograd_test.write(tmp_path, 'test.c.txt', winograd_test.BLOCKS)
-  (questions,) = candidates.read('dprd', path, encode, 64)
+  path = winograd_files.write(tmp_path, 'test.c.txt', winograd_files.BLOCKS)
+  (questions,) = questions_lib.read('dprd', path, encode, 64)
   rest = words.encode('had brought flour.')
   for choice, referent in enumerate(('The baker', 'the miller')):
     whole = (
@@ -376,11 +387,11 @@ def test_the_rest_begins_after_the_referent(tmp_path):
 
 def test_what_is_attached_to_the_referent_is_scored(run, tmp_path):
   words = tokenization.load(run)
-  schema = winograd_test.SCHEMA.format(rest="'s rim bent.", letter='A')
-  path = winograd_test.write(
-    tmp_path, 'WSCollection.xml', winograd_test.XML.format(schema)
+  schema = winograd_files.SCHEMA.format(rest="'s rim bent.", letter='A')
+  path = winograd_files.write(
+    tmp_path, 'WSCollection.xml', winograd_files.XML.format(schema)
   )
-  (questions,) = candidates.read('wsc273', path, words.encode, 99)
+  (questions,) = questions_lib.read('wsc273', path, words.encode, 99)
   for sequence, first in laid_out(questions):
     head = words.decode(sequence[:first])
     assert head.endswith(('because the lid', 'because the pot'))
@@ -390,15 +401,15 @@ def test_what_is_attached_to_the_referent_is_scored(run, tmp_path):
 def test_real_cola_and_sst2(shared_data):
   path = str(shared_data / 'tasks' / 'glue')
   encode = toy_tokenizers.WordTokenizer().encode
-  train, dev = candidates.read('cola', path, encode, 512)
+  train, dev = questions_lib.read('cola', path, encode, 512)
   assert (len(train.labels), len(dev.labels)) == (8551, 1043)
-  assert set(train.firsts) == {1}
+  assert {c.first_scored for c in train.candidates} == {1}
   last = (shared_data / 'tasks/glue/CoLA/dev.tsv').read_text().splitlines()[-1]
-  assert dev.sequences[-1] == encode(last.split('\t')[3])
-  (sst2,) = candidates.read('sst2', path, encode, 512)
-  assert (len(sst2.labels), sst2.split, sst2.cut) == (872, 'dev', 0)
-  assert candidates.missing('sst2', path) is None
-  assert f'looked in {path} for ' in candidates.missing('race', path)
+  assert dev.candidates[-1].tokens == encode(last.split('\t')[3])
+  (sst2,) = questions_lib.read('sst2', path, encode, 512)
+  assert (len(sst2.labels), sst2.split, sst2.num_cut) == (872, 'dev', 0)
+  assert questions_lib.why_missing('sst2', path) is None
+  assert f' in {path}, ' in questions_lib.why_missing('race', path)
 
 
 def test_real_rows_from_the_archives(shared_data, run, tmp_path):
@@ -412,12 +423,9 @@ def test_real_rows_from_the_archives(shared_data, run, tmp_path):
     ('race_middle', 'test'),
     ('race_high', 'test'),
   }
-  sums, sequences = scored(run, questions)
-  results = {
-    result.task: result
-    for result in decisions.decide(questions, sums, sequences.counts)
-  }
-  race = results['race']
+  sums = scored(run, questions)
+  answers = {part.task: part for part in decisions.decide(questions, sums)}
+  race = answers['race']
   halves = counts['race_middle', 'test'] + counts['race_high', 'test']
   assert len(race.labels) == halves
   assert race.compared.shape == (halves, 4)
@@ -441,7 +449,7 @@ def check_answers(workdir, row):
   assert row['score'] == pytest.approx(found, abs=1e-12)
 
 
-NAMES = sorted(candidates.TASKS)
+NAMES = sorted(questions_lib.TASKS)
 
 
 def copied(run, tmp_path):
@@ -458,7 +466,7 @@ def test_the_command(run, folder, tmp_path):
     '--batch_size=8',
   )
   printed = commands.succeed('evaluate', *base, '--series')
-  found = evaluation.read_rows(workdir)
+  found = results.read_rows(workdir)
   assert [(row['step'], row['task']) for row in found] == [
     (step, name) for step in STEPS for name in NAMES
   ]
@@ -466,7 +474,7 @@ def test_the_command(run, folder, tmp_path):
   for row in found:
     check_answers(workdir, row)
     assert row['tokens_seen'] == row['step'] * 5 * 48
-    task = candidates.TASKS[row['task']]
+    task = questions_lib.TASKS[row['task']]
     assert row['metric'] == task.metric
     if row['task'] == 'wsc273':
       assert row['normalised'] is row['reference'] is None
@@ -487,7 +495,7 @@ def test_the_command(run, folder, tmp_path):
     ''.join(json.dumps({**row, 'score': 9.0}) + '\n' for row in reversed(found))
   )
   commands.succeed('evaluate', *base, '--tasks=sst2,dprd', '--checkpoint=3')
-  again = evaluation.read_rows(workdir)
+  again = results.read_rows(workdir)
   assert [(r['step'], r['task']) for r in again] == [
     (r['step'], r['task']) for r in found
   ]
@@ -533,7 +541,7 @@ def test_what_is_not_found_is_said(run, folder, tmp_path, capsys):
   (base / 'SST-2').symlink_to(folder / 'SST-2')
   (base / 'RACE').mkdir()
   for split in ('dev', 'test'):
-    winograd_test.write(base, f'RACE/{split}/x', '')
+    winograd_files.write(base, f'RACE/{split}/x', '')
     (base / 'RACE' / split / 'high').symlink_to(folder / f'RACE/{split}/high')
   questions = questions_of(run, base)
   assert [part.task for part in questions] == ['sst2', 'race_high']
@@ -541,7 +549,7 @@ def test_what_is_not_found_is_said(run, folder, tmp_path, capsys):
   lines = [line for line in said if line.startswith('not run: ')]
   assert len(lines) == len(set(lines)) == 5
   for name in ('cola', 'race_middle', 'story_cloze', 'dprd', 'wsc273'):
-    assert any(f'of task {name}: looked in' in line for line in lines)
+    assert any(f'of task {name}: looked for' in line for line in lines)
   with pytest.raises(UserError, match='no dev file of task race_middle'):
     questions_of(run, base, ['race'])
   assert [p.task for p in questions_of(run, folder, ['race', 'race_high'])] == [
@@ -555,10 +563,13 @@ def test_errors_are_one_line(run, folder):
   words = (f'--workdir={run}', '--suite=zero_shot')
   path = f'--tasks_path={folder}'
   for args, expected in (
-    (words, '--tasks_path is missing'),
-    ((*words, path, '--series', '--checkpoint=3'), '--series takes every'),
-    ((*words, path, '--data=x'), '--data is of --suite=perplexity'),
-    ((f'--workdir={run}', path), '--tasks_path is of --suite=zero_shot'),
+    (words, '--suite=zero_shot requires --tasks_path'),
+    (
+      (*words, path, '--series', '--checkpoint=3'),
+      'remove --checkpoint',
+    ),
+    ((*words, path, '--data=x'), '--data requires --suite=perplexity'),
+    ((f'--workdir={run}', path), '--tasks_path requires --suite=zero_shot'),
   ):
     assert expected in commands.fail('evaluate', *args)
 
@@ -566,11 +577,15 @@ def test_errors_are_one_line(run, folder):
 @pytest.mark.parametrize(
   ('change', 'names', 'expected'),
   [
-    (None, ['squad'], "--tasks: no zero-shot task 'squad'; known are cola"),
-    (None, ['snli'], "no zero-shot task 'snli'"),
+    (
+      None,
+      ['squad'],
+      "--tasks: unknown zero-shot task 'squad'; choose",
+    ),
+    (None, ['snli'], "unknown zero-shot task 'snli'"),
     ('nowhere', [], 'nowhere: no such file or folder; set --tasks_path'),
     ('empty', [], 'no zero-shot task found here; set --tasks_path'),
-    ('empty', ['cola'], 'no train file of task cola: looked in'),
+    ('empty', ['cola'], 'no train file of task cola: looked for'),
     ('damaged', [], "label '7' in column 'label'"),
     ('file.txt', [], 'neither a folder nor a zip or tar; set --tasks_path'),
   ],
@@ -579,7 +594,7 @@ def test_errors(run, folder, tmp_path, change, names, expected):
   (tmp_path / 'empty').mkdir()
   (tmp_path / 'file.txt').write_text('x')
   bad = 'sentence\tlabel\ngood\t7\n'
-  winograd_test.write(tmp_path / 'damaged', 'SST-2/dev.tsv', bad)
+  winograd_files.write(tmp_path / 'damaged', 'SST-2/dev.tsv', bad)
   path = tmp_path / change if change else folder
   with pytest.raises(UserError) as caught:
     questions_of(run, path, names)
@@ -589,42 +604,48 @@ def test_errors(run, folder, tmp_path, change, names, expected):
 
 def test_a_checkpoint_that_has_diverged(run, folder):
   questions = questions_of(run, folder, ['sst2'])
-  packed, firsts = candidates.pack(questions, MODEL['n_ctx'])
-  sequences = likelihood.Sequences(packed, firsts, 8, range(8))
+  batches = batches_of(questions)
   params, model = load(run, 3)
   params = jax.tree.map(lambda x: np.full_like(x, np.nan), params)
   mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
   with sharding.use(mesh), pytest.raises(UserError, match='not finite'):
-    likelihood.score_fn(model, mesh)(params, sequences, lambda *_: None)
+    likelihood.score_fn(model, mesh)(params, batches, lambda *_: None)
 
 
 def test_damaged_rows_are_named(tmp_path):
-  assert evaluation.read_rows(tmp_path) == []
+  assert results.read_rows(tmp_path) == []
   (tmp_path / 'zero_shot.jsonl').write_text('{"step": 1}\n{"st\n')
   with pytest.raises(UserError, match=r'zero_shot\.jsonl:2: damaged'):
-    evaluation.read_rows(tmp_path)
+    results.read_rows(tmp_path)
 
 
 def test_ties_are_counted():
-  part = candidates.Questions(
-    'dprd', 'test', [[1, 2, 3]] * 4, [1] * 4, np.array([1, 1]), 0, ('x',)
+  candidate = questions_lib.Candidate([1, 2, 3], first_scored=1)
+  part = questions_lib.Questions(
+    'dprd', 'test', [candidate] * 4, np.array([1, 1]), 0, ('x',)
   )
-  sums, counts = np.array([-4.0, -4.0, -4.0, -2.0]), np.full(4, 2)
-  (result,) = decisions.decide([part], sums, counts)
+  sums = np.array([-4.0, -4.0, -4.0, -2.0])
+  (result,) = decisions.decide([part], sums)
   assert result.predictions.tolist() == [0, 1]
-  assert dict(result.facts) == {'cut': 0, 'unscored': 0, 'ties': 1, 'odd': 1}
+  assert dict(result.diagnostics) == {
+    'cut': 0,
+    'unscored': 0,
+    'ties': 1,
+    'odd': 1,
+  }
 
 
 def test_the_order_of_the_examples_is_told_apart_from_the_border():
   """All are called positive; the positive ones are more so."""
   labels = np.array([0, 1, 0, 1])
-  part = candidates.Questions('sst2', 'dev', [[1, 2]] * 8, [1] * 8, labels, 0)
+  candidate = questions_lib.Candidate([1, 2], first_scored=1)
+  part = questions_lib.Questions('sst2', 'dev', [candidate] * 8, labels, 0)
   margins = np.array([1.0, 3.0, 2.0, 1.5])
   sums = np.stack([np.full(4, -9.0), margins - 9.0], axis=1).ravel()
-  (result,) = decisions.decide([part], sums, np.full(8, 1))
+  (result,) = decisions.decide([part], sums)
   assert result.predictions.tolist() == [1] * 4
   assert result.score == 0.5
-  assert result.facts['auc'] == 3 / 4
+  assert result.diagnostics['auc'] == 3 / 4
 
 
 def test_the_plot_has_a_line_a_task():
@@ -649,4 +670,4 @@ def test_the_plot_has_a_line_a_task():
 
 
 def test_names_are_those_that_have_readers():
-  assert set(winograd.TASKS) < set(candidates.TASKS)
+  assert set(winograd.TASKS) < set(questions_lib.TASKS)

@@ -10,6 +10,7 @@ from typing import Any
 
 from gpt1_jax import storage
 from gpt1_jax.reporting import cells, paper, plots, runs as runs_lib, tables
+from gpt1_jax.tasks.zero_shot import results
 
 _HALVES = ('race_middle', 'race_high')
 
@@ -115,6 +116,13 @@ def zero_shot_lines(rows: Sequence[Mapping[str, Any]]) -> list[plots.Line]:
     )
     for number, (task, each) in enumerate(series.items())
   ]
+
+
+def write_zero_shot_plot(workdir: str) -> None:
+  """Draws WORKDIR/zero_shot.svg from the rows of zero_shot.jsonl."""
+  lines = zero_shot_lines(results.read_rows(workdir))
+  svg = draw_zero_shot(lines, file=True)
+  storage.write_text(storage.path(workdir) / 'zero_shot.svg', svg)
 
 
 def draw_zero_shot(lines: Sequence[plots.Line], *, file: bool = False) -> str:

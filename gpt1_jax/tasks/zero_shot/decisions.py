@@ -1,26 +1,48 @@
-"""From log-probabilities to answers and scores (P §5). No jax here."""
+"""Turns log-probabilities into answers and scores (P §5), without jax."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TypedDict
 
 import numpy as np
 
 from gpt1_jax.tasks import metrics
-from gpt1_jax.tasks.zero_shot import candidates
+from gpt1_jax.tasks.zero_shot import questions as questions_lib
+
+
+class Diagnostics(TypedDict, total=False):
+  """Counts and figures beside the score of a task.
+
+  Keys:
+    cut: questions that lost text to fit n_ctx.
+    unscored: questions with a candidate of which no token is scored.
+    ties: questions with several best candidates; the first is the answer.
+    odd: rows of the file that could not be used.
+    threshold: CoLA's, on the mean log-probability.
+    auc: area under the ROC curve; independent of the threshold and of how
+      frequent the two words of SST-2 are, which decide a small model's answers.
+  """
+
+  cut: int
+  unscored: int
+  ties: int
+  odd: int
+  threshold: float
+  auc: float
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
-  """Answers to one task.
+class Answers:
+  """The answers to one task and their score.
 
   Attributes:
-    task: a name of `zero_shot.TASKS`; or `cola_train`, which is not scored.
-    split: of the questions.
-    labels, predictions: int64 [N].
-    compared: float64 [N, K], what the answer was chosen by.
-    score: of the task's metric.
-    facts: what else there is to say of this task.
+    task: a key of `TASKS`, or `cola_train`, which is no task of its own.
+    split: split of the questions.
+    labels: int64 [N].
+    predictions: int64 [N].
+    compared: float64 [N, K], the figures that decided each answer.
+    score: value of the task's metric.
+    diagnostics: more figures for zero_shot.jsonl.
   """
 
   task: str
@@ -29,66 +51,46 @@ class Result:
   predictions: np.ndarray
   compared: np.ndarray
   score: float
-  facts: Mapping[str, Any]
+  diagnostics: Diagnostics
 
 
 def decide(
-  questions: Sequence[candidates.Questions],
-  sums: np.ndarray,
-  counts: np.ndarray,
-) -> list[Result]:
-  """The results of all tasks.
+  questions: Sequence[questions_lib.Questions], log_probs: np.ndarray
+) -> list[Answers]:
+  """Answers all questions.
 
   Args:
-    questions: in the order in which they were packed.
-    sums: float64, log p of each sequence's scored tokens.
-    counts: int, how many those are.
+    questions: the tasks; CoLA's train split comes before its dev split.
+    log_probs: float64, sums over the scored tokens of all candidates, in the
+      order of the questions.
 
   Returns:
-    A result a task. Both halves of RACE make a third, `race`; CoLA's training
-    set is one as well, for its threshold to be checked.
+    The answers to each element of `questions`. If both halves of RACE are
+    there, they follow once more, joined as `race`.
   """
-  results, start = [], 0
+  ends = np.cumsum([len(part.candidates) for part in questions])
+  answers: list[Answers] = []
   threshold = None
-  for part in questions:
-    stop = start + len(part.sequences)
-    shape = (len(part.labels), part.num_choices)
-    total_NC = sums[start:stop].reshape(shape)
-    count_NC = counts[start:stop].reshape(shape)
-    start = stop
-    if part.task == 'sst2':
-      compared_NC = total_NC  # the whole word: a sum, by the chain rule
+  for part, sums in zip(questions, np.split(log_probs, ends[:-1]), strict=True):
+    if part.task == 'cola':
+      means_N = _candidate_scores(part, sums)[:, 0]
+      if threshold is None:
+        threshold = choose_threshold(means_N, part.labels)
+      answers.append(_answer_by_threshold(part, means_N, threshold))
     else:
-      # Nothing scored is no evidence at all: -inf, the least.
-      compared_NC = np.where(
-        count_NC > 0, total_NC / np.maximum(count_NC, 1), -np.inf
-      )
-    facts = {'cut': part.cut, 'unscored': int((count_NC == 0).any(1).sum())}
-    if part.task == 'sst2':
-      facts['auc'] = _auc(compared_NC[:, 1] - compared_NC[:, 0], part.labels)
-    if part.task != 'cola':
-      facts |= {'ties': _ties(compared_NC), 'odd': len(part.odd)}
-      results.append(_result(part.task, part, compared_NC, facts))
-      continue
-    if threshold is None:  # train comes first
-      threshold = choose_threshold(compared_NC[:, 0], part.labels)
-    facts |= {
-      'threshold': threshold,
-      'auc': _auc(compared_NC[:, 0], part.labels),
-    }
-    name = 'cola_train' if part.split == 'train' else 'cola'
-    results.append(_result(name, part, compared_NC, facts, threshold))
-  halves = [r for r in results if r.task in ('race_middle', 'race_high')]
+      answers.append(_answer_by_maximum(part, _candidate_scores(part, sums)))
+  halves = [a for a in answers if a.task in questions_lib.RACE_HALVES]
   if len(halves) == 2:
-    results.append(_joined(halves))
-  return results
+    answers.append(_joined(halves))
+  return answers
 
 
 def choose_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
-  """The threshold with the highest Matthews coefficient; the least of equals.
+  """Returns the threshold with the highest Matthews coefficient.
 
-  Scores at or above it are class 1. It lies half-way between two neighbouring
-  scores, or at the least of them; one that is -inf is always class 0.
+  Scores at or above it are class 1; a score of -inf is always class 0. The
+  threshold is the lowest score or a midpoint between neighbouring scores; the
+  lowest of equally good ones.
 
   Args:
     scores: float64 [N].
@@ -99,7 +101,7 @@ def choose_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
   values, right = scores[finite][order], labels[finite][order] == 1
   if not len(values):
     return 0.0
-  # For a cut before each of the distinct values: what is above it.
+  # One cut before each distinct value; `above` counts the scores from there on.
   cuts = np.flatnonzero(np.diff(values, prepend=-np.inf))
   above = len(values) - cuts
   true_above = right.sum() - np.concatenate([[0], np.cumsum(right)])[cuts]
@@ -116,53 +118,89 @@ def choose_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
   return float(middle if below < middle else value)
 
 
-def _result(
+def _num_scored(part: questions_lib.Questions) -> np.ndarray:
+  """Returns int [N, C], the number of scored tokens of each candidate."""
+  counts = [candidate.num_scored for candidate in part.candidates]
+  return np.array(counts).reshape(-1, part.num_choices)
+
+
+def _candidate_scores(
+  part: questions_lib.Questions, log_probs: np.ndarray
+) -> np.ndarray:
+  """Returns float64 [N, C]: sums for SST-2 (chain rule), means otherwise."""
+  sums_NC = log_probs.reshape(-1, part.num_choices)
+  if part.task == 'sst2':
+    return sums_NC
+  counts_NC = _num_scored(part)
+  # A candidate without a scored token is never the answer.
+  return np.where(counts_NC > 0, sums_NC / np.maximum(counts_NC, 1), -np.inf)
+
+
+def _answer_by_maximum(
+  part: questions_lib.Questions, scores_NC: np.ndarray
+) -> Answers:
+  diagnostics = _counts(part)
+  if part.task == 'sst2':
+    diagnostics['auc'] = _auc(scores_NC[:, 1] - scores_NC[:, 0], part.labels)
+  is_best_NC = scores_NC == scores_NC.max(axis=1, keepdims=True)
+  diagnostics['ties'] = int((is_best_NC.sum(axis=1) > 1).sum())
+  diagnostics['odd'] = len(part.skipped_rows)
+  predictions = scores_NC.argmax(axis=1)
+  return _answers(part.task, part, predictions, scores_NC, diagnostics)
+
+
+def _answer_by_threshold(
+  part: questions_lib.Questions, means_N: np.ndarray, threshold: float
+) -> Answers:
+  diagnostics = _counts(part)
+  diagnostics['threshold'] = threshold
+  diagnostics['auc'] = _auc(means_N, part.labels)
+  predictions = (means_N >= threshold).astype(np.int64)
+  compared = np.stack([means_N, np.full(len(means_N), threshold)], axis=1)
+  name = 'cola_train' if part.split == 'train' else 'cola'
+  return _answers(name, part, predictions, compared, diagnostics)
+
+
+def _answers(
   name: str,
-  part: candidates.Questions,
-  compared_NC: np.ndarray,
-  facts: dict[str, Any],
-  threshold: float | None = None,
-) -> Result:
-  if threshold is None:
-    predictions = compared_NC.argmax(axis=1)
-  else:
-    predictions = (compared_NC[:, 0] >= threshold).astype(np.int64)
-    compared_NC = np.stack(
-      [compared_NC[:, 0], np.full(len(predictions), threshold)], axis=1
-    )
-  metric = candidates.TASKS[part.task].metric
+  part: questions_lib.Questions,
+  predictions: np.ndarray,
+  compared: np.ndarray,
+  diagnostics: Diagnostics,
+) -> Answers:
+  metric = questions_lib.TASKS[part.task].metric
   score = metrics.score([metric], part.labels, predictions)[metric]
-  return Result(
-    name, part.split, part.labels, predictions, compared_NC, score, facts
+  return Answers(
+    name, part.split, part.labels, predictions, compared, score, diagnostics
   )
 
 
-def _joined(halves: Sequence[Result]) -> Result:
-  """RACE, middle and high."""
-  labels, predictions, compared = (
-    np.concatenate([getattr(half, name) for half in halves])
-    for name in ('labels', 'predictions', 'compared')
+def _joined(halves: Sequence[Answers]) -> Answers:
+  """Joins the middle and high halves of RACE."""
+  labels = np.concatenate([half.labels for half in halves])
+  predictions = np.concatenate([half.predictions for half in halves])
+  return Answers(
+    'race',
+    halves[0].split,
+    labels,
+    predictions,
+    np.concatenate([half.compared for half in halves]),
+    metrics.score(['accuracy'], labels, predictions)['accuracy'],
+    Diagnostics(
+      cut=sum(half.diagnostics['cut'] for half in halves),
+      unscored=sum(half.diagnostics['unscored'] for half in halves),
+      ties=sum(half.diagnostics['ties'] for half in halves),
+      odd=sum(half.diagnostics['odd'] for half in halves),
+    ),
   )
-  score = metrics.score(['accuracy'], labels, predictions)['accuracy']
-  facts = {
-    key: sum(half.facts[key] for half in halves) for key in halves[0].facts
-  }
-  split = halves[0].split
-  return Result('race', split, labels, predictions, compared, score, facts)
+
+
+def _counts(part: questions_lib.Questions) -> Diagnostics:
+  unscored = int((_num_scored(part) == 0).any(axis=1).sum())
+  return Diagnostics(cut=part.num_cut, unscored=unscored)
 
 
 def _auc(scores: np.ndarray, labels: np.ndarray) -> float:
-  """Whether class 1 ranks above class 0, wherever the border is drawn.
-
-  A small model's answer may hang on how frequent two words are, or on the
-  threshold; its order of the examples does not.
-  """
-  # Ranks, which are finite where scores are not.
+  # Ranks stay finite where scores are not.
   ranks = np.unique(scores, return_inverse=True)[1]
   return metrics.score(['auc'], labels, ranks)['auc']
-
-
-def _ties(compared_NC: np.ndarray) -> int:
-  """Questions whose best answers are equal: the first of them is taken."""
-  best_N1 = compared_NC.max(axis=1, keepdims=True)
-  return int(((compared_NC == best_N1).sum(axis=1) > 1).sum())

@@ -1,12 +1,12 @@
-"""Parameters and sequences → the log-probability of what is scored in each.
+"""Computes the log-probability of the scored tokens of candidates.
 
-One jitted function makes every figure of the suite. It is compiled once for
-each width of a batch, for all tasks and all checkpoints.
+One jitted function serves all tasks and checkpoints. It is compiled once for
+each width of a batch.
 """
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -14,76 +14,99 @@ import numpy as np
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
-from gpt1_jax.tasks import batches as batches_lib, features as features_lib
+from gpt1_jax.tasks.zero_shot import questions
 from gpt1_jax.train import losses, sharding
 
-# Widths that may be compiled; a batch takes the least that holds it. Most
+# Widths T that may be compiled; a batch takes the smallest that holds it. Most
 # sentences of CoLA and SST-2 are below 32 tokens, most of RACE near n_ctx.
 WIDTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
 
-class Sequences:
-  """All sequences in batches of like length; this host's rows of them."""
+class CandidateBatch(TypedDict):
+  """The rows of a batch that belong to this host.
+
+  Keys:
+    tokens: int32 [B, T], zeros after each candidate.
+    lm_weights: float32 [B, T], 1 where a token is scored.
+    index: int32 [B], number of the candidate, -1 for padding.
+  """
+
+  tokens: np.ndarray
+  lm_weights: np.ndarray
+  index: np.ndarray
+
+
+class CandidateBatches:
+  """All candidates, shortest first, in batches of similar length."""
 
   def __init__(
     self,
-    packed: features_lib.Features,
-    firsts: np.ndarray,
+    candidates: Sequence[questions.Candidate],
+    n_ctx: int,
     batch_size: int,
-    rows: Sequence[int],
+    host_rows: Sequence[int],
+    widths: Sequence[int] = WIDTHS,
   ):
     """Plans the batches.
 
     Args:
-      packed: of `zero_shot.pack`.
-      firsts: int64 [N], where the scored tokens of each begin.
-      batch_size: over all hosts.
-      rows: of each batch, which are laid out here.
+      candidates: what to score.
+      n_ctx: maximum length of a candidate, always one of the widths.
+      batch_size: B over all hosts.
+      host_rows: rows of a batch that this host lays out.
+      widths: lengths that batches are padded to.
     """
-    self._firsts = firsts
-    self._batches = batches_lib.Batches(
-      packed, batches_lib.BatchSettings(batch_size, lengths=WIDTHS), rows
+    self._candidates, self._host_rows = candidates, list(host_rows)
+    self._widths = np.array(
+      sorted({*(min(width, n_ctx) for width in widths), n_ctx})
     )
-    self.num_sequences = packed.num_examples
-    self.num_batches = self._batches.steps_per_epoch
-    lengths = np.diff(packed.ends, prepend=0)
-    self.counts = np.maximum(lengths - firsts, 0)  # scored tokens of each
+    lengths_N = [len(candidate.tokens) for candidate in candidates]
+    self._width_N = np.searchsorted(self._widths, lengths_N)
+    order = np.argsort(self._width_N, kind='stable')
+    order = np.pad(order, (0, -len(order) % batch_size), constant_values=-1)
+    self._order = order.reshape(-1, batch_size)
 
-  def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-    """Yields tokens int32 [B, T], weights float32 [B, T], index int32 [B].
+  def __len__(self) -> int:
+    return len(self._order)
 
-    Weights are 1 where a token is scored; the index is -1 for padding.
-    """
-    for step in range(self.num_batches):
-      batch = self._batches.batch(step)
-      tokens_BT, index_B = batch['tokens'][:, 0], batch['index']
-      first_B1 = self._firsts[index_B][:, None]
-      scored_BT = np.arange(tokens_BT.shape[1]) >= first_B1
-      weights_BT = batch['lm_weights'][:, 0] * scored_BT
-      yield {
-        'tokens': tokens_BT,
-        'lm_weights': weights_BT.astype(np.float32),
-        'index': index_B,
-      }
+  @property
+  def num_candidates(self) -> int:
+    return len(self._candidates)
+
+  def __iter__(self) -> Iterator[CandidateBatch]:
+    for order_B in self._order:
+      width = self._widths[self._width_N[order_B[order_B >= 0]].max()]
+      index_B = order_B[self._host_rows].astype(np.int32)
+      tokens_BT = np.zeros((len(index_B), width), np.int32)
+      weights_BT = np.zeros(tokens_BT.shape, np.float32)
+      for row, index in enumerate(index_B):
+        if index >= 0:
+          candidate = self._candidates[index]
+          end = len(candidate.tokens)
+          tokens_BT[row, :end] = candidate.tokens
+          weights_BT[row, candidate.first_scored : end] = 1
+      yield {'tokens': tokens_BT, 'lm_weights': weights_BT, 'index': index_B}
 
 
-Score = Callable[[Any, Sequences, Callable[[int, int], None]], np.ndarray]
+ScoreFn = Callable[
+  [Any, CandidateBatches, Callable[[int, int], None]], np.ndarray
+]
 
 
-def score_fn(model: models.Model, mesh: jax.sharding.Mesh) -> Score:
-  """(parameters of the model, sequences, progress) → float64 [N].
+def score_fn(model: models.Model, mesh: jax.sharding.Mesh) -> ScoreFn:
+  """Returns a function that sums log p over the scored tokens.
 
-  The sum of log p over the scored tokens of each sequence, in nats, summed in
-  float32 on the device; 0 where nothing is scored. `progress` is told of each
-  batch how many sequences and tokens of them it held.
-
-  Raises (when called):
-    UserError: a sum is not finite.
+  It takes the parameters of the model, the batches, and a callback that
+  receives the number of candidates and tokens of each batch. It returns float64
+  [N] in nats, summed in float32 on the device, 0 where nothing is scored, and
+  raises `UserError` if a sum is not finite.
   """
   replicated = sharding.replicated(mesh)
 
   @functools.partial(jax.jit, out_shardings=replicated)
-  def forward(params, batch):
+  def forward(
+    params: Any, batch: dict[str, jax.Array]
+  ) -> tuple[jax.Array, jax.Array]:
     tokens_BT = batch['tokens']
     h_BTD, embed_VD = model.apply(
       {'params': params}, tokens_BT, dropout_key=None
@@ -91,29 +114,33 @@ def score_fn(model: models.Model, mesh: jax.sharding.Mesh) -> Score:
     log_probs_BT = losses.token_log_probs(h_BTD, embed_VD, tokens_BT)
     return jnp.sum(log_probs_BT * batch['lm_weights'], axis=1), batch['index']
 
-  def score(params, sequences, progress):
+  def score(
+    params: Any,
+    batches: CandidateBatches,
+    progress: Callable[[int, int], None],
+  ) -> np.ndarray:
     params = jax.tree.map(lambda x: sharding.put(x, replicated), params)
-    out = np.full(sequences.num_sequences, np.nan)
-    waiting = None  # read one batch late, so that the device does not stall
+    sums_N = np.full(batches.num_candidates, np.nan)
 
-    def read(result, tokens):
+    def read(result: tuple[jax.Array, jax.Array], width: int) -> None:
       sums_B, index_B = jax.device_get(result)
       real = index_B >= 0
-      out[index_B[real]] = sums_B[real]
-      progress(int(real.sum()), tokens)
+      sums_N[index_B[real]] = sums_B[real]
+      progress(int(real.sum()), int(real.sum()) * width)
 
-    for batch in sequences:
+    previous = None  # read one batch late, so that the device does not stall
+    for batch in batches:
       result = forward(params, sharding.put_batch(batch, mesh))
-      if waiting:
-        read(*waiting)
-      tokens = int((batch['index'] >= 0).sum() * batch['tokens'].shape[1])
-      waiting = result, tokens * jax.process_count()
-    read(*waiting)
-    if not np.isfinite(out).all():
+      if previous:
+        read(*previous)
+      previous = result, batch['tokens'].shape[1]
+    if previous:
+      read(*previous)
+    if not np.isfinite(sums_N).all():
       raise UserError(
-        'log-probabilities are not finite: this checkpoint has diverged; take '
-        'an earlier one with --checkpoint'
+        'log-probabilities are not finite: this checkpoint has diverged; '
+        'choose an earlier one with --checkpoint'
       )
-    return out
+    return sums_N
 
   return score

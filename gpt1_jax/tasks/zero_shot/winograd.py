@@ -1,22 +1,21 @@
-"""Reads Winograd schemas: which of two referents a pronoun stands for.
+"""Reads Winograd schemas: sentences with a pronoun and two possible referents.
 
-The Definite Pronoun Resolution data (Rahman and Ng 2012) in its four-line
-blocks; WSC273 (Levesque et al. 2011), the first 273 schemas of the XML
-collection, or as JSON lines in the forms that other projects hand it out in;
-both from TFDS, too.
+DPRD is the Definite Pronoun Resolution data (Rahman and Ng 2012) in blocks of
+four lines. WSC273 (Levesque et al. 2011) is the first 273 schemas of the XML
+collection, or JSON lines in any of the published forms. TFDS has both.
 """
 
 import dataclasses
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
 from gpt1_jax import errors
 from gpt1_jax.tasks.readers import archives, rows, sources, tfds_rows
 
-# Task -> file names, most wanted first; folders or archives; address in TFDS.
+# Task -> file names, preferred first; folders or archives; TFDS address.
 _FILES = {
   'dprd': (
     ('test.c.txt',),
@@ -30,9 +29,8 @@ _FILES = {
   ),
 }
 TASKS = tuple(_FILES)
-_WSC_ROWS = 273  # of 285 in today's collection; the first of them
-# What a row of JSON may hold, in words for an error.
-_FORMS = (
+_WSC_ROWS = 273  # the first of the 285 in today's collection
+_JSON_FORMS = (
   "'text', 'pronoun', 'pronoun_loc', 'options', 'label'; or 'text', "
   "'option1', 'option2', 'pronoun_start', 'pronoun_end', 'label'; or "
   "'sentence' with one _, 'option1', 'option2', 'answer'; or "
@@ -46,9 +44,10 @@ class Schema:
   """One question.
 
   Attributes:
-    befores: the text up to the pronoun and, in its place, each referent.
-    after: the rest of the text, the same for both; joined to `befores` as it
-      is (it begins with a space unless it is attached: punctuation, "'s").
+    befores: for each referent, the text up to the pronoun and the referent in
+      its place.
+    after: the rest of the text. It begins with a space unless it is attached
+      to the referent (punctuation, "'s").
     label: number of the right referent.
   """
 
@@ -57,12 +56,12 @@ class Schema:
   label: int
 
 
-class _OddError(Exception):
-  """Why a row of the published files cannot be used."""
+class _UnusableRowError(Exception):
+  """A row that the published files contain and that states no question."""
 
 
 def has(name: str, path: str) -> bool:
-  """Whether `read` would find the task's file (or TFDS's data set)."""
+  """Returns True if `read` would find the file of the task, or TFDS's."""
   names, folders, address = _FILES[name]
   tfds = sources.tfds_folder(path)
   if tfds is not None:
@@ -73,80 +72,75 @@ def has(name: str, path: str) -> bool:
 def read(name: str, path: str) -> tuple[list[Schema], list[str]]:
   """Reads the schemas of a task, in the order of its file.
 
-  The referent stands in the pronoun's place as it is: `his` becomes `Tom`,
-  not `Tom's` (P §5 substitutes; `her` could not be told apart). Where a
-  pronoun has no position of its own, its first occurrence as a word is meant
-  (the authors' words), in its own capitals if there is one.
+  The referent replaces the pronoun unchanged: `his` becomes `Tom`, not `Tom's`
+  (P §5 substitutes; `her` would be ambiguous). A pronoun without a given
+  position is the first occurrence of the word in the sentence (the rule of the
+  authors of DPRD), with the same capitals if there is one.
 
   Args:
-    name: of `TASKS`.
-    path: a folder, zip or tar, as for the other tasks; or `tfds[:FOLDER]`.
+    name: an element of `TASKS`.
+    path: folder, zip or tar, as for the other tasks; or `tfds[:FOLDER]`.
 
   Returns:
-    The schemas, and a line for each odd row left out: the pronoun is not in
-    the sentence, there are not two referents, or the answer is neither.
+    The schemas, and a line for each row left out because its pronoun is not in
+    the sentence, it has not two referents, or its answer is neither of them.
 
   Raises:
-    UserError: no such file (says what was looked for), or one that is not of
-      this form (says where).
+    UserError: the file is missing (lists the places searched) or malformed
+      (names the line).
   """
   names, folders, address = _FILES[name]
   tfds = sources.tfds_folder(path)
   if tfds is not None:
     origin = f'tfds:{address}'
-    found = ((row.where, row.cells) for row in tfds_rows.read(address, tfds))
-    return _schemas(origin, found, _from_json)
+    located = ((row.where, row.cells) for row in tfds_rows.read(address, tfds))
+    return _schemas(origin, located, _from_json)
   folder = sources.folder_of(path)
   source = archives.find(folder, names, folders)
   if source is None:
     looked = archives.looked_for(folder, names, folders)
     raise errors.UserError(f'no test file of task {name}: {looked}')
   if name == 'dprd':
-    return _schemas(source, _blocks(source), _from_block)
+    return _schemas(str(source), _blocks(source), _from_block)
   if source.name.endswith('.xml'):
-    found = itertools.islice(_elements(source), _WSC_ROWS)
-    return _schemas(source, found, _from_element)
-  lines = ((row.where, row.cells) for row in rows.read(source, ()))
-  return _schemas(source, itertools.islice(lines, _WSC_ROWS), _from_json)
+    elements = itertools.islice(_elements(source), _WSC_ROWS)
+    return _schemas(str(source), elements, _from_element)
+  lines = itertools.islice(rows.read(source, ()), _WSC_ROWS)
+  located = ((row.where, row.cells) for row in lines)
+  return _schemas(str(source), located, _from_json)
 
 
 def _schemas(
-  origin: Any,
-  found: Iterator[tuple[str, Any]],
+  origin: str,
+  located_rows: Iterable[tuple[str, Any]],
   make: Callable[[Any, str], Schema],
 ) -> tuple[list[Schema], list[str]]:
-  schemas, odd = [], []
-  for where, row in found:
+  schemas, skipped = [], []
+  for where, row in located_rows:
     try:
       schemas.append(make(row, where))
-    except _OddError as why:
-      odd.append(f'{where}: {why}')
+    except _UnusableRowError as error:
+      skipped.append(f'{where}: {error}')
   if not schemas:
-    raise errors.UserError(
-      f'{origin}: no row can be used' + (f'; {odd[0]}' if odd else '')
-    )
-  return schemas, odd
+    reason = f'; {skipped[0]}' if skipped else ''
+    raise errors.UserError(f'{origin}: no row can be used{reason}')
+  return schemas, skipped
 
 
 def _blocks(source: archives.Source) -> Iterator[tuple[str, list[str]]]:
-  """Runs of four lines between blank ones."""
-  block: list[str] = []
-  start = 0
-  lines = rows.lines(source)
-  for number, line in itertools.chain(lines, [(-1, '')]):
-    line = ' '.join(line.split())
-    if line:
-      start = start if block else number
-      block.append(line)
+  """Yields the blocks of four lines between blank lines."""
+  numbered = [(n, ' '.join(line.split())) for n, line in rows.lines(source)]
+  for blank, group in itertools.groupby(numbered, lambda pair: not pair[1]):
+    if blank:
       continue
-    if block and len(block) != 4:
+    numbers, block = zip(*group, strict=True)
+    where = f'{source}:{numbers[0]}'
+    if len(block) != 4:
       raise errors.UserError(
-        f'{source}:{start}: {len(block)} lines between blank ones; four are '
-        'wanted: sentence, pronoun, two candidates with a comma, answer'
+        f'{where}: {len(block)} lines between blank lines; expected four: '
+        'sentence, pronoun, two candidates with a comma, answer'
       )
-    if block:
-      yield f'{source}:{start}', block
-    block = []
+    yield where, list(block)
 
 
 def _from_block(block: list[str], where: str) -> Schema:
@@ -154,34 +148,31 @@ def _from_block(block: list[str], where: str) -> Schema:
   sentence, pronoun, listed, answer = block
   candidates = [candidate.strip() for candidate in listed.split(',')]
   if len(candidates) != 2 or not all(candidates):
-    raise _OddError(f'candidates {listed!r}, not two with a comma')
-  return _by_word(sentence, pronoun, candidates, _label_of(answer, candidates))
-
-
-def _label_of(answer: str, candidates: Sequence[str]) -> int:
-  spelled = [candidate.casefold() for candidate in candidates]
-  if answer.casefold() not in spelled or len(set(spelled)) < 2:
-    raise _OddError(
+    raise _UnusableRowError(f'candidates {listed!r}, not two with a comma')
+  folded = [candidate.casefold() for candidate in candidates]
+  if answer.casefold() not in folded or len(set(folded)) < 2:
+    raise _UnusableRowError(
       f'answer {answer!r} is not one of {candidates[0]!r}, {candidates[1]!r}'
     )
-  return spelled.index(answer.casefold())
+  label = folded.index(answer.casefold())
+  return _substituted(sentence, _find(pronoun, sentence), candidates, label)
 
 
-def _by_word(
-  sentence: str, pronoun: str, candidates: Sequence[str], label: int
-) -> Schema:
-  for flags in (0, re.IGNORECASE):
+def _find(pronoun: str, sentence: str) -> tuple[int, int]:
+  """Returns start and end of the first occurrence of a word."""
+  for flags in (re.NOFLAG, re.IGNORECASE):
     word = re.search(rf'(?<!\w){re.escape(pronoun)}(?!\w)', sentence, flags)
     if word:
-      return _placed(sentence, word.start(), word.end(), candidates, label)
-  raise _OddError(f'pronoun {pronoun!r} is not in the sentence')
+      return word.span()
+  raise _UnusableRowError(f'pronoun {pronoun!r} is not in the sentence')
 
 
-def _placed(
-  text: str, start: int, end: int, candidates: Sequence[str], label: int
+def _substituted(
+  text: str, span: tuple[int, int], candidates: Sequence[str], label: int
 ) -> Schema:
-  befores = tuple(text[:start] + candidate for candidate in candidates)
-  return Schema(befores, text[end:], label)
+  before, after = text[: span[0]], text[span[1] :]
+  first, second = candidates
+  return Schema((before + first, before + second), after, label)
 
 
 def _elements(
@@ -197,63 +188,66 @@ def _elements(
 
 
 def _from_element(element: ElementTree.Element, where: str) -> Schema:
-  def text(name: str) -> str:
-    found = element.find(name)
-    return '' if found is None else ' '.join(''.join(found.itertext()).split())
+  def texts(path: str) -> list[str]:
+    found = element.iterfind(path)
+    return [' '.join(''.join(part.itertext()).split()) for part in found]
 
-  before, pronoun, after = (text(f'text/{n}') for n in ('txt1', 'pron', 'txt2'))
-  answers = [
-    ' '.join(''.join(answer.itertext()).split())
-    for answer in element.iterfind('answers/answer')
-  ]
-  letter = text('correctAnswer').rstrip('.')
+  before, pronoun, after, letter = (
+    ''.join(texts(path)[:1])
+    for path in ('text/txt1', 'text/pron', 'text/txt2', 'correctAnswer')
+  )
+  answers, letter = texts('answers/answer'), letter.rstrip('.')
   if not pronoun or len(answers) != 2 or letter not in ('A', 'B'):
     raise errors.UserError(
-      f'{where}: not as the collection has it: text (txt1, pron, txt2), two '
-      'answers, correctAnswer A or B'
+      f'{where}: not in the form of the collection: text (txt1, pron, txt2), '
+      'two answers, correctAnswer A or B'
     )
-  before = f'{before} ' if before else ''
   attached = not after or re.match(r"[.,;:!?')\]]", after)
+  before, after = before and f'{before} ', after if attached else f' {after}'
   return Schema(
-    (before + answers[0], before + answers[1]),
-    after if attached else f' {after}',
-    'AB'.index(letter),
+    (before + answers[0], before + answers[1]), after, 'AB'.index(letter)
   )
 
 
 def _from_json(row: dict[str, Any], where: str) -> Schema:
-  """A row of one of `_FORMS`; labels are 0-based numbers, `answer` 1-based."""
+  """Reads a row of one of `_JSON_FORMS`; an `answer` counts from 1."""
   try:
-    label = row.get('label number', row.get('label', row.get('gold')))
-    label = int(row['answer']) - 1 if 'answer' in row else int(label)
+    if 'answer' in row:
+      label = int(row['answer']) - 1
+    else:
+      label = int(
+        row.get('label number', row.get('label', row.get('gold', -1)))
+      )
     if label not in (0, 1):
       raise ValueError
     if 'context_options' in row:
-      first, second = row['context_options']
+      first, second = (text.rstrip() for text in row['context_options'])
       after = row['continuation']
       after = after if after[:1].isspace() else f' {after}'
-      return Schema((first.rstrip(), second.rstrip()), after, label)
+      return Schema((first, second), after, label)
     options = row.get('options', row.get('candidates'))
     first, second = options or (row['option1'], row['option2'])
     options = first.strip(), second.strip()
+    text = row['text'] if 'text' in row else row['sentence']
     if 'pronoun_loc' in row:
+      pronoun = row['pronoun']
       start = int(row['pronoun_loc'])
-      end = start + len(row['pronoun'])
-      text, pronoun = row['text'], row['pronoun']
+      end = start + len(pronoun)
     elif 'pronoun_start' in row:
       start, end = int(row['pronoun_start']), int(row['pronoun_end'])
-      text = row['text']
       pronoun = row.get('pronoun_text', text[start:end])
     elif 'pronoun' in row:
-      return _by_word(row['sentence'], row['pronoun'], options, label)
+      pronoun = row['pronoun']
+      start, end = _find(pronoun, text)
     else:
-      text, pronoun = row['sentence'], '_'
-      start = text.index('_')
+      pronoun, start = '_', text.index('_')
       end = start + 1
     if text[start:end].casefold() != pronoun.casefold():
-      raise _OddError(f'pronoun {pronoun!r} is not at {start} of the text')
-    return _placed(text, start, end, options, label)
+      raise _UnusableRowError(
+        f'pronoun {pronoun!r} is not at {start} of the text'
+      )
+    return _substituted(text, (start, end), options, label)
   except (KeyError, TypeError, ValueError, AttributeError):
     raise errors.UserError(
-      f'{where}: not a schema as it is known here: {_FORMS}'
+      f'{where}: not a schema in a known form: {_JSON_FORMS}'
     ) from None
