@@ -39,6 +39,7 @@ from absl import flags
 from gpt1_jax import cli, config, storage
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import all_tasks, summary, table
+from gpt1_jax.tasks.scores import Failure, Scores
 
 _CONFIG = cli.define_config(
   'configs/finetune.py',
@@ -237,14 +238,14 @@ def _delayed_sigterm() -> Iterator[None]:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def read_result(job: Job) -> dict[str, Any]:
+def read_result(job: Job) -> Scores | Failure:
   """Returns the content of scores.json, or {'error': reason}."""
   try:
     scores = all_tasks.finished(str(job.workdir), job.config)
   except UserError as error:
     return {'error': str(error)}
   if scores is not None:
-    return dict(scores)
+    return scores
   failed = job.error.exists()
   return {'error': job.error.read_text().strip() if failed else 'not run'}
 
@@ -262,7 +263,7 @@ def write_summary(grid: Sequence[Job]) -> str:
   return markdown
 
 
-def _score(result: dict[str, Any]) -> str:
+def _score(result: Scores | Failure) -> str:
   if 'error' in result:
     return f'failed: {result["error"]}'
   return f'{result["split"]} {result["metric"]} {100 * result["score"]:.1f}'

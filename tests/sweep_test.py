@@ -12,13 +12,12 @@ import sys
 import pytest
 
 from tests import QUICKLY_COMPILED
-from tests.all_tasks_test import pretrained  # noqa: F401
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def start(*args):
-  # A checkout's package, should another be installed.
+  # This checkout, even if gpt1_jax is installed.
   environment = {
     **os.environ,
     'XLA_FLAGS': QUICKLY_COMPILED,
@@ -92,7 +91,7 @@ def test_dry_run_prints_the_commands(tmp_path):
     ('--config=configs/finetune.py:scratch', 'give tasks with --tasks'),
   ],
 )
-def test_what_cannot_be_is_one_line(wrong, what, tmp_path):
+def test_a_mistake_is_one_line(wrong, what, tmp_path):
   code, _, err = sweep(
     *(f'--output={tmp_path}/out', '--init_from=x', '--tasks=cola'),
     *('--data_path=x', wrong),
@@ -125,7 +124,7 @@ runpy.run_path('launch/sweep.py', run_name='__main__')
 """
 
 
-def test_stopped_at_a_start_leaves_no_job(tmp_path):
+def test_sigterm_at_a_start_leaves_no_job(tmp_path):
   done = subprocess.run(
     [
       *(sys.executable, '-c', STOPPED_AT_A_START),
@@ -146,7 +145,7 @@ def test_stopped_at_a_start_leaves_no_job(tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_failed_and_resumed(pretrained, shared_data, tmp_path):  # noqa: F811
+def test_killed_failed_and_resumed(pretrained, shared_data, tmp_path):
   data, output = tmp_path / 'data', tmp_path / 'out'
   data.mkdir()
   archives = shared_data / 'tasks' / 'archives'
@@ -180,7 +179,7 @@ def test_killed_failed_and_resumed(pretrained, shared_data, tmp_path):  # noqa: 
   assert cell['seeds'] == scores['seeds'] == [0, 1]
   assert cell == scores
 
-  # RTE cannot be; that stops nothing else.
+  # RTE fails, which does not stop the other jobs.
   written = first.stat().st_mtime_ns
   code, out, err = sweep(*arguments)
   assert code == 1
@@ -197,7 +196,7 @@ def test_killed_failed_and_resumed(pretrained, shared_data, tmp_path):  # noqa: 
   assert facts['config']['init_from'] == 'none'
   assert facts['layers_transferred'] is None
 
-  # Mended: the second of two hosts runs what is its own.
+  # With its data there, the second of two hosts runs its share.
   shutil.copy(archives / 'glue-rte.zip', data)
   code, out, err = sweep(*arguments, '--hosts=2', '--host=1')
   assert code == 0, err
@@ -208,7 +207,7 @@ def test_killed_failed_and_resumed(pretrained, shared_data, tmp_path):  # noqa: 
   assert first.stat().st_mtime_ns == written
   assert not list(output.rglob('*.tmp'))
 
-  # What another process runs is left alone.
+  # A job that another process runs is not started.
   with (output / 'rte' / 'full.log').open('a') as log:
     fcntl.flock(log, fcntl.LOCK_EX)
     code, out, err = sweep(*arguments, '--hosts=4', '--host=2')
