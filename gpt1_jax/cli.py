@@ -1,8 +1,8 @@
-"""What the commands share: flags, the configuration, one-line errors.
+"""Defines what all commands share: flags, configuration and one-line errors.
 
 `run(main)` is the last line of every command. A `UserError` (or an operating
 system error such as a full disk) becomes one line on stderr and exit code 1;
-anything else is a defect of ours and keeps its traceback.
+any other exception is a bug and keeps its traceback.
 """
 
 import ast
@@ -21,26 +21,27 @@ from gpt1_jax import config, errors, staging, storage
 STAGE_TO = flags.DEFINE_string(
   'stage_to',
   staging.STAGE_TO,
-  'Folder on this machine that holds copies of data in a bucket (gs://); a '
-  'copy is made once and used again.',
+  'Local folder for copies of data from a bucket (gs://); each is copied once '
+  'and then reused.',
 )
 _MULTIHOST = flags.DEFINE_enum(
   'multihost',
   'auto',
   ['auto', 'on', 'off'],
-  'Join other hosts; auto: if the environment names a cluster '
+  'Join the other hosts; auto joins if the environment describes a cluster '
   '(JAX_NUM_PROCESSES, srun, mpirun, a TPU machine).',
 )
 _COORDINATOR_TIMEOUT = flags.DEFINE_integer(
   'coordinator_timeout',
   300,
-  'Seconds to wait for the other hosts at the start.',
+  'Seconds to wait at startup for the other hosts.',
   lower_bound=1,
 )
 _HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
   'heartbeat_timeout',
   100,
-  'Seconds of silence after which a host counts as lost and the job ends.',
+  'Seconds without a heartbeat after which a host counts as lost and the job '
+  'ends.',
   lower_bound=1,
 )
 _PRINT_CONFIG = flags.DEFINE_bool(
@@ -64,12 +65,12 @@ def connected() -> contextlib.AbstractContextManager[None]:
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-  """Runs `main(argv)` under absl and turns user errors into one line."""
+  """Runs `main(argv)` under absl; prints user errors as one line."""
 
   def guarded(argv: list[str]) -> None:
     if len(argv) > 1:
       _fail(
-        f'unexpected argument {argv[1]!r}: every option is --name=value, '
+        f'unexpected argument {argv[1]!r}: write options as --name=value, '
         'see --help'
       )
     try:
@@ -77,7 +78,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     except errors.UserError as error:
       _fail(str(error))
     except KeyboardInterrupt:
-      _fail('interrupted; finished work is intact, run it again to continue')
+      _fail('interrupted; saved work is intact: run it again to continue')
     except OSError as error:
       line = storage.bucket_error(error)
       _fail(
@@ -94,7 +95,7 @@ def run(main: Callable[[list[str]], None]) -> None:
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
-  """Parses flags, and sets the --config.KEY=VALUE ones aside."""
+  """Parses flags and collects the --config.KEY=VALUE ones."""
   rest, arguments = argv[:1], iter(argv[1:])
   for argument in arguments:
     if argument.startswith(_SETTING):
@@ -109,29 +110,29 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 
 def define_config(default: str, help_text: str) -> flags.FlagHolder[str]:
-  """Defines --config=FILE[:WORDS]; settings follow as --config.KEY=VALUE."""
+  """Defines --config=FILE[:WORDS], which --config.KEY=VALUE flags override."""
   return flags.DEFINE_string('config', default, help_text)
 
 
 def config_values(spec: str) -> dict[str, Any]:
-  """Returns a configuration as plain nested values, flags applied.
+  """Returns a configuration as plain nested values, with flags applied.
 
-  ml_collections' own flags stop at the first mistake; here unknown keys and
-  wrong types stay in, and `config.parse` reports them with all others.
+  ml_collections' own flags stop at the first error. Here unknown keys and
+  wrong types are kept, so that `config.parse` reports all errors at once.
 
   Args:
-    spec: value of --config: a file with a function `get_config`, and after a
-      colon its argument.
+    spec: value of --config: a file that defines `get_config`, optionally
+      followed by a colon and the function's argument.
 
   Raises:
-    UserError: there is no such file, or no such preset or task.
+    UserError: the file, preset or task does not exist.
   """
   name, colon, words = spec.partition(':')
   found = pathlib.Path(name)
   if not found.is_absolute() and not found.exists():
     found = _CHECKOUT / name
   if not found.is_file():
-    raise errors.UserError(f'--config={spec}: there is no file {name}')
+    raise errors.UserError(f'--config={spec}: no such file: {name}')
   module_spec = importlib.util.spec_from_file_location(found.stem, found)
   assert module_spec is not None
   assert module_spec.loader is not None
@@ -153,7 +154,7 @@ def config_values(spec: str) -> dict[str, Any]:
 
 
 def _set(values: dict[str, Any], key: str, text: str) -> None:
-  """Sets a dotted key; a key whose value is a string takes the text as is."""
+  """Sets a dotted key; parses the text unless the current value is a string."""
   *sections, last = key.split('.')
   for section in sections:
     inner = values.get(section)
@@ -170,10 +171,10 @@ def _set(values: dict[str, Any], key: str, text: str) -> None:
 
 
 def read_config(kind: type[T], spec: str) -> T | None:
-  """Returns the checked configuration; None if --print_config printed it.
+  """Returns the validated configuration, or None if --print_config printed it.
 
   Raises:
-    UserError: one line for each mistake.
+    UserError: the configuration is invalid; one line per error.
   """
   values = config_values(spec)
   if _PRINT_CONFIG.value:
@@ -183,13 +184,13 @@ def read_config(kind: type[T], spec: str) -> T | None:
 
 
 def required(flag: str, value: str | None) -> str:
-  """Returns the value of a flag that a command cannot run without.
+  """Returns the value of a required flag.
 
   Raises:
-    UserError: it is not given.
+    UserError: the flag is not set.
   """
   if not value:
-    raise errors.UserError(f'--{flag} is missing, see --help')
+    raise errors.UserError(f'--{flag} is missing; see --help')
   return value
 
 

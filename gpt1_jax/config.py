@@ -1,4 +1,4 @@
-"""The configuration of a stage: read once, every mistake reported at once.
+"""Typed configurations of both stages, validated once, all errors together.
 
 The values live in configs/*.py. A command turns its ConfigDict into a
 `PretrainConfig` or a `FinetuneConfig` with `parse`; all other code receives
@@ -20,14 +20,18 @@ from gpt1_jax.settings import STRICT, AtLeastOne, DropoutRate
 BatchSize = Annotated[int, Field(ge=1, le=2**20)]
 DataSeed = Annotated[int, Field(ge=0, lt=2**32)]
 Words = tuple[str, ...]
-# Labels may be numbers: (0, 1) spells them 0 and 1.
+# Labels may be numbers: (0, 1) becomes ('0', '1').
 Labels = tuple[Annotated[str, pydantic.BeforeValidator(str)], ...]
 T = TypeVar('T')
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class PretrainTrainSettings(settings.TrainSettings):
-  """config.train of pretraining; checkpoint_every is in updates."""
+  """config.train for pretraining.
+
+  Attributes:
+    eval_every, checkpoint_every: intervals in updates.
+  """
 
   eval_every: AtLeastOne
   checkpoint_every: AtLeastOne
@@ -35,11 +39,11 @@ class PretrainTrainSettings(settings.TrainSettings):
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class FinetuneTrainSettings(settings.TrainSettings):
-  """config.train of fine-tuning.
+  """config.train for fine-tuning.
 
   Attributes:
-    eval_every: 0 evaluates, and saves, after each epoch.
-    seeds: runs; each takes the next train.seed and the next data.seed.
+    eval_every: interval in updates; 0 evaluates and saves after each epoch.
+    seeds: number of runs; each adds 1 to train.seed and data.seed.
   """
 
   seeds: AtLeastOne
@@ -47,13 +51,13 @@ class FinetuneTrainSettings(settings.TrainSettings):
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class PretrainDataSettings:
-  """config.data of pretraining.
+  """config.data for pretraining.
 
   Attributes:
-    path: folder of token shards that `prepare` wrote.
-    batch_size: windows of n_ctx tokens in a batch (P §4.1: 64).
-    seed: of the order of the windows.
-    cross_documents: True lets a window span documents.
+    path: folder of token shards written by `prepare`.
+    batch_size: windows of n_ctx tokens per batch (P §4.1: 64).
+    seed: shuffles the windows.
+    cross_documents: True lets a window span several documents.
   """
 
   path: str
@@ -64,17 +68,17 @@ class PretrainDataSettings:
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class FinetuneDataSettings:
-  """config.data of fine-tuning.
+  """config.data for fine-tuning.
 
   Attributes:
     path: folder, zip or tar of the task's files, or tfds[:FOLDER].
-    batch_size: examples in a batch (P §4.1: 32).
-    seed: of the order of the examples.
-    lengths: widths that are compiled; a batch takes the least that holds it.
-    truncation: 'room' cuts what does not fit; 'halves' cuts each text of a
-      pair to n_ctx // 2 - 2 tokens (C: train.py).
-    drop_last: leaves out the examples that do not fill the last batch of an
-      epoch (C: train.py).
+    batch_size: examples per batch (P §4.1: 32).
+    seed: shuffles the examples.
+    lengths: sequence lengths to compile for; a batch is padded to the shortest
+      that fits.
+    truncation: 'room' cuts only sequences longer than n_ctx; 'halves' cuts each
+      text of a pair to n_ctx // 2 - 2 tokens (C: train.py).
+    drop_last: True drops an incomplete last batch of an epoch (C: train.py).
   """
 
   path: str
@@ -87,7 +91,11 @@ class FinetuneDataSettings:
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class TransferSettings:
-  """config.transfer: blocks taken from the pretrained run; -1 takes all."""
+  """config.transfer.
+
+  Attributes:
+    layers: number of blocks copied from the pretrained run; -1 copies all.
+  """
 
   layers: Annotated[int, Field(ge=-1)]
 
@@ -99,10 +107,10 @@ class HeadSettings:
   Attributes:
     clf_pdrop: dropout rate before the classifier (P §4.1).
     lm_coef: weight of the auxiliary LM loss, lambda of P §3.2.
-    lm_reduction: that loss is a mean over 'tokens' (P) or a mean over
-      'sequences' of their means (C: train.py).
-    regression: a score is one 'scalar' output, or 'classes', one output for
-      each whole number within the task's bounds.
+    lm_reduction: 'tokens' averages the LM loss over all tokens (P);
+      'sequences' averages within each sequence first (C: train.py).
+    regression: 'scalar' predicts a score with one output; 'classes' has one
+      output per integer within the task's bounds.
   """
 
   clf_pdrop: DropoutRate
@@ -113,10 +121,9 @@ class HeadSettings:
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class OwnTask:
-  """config.task as a mapping: a task of the user's own.
+  """config.task as a mapping: a user-defined task.
 
-  What is left out takes the default of `tasks.definition.Task`, which describes
-  every key.
+  `tasks.definition.Task` describes every key and supplies the defaults.
   """
 
   kind: Literal['classification', 'entailment', 'similarity', 'choice']
@@ -165,9 +172,10 @@ class FinetuneConfig:
   """The whole configuration of `finetune`.
 
   Attributes:
-    task: a name of tasks.table.TASKS, 'all', or a task of the user's own.
-    init_from: the pretrained run, or 'none' to start from scratch.
-    like: the run whose shape and tokenizer are taken, from scratch.
+    task: a name in tasks.table.TASKS, 'all', or a user-defined task.
+    init_from: the pretrained run, or 'none' to train from scratch.
+    like: when training from scratch, the run that provides the model's shape
+      and tokenizer.
   """
 
   task: TaskSetting
@@ -188,23 +196,23 @@ class FinetuneConfig:
   def _names_a_run(self) -> 'FinetuneConfig':
     if self.init_from == 'none' and not self.like:
       raise ValueError(
-        'init_from is none: name the run whose shape and tokenizer to take '
-        'with --config.like=RUN'
+        'init_from is none: set --config.like=RUN to the run that provides '
+        'the model shape and tokenizer'
       )
     return self
 
 
 def parse(kind: type[T], values: Mapping[str, Any]) -> T:
-  """Returns `values` as a `kind`, checked.
+  """Validates `values` and returns them as a `kind`.
 
   Args:
-    kind: PretrainConfig, FinetuneConfig, or a model's configuration that a
-      checkpoint recorded.
-    values: plain nested values, as ConfigDict.to_dict() or JSON has them.
+    kind: PretrainConfig, FinetuneConfig, or the model configuration class that
+      a checkpoint recorded.
+    values: plain nested values, from ConfigDict.to_dict() or JSON.
 
   Raises:
-    UserError: one line for each mistake: the key, its value and what is
-      allowed; for an unknown key the nearest known one.
+    UserError: some values are invalid. Each error is one line with the key, its
+      value and the allowed values; for an unknown key, the closest known key.
   """
   try:
     return pydantic.TypeAdapter(kind).validate_json(json.dumps(values))
@@ -212,11 +220,11 @@ def parse(kind: type[T], values: Mapping[str, Any]) -> T:
     lines = [mistakes.line(kind, mistake) for mistake in error.errors()]
   if len(lines) == 1:
     raise UserError(lines[0])
-  raise UserError('\n  '.join([f'{len(lines)} settings are wrong:', *lines]))
+  raise UserError('\n  '.join([f'{len(lines)} invalid settings:', *lines]))
 
 
 def as_dict(config: PretrainConfig | FinetuneConfig) -> dict[str, Any]:
-  """Returns the configuration as plain values, as config.json holds them."""
+  """Returns the configuration as plain values, as stored in config.json."""
   values = dataclasses.asdict(config)
   if isinstance(values.get('task'), dict):  # only what the user set
     values['task'] = {k: v for k, v in values['task'].items() if v is not None}
@@ -224,7 +232,7 @@ def as_dict(config: PretrainConfig | FinetuneConfig) -> dict[str, Any]:
 
 
 def as_flags(values: Mapping[str, Any]) -> str:
-  """Returns plain nested values as flags, one --config.KEY=VALUE a line."""
+  """Formats plain nested values as flags, one --config.KEY=VALUE per line."""
   flat = _flat(values, '--config')
   return '\n'.join(
     f'{key}={value}' if value is not None else f'{key} is not set'

@@ -1,4 +1,4 @@
-r"""Converts released weights to a run, and a run to a Hugging Face folder.
+r"""Converts released weights to a run, or a run to a Hugging Face folder.
 
   python -m gpt1_jax.convert --input=finetune-transformer-lm/model \
       --output=runs/released
@@ -8,21 +8,21 @@ r"""Converts released weights to a run, and a run to a Hugging Face folder.
 The output depends on what --input contains:
 
   OpenAI's params_0.npy, params_1.npy, ... and params_shapes.json, with the
-    vocabulary (encoder_bpe_40000.json, vocab_40000.bpe): becomes a run, which
-    finetune, evaluate and generate take;
-  a Hugging Face folder of the openai-gpt kind (config.json, model.safetensors
-    or pytorch_model.bin, the tokenizer's files): becomes a run;
-  a run, pretrained or fine-tuned: becomes a Hugging Face folder, which
+    vocabulary (encoder_bpe_40000.json, vocab_40000.bpe): becomes a run that
+    finetune, evaluate and generate accept;
+  a Hugging Face openai-gpt folder (config.json, model.safetensors or
+    pytorch_model.bin, the tokenizer's files): becomes a run;
+  a pretrained or fine-tuned run: becomes a Hugging Face folder that
     OpenAIGPTLMHeadModel and AutoTokenizer load: config.json,
     model.safetensors, the tokenizer's files, and README.md, a model card. The
     head of a fine-tuned run is written to head.safetensors.
 
-Numbers are copied bit for bit in float32. Settings that files of weights do not
-hold come from the released code, as in configs/pretrain.py:openai: dropout on
-the embedding matrix, the softmax over all its rows. If the input has no rows
-for start, delimiter and extract, fine-tuning draws them from its seed. Needs
-pip install 'gpt1_jax[openai]'. Both folders may be in a bucket
-(gs://BUCKET/...).
+Weights are copied bit for bit in float32. Settings that weight files do not
+record follow the released code, as in configs/pretrain.py:openai: dropout on
+the embedding matrix and a softmax over all its rows. If the input has no
+embeddings for the start, delimiter and extract tokens, fine-tuning initialises
+them from its seed. Needs pip install 'gpt1_jax[openai]'. Both folders may be in
+a bucket (gs://BUCKET/...).
 """
 
 import pathlib
@@ -35,23 +35,23 @@ from gpt1_jax.interop import conversion, huggingface, openai
 
 _INPUT = flags.DEFINE_string('input', None, 'Folder to read.', required=True)
 _OUTPUT = flags.DEFINE_string(
-  'output', None, 'Folder to write; appears when complete.', required=True
+  'output', None, 'Folder to write; appears once complete.', required=True
 )
 _TOKENIZER = flags.DEFINE_string(
   'tokenizer',
   None,
-  'Folder with the vocabulary of released weights; default: --input.',
+  'Folder with the vocabulary of the released weights; default: --input.',
 )
 _N_HEAD = flags.DEFINE_integer(
   'n_head',
   None,
-  "Heads of OpenAI's weights, which do not record them; default: n_embd / 64 "
-  '(P §4.1).',
+  "Number of attention heads, which OpenAI's weights do not record; default: "
+  'n_embd / 64 (P §4.1).',
 )
 _STEP = flags.DEFINE_integer(
   'checkpoint',
   None,
-  'Checkpoint of a run to convert; default: the best or the latest.',
+  'Checkpoint step to convert; default: the best, else the latest.',
 )
 
 
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
         f'{conversion.DESCRIPTIONS[kind]}'
       )
   if output.exists() and (not output.is_dir() or any(output.iterdir())):
-    raise UserError(f'{output}: exists already; give another --output')
+    raise UserError(f'{output}: already exists; give another --output')
   if kind == 'run':
     conversion.to_huggingface(source, output, _STEP.value)
   else:

@@ -1,8 +1,8 @@
-"""The one exception for mistakes a user can mend.
+"""Defines the exception for errors that a user can fix.
 
-Any room may raise it; `command.run` prints it as one line and exits with 1.
+Any module may raise it; `cli.run` prints it as one line and exits with code 1.
 """
 
 
 class UserError(Exception):
-  """What is wrong, where, and what to do about it, in one line."""
+  """States in one line what is wrong, where, and what to do about it."""

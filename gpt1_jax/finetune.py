@@ -4,8 +4,8 @@ r"""Fine-tunes a pretrained GPT-1 on a task (P §3.2, §3.3, §4.1).
       --config.init_from=runs/mini --config.data.path=glue/RTE \
       --workdir=runs/rte
 
-To compare with training from scratch, take only the shape and the tokenizer of
-a run: --config.init_from=none --config.like=runs/mini.
+To train from scratch for comparison, take only a run's model shape and
+tokenizer: --config.init_from=none --config.like=runs/mini.
 
 The same command resumes an interrupted run from its last checkpoint. The
 checkpoint that scores best on the dev set is kept. Results: scores.json,
@@ -14,11 +14,11 @@ WORKDIR.
 
 --config.train.seeds=10 runs ten seeds, each in WORKDIR/seed-N, and reports
 median, minimum and maximum. `configs/finetune.py:all` runs the paper's twelve
-tasks, each in WORKDIR/TASK. Both skip what is finished.
+tasks, each in WORKDIR/TASK. Both skip finished runs.
 
 WORKDIR, the runs and the task's files may be in a bucket (gs://BUCKET/...).
-Files are copied from there to --stage_to, once a machine: quick for an archive,
-slow for a folder of many files.
+Files are copied from there to --stage_to, once per machine; an archive copies
+much faster than a folder of many files.
 """
 
 from absl import flags

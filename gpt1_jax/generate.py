@@ -1,12 +1,11 @@
-r"""Continues a prompt with a trained run.
+r"""Generates text from a trained run.
 
   python -m gpt1_jax.generate --workdir=runs/mini --prompt='It was a dark'
   python -m gpt1_jax.generate --workdir=runs/mini --prompt='She said' \
       --num_samples=3 --top_k=40 --temperature=0.8 --seed=1
 
---prompt may be given several times; all are continued together. The rule for
-long texts: when the context is full, the model goes on from the last half of
-it.
+--prompt may be repeated; all prompts are decoded in one batch. When the context
+is full, generation continues from its second half.
 """
 
 import sys
@@ -20,24 +19,37 @@ from gpt1_jax.model import decoding
 from gpt1_jax.train import checkpoint
 
 _WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'A run of pretrain or finetune.', required=True
+  'workdir', None, 'Run directory of pretrain or finetune.', required=True
 )
 _PROMPT = flags.DEFINE_multi_string(
-  'prompt', [''], 'Text to go on from; empty: from a document boundary.'
+  'prompt',
+  [''],
+  'Text to continue; repeatable. Default: start a new document.',
 )
-_TOKENS = flags.DEFINE_integer('num_tokens', 100, 'Tokens to add.')
-_SAMPLES = flags.DEFINE_integer('num_samples', 1, 'Continuations to make.')
-_GREEDY = flags.DEFINE_bool('greedy', False, 'Always the likeliest token.')
+_TOKENS = flags.DEFINE_integer(
+  'num_tokens', 100, 'Tokens to generate per sample.'
+)
+_SAMPLES = flags.DEFINE_integer('num_samples', 1, 'Samples per prompt.')
+_GREEDY = flags.DEFINE_bool(
+  'greedy', False, 'Always pick the most likely token.'
+)
 _TEMPERATURE = flags.DEFINE_float(
-  'temperature', 1.0, 'Below 1: bolder towards the likely; above: wilder.'
+  'temperature',
+  1.0,
+  'Below 1 sharpens the distribution, above 1 flattens it.',
 )
-_TOP_K = flags.DEFINE_integer('top_k', 0, 'Among the k likeliest; 0: all.')
+_TOP_K = flags.DEFINE_integer(
+  'top_k', 0, 'Sample from the k most likely tokens; 0 samples from all.'
+)
 _TOP_P = flags.DEFINE_float(
-  'top_p', 1.0, 'Nucleus: among the fewest tokens with this share; 1: all.'
+  'top_p',
+  1.0,
+  'Nucleus sampling: sample from the smallest set of tokens whose probability '
+  'reaches top_p; 1 samples from all.',
 )
-_SEED = flags.DEFINE_integer('seed', 0, 'Of the sampling.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Random seed for sampling.')
 _STEP = flags.DEFINE_integer(
-  'checkpoint', None, 'Which checkpoint; default: the best or the latest.'
+  'checkpoint', None, 'Checkpoint step; default: the best, else the latest.'
 )
 
 
@@ -45,11 +57,13 @@ def main(argv: list[str]) -> None:
   del argv
   for name, flag in (('num_tokens', _TOKENS), ('num_samples', _SAMPLES)):
     if flag.value < 1:
-      raise UserError(f'--{name} is {flag.value}: at least 1')
+      raise UserError(f'--{name}={flag.value} must be at least 1')
   if _TEMPERATURE.value <= 0:
-    raise UserError('--temperature must be positive; --greedy is the limit 0')
+    raise UserError('--temperature must be positive; use --greedy instead of 0')
   if not 0 < _TOP_P.value <= 1 or _TOP_K.value < 0:
-    raise UserError('--top_p lies in (0, 1], --top_k is not negative')
+    raise UserError(
+      '--top_p must be in (0, 1] and --top_k must not be negative'
+    )
   params, meta, _ = checkpoint.read(_WORKDIR.value, _STEP.value)
   tokenizer = tokenization.load(_WORKDIR.value)
   prompts = [

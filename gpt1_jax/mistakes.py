@@ -1,4 +1,4 @@
-"""Turns pydantic's mistakes into lines: the key, its value, what is allowed."""
+"""Formats pydantic's errors as lines with key, value and allowed values."""
 
 import dataclasses
 import difflib
@@ -6,29 +6,29 @@ import reprlib
 import typing
 from typing import Any, cast
 
-# pydantic's name of a mistake -> what is allowed, filled with its numbers.
+# pydantic's error type -> requirement; pydantic's error context fills it in.
 _ALLOWED = {
-  'int_type': 'an integer is wanted',
-  'int_from_float': 'an integer is wanted',
-  'float_type': 'a number is wanted',
-  'finite_number': 'a finite number is wanted',
-  'string_type': 'a string is wanted',
-  'bool_type': 'True or False is wanted',
-  'tuple_type': 'a list of values is wanted',
-  'dict_type': 'a section of keys and values is wanted',
-  'dataclass_type': 'a section of keys and values is wanted',
-  'greater_than_equal': 'at least {ge} is wanted',
-  'greater_than': 'a value above {gt} is wanted',
-  'less_than_equal': 'at most {le} is wanted',
-  'less_than': 'a value below {lt} is wanted',
-  'literal_error': '{expected} is wanted',
-  'union_tag_invalid': '{expected_tags} is wanted',
-  'too_short': 'at least {min_length} value is wanted',
+  'int_type': 'must be an integer',
+  'int_from_float': 'must be an integer',
+  'float_type': 'must be a number',
+  'finite_number': 'must be finite',
+  'string_type': 'must be a string',
+  'bool_type': 'must be True or False',
+  'tuple_type': 'must be a list of values',
+  'dict_type': 'must be a section of keys and values',
+  'dataclass_type': 'must be a section of keys and values',
+  'greater_than_equal': 'must be at least {ge}',
+  'greater_than': 'must be above {gt}',
+  'less_than_equal': 'must be at most {le}',
+  'less_than': 'must be below {lt}',
+  'literal_error': 'must be {expected}',
+  'union_tag_invalid': 'must be {expected_tags}',
+  'too_short': 'must have at least {min_length} value',
 }
 
 
 def line(kind: type, mistake: Any) -> str:
-  """Returns one of pydantic's mistakes as a line that names key and value."""
+  """Formats one of pydantic's errors as a line that names key and value."""
   cause, value, loc = mistake['type'], mistake['input'], mistake['loc']
   path, hint, known = ['config'], cast(Any, kind), {}
   for depth, part in enumerate(loc):
@@ -39,7 +39,7 @@ def line(kind: type, mistake: Any) -> str:
       hint = known.get(part)
     elif isinstance(part, int):
       path[-1] += f'[{part}]'
-    else:  # the tag of a union, such as the kind of model
+    else:  # the tag of a union, such as the model's kind
       hint = next((c for c in _classes(hint) if _is_tagged(c, part)), hint)
   key = '.'.join(path)
   if cause == 'missing':
@@ -47,9 +47,9 @@ def line(kind: type, mistake: Any) -> str:
   if cause == 'unexpected_keyword_argument':
     near = difflib.get_close_matches(str(loc[-1]), known, 1, 0.6)
     close = (
-      f'did you mean {near[0]}?' if near else 'keys are ' + ', '.join(known)
+      f'did you mean {near[0]}?' if near else 'use one of ' + ', '.join(known)
     )
-    return f'{key}: there is no such key; {close}'
+    return f'{key}: no such key; {close}'
   if cause == 'value_error':
     return f'{key}: {mistake["ctx"]["error"]}'
   if value is None:
@@ -64,7 +64,7 @@ def line(kind: type, mistake: Any) -> str:
 
 
 def _keys(hint: Any) -> dict[str, Any]:
-  """Returns the keys of the sections in a type, with their types."""
+  """Returns the fields of the dataclasses in a type hint, with their types."""
   found = (field for c in _classes(hint) for field in dataclasses.fields(c))
   return {field.name: field.type for field in found}
 

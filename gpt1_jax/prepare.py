@@ -5,7 +5,7 @@ r"""Prepares text for pretraining: clean, deduplicate, split, tokenize, shard.
       --output=data/all --merges=8000
   python -m gpt1_jax.prepare --output=data/books --verify
 
---input may be repeated, and formats mixed: a folder or glob of .txt or .txt.gz
+--input may be repeated and may mix formats: a folder or glob of .txt or .txt.gz
 files (each file is a document), of .jsonl, .jsonl.gz or .parquet files (each
 row is a document), tfds:NAME[/CONFIG]:SPLIT[:FIELD], builtin:python-reference.
 
@@ -14,16 +14,16 @@ split into training and validation by their hash (or by --hold_out). A BPE
 tokenizer is trained on the training split, and the tokens are written to
 shards. --tokenizer=openai:DIR uses the original vocabulary of GPT-1 instead:
 OpenAI's two files or a Hugging Face openai-gpt folder (pip install
-'gpt1_jax[openai]'). It has no row for the end of a document: a newline ends it.
+'gpt1_jax[openai]'). It has no end-of-document token: a newline ends a document.
 
-Memory stays bounded for a corpus of any size: a worker holds a few chunks of a
-megabyte (or its largest document), the tokenizer's trainer the distinct words
-of --tokenizer_sample_mb of text, and each document adds about 100 bytes. Until
-the run ends, the cleaned text takes as much disk as the unpacked input.
+Memory stays bounded for a corpus of any size. A worker holds a few 1 MB chunks
+(or its largest document), and the tokenizer's trainer holds the distinct words
+in --tokenizer_sample_mb of text. Each document adds about 100 bytes. Until the
+run ends, the cleaned text takes as much disk space as the unpacked input.
 
---engine=beam writes the same bytes on many machines (pip install
-'gpt1_jax[beam]') and reads gs:// paths too. --beam_options choose the runner;
-the default runs in this process, in memory, as a trial:
+--engine=beam runs on many machines, writes the same bytes (pip install
+'gpt1_jax[beam]') and also reads gs:// paths. --beam_options chooses the runner;
+the default runs in memory in this process, which suits small tests:
 
   Dataflow: --beam_options='--runner=DataflowRunner --project=P --region=R
     --temp_location=gs://B/tmp --setup_file=./setup.py' ('apache-beam[gcp]')
@@ -31,9 +31,10 @@ the default runs in this process, in memory, as a trial:
     or '--runner=SparkRunner --spark_master_url=spark://HOST:7077'
 
 Workers need gpt1_jax (--setup_file, or an image that contains it). They share
-files in --temp_location, or else next to --output, which must then lie on a
-disk that all of them see. A worker holds one document; this machine holds the
-words to train on, and writes the output, for which it takes twice the disk.
+files in --temp_location, or else next to --output, which must then be on a
+shared disk. A worker holds one document at a time. This machine holds the words
+to train the tokenizer on and writes the output, for which it needs twice the
+output's size on disk.
 """
 
 import os
@@ -46,13 +47,13 @@ from gpt1_jax.corpus import beam, local_engine, pipeline, preparation, shards
 from gpt1_jax.errors import UserError
 
 _INPUT = flags.DEFINE_multi_string(
-  'input', [], 'Text to read, see above. Repeatable.'
+  'input', [], 'Text to read: see above. Repeatable.'
 )
 _OUTPUT = flags.DEFINE_string(
-  'output', None, 'Folder to write; it appears when complete.', required=True
+  'output', None, 'Folder to write; appears once complete.', required=True
 )
 _TEXT_FIELD = flags.DEFINE_string(
-  'text_field', 'text', 'Field or column that holds the text of a row.'
+  'text_field', 'text', 'Field or column that holds the text.'
 )
 _MERGES = flags.DEFINE_integer(
   'merges', 40_000, 'Merges of the BPE tokenizer (40,000 in the paper).'
@@ -60,42 +61,43 @@ _MERGES = flags.DEFINE_integer(
 _TOKENIZER = flags.DEFINE_string(
   'tokenizer',
   None,
-  'Use this tokenizer instead of training one: a .model file, the folder of a '
-  'run or of prepared data, or openai:DIR.',
+  'Use this tokenizer instead of training one: a .model file, a run directory, '
+  'a folder of prepared data, or openai:DIR.',
 )
 _SAMPLE_MB = flags.DEFINE_integer(
   'tokenizer_sample_mb',
   1000,
-  'Megabytes of training text to train the tokenizer on, at most; paragraphs '
-  'are chosen by their hash.',
+  'Maximum megabytes of training text for training the tokenizer; paragraphs '
+  'are sampled by hash.',
 )
 _VALIDATION = flags.DEFINE_float(
-  'validation_fraction', 0.05, 'Share of documents to hold out, by their hash.'
+  'validation_fraction', 0.05, 'Fraction of documents to hold out, by hash.'
 )
 _HOLD_OUT = flags.DEFINE_multi_string(
   'hold_out',
   [],
-  "Holds out documents whose source matches a pattern such as '*/Austen_*'. "
-  'Repeatable. --validation_fraction=0 holds out no others.',
+  "Hold out documents whose source matches a pattern such as '*/Austen_*'. "
+  'Repeatable. With --validation_fraction=0, hold out no others.',
 )
 _SHARD_TOKENS = flags.DEFINE_integer(
-  'shard_tokens', 100_000_000, 'Tokens in a shard, at most.'
+  'shard_tokens', 100_000_000, 'Maximum tokens per shard.'
 )
 _WORKERS = flags.DEFINE_integer(
-  'workers', os.cpu_count() or 1, 'Number of processes of the local engine.'
+  'workers', os.cpu_count() or 1, 'Processes that --engine=local starts.'
 )
 _ENGINE = flags.DEFINE_enum(
-  'engine', 'local', ('local', 'beam'), 'Where to run, see above.'
+  'engine', 'local', ('local', 'beam'), 'Where to run: see above.'
 )
 _BEAM_OPTIONS = flags.DEFINE_string(
   'beam_options', None, 'Pipeline options for --engine=beam, as one string.'
 )
 _VERIFY = flags.DEFINE_bool(
-  'verify', False, 'Only checks the sha256 of every file in --output.'
+  'verify', False, 'Only check the sha256 of every file in --output.'
 )
 
 
 def main(argv: list[str]) -> None:
+  """Runs the command."""
   del argv
   if storage.is_remote(_OUTPUT.value):
     raise UserError(
@@ -118,19 +120,19 @@ def main(argv: list[str]) -> None:
   )
   lines = [*settings.mistakes(), *_mistakes()]
   if len(lines) > 1:
-    lines = [f'{len(lines)} options are wrong:', *lines]
+    lines = [f'{len(lines)} invalid options:', *lines]
   if lines:
     raise UserError('\n  '.join(lines))
   preparation.prepare(output, settings, _engine())
 
 
 def _mistakes() -> list[str]:
-  """Returns a line for each combination of flags that makes no sense."""
+  """Returns an error line for each invalid flag or combination of flags."""
   lines = []
   if _TOKENIZER.value and flags.FLAGS['merges'].present:
-    lines.append('--merges trains a tokenizer, --tokenizer uses one: give one')
+    lines.append('--merges and --tokenizer exclude each other: give one')
   if (_WORKERS.value or 0) < 1:
-    lines.append(f'--workers is {_WORKERS.value}: at least 1')
+    lines.append(f'--workers is {_WORKERS.value}: must be at least 1')
   if _BEAM_OPTIONS.value and _ENGINE.value != 'beam':
     lines.append('--beam_options requires --engine=beam')
   return lines

@@ -4,13 +4,13 @@ r"""Pretrains GPT-1 on prepared token shards (P §3.1, §4.1).
       --workdir=runs/mini --config.data.path=data/books
 
 The configuration is a file; the word after the colon is a preset (paper,
-openai, mini, tiny), and the command line may change any setting of it
+openai, mini, tiny), and flags override any setting
 (--config.optim.peak_lr=1e-4). The same command resumes an interrupted run from
 its last checkpoint. Results: metrics.jsonl, tensorboard/, checkpoints/ and
 scores.json in WORKDIR.
 
 WORKDIR and config.data.path may be in a bucket (gs://BUCKET/...); shards are
-copied from there to --stage_to, once a machine.
+copied from there to --stage_to, once per machine.
 """
 
 import dataclasses
@@ -34,8 +34,9 @@ _WORKDIR = flags.DEFINE_string(
 _EXECUTABLE = flags.DEFINE_string(
   'executable',
   None,
-  'Train step compiled by `launch/aot_compile.py --save` for this very '
-  'configuration and machine. Loading it runs code: use files you trust.',
+  'Train step that `launch/aot_compile.py --save` compiled for exactly this '
+  'configuration and machine. Loading it executes code: only use files you '
+  'trust.',
 )
 
 

@@ -1,7 +1,7 @@
 """Shows the progress of a long command: a bar, or a line every 10 s.
 
-rich draws the bar. Where stderr is no terminal, rich prints nothing before the
-end, hence the lines.
+rich draws the bar. If stderr is not a terminal, rich prints nothing until the
+end, so lines are printed instead.
 """
 
 import time
@@ -12,7 +12,7 @@ _SECONDS_BETWEEN_LINES = 10
 
 
 class Progress:
-  """Counts things and shows their rate and the time left; a context."""
+  """Context manager that shows a count, its rate and the time left."""
 
   def __init__(
     self, label: str, total: int | None, things: str, unit: str, on: bool = True
@@ -20,11 +20,11 @@ class Progress:
     """Starts at zero.
 
     Args:
-      label: names the work.
-      total: sum of `done` over all calls of `add`; None if unknown.
-      things: what is counted, such as 'documents'.
+      label: name of the work.
+      total: sum of `done` over all calls to `add`; None if unknown.
+      things: plural noun for the count, such as 'documents'.
       unit: unit of the rate, such as 'MB/s'.
-      on: False shows nothing (another process does).
+      on: False shows nothing, for processes other than the first.
     """
     self._console = console.Console(stderr=True, quiet=not on)
     self._bar = progress.Progress(
@@ -49,7 +49,13 @@ class Progress:
     self._console.print(f'{self._label}: {self._note()}', highlight=False)
 
   def add(self, count: int, done: int, units: float) -> None:
-    """Adds `count` things, `done` of the total, and `units` of the rate."""
+    """Advances the bar.
+
+    Args:
+      count: things that were processed.
+      done: progress towards `total`.
+      units: amount that the rate counts, such as megabytes.
+    """
     self._count += count
     self._units += units
     note = self._note()

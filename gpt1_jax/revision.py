@@ -1,7 +1,7 @@
-"""The commit of a copy without .git: written by `git archive` or the image.
+"""Records the commit for copies without .git (archives and images).
 
-`git archive` puts the hash in the place of the word below (.gitattributes);
-launch/Dockerfile writes this file anew.
+`git archive` substitutes the hash below (see .gitattributes);
+launch/Dockerfile overwrites this file.
 """
 
 COMMIT = '$Format:%H$'

@@ -1,7 +1,7 @@
-"""Sections of a configuration that both stages share, each a frozen dataclass.
+"""Configuration sections that both stages share, as frozen dataclasses.
 
-pydantic checks types and bounds when one is built; `config.parse` collects the
-mistakes. In the docstrings P is the paper and C the released code.
+pydantic checks types and bounds when one is built; `config.parse` reports all
+errors together. In the docstrings P is the paper and C the released code.
 """
 
 from typing import Annotated, Literal
@@ -15,23 +15,24 @@ DropoutRate = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Dtype = Literal['float32', 'bfloat16']
 
-# A section has no unknown key, no missing one, and no value of another type.
+# Rejects unknown keys, missing keys and values of the wrong type.
 STRICT = pydantic.ConfigDict(strict=True, extra='forbid', allow_inf_nan=False)
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class FinetuneGPTSettings:
-  """config.model of fine-tuning a GPT; its shape is the pretrained run's.
+  """config.model for fine-tuning a GPT; the pretrained run sets its shape.
 
   Attributes:
     kind: 'gpt'.
     embd_pdrop, attn_pdrop, resid_pdrop: dropout rates of the embeddings, the
       attention probabilities and both residual branches (P §4.1: 0.1).
-    embedding_dropout: 'sum' drops the summed embeddings (P §4.1), 'matrix' the
-      embedding matrix, for the look-up and the logits (C: train.py).
-    softmax_rows: rows of the matrix that the LM softmax covers: 'tokens'
-      (P §3.1) or 'all', specials and positions included (C: train.py).
-    dtype: type of the computation; parameters are always float32.
+    embedding_dropout: 'sum' applies dropout to the summed embeddings (P §4.1);
+      'matrix' applies it to the embedding matrix, which affects both lookup and
+      logits (C: train.py).
+    softmax_rows: embedding rows that the LM softmax covers: 'tokens' (P §3.1),
+      or 'all', which includes special tokens and positions (C: train.py).
+    dtype: compute dtype; parameters are always float32.
   """
 
   kind: Literal['gpt']
@@ -45,19 +46,19 @@ class FinetuneGPTSettings:
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class GPTSettings(FinetuneGPTSettings):
-  """config.model of pretraining a GPT.
+  """config.model for pretraining a GPT.
 
   Attributes:
     n_layer, n_head, n_embd: blocks, attention heads, width (P §4.1: 12, 12,
       768).
-    n_ctx: context in tokens (P §4.1: 512).
-    attention: 'plain', 'flash' (the Pallas kernel of model/flash.py, on a TPU)
-      or 'auto': the kernel wherever it runs.
-    remat: what the backward pass recomputes: 'none'; 'dots', everything but
-      matrix products; 'full', each block; 'auto': 'dots' where blocks are
-      looped over, else 'none'.
-    unroll: blocks in one iteration of the loop over layers; 1 compiles
-      fastest, n_layer has no loop.
+    n_ctx: context length in tokens (P §4.1: 512).
+    attention: 'plain', 'flash' (the Pallas TPU kernel in model/flash.py), or
+      'auto', which uses the kernel where it is available.
+    remat: recomputation in the backward pass: 'none'; 'dots' recomputes
+      everything except matrix products; 'full' recomputes each block; 'auto' is
+      'dots' if the layers run in a loop, else 'none'.
+    unroll: blocks per iteration of the layer loop; 1 compiles fastest, n_layer
+      removes the loop.
   """
 
   n_layer: AtLeastOne
@@ -72,19 +73,19 @@ class GPTSettings(FinetuneGPTSettings):
   def _heads_divide_width(self) -> 'GPTSettings':
     if self.n_embd % self.n_head:
       raise ValueError(
-        f'n_embd {self.n_embd} does not divide into n_head {self.n_head} heads'
+        f'n_embd {self.n_embd} is not divisible by n_head {self.n_head}'
       )
     return self
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class GPTConfig(GPTSettings):
-  """A GPT as it is built; checkpoints record it.
+  """The full configuration of a GPT, as recorded in checkpoints.
 
   Attributes:
-    vocab_size: rows of text in the embedding, from the tokenizer.
-    n_special: rows after them for start, delimiter and extract (P §3.3): 0 in
-      pretraining, 3 in fine-tuning.
+    vocab_size: text tokens in the tokenizer's vocabulary.
+    n_special: embedding rows after the text tokens for start, delimiter and
+      extract (P §3.3): 0 in pretraining, 3 in fine-tuning.
   """
 
   vocab_size: AtLeastOne
@@ -108,12 +109,12 @@ class GPTConfig(GPTSettings):
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class FinetuneLSTMSettings:
-  """config.model of fine-tuning the LSTM of P §5; its shape is the run's.
+  """config.model for fine-tuning the LSTM (P §5); the run sets its shape.
 
   Attributes:
     kind: 'lstm'.
     embd_pdrop, output_pdrop: dropout rates of embeddings and outputs.
-    dtype: type of the computation.
+    dtype: compute dtype; parameters are always float32.
   """
 
   kind: Literal['lstm']
@@ -124,12 +125,12 @@ class FinetuneLSTMSettings:
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class LSTMSettings(FinetuneLSTMSettings):
-  """config.model of pretraining the LSTM of P §5 and Table 5.
+  """config.model for pretraining the LSTM (P §5, Table 5).
 
   Attributes:
-    units: width of the one layer (P §5: 2,048).
-    n_embd: width of the embeddings and of the tied softmax.
-    n_ctx: context in tokens.
+    units: width of the single layer (P §5: 2,048).
+    n_embd: width of the embeddings and the tied softmax.
+    n_ctx: context length in tokens.
   """
 
   units: AtLeastOne
@@ -139,7 +140,7 @@ class LSTMSettings(FinetuneLSTMSettings):
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class LSTMConfig(LSTMSettings):
-  """An LSTM as it is built; see GPTConfig for the two keys it adds."""
+  """The full configuration of an LSTM; `GPTConfig` describes the added keys."""
 
   vocab_size: AtLeastOne
   n_special: Count
@@ -151,7 +152,7 @@ class LSTMConfig(LSTMSettings):
 
   @property
   def n_layer(self) -> int:
-    """Layers, for code that asks either kind of model."""
+    """Number of layers: always 1. GPTConfig has the same attribute."""
     return 1
 
   @property
@@ -168,14 +169,15 @@ class OptimSettings:
   """config.optim: Adam with decoupled weight decay, and its learning rate.
 
   Attributes:
-    variant: 'paper' reads P plainly (optax.adamw); 'openai' does what the
-      released opt.py does (docs/reference.md §3).
+    variant: 'paper' follows P literally (optax.adamw); 'openai' reproduces the
+      released opt.py (docs/reference.md §3).
     schedule: 'cosine' (P §4.1, pretraining) or 'linear' (fine-tuning).
     peak_lr: learning rate after the warm-up.
-    warmup: updates if at least 1, else a share of all updates.
+    warmup: number of updates if at least 1, else a fraction of all updates.
     b1, b2, eps: Adam's constants (C: opt.py).
-    weight_decay: decoupled L2 on every weight but biases and gains (P §4.1).
-    clip_norm: global norm that gradients are clipped to; 0 switches it off.
+    weight_decay: decoupled weight decay on everything except biases and gains
+      (P §4.1).
+    clip_norm: maximum global gradient norm; 0 disables clipping.
   """
 
   variant: Literal['paper', 'openai']
@@ -191,14 +193,15 @@ class OptimSettings:
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class TrainSettings:
-  """What config.train has in both stages.
+  """Keys of config.train that both stages have.
 
   Attributes:
-    num_steps, num_epochs: length of the run; exactly one is set, the other 0.
-    log_every, eval_every: in updates.
-    keep: latest checkpoints that stay on disk.
-    microbatches: parts of a batch that are computed one after another.
-    seed: of the initial weights and of dropout.
+    num_steps, num_epochs: length of the run; one is set and the other is 0.
+    log_every, eval_every: intervals in updates.
+    keep: number of latest checkpoints to keep.
+    microbatches: sequential parts that a batch is split into (gradient
+      accumulation).
+    seed: seeds the initial weights and dropout.
   """
 
   num_steps: Count
@@ -214,12 +217,12 @@ class TrainSettings:
     if (self.num_steps > 0) == (self.num_epochs > 0):
       raise ValueError(
         f'num_steps is {self.num_steps} and num_epochs is {self.num_epochs}: '
-        'set exactly one of them, and the other to 0'
+        'set exactly one and leave the other 0'
       )
     return self
 
   def updates(self, steps_per_epoch: float) -> int:
-    """Returns the updates of the whole run."""
+    """Returns the total number of updates."""
     return self.num_steps or max(1, round(self.num_epochs * steps_per_epoch))
 
 
@@ -227,7 +230,7 @@ class TrainSettings:
 class MeshSettings:
   """config.mesh: sizes of the axes data, fsdp and tensor.
 
-  One of them may be -1: it takes the devices that the others leave.
+  One of them may be -1, which uses all remaining devices.
   """
 
   data: int
@@ -239,7 +242,7 @@ class MeshSettings:
     sizes = (self.data, self.fsdp, self.tensor)
     if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
       raise ValueError(
-        f'{"x".join(map(str, sizes))} (data x fsdp x tensor): sizes are '
-        'positive, one may be -1'
+        f'{"x".join(map(str, sizes))} (data x fsdp x tensor): sizes must be '
+        'positive; one may be -1'
       )
     return self

@@ -1,7 +1,7 @@
-"""Copies of a bucket's files on this machine's disk, checked and used again.
+"""Copies files from a bucket to this machine's disk, verified and cached.
 
-Shards are mapped into memory and read at random, and archives are read by their
-index: both want a disk.
+Shards are memory-mapped and read at random, and archives are read by their
+index: both need a local disk.
 """
 
 import base64
@@ -19,14 +19,17 @@ from typing import Any
 from gpt1_jax import storage
 from gpt1_jax.errors import UserError
 
-STAGE_TO = '~/.cache/gpt1_jax'  # the default folder of copies
+STAGE_TO = '~/.cache/gpt1_jax'  # default folder for the copies
 
 
 @dataclasses.dataclass(frozen=True)
 class _Object:
-  """A file in a bucket: bytes, and MD5 in hexadecimal where the bucket has it.
+  """An object in a bucket.
 
-  MD5 detects accidents, not attacks.
+  Attributes:
+    size: in bytes.
+    md5: hexadecimal, or None if the bucket does not list it. MD5 detects
+      accidental damage, not attacks.
   """
 
   size: int
@@ -40,20 +43,20 @@ def fetch(
 ) -> str:
   """Copies a file or folder from a bucket to this machine's disk, once.
 
-  The processes of a machine share one copy: the first makes it, the others
-  wait. The copy's folder is named after the listing of the bucket (sizes and
-  MD5 sums), so that changed data is copied again.
+  Processes on a machine share one copy: the first makes it, the others wait.
+  The copy's folder name hashes the bucket's listing (sizes and MD5 sums), so
+  that changed data is copied again.
 
   Args:
-    source: local (returned as it is), or in a bucket.
-    stage_to: folder that holds the copies.
-    check: called with the copy before it is kept; raises if it is damaged.
+    source: a path in a bucket; a local path is returned unchanged.
+    stage_to: folder for the copies.
+    check: validates the copy before it is kept; raises if it is damaged.
 
   Returns:
-    A local path whose last part is that of `source`.
+    A local path with the same last component as `source`.
 
   Raises:
-    UserError: the source is missing or damaged, or the disk has no room.
+    UserError: the source is missing or damaged, or the disk is full.
   """
   if not storage.is_remote(source):
     return source
@@ -79,14 +82,14 @@ def fetch(
             check(incomplete / last)
   except (PermissionError, NotADirectoryError, FileExistsError) as error:
     raise UserError(
-      f'{source}: cannot be copied to {stage} ({error.strerror}); name another '
-      'folder with --stage_to'
+      f'{source}: cannot be copied to {stage} ({error.strerror}); choose '
+      'another folder with --stage_to'
     ) from None
   return str(copy / last)
 
 
 def _list_objects(top: str, parent: str) -> dict[str, _Object]:
-  """Lists the files at or below a path, named relative to its parent."""
+  """Lists the files at or below a path, by name relative to `parent`."""
   found = {}
   for name, info in sorted(storage.filesystem().find(top, detail=True).items()):
     if not name.endswith('/'):  # an empty object that marks a folder
@@ -98,7 +101,7 @@ def _list_objects(top: str, parent: str) -> dict[str, _Object]:
 
 
 def _is_complete(folder: pathlib.Path, objects: Mapping[str, _Object]) -> bool:
-  """Compares sizes; the sums were compared before the folder got its name."""
+  """Compares sizes only: MD5 sums were verified before the folder was named."""
   return all(
     (folder / name).is_file() and (folder / name).stat().st_size == each.size
     for name, each in objects.items()
@@ -113,8 +116,8 @@ def _check_room(
   if size > free:
     raise UserError(
       f'{source}: its {size / 1e9:.1f} GB do not fit on the disk of {stage}, '
-      f'which has {free / 1e9:.1f} GB free; make room, or name another folder '
-      'with --stage_to'
+      f'which has {free / 1e9:.1f} GB free; free some space, or choose another '
+      'folder with --stage_to'
     )
   line = f'{source}: copying {size / 1e6:,.1f} MB to {stage}'
   print(line, file=sys.stderr, flush=True)
@@ -123,7 +126,7 @@ def _check_room(
 def _download(
   parent: str, objects: Mapping[str, _Object], folder: pathlib.Path
 ) -> None:
-  """Copies objects and compares their sizes and MD5 sums."""
+  """Downloads objects and verifies their sizes and MD5 sums."""
   storage.filesystem().get(
     [f'{parent}/{name}' for name in objects],
     [str(folder / name) for name in objects],
@@ -134,6 +137,6 @@ def _download(
       size = file.seek(0, os.SEEK_END)
     if size != each.size or md5 != (each.md5 or md5):
       raise UserError(
-        f'{storage.REMOTE}{parent}/{name}: its md5 or size differs from the '
+        f'{storage.REMOTE}{parent}/{name}: its size or MD5 differs from the '
         "bucket's listing; upload the file again"
       )

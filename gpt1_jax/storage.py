@@ -1,9 +1,9 @@
-"""Paths on disk and in buckets (gs://): atomic writes and uploads.
+"""Reads and writes paths on disk and in buckets (gs://).
 
-The one home of etils and fsspec. A local path is a `pathlib.Path`, a
-path in a bucket is an `epath.Path`; both read, list, join and make folders
-alike (mkdir does nothing in a bucket). What differs is handled here: a bucket
-replaces an object whole, and can neither rename nor append.
+Only this module uses etils and fsspec. A local path is a `pathlib.Path` and a
+bucket path is an `epath.Path`. Both read, list, join and create folders the
+same way (mkdir does nothing in a bucket). This module handles the differences:
+a bucket replaces whole objects and cannot rename or append.
 """
 
 import contextlib
@@ -26,10 +26,10 @@ from gpt1_jax.errors import UserError
 Path = pathlib.Path | epath.Path
 REMOTE = 'gs://'
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# The libraries whose errors `bucket_error` turns into one line.
+# Libraries whose errors `bucket_error` formats as one line.
 _BUCKET_LIBRARIES = ('gcsfs', 'google', 'aiohttp', 'requests')
 
-# epath would prefer TensorFlow's client wherever TensorFlow is installed.
+# Otherwise epath uses TensorFlow's client if TensorFlow is installed.
 os.environ.setdefault('EPATH_USE_TF', 'false')
 
 
@@ -39,7 +39,7 @@ def is_remote(path: str | os.PathLike[str] | None) -> bool:
 
 
 def path(name: str | os.PathLike[str]) -> Path:
-  """Returns the path of a name.
+  """Returns the path object for a name.
 
   Raises:
     UserError: the scheme is neither local nor gs://, or gcsfs is missing.
@@ -51,30 +51,29 @@ def path(name: str | os.PathLike[str]) -> Path:
   if '://' in name:
     scheme = name.partition('://')[0]
     raise UserError(
-      f'{name}: {scheme}:// is not supported; give a local path or one that '
-      f'begins with {REMOTE}'
+      f'{name}: {scheme}:// is not supported; give a local or a {REMOTE} path'
     )
   return pathlib.Path(name)
 
 
 def resolved(name: str | os.PathLike[str]) -> Path:
-  """Returns the absolute path without links: one spelling for each place."""
+  """Returns the canonical path: absolute, with symbolic links resolved."""
   place = path(name)
   return place.resolve() if isinstance(place, pathlib.Path) else place
 
 
 def walk(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-  """Walks a tree from the top, like `os.walk`.
+  """Walks a directory tree top-down, like `os.walk`.
 
   Yields:
-    A folder, the names of the folders in it, the names of its files. Folders
+    A folder, the names of its subfolders and the names of its files. Subfolders
     that the caller removes from the list are skipped.
   """
   if isinstance(top, pathlib.Path):
     for folder, below, files in os.walk(top):
       yield pathlib.Path(folder), below, files
     return
-  # epath's own walk drops the gs:// of what it yields.
+  # epath's own walk yields paths without gs://.
   for folder, below, files in filesystem().walk(os.fspath(top)):
     yield epath.Path(REMOTE + folder), below, files
 
@@ -85,9 +84,9 @@ def remove(folder: Path) -> None:
 
 
 def write_bytes(name: str | os.PathLike[str], content: bytes) -> None:
-  """Writes a file atomically: readers see the old content or the new.
+  """Writes a file atomically: readers see either the old or the new content.
 
-  Folders above it that do not exist are made.
+  Creates missing parent folders.
   """
   target = path(name)
   if not isinstance(target, pathlib.Path):
@@ -119,12 +118,12 @@ def read_json(name: str | os.PathLike[str]) -> Any:
 
   Raises:
     UserError: the file is not JSON.
-    FileNotFoundError: there is no such file.
+    FileNotFoundError: the file does not exist.
   """
   try:
     return json.loads(path(name).read_text(encoding='utf-8'))
   except ValueError as error:
-    raise UserError(f'{name}: damaged ({error})') from None
+    raise UserError(f'{name}: damaged, not valid JSON ({error})') from None
 
 
 @contextlib.contextmanager
@@ -132,11 +131,12 @@ def atomic_dir(output: pathlib.Path) -> Iterator[pathlib.Path]:
   """Builds a directory under a temporary name; renames it when complete.
 
   Args:
-    output: the final name; absent, or an empty directory.
+    output: the final name; must be missing or an empty directory.
 
   Yields:
     An empty directory beside `output`, locked against other processes. It is
-    removed if the block raises; one that a killed process left is emptied.
+    removed if the block raises. Leftovers of a killed process are deleted
+    first.
 
   Raises:
     UserError: another process is building `output`, or the disk is full.
@@ -155,8 +155,8 @@ def atomic_dir(output: pathlib.Path) -> Iterator[pathlib.Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
       raise UserError(
-        f'{output}: {error.strerror}; nothing was kept, make room and run the '
-        'command again'
+        f'{output}: {error.strerror}; nothing was written: free some disk '
+        'space and run the command again'
       ) from None
     raise
   finally:
@@ -164,21 +164,21 @@ def atomic_dir(output: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _lock(folder: pathlib.Path, output: pathlib.Path) -> int:
-  """Locks a folder until the returned descriptor is closed."""
+  """Locks a folder until the returned file descriptor is closed."""
   descriptor = os.open(folder, os.O_RDONLY)
   try:
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError:
     os.close(descriptor)
     raise UserError(
-      f'{output}: another process is writing it; wait for that process, or '
+      f'{output}: another process is writing it; wait for it to finish, or '
       'give another --output'
     ) from None
   return descriptor
 
 
 class UploadBuffer:
-  """Holds files that grow, for a folder that may lie in a bucket.
+  """Provides a local folder for growing files and uploads them to a bucket.
 
   Attributes:
     folder: where to write: the target itself, or a temporary folder if the
@@ -196,7 +196,7 @@ class UploadBuffer:
       self.folder = pathlib.Path(self._temporary.name)
 
   def upload(self) -> None:
-    """Uploads, whole, every file whose size has changed since the last time."""
+    """Uploads every file whose size has changed since the last upload."""
     if not self._temporary:
       return
     for file in sorted(self.folder.rglob('*')):
@@ -208,23 +208,23 @@ class UploadBuffer:
         self._uploaded[file] = len(content)
 
   def close(self) -> None:
-    """Uploads the rest and removes the temporary folder."""
+    """Uploads changed files and removes the temporary folder."""
     if self._temporary:
       self.upload()
       self._temporary.cleanup()
 
 
 def bucket_error(error: BaseException) -> str | None:
-  """Returns a line for an error of a bucket's library, None for any other."""
+  """Formats an error of a bucket library as one line; None for other errors."""
   library = type(error).__module__.partition('.')[0]
   if library not in _BUCKET_LIBRARIES:
     return None
   line = ' '.join(str(error).split()) or type(error).__name__
-  return f'the bucket cannot be reached ({line})'
+  return f'cannot access the bucket ({line})'
 
 
 def filesystem() -> Any:
-  """Returns fsspec's file system of buckets, which caches no listing.
+  """Returns fsspec's file system for buckets, with listing caches disabled.
 
   Raises:
     UserError: gcsfs is not installed.
@@ -236,5 +236,5 @@ def filesystem() -> Any:
   # Another host may have written since the last listing.
   settings = fsspec.config.conf.setdefault('gcs', {})
   settings.setdefault('use_listings_cache', False)
-  # The same arguments as in etils give the instance that epath and Orbax use.
+  # The same arguments as in etils return the instance that epath and Orbax use.
   return fsspec.filesystem('gcs', finalize_on_close=True)

@@ -267,7 +267,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(mixed, tmp_path):
   )
   assert done.returncode == 1
   (line,) = done.stderr.splitlines()
-  assert 'nothing was kept, make room' in line
+  assert 'nothing was written: free some disk space' in line
   assert os.listdir(tmp_path) == ['in']
 
 

@@ -458,7 +458,7 @@ def _with(name, value=0, dtype=np.float32, shape=(128,)):
     (
       lambda c: c.update(n_head=3),
       None,
-      'n_embd 128 does not divide into n_head 3 heads',
+      'n_embd 128 is not divisible by n_head 3',
     ),
     (
       lambda c: c.update(layer_norm_epsilon=1e-6),
@@ -499,7 +499,7 @@ def test_the_command_refuses_mistakes(model, converted, tmp_path):
   for source, output, option, message in (
     (tmp_path / 'none', 'x', None, 'no such folder'),
     (full, 'x', None, 'nothing to convert here'),
-    (model[0], 'full', None, 'exists already'),
+    (model[0], 'full', None, 'already exists'),
     (converted, 'x', '--n_head=2', '--n_head does not apply'),
     (model[0], 'x', '--checkpoint=3', "OpenAI's arrays"),
     (converted, 'x', '--checkpoint=3', 'no checkpoint 3'),

@@ -154,7 +154,7 @@ def test_layers_and_their_record(configure, shared_data, tmp_path):
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ({'init_from': 'none'}, 'init_from is none: name the run'),
+    ({'init_from': 'none'}, 'init_from is none: set --config.like'),
     ({'transfer': {'layers': 2}}, 'is 2, and .*pretrained has 1: give 0 to 1'),
     ({'transfer': {'layers': -2}}, 'config.transfer.layers is -2: at least -1'),
     (

@@ -304,7 +304,7 @@ def test_all_wrong_flags_are_reported_at_once(tmp_path):
   done = commands.run('prepare', *flags, f'--output={tmp_path}/out')
   assert done.returncode == 1
   lines = done.stderr.splitlines()
-  assert lines[0] == 'error: 5 options are wrong:'
+  assert lines[0] == 'error: 5 invalid options:'
   names = [line.split()[0] for line in lines[1:]]
   assert names == ['--input', '--merges', '--shard_tokens', '--workers',
                    '--beam_options']  # fmt: skip
@@ -387,7 +387,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(books, tmp_path):
     preexec_fn=limit,
   )
   assert done.returncode == 1
-  assert 'nothing was kept, make room' in done.stderr
+  assert 'nothing was written: free some disk space' in done.stderr
   assert 'Traceback' not in done.stderr
   assert not list(tmp_path.iterdir())
 
@@ -398,7 +398,7 @@ def test_no_space_left_while_shards_are_written(books, tmp_path, monkeypatch):
 
   monkeypatch.setattr(shards.ShardWriter, 'write', full)
   settings = library.settings([books])
-  with pytest.raises(UserError, match='left on device; nothing was kept'):
+  with pytest.raises(UserError, match='left on device; nothing was written'):
     preparation.prepare(tmp_path / 'out', settings, local_engine.LocalEngine(1))
   assert not list(tmp_path.iterdir())
 

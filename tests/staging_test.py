@@ -123,7 +123,7 @@ def test_changed_data_is_copied_again(bucket, data, stage):
 @pytest.mark.parametrize(
   ('damage', 'message'),
   [
-    (lambda b: setattr(b, 'broken', 'train-00001'), 'its md5 or size differs'),
+    (lambda b: setattr(b, 'broken', 'train-00001'), 'its size or MD5 differs'),
     (
       lambda b: b.objects.pop('bucket/data/train-00001-of-00003.bin'),
       f'{URL}/train-00001-of-00003.bin: missing',
@@ -163,7 +163,7 @@ def test_room_is_checked_before_copying(bucket, stage, monkeypatch):
 
 
 def test_an_impossible_folder_of_copies_is_refused(bucket, data):
-  with pytest.raises(UserError, match='name another folder with --stage_to'):
+  with pytest.raises(UserError, match='choose another folder with --stage_to'):
     fetch(data / 'tokenizer.model' / 'x')
 
 
@@ -218,5 +218,5 @@ def test_tasks_are_a_folder_or_an_archive(bucket, tmp_path, stage):
     fetch('no')
   bucket.put('bucket/tasks/RTE.zip', b'an ARCHIVE')
   bucket.broken = 'RTE.zip'
-  with pytest.raises(UserError, match='its md5 or size differs'):
+  with pytest.raises(UserError, match='its size or MD5 differs'):
     fetch('RTE.zip')

@@ -141,6 +141,6 @@ def test_runs_are_found_in_the_bucket(bucket, tmp_path):
 def test_errors_of_a_library_become_one_line():
   error = type('HttpError', (Exception,), {'__module__': 'gcsfs.retry'})
   assert storage.bucket_error(error('no\nsuch bucket')) == (
-    'the bucket cannot be reached (no such bucket)'
+    'cannot access the bucket (no such bucket)'
   )
   assert storage.bucket_error(ValueError('x')) is None
