@@ -73,10 +73,8 @@ def main(argv: list[str]) -> None:
     params['gpt'],
     meta.model,
     prompts,
-    num_tokens=_TOKENS.value,
-    num_samples=_SAMPLES.value,
-    seed=_SEED.value,
-    sampling=decoding.Sampling(
+    decoding.Request(_TOKENS.value, _SAMPLES.value, _SEED.value),
+    decoding.Sampling(
       _GREEDY.value, _TEMPERATURE.value, _TOP_K.value, _TOP_P.value
     ),
   )

@@ -78,11 +78,11 @@ def test_states_equal_those_of_the_whole_text(config):
       )
 
 
-def generate(config, prompts, **changes):
-  settings = {
-    'num_tokens': 5, 'num_samples': 1, 'seed': 0, 'sampling': GREEDY,
-  }  # fmt: skip
-  return decoding.generate(made(config), config, prompts, **settings | changes)
+def generate(
+  config, prompts, *, num_tokens=5, num_samples=1, seed=0, sampling=GREEDY
+):
+  request = decoding.Request(num_tokens, num_samples, seed)
+  return decoding.generate(made(config), config, prompts, request, sampling)
 
 
 @pytest.mark.parametrize('config', [GPT, LSTM], ids=['gpt', 'lstm'])

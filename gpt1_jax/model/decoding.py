@@ -1,11 +1,10 @@
-"""Prompts → continuations, a token at a time, nothing computed twice.
+"""Generates continuations of prompts with a cache, one token at a time.
 
-`prefill` reads the prompts at once and keeps each layer's keys and values (an
-LSTM's memory) in the collection 'cache'; `decode` then takes one token of each
-row. Rows have lengths of their own: a prompt stands at the left, what follows
-it in a batch is never seen. The rule for long texts: when the context of n_ctx
-tokens is full, a row goes on from the last half of it, read anew. The cache of
-a GPT is as wide as the texts will be, not as the context.
+`prefill` reads whole prompts and stores the keys and values of each layer (for
+an LSTM, its state) in the collection 'cache'; `decode` then takes one token per
+row. Rows may differ in length: prompts are left-aligned, and padding is masked.
+When a row fills the context of n_ctx tokens, its last half is read again as a
+new prompt. The cache of a GPT is as wide as the texts, not as n_ctx.
 """
 
 import dataclasses
@@ -20,19 +19,19 @@ import numpy as np
 from gpt1_jax.model import gpt, models
 from gpt1_jax.settings import ModelConfig
 
-_WIDTH = 64  # prompts are padded to a multiple, so that few shapes are compiled
+_WIDTH = 64  # pads prompts and caches to a multiple; few shapes are compiled
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-  """How a token is drawn; nothing has a default here.
+  """How to choose the next token.
 
   Attributes:
-    greedy: always the likeliest; the others are then unused.
-    temperature: above 0, what logits are divided by.
-    top_k: among the k likeliest; 0: all.
-    top_p: among the fewest tokens whose probabilities reach it (always the
-      likeliest), after top_k and temperature; 1: all.
+    greedy: True takes the most likely token and ignores the other fields.
+    temperature: positive divisor of the logits.
+    top_k: samples from the k most likely tokens; 0 samples from all.
+    top_p: samples from the smallest set of tokens whose probability reaches
+      top_p, after temperature and top_k; 1 samples from all.
   """
 
   greedy: bool
@@ -41,52 +40,67 @@ class Sampling:
   top_p: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Request:
+  """How much to generate.
+
+  Attributes:
+    num_tokens: tokens per sample.
+    num_samples: samples per prompt.
+    seed: random seed. The samples of a prompt depend on the seed and on the
+      numbers of prompt and sample, not on the other rows.
+  """
+
+  num_tokens: int
+  num_samples: int
+  seed: int
+
+
 def generate(
   params: Any,
   config: ModelConfig,
   prompts: Sequence[Sequence[int]],
-  *,
-  num_tokens: int,
-  num_samples: int,
-  seed: int,
+  request: Request,
   sampling: Sampling,
 ) -> np.ndarray:
   """Continues prompts.
 
   Args:
-    params: the model's ('gpt' of a checkpoint).
-    config: its configuration.
-    prompts: P lists of at least one token id; the last n_ctx are seen.
-    num_tokens, num_samples: what to make of each.
-    seed: the same makes the same; a row does not depend on the others.
-    sampling: how.
+    params: parameters of the model ('gpt' in a checkpoint).
+    config: configuration of the model.
+    prompts: P lists of at least one token id; only the last n_ctx are read.
+    request: how much to generate.
+    sampling: how to choose each token.
 
   Returns:
-    int32 [P, num_samples, num_tokens], of the text's vocabulary.
+    int32 [P, num_samples, num_tokens], ids below vocab_size.
   """
+  num_tokens, num_samples = request.num_tokens, request.num_samples
   model = models.new(config)
   n_ctx = config.n_ctx
   params = _computed_in(params, jnp.dtype(config.dtype))
   if config.kind == 'gpt':
     model, params = gpt.GPT(config, unstacked=True), gpt.unstacked(params)
   rows = [list(prompt)[-n_ctx:] for prompt in prompts]
-  keys_R = _row_keys(seed, len(rows), num_samples)
+  keys_R = _row_keys(request.seed, len(rows), num_samples)
   lengths_R = np.repeat([len(row) for row in rows], num_samples)
   cache, h_RD = prefill(model, params, *_padded(rows, n_ctx))
   if num_samples > 1:
     cache, h_RD = jax.tree.map(
       lambda x: jnp.repeat(x, num_samples, axis=0), (cache, h_RD)
     )
-  made: list[jax.Array] = []
-  texts, read = None, 0  # of each row, where the context was full
   token_R = pick(model, params, h_RD, keys_R, 0, sampling)
-  made.append(token_R)
+  made = [token_R]
+  # Token ids of each row, fetched when a context is first full; the first
+  # `num_read` of `made` are in them.
+  texts: list[list[int]] = []
+  num_read = 0
   for step in range(1, num_tokens):
     if lengths_R.max() == n_ctx:
       texts = texts or [row for row in rows for _ in range(num_samples)]
-      new = np.stack(jax.device_get(made[read:]), axis=1).tolist()
+      new = np.stack(jax.device_get(made[num_read:]), axis=1).tolist()
       texts = [a + b for a, b in zip(texts, new, strict=True)]
-      read = len(made)
+      num_read = len(made)
       half = max(1, n_ctx // 2)
       keep_R = np.where(lengths_R == n_ctx, half, lengths_R + 1)
       texts = [t[-keep:] for t, keep in zip(texts, keep_R, strict=True)]
@@ -107,10 +121,16 @@ def generate(
 def prefill(
   model: models.Model, params: Any, tokens_BT: jax.Array, lengths_B: jax.Array
 ) -> tuple[Any, jax.Array]:
-  """Reads the first `lengths_B` of the tokens of each row.
+  """Reads the prompts.
+
+  Args:
+    model: the network.
+    params: its parameters.
+    tokens_BT: int32, left-aligned prompts.
+    lengths_B: int32, tokens in each prompt.
 
   Returns:
-    The cache, and the state [B, D] of the last token read.
+    The cache, and the final hidden state [B, D] of the last token of each row.
   """
   (h_BTD, _), kept = model.apply(
     {'params': params},
@@ -132,10 +152,17 @@ def decode(
   token_B: jax.Array,
   offsets_B: jax.Array,
 ) -> tuple[Any, jax.Array]:
-  """Takes one more token of each row, at the positions `offsets_B`.
+  """Reads one more token of each row.
+
+  Args:
+    model: the network.
+    params: its parameters.
+    cache: from `prefill` or `decode`; donated.
+    token_B: int32, the token of each row.
+    offsets_B: int32, its position.
 
   Returns:
-    The cache, and the state [B, D] of the token.
+    The cache, and the final hidden state [B, D] of the token.
   """
   (h_BTD, _), kept = model.apply(
     {'params': params, 'cache': cache},
@@ -157,8 +184,8 @@ def pick(
   step: jax.Array | int,
   sampling: Sampling,
 ) -> jax.Array:
-  """int32 [B]: one token of each row, drawn from its state."""
-  # Of all rows, and then cut: cut before, the matrix would be copied.
+  """Returns int32 [B]: the next token of each row, given its hidden state."""
+  # Cut the logits to the vocabulary: cutting the matrix would copy it.
   logits_BV = gpt.logits(h_BD[:, None], params['tokens_embed'])[:, 0]
   logits_BV = logits_BV[:, : model.config.vocab_size]
   if sampling.greedy:
@@ -169,7 +196,7 @@ def pick(
 
 
 def kept_logits(logits_BV: jax.Array, sampling: Sampling) -> jax.Array:
-  """Logits to draw from: divided by the temperature, -inf where left out."""
+  """Returns logits over the temperature, -inf for tokens left out."""
   logits_BV = logits_BV / sampling.temperature
   if sampling.top_k:
     k = min(sampling.top_k, logits_BV.shape[-1])
@@ -186,9 +213,9 @@ def kept_logits(logits_BV: jax.Array, sampling: Sampling) -> jax.Array:
 
 
 def _computed_in(params: Any, dtype: jnp.dtype) -> Any:
-  """The matrices of the layers in the type of the computation, cast once."""
+  """Casts the kernels to the dtype of the computation, the rest to float32."""
 
-  def cast(path, x):
+  def cast(path: tuple[Any, ...], x: Any) -> jax.Array:
     kernel = path[-1].key == 'kernel'
     return jnp.asarray(x, dtype if kernel else jnp.float32)
 
@@ -196,7 +223,7 @@ def _computed_in(params: Any, dtype: jnp.dtype) -> Any:
 
 
 def _row_keys(seed: int, num_prompts: int, num_samples: int) -> jax.Array:
-  """A key for each row: of the prompt's and of the sample's number."""
+  """Returns keys [P * S], folded from the numbers of prompt and sample."""
   fold = jax.vmap(jax.random.fold_in, (None, 0))
   keys_P = fold(jax.random.key(seed), jnp.arange(num_prompts))
   keys_PS = jax.vmap(fold, (0, None))(keys_P, jnp.arange(num_samples))
@@ -206,7 +233,7 @@ def _row_keys(seed: int, num_prompts: int, num_samples: int) -> jax.Array:
 def _padded(
   rows: Sequence[Sequence[int]], n_ctx: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """int32 [B, T], zeros after each row, and the lengths int32 [B]."""
+  """Returns zero-padded tokens int32 [B, T] and lengths int32 [B]."""
   lengths_B = np.array([len(row) for row in rows], np.int32)
   width = min(n_ctx, -(-int(lengths_B.max()) // _WIDTH) * _WIDTH)
   tokens_BT = np.zeros((len(rows), width), np.int32)
@@ -216,10 +243,10 @@ def _padded(
 
 
 def _with_room(cache: Any, positions: int) -> Any:
-  """The cache, with room for that many positions of each row.
+  """Returns the cache, padded to hold that many positions per row.
 
-  Keys and values [B, S, H, K] are made wider by a multiple; an LSTM's memory
-  has no positions.
+  Keys and values [B, S, H, K] grow by multiples of `_WIDTH`; the state of an
+  LSTM has no positions.
   """
 
   def widen(x: jax.Array) -> jax.Array:

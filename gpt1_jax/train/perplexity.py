@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from gpt1_jax.model import models
 from gpt1_jax.train import sharding, step as step_lib
@@ -17,7 +16,7 @@ class Split(Protocol):
 
   steps_per_epoch: int
 
-  def batch(self, step: int) -> Mapping[str, np.ndarray]:
+  def batch(self, step: int) -> Mapping[str, Any]:
     """Returns this host's rows of a batch."""
     ...
 

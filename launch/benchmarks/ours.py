@@ -101,10 +101,8 @@ def generate(case: Case) -> tuple[Repeat, dict[str, str]]:
       params,
       model,
       prompts,
-      num_tokens=case.tokens,
-      num_samples=1,
-      seed=0,
-      sampling=decoding.Sampling(True, 1.0, 0, 1.0),
+      decoding.Request(case.tokens, num_samples=1, seed=0),
+      decoding.Sampling(greedy=True, temperature=1.0, top_k=0, top_p=1.0),
     )
     return made.size
 

@@ -108,9 +108,8 @@ def score_fn(model: models.Model, mesh: jax.sharding.Mesh) -> ScoreFn:
     params: Any, batch: dict[str, jax.Array]
   ) -> tuple[jax.Array, jax.Array]:
     tokens_BT = batch['tokens']
-    h_BTD, embed_VD = model.apply(
-      {'params': params}, tokens_BT, dropout_key=None
-    )
+    out: Any = model.apply({'params': params}, tokens_BT, dropout_key=None)
+    h_BTD, embed_VD = out
     log_probs_BT = losses.token_log_probs(h_BTD, embed_VD, tokens_BT)
     return jnp.sum(log_probs_BT * batch['lm_weights'], axis=1), batch['index']
 
