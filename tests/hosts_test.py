@@ -244,7 +244,7 @@ def test_a_hanging_host_ends_the_job(index):
   assert time.monotonic() - stopped < 3 * seconds
   assert job.returncode == 1
   assert (
-    f'error: host {index} of 3 has given no sign of life for {seconds} s'
+    f'error: host {index} of 3 has not responded for {seconds} s'
   ) in output
   for words in ('Traceback', 'stack trace', 'Fatal Python error'):
     assert words not in output
@@ -431,7 +431,7 @@ def test_three_variables_describe_a_cluster():
   }
   for name in ('JAX_COORDINATOR_ADDRESS', 'JAX_PROCESS_ID'):
     some = {k: v for k, v in three.items() if k != name}
-    with pytest.raises(UserError, match=f'is set and {name} is not'):
+    with pytest.raises(UserError, match=f'is set but {name} is not'):
       hosts.cluster_address(some)
   with pytest.raises(UserError, match='JAX_PROCESS_ID is 2: it must be from 0'):
     hosts.cluster_address(three | {'JAX_PROCESS_ID': '2'})

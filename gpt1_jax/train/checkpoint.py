@@ -1,7 +1,7 @@
-"""Saves and reads checkpoints; the one place that knows how Orbax stores them.
+"""Saves and reads checkpoints; only this module uses Orbax.
 
-"Checkpoint N" means that N updates were applied. A checkpoint holds the state
-and a JSON part, so that it can be read without the configuration that made it.
+"Checkpoint N" is the state after N updates. A checkpoint also holds JSON
+metadata, so that it can be read without the original configuration.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ from gpt1_jax.settings import ModelConfig
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointMeta:
-  """The JSON part of a checkpoint.
+  """The JSON metadata of a checkpoint.
 
   Attributes:
-    model: configuration of the network.
+    model: the model's configuration.
     tokenizer_fingerprint: sha256 of the tokenizer, hex.
-    task: name of the task of a fine-tuning run, else None.
+    task: name of the fine-tuning task, or None for pretraining.
   """
 
   model: ModelConfig
@@ -36,7 +36,7 @@ class CheckpointMeta:
   task: str | None = None
 
   def as_json(self) -> dict[str, Any]:
-    """Returns plain values."""
+    """Returns the metadata as JSON values."""
     values = dataclasses.asdict(self)
     return {key: value for key, value in values.items() if value is not None}
 
@@ -45,9 +45,9 @@ class Checkpoint(NamedTuple):
   """The weights of a checkpoint, without the optimiser's state.
 
   Attributes:
-    params: tree of numpy arrays, whatever mesh wrote them.
-    meta: the JSON part.
-    step: updates applied.
+    params: tree of unsharded numpy arrays.
+    meta: the JSON metadata.
+    step: number of updates applied.
   """
 
   params: Any
@@ -56,14 +56,14 @@ class Checkpoint(NamedTuple):
 
 
 class Checkpoints:
-  """Saves and restores the states of one run; atomic and asynchronous."""
+  """Saves one run's states atomically and asynchronously; restores them."""
 
   def __init__(self, workdir: str, *, keep: int, keep_best: bool):
-    """Opens WORKDIR/checkpoints, and makes it if needed.
+    """Opens WORKDIR/checkpoints, creating it if missing.
 
     Args:
-      workdir: folder of the run.
-      keep: how many of the latest checkpoints stay.
+      workdir: run directory.
+      keep: number of latest checkpoints to keep.
       keep_best: True also keeps the checkpoint with the highest metric 'best'.
     """
     self._directory = _directory(workdir)
@@ -76,7 +76,7 @@ class Checkpoints:
       policy = preservation_policy.AnyPreservationPolicy([policy, best])
     options = ocp.CheckpointManagerOptions(
       preservation_policy=policy,
-      # Orbax writes metrics to disk only if there is such a function.
+      # Orbax writes metrics to disk only if best_fn is set.
       best_fn=_rank if keep_best else None,
       cleanup_tmp_directories=True,
     )
@@ -86,7 +86,7 @@ class Checkpoints:
 
   @property
   def latest_step(self) -> int | None:
-    """The last finished checkpoint, or None."""
+    """Step of the latest complete checkpoint, or None."""
     return self._manager.latest_step()
 
   def save(
@@ -99,10 +99,10 @@ class Checkpoints:
     """Starts a save; returns once the state is copied off the devices.
 
     Args:
-      step: updates applied.
+      step: number of updates applied.
       state: tree of arrays.
-      meta: the JSON part.
-      best: metric that decides which checkpoint is the best; higher is better.
+      meta: the JSON metadata.
+      best: metric that ranks checkpoints; higher is better.
     """
     if step in self._manager.all_steps():
       return
@@ -117,14 +117,14 @@ class Checkpoints:
     )
 
   def restore(self, step: int, state: Any) -> Any:
-    """Returns the state of a checkpoint, placed as `state` is.
+    """Restores a checkpoint's state with the shardings of `state`.
 
     Args:
-      step: a checkpoint that exists.
+      step: an existing checkpoint.
       state: tree of ShapeDtypeStructs with shardings.
 
     Raises:
-      UserError: the checkpoint has another shape or cannot be read.
+      UserError: the checkpoint is damaged or its shapes differ.
     """
     arguments = ocp.checkpoint_utils.construct_restore_args(state)
     try:
@@ -142,11 +142,11 @@ class Checkpoints:
     return restored['state']
 
   def wait(self) -> None:
-    """Returns when every save is on disk."""
+    """Waits until every save is on disk."""
     self._manager.wait_until_finished()
 
   def close(self) -> None:
-    """Waits for the saves and closes the directory."""
+    """Waits for pending saves and closes the manager."""
     self._manager.close()
     self._quiet.close()
 
@@ -157,12 +157,12 @@ def read(
   """Reads the weights of a run.
 
   Args:
-    workdir: folder of the run.
-    step: which checkpoint; None takes the best if the run kept one and `best`
-      is True, else the latest.
+    workdir: run directory.
+    step: checkpoint to read; None reads the best if `best` is True and the run
+      ranked its checkpoints, else the latest.
 
   Raises:
-    UserError: there is no such run or checkpoint.
+    UserError: the run or the checkpoint does not exist.
   """
   with _open(workdir) as manager:
     steps = manager.all_steps()
@@ -170,9 +170,9 @@ def read(
       step = _best_step(manager) if best else max(steps)
     if step not in steps:
       have = ', '.join(str(s) for s in sorted(steps))
-      raise UserError(f'{workdir}: no checkpoint {step}; there are {have}')
+      raise UserError(f'{workdir}: no checkpoint {step}; available: {have}')
     tree = manager.item_metadata(step)['state'].tree
-    # Orbax reads only the leaves that are named here.
+    # Orbax reads only the leaves listed here.
     wanted = jax.tree.map(lambda _: 0, {'params': tree['params']})
     as_numpy = jax.tree.map(
       lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted
@@ -192,10 +192,10 @@ def read(
 
 
 def steps(workdir: str) -> list[int]:
-  """Returns the finished checkpoints of a run, in order.
+  """Returns the steps of a run's complete checkpoints, in ascending order.
 
   Raises:
-    UserError: there is no run, or it has no checkpoint.
+    UserError: the run does not exist or has no checkpoint.
   """
   with _open(workdir) as manager:
     return sorted(manager.all_steps())
@@ -203,7 +203,7 @@ def steps(workdir: str) -> list[int]:
 
 @contextlib.contextmanager
 def _open(workdir: str) -> Iterator[ocp.CheckpointManager]:
-  """Opens the checkpoints of a run for reading."""
+  """Opens a run's checkpoints for reading."""
   directory = _directory(workdir)
   if not directory.is_dir():
     raise UserError(
@@ -224,8 +224,8 @@ def _manager(
     directory,
     options=options,
     item_handlers={
-      # Compression saves 8 % of the room and takes several times the
-      # processor's time, which the training step on a CPU then lacks.
+      # Compression saves 8 % of disk space but multiplies the CPU time of a
+      # save, which slows a training step on a CPU.
       'state': ocp.PyTreeCheckpointHandler(use_compression=False),
       'meta': ocp.JsonCheckpointHandler(),
     },
@@ -234,7 +234,7 @@ def _manager(
 
 @contextlib.contextmanager
 def _only_errors() -> Iterator[None]:
-  """Silences Orbax's warnings while the context lasts."""
+  """Silences Orbax's warnings within the context."""
   verbosity = logging.get_verbosity()
   logging.set_verbosity(logging.ERROR)
   try:
@@ -244,12 +244,12 @@ def _only_errors() -> Iterator[None]:
 
 
 def _rank(metrics: dict[str, float]) -> tuple[float, float]:
-  """Ranks checkpoints: the higher metric, then the earlier (C: train.py)."""
+  """Ranks by higher metric; ties go to the earlier step (C: train.py)."""
   return metrics['best'], -metrics['step']
 
 
 def _best_step(manager: ocp.CheckpointManager) -> int:
-  """Returns the step with the highest 'best' metric, else the latest."""
+  """Returns the step with the highest 'best' metric, or else the latest."""
   saved = [manager.metrics(step) for step in manager.all_steps()]
   ranks = [_rank(metrics) for metrics in saved if metrics]
   return -int(max(ranks)[1]) if ranks else max(manager.all_steps())

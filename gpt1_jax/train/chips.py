@@ -1,12 +1,12 @@
-"""Peaks of accelerators, and topologies of TPUs, present or not.
+"""Tables of accelerator peaks, and TPU topologies to compile for.
 
-A device is an entry of `jax.devices()`: half a chip on v2, v3 and TPU7x. Peaks,
-HBM and its bandwidth: docs/reference.md §5. The usable HBM of a TPU is what its
-compiler (libtpu 0.0.40) lets a program use; v2's reserve is assumed to be v3's.
-Link rates follow the published bandwidth between chips (Google Cloud's pages of
-each version; 4 x 496 and 4 x 656 Gbit/s for v2 and v3, 6 x 50 GB/s for v4). The
-rate between slices is published for v5e and v5p, and assumed to be v5e's
-elsewhere.
+A device is an entry of `jax.devices()`: half a chip on v2, v3 and TPU7x.
+docs/reference.md §5 gives sources for peaks, HBM sizes and HBM bandwidths. A
+TPU's usable HBM is what its compiler (libtpu 0.0.40) lets a program use; v2 is
+assumed to reserve as much as v3. Link rates follow the published bandwidth
+between chips (Google Cloud's page for each version; 4 x 496 and 4 x 656 Gbit/s
+for v2 and v3, 6 x 50 GB/s for v4). The rate between slices is published for v5e
+and v5p only; other versions are assumed to match v5e.
 """
 
 import dataclasses
@@ -25,16 +25,16 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """The peaks of one device; shared parts of a chip are divided by `devices`.
+  """Peak rates of one device: its share of the chip.
 
   Attributes:
-    flops: in bfloat16, FLOP/s.
-    hbm_bytes: that a program may use; 0 if not known.
+    flops: bfloat16 FLOP/s.
+    hbm_bytes: HBM that a program may use; 0 if unknown.
     hbm_bandwidth: bytes/s.
-    link_bandwidth: of one link in one direction, bytes/s.
-    torus: an axis of a slice is a ring if its length is a multiple of this.
-    dcn_bandwidth: between slices, bytes/s.
-    devices: per chip.
+    link_bandwidth: bytes/s of one link in one direction.
+    torus: a slice axis is a ring if its length is a multiple of this.
+    dcn_bandwidth: bytes/s between slices.
+    devices: devices per chip.
   """
 
   flops: float
@@ -54,15 +54,15 @@ def _tpu(
   dcn: float = 3.125,
   devices: int = 1,
 ) -> Chip:
-  """Returns a device, given its chip's figures.
+  """Converts figures per chip, except `gib`, to figures per device.
 
   Args:
-    tflops: TFLOP/s.
-    gib: usable HBM of a device, not of the chip.
-    gbps: HBM, GB/s.
+    tflops: TFLOP/s of the chip.
+    gib: usable HBM of one device.
+    gbps: HBM bandwidth of the chip in GB/s.
     links: GB/s of a link, and `Chip.torus`.
-    dcn: between slices, GB/s.
-    devices: per chip.
+    dcn: GB/s between slices.
+    devices: devices per chip.
   """
   link, torus = links
   return Chip(
@@ -76,7 +76,7 @@ def _tpu(
   )
 
 
-# By jax's device_kind.
+# Keyed by jax's device_kind.
 CHIPS = {
   'TPU v2': _tpu(46, 7.48, 700, (62, 16), devices=2),
   'TPU v3': _tpu(123, 15.48, 900, (82, 32), devices=2),
@@ -95,7 +95,7 @@ CHIPS = {
 
 
 def lookup(device_kind: str) -> Chip | None:
-  """Returns the peaks of a device, None if they are not known (CPU)."""
+  """Returns the peaks of a device, or None if unknown (as for a CPU)."""
   for name in sorted(CHIPS, key=len, reverse=True):
     if device_kind.startswith(name):
       return CHIPS[name]
@@ -104,12 +104,12 @@ def lookup(device_kind: str) -> Chip | None:
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-  """One or more slices of TPUs, or the devices of this machine.
+  """One or more TPU slices, or the devices of this machine.
 
   Attributes:
-    name: of a slice, such as 'v5e:4x4', or 'local'.
+    name: name of the slice, such as 'v5e:4x4', or 'local'.
     slices: number of slices.
-    devices: jax's, of all slices.
+    devices: the jax devices of all slices.
     layout: chips along each axis of one slice.
   """
 
@@ -125,7 +125,7 @@ class Topology:
 
   @property
   def links(self) -> int:
-    """Links from a chip to other chips of its slice."""
+    """Number of links from a chip to other chips in its slice."""
     chip = lookup(self.kind)
     if chip is None or not chip.torus:
       return 0
@@ -135,27 +135,27 @@ class Topology:
 
 
 def topology(name: str, slices: int) -> Topology:
-  """Returns devices to compile for, without the hardware.
+  """Returns devices to compile for; they need not be attached.
 
   Args:
     name: version and layout of a slice ('v5e:4x4', 'v4:2x2x1', 'TPU7x:2x2x1'),
       or 'local'.
-    slices: number of such slices.
+    slices: number of slices.
 
   Raises:
-    UserError: there is no such slice, or libtpu is missing.
+    UserError: the slice does not exist, or libtpu is missing.
   """
   if name == 'local':
     return Topology(name, 1, jax.devices(), (len(jax.devices()),))
   found = re.fullmatch(r'(\w+):(\d+(?:x\d+)*)', name)
   if not found or slices < 1:
     raise UserError(
-      f'--topology={name} --slices={slices}: a topology is a version and a '
-      'layout, such as v5e:4x4 or v4:2x2x1, and slices are 1 or more'
+      f'--topology={name} --slices={slices}: give a version and a layout, '
+      'such as v5e:4x4 or v4:2x2x1, and at least 1 slice'
     )
   layout = tuple(map(int, found[2].split('x')))
   options: dict[str, Any] = {'num_slices': slices} if slices > 1 else {}
-  if found[1] == 'v4':  # its two cores work as one device
+  if found[1] == 'v4':  # its two cores form one device
     options['chip_config_name'] = 'megacore'
   if math.prod(layout) < 4:  # part of a host
     options['chips_per_host_bounds'] = (*layout, 1, 1)[:3]
@@ -171,17 +171,19 @@ def topology(name: str, slices: int) -> Topology:
     raise UserError(_explain(name, str(error))) from None
   devices = list(described.devices)
   if len(devices) % (slices * math.prod(layout)):
-    raise UserError(f'--topology={name}: gave {len(devices)} devices')
+    raise UserError(
+      f'--topology={name}: unexpected number of devices, {len(devices)}'
+    )
   return Topology(name, slices, devices, layout)
 
 
 def _explain(name: str, error: str) -> str:
-  """Returns libtpu's error as one line."""
+  """Formats libtpu's error as one line."""
   text = ' '.join(error.split())
   if 'lockfile' in text:
     return (
-      f'--topology={name}: another process of this machine uses libtpu, and '
-      'only one can; wait for it'
+      f'--topology={name}: another process on this machine is using libtpu; '
+      'wait for it to finish'
     )
   if 'not installed' in text or 'libtpu' in text:
     return (

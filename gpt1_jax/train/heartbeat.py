@@ -1,8 +1,8 @@
-"""Ends the job with one line when a host hangs or is lost.
+"""Ends the job with a one-line error when a host hangs or is lost.
 
-JAX's own heartbeat ends it too, but by aborting with a page of C++ that does
-not name the host. Here all hosts meet at a barrier of JAX's coordination
-service every few seconds; the barrier times out, and names who is missing.
+JAX's own heartbeat also ends the job, but aborts with a C++ stack trace that
+does not name the host. Here all hosts meet every few seconds at a barrier of
+JAX's coordination service. If the barrier times out, it names the missing host.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ _MISSING = re.compile(r'timed out task names:\s*(?:\S*task:)?(\d+)')
 
 @contextlib.contextmanager
 def watched(seconds: float) -> Iterator[None]:
-  """Watches the hosts of this job, in threads, while the context lasts.
+  """Watches the job's hosts from background threads within the context.
 
   Args:
-    seconds: a host that is silent for longer is lost. The process then ends
-      with exit code 1, whatever its main thread waits for.
+    seconds: timeout after which a silent host counts as lost. The process then
+      exits with code 1, even if its main thread is blocked.
   """
   watch = _Watch(seconds)
   for target in (watch.meet, watch.check):
@@ -40,7 +40,7 @@ def watched(seconds: float) -> Iterator[None]:
 
 
 class _Watch:
-  """Meets the other hosts in rounds, and notes when the last round ended."""
+  """Meets the other hosts at barriers; records the time of the last one."""
 
   def __init__(self, seconds: float):
     self.stop = threading.Event()
@@ -50,7 +50,7 @@ class _Watch:
     self._met = time.monotonic()
 
   def meet(self) -> None:
-    """Meets all hosts every few seconds; ends the process if one is missing."""
+    """Joins a barrier every few seconds; ends the process if it times out."""
     number = 0
     while not self.stop.wait(self._pause):
       number += 1
@@ -67,23 +67,23 @@ class _Watch:
         self._met = time.monotonic()
 
   def check(self) -> None:
-    """Ends the process if host 0, which serves the barriers, is silent."""
+    """Ends the process if host 0, which serves the barriers, goes silent."""
     before = time.monotonic()
     while not self.stop.wait(self._pause):
       now = time.monotonic()
       if now - before > self._seconds:
-        self._end(f'{self._name(self._index)} was stopped, and is late')
+        self._end(f'{self._name(self._index)} was suspended for too long')
       if now - self._met > self._seconds + 3 * self._pause:
         self._end_silent(0)
       before = now
 
   def _end_silent(self, lost: int) -> None:
     if self._index == 0:
-      # When host 0 ends, JAX aborts the others: let them report first.
+      # JAX aborts the others once host 0 exits, so let them report first.
       time.sleep(2 * self._pause)
     self._end(
-      f'{self._name(lost)} has given no sign of life for {self._seconds:g} s '
-      '(--heartbeat_timeout): it hangs, or its network does; '
+      f'{self._name(lost)} has not responded for {self._seconds:g} s '
+      '(--heartbeat_timeout): it is hanging or unreachable; '
       f'{self._name(self._index)} stops'
     )
 
@@ -94,7 +94,7 @@ class _Watch:
       file=sys.stderr,
       flush=True,
     )
-    os._exit(1)  # the main thread waits for a host that will not come
+    os._exit(1)  # the main thread is blocked on the lost host
 
   def _name(self, host: int) -> str:
     return f'host {host} of {self._count}'

@@ -1,7 +1,7 @@
-"""Joins the processes of a job on several hosts into one JAX program.
+"""Joins a job's processes on several hosts into one JAX program.
 
-On a TPU pod, in a Slurm job or on any cluster the same command runs on every
-host; the hosts find each other here, before anything is computed.
+On a TPU pod, in a Slurm job or on any other cluster, the same command runs on
+every host. This module connects the hosts before any computation starts.
 """
 
 import contextlib
@@ -18,7 +18,8 @@ import jax
 from gpt1_jax.errors import UserError
 from gpt1_jax.train import heartbeat
 
-# Variables for clusters of any kind; launch/local_cluster.py sets them.
+# Variables for clusters that JAX does not detect; launch/local_cluster.py sets
+# them.
 ADDRESS = 'JAX_COORDINATOR_ADDRESS'
 COUNT, INDEX = 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'
 
@@ -28,9 +29,11 @@ class HostSettings:
   """How to find the other hosts, and how long to wait for them.
 
   Attributes:
-    multihost: 'on', 'off', or 'auto': 'on' if the environment names a cluster.
-    coordinator_timeout: seconds to wait for the others at the start.
-    heartbeat_timeout: seconds of silence after which a host counts as lost.
+    multihost: 'on', 'off', or 'auto': 'on' if the environment describes a
+      cluster.
+    coordinator_timeout: seconds to wait at startup for the other hosts.
+    heartbeat_timeout: seconds without a response after which a host counts as
+      lost.
   """
 
   multihost: str
@@ -48,12 +51,12 @@ class ClusterAddress(TypedDict, total=False):
 
 @contextlib.contextmanager
 def connected(settings: HostSettings) -> Iterator[None]:
-  """Joins the other hosts, if the settings and the environment ask for it.
+  """Joins the other hosts if the settings and the environment call for it.
 
   Raises:
     UserError: the environment describes no cluster, or a host was lost.
-    SystemExit: a host is missing after `coordinator_timeout`, or silent for
-      `heartbeat_timeout`.
+    SystemExit: a host did not join within `coordinator_timeout`, or did not
+      respond for `heartbeat_timeout`.
   """
   count = num_hosts(os.environ)
   if settings.multihost == 'off' or (
@@ -79,32 +82,32 @@ def connected(settings: HostSettings) -> Iterator[None]:
 
 
 def num_hosts(environment: Mapping[str, str]) -> int | None:
-  """Returns the processes of the job; None on a TPU, whose runtime knows.
+  """Returns the number of processes; None on a TPU, whose runtime knows it.
 
   Raises:
-    UserError: a variable is not a number.
+    UserError: an environment variable is not a number.
   """
   if COUNT in environment:
     return _number(environment, COUNT)
-  # srun sets the list of nodes of a step; sbatch and salloc do not.
+  # srun sets a step's node list; sbatch and salloc do not.
   if 'SLURM_STEP_NODELIST' in environment and 'SLURM_NTASKS' in environment:
     return _number(environment, 'SLURM_NTASKS')
   if 'OMPI_COMM_WORLD_SIZE' in environment:
     return _number(environment, 'OMPI_COMM_WORLD_SIZE')
-  # Importing jax sets this one where there is no TPU.
+  # Importing jax sets this variable on machines without a TPU.
   if 'TPU_SKIP_MDS_QUERY' in environment:
     return 1
   return None if importlib.util.find_spec('libtpu') else 1
 
 
 def cluster_address(environment: Mapping[str, str]) -> ClusterAddress:
-  """Reads ADDRESS, COUNT and INDEX.
+  """Reads the variables ADDRESS, COUNT and INDEX.
 
   Returns:
-    An empty dict if they are not set: JAX finds TPU, Slurm and Open MPI itself.
+    An empty dict if none is set: JAX detects TPU, Slurm and Open MPI itself.
 
   Raises:
-    UserError: only some of them are set, or they do not fit.
+    UserError: only some of them are set, or they are inconsistent.
   """
   present = [name for name in (COUNT, INDEX) if name in environment]
   if not present:
@@ -112,7 +115,7 @@ def cluster_address(environment: Mapping[str, str]) -> ClusterAddress:
   for name in (ADDRESS, COUNT, INDEX):
     if name not in environment:
       raise UserError(
-        f'{present[0]} is set and {name} is not: a cluster needs {ADDRESS} '
+        f'{present[0]} is set but {name} is not: a cluster needs {ADDRESS} '
         f'(HOST:PORT of process 0), {COUNT} and {INDEX}'
       )
   count, index = _number(environment, COUNT), _number(environment, INDEX)
@@ -135,10 +138,10 @@ def _join(settings: HostSettings, count: int | None) -> None:
     UserError: the environment describes no cluster.
   """
   address = cluster_address(os.environ)
-  # Used by hosts without accelerators only.
+  # Only hosts without accelerators use this.
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   seconds = settings.coordinator_timeout
-  # JAX itself would wait in silence and then abort with a C++ stack.
+  # JAX itself would wait silently and then abort with a C++ stack trace.
   timer = threading.Timer(seconds, _end_waiting, (address, count, seconds))
   timer.daemon = True
   timer.start()
@@ -146,16 +149,16 @@ def _join(settings: HostSettings, count: int | None) -> None:
     jax.distributed.initialize(
       **address,
       initialization_timeout=seconds + 60,
-      # Later than `heartbeat`, which reports the host in one line.
+      # Longer than our own heartbeat, whose error names the host.
       heartbeat_timeout_seconds=settings.heartbeat_timeout + 60,
       shutdown_timeout_seconds=settings.heartbeat_timeout,
     )
   except (ValueError, RuntimeError) as error:
     raise UserError(
       f'cannot join other hosts ({str(error).splitlines()[0]}): start the '
-      f'command on each with srun or mpirun, on all workers of a TPU, or with '
-      f'{ADDRESS}, {COUNT} and {INDEX} set; --multihost=off runs on this host '
-      'alone'
+      'command on every host with srun or mpirun, on all workers of a TPU, or '
+      f'with {ADDRESS}, {COUNT} and {INDEX} set; --multihost=off runs on this '
+      'host alone'
     ) from error
   finally:
     timer.cancel()
@@ -164,7 +167,7 @@ def _join(settings: HostSettings, count: int | None) -> None:
 def _end_waiting(
   address: ClusterAddress, count: int | None, seconds: int
 ) -> None:
-  """Ends the process with one line: some hosts did not come."""
+  """Ends the process with one line: some hosts did not join in time."""
   hosts = f'all {count} hosts' if count else 'all hosts of the slice'
   where = ''
   if address:

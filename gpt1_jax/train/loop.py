@@ -1,4 +1,4 @@
-"""The one training loop, for pretraining and fine-tuning alike."""
+"""Runs the training loop that pretraining and fine-tuning share."""
 
 import concurrent.futures
 import contextlib
@@ -23,20 +23,20 @@ from gpt1_jax.train.run import Run
 
 
 class Batches(Protocol):
-  """Batches as a function of the update, so that resuming needs no history."""
+  """Batches indexed by update, so that a resumed run continues the data."""
 
   def batch(self, step: int) -> Mapping[str, Any]:
-    """Returns this host's rows of the batch that update `step` takes."""
+    """Returns this host's rows of the batch for update `step`."""
     ...
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
-  """What a run trains on and how it is scored.
+  """The training batches and the evaluation of a run.
 
   Attributes:
     batches: training batches.
-    evaluate: parameters → scores of the held-out data.
+    evaluate: maps parameters to scores on the held-out data.
   """
 
   batches: Batches
@@ -46,15 +46,15 @@ class TrainingData:
 def run_training(
   program: program_lib.Program, run: Run, data: TrainingData
 ) -> tuple[step_lib.TrainState, dict[str, float] | None]:
-  """Trains a run to its end, from the start or from its last checkpoint.
+  """Trains to the end, from scratch or from the last checkpoint.
 
   Args:
-    program: what is trained; its mesh must be in force.
-    run: where the run lies on disk and how often it logs and saves.
-    data: what it trains on.
+    program: the program to train; its mesh must be active (`sharding.use`).
+    run: the run directory, and how often to log and save.
+    data: training batches and evaluation.
 
   Returns:
-    The last state, and its scores (None if no update was left to do).
+    The final state and its scores (None if the run was already complete).
 
   Raises:
     UserError: the loss or the gradient is not finite, or the last checkpoint
@@ -85,13 +85,12 @@ def fit(
 ) -> tuple[step_lib.TrainState, dict[str, float] | None]:
   """Applies updates until `program.num_steps` are done.
 
-  The first update is logged as well: its loss should be near the logarithm of
-  the vocabulary. The last is always logged, evaluated and saved. Metrics are
-  read one update late, so that the host never makes a device wait.
+  Always logs the first update: its loss should be close to the logarithm of the
+  vocabulary size. Always logs, evaluates and saves the last. Reads metrics one
+  update late, so that the devices never wait for the host.
 
   Returns:
-    The state after the last update, and its scores (None if no update was left
-    to do).
+    The final state and its scores (None if the run was already complete).
 
   Raises:
     UserError: the loss or the gradient is not finite.
@@ -99,7 +98,7 @@ def fit(
   seed = step_lib.place_seed(run.seed, program.mesh)
   pace, num_steps = run.pace, program.num_steps
   scores = None
-  waiting = None  # metrics of the update before
+  waiting = None  # metrics of the previous update
   for step, rows in _prefetch(data.batches, int(state.step), num_steps):
     batch = sharding.put_batch(rows, program.mesh)
     state, metrics = program.train_step(state, batch, seed)
@@ -119,7 +118,7 @@ def fit(
       log.evaluation(done, scores)
     best = scores[pace.best_metric] if scores and pace.best_metric else None
     if saving or best is not None:
-      log.upload()  # before the checkpoint, so that rows are never behind it
+      log.upload()  # before the checkpoint, so that no row up to it is lost
       checkpoints.save(done, state, run.meta, best)
   checkpoints.wait()
   return state, scores
@@ -127,7 +126,7 @@ def fit(
 
 @dataclasses.dataclass(frozen=True)
 class _Metrics:
-  """Metrics of an update that are still on the devices."""
+  """An update's metrics, still on the devices."""
 
   step: int
   values: dict[str, jax.Array]
@@ -137,14 +136,14 @@ class _Metrics:
 def _read(
   metrics: _Metrics, log: telemetry.Telemetry, log_every: int, num_steps: int
 ) -> None:
-  """Logs the metrics of an update; stops the run if they are not finite."""
+  """Logs an update's metrics; raises UserError if they are not finite."""
   fetched = jax.device_get(metrics.values)
   values = {name: float(x) for name, x in fetched.items()}
   for name in ('loss', 'grad_norm'):
     if not math.isfinite(values[name]):
       raise UserError(
         f'{name} is {values[name]} at update {metrics.step}: the run stops '
-        'here, the last checkpoint is intact; try a lower optim.peak_lr, or '
+        'here; the last checkpoint is intact. Try a lower optim.peak_lr, or '
         'model.dtype=float32'
       )
   log.update(metrics.step, metrics.tokens)
@@ -155,7 +154,7 @@ def _read(
 def _prefetch(
   batches: Batches, first: int, stop: int
 ) -> Iterator[tuple[int, Mapping[str, np.ndarray]]]:
-  """Yields (step, batch) in order, and makes the next one meanwhile."""
+  """Yields (step, batch) in order; prepares the next batch in a thread."""
   with concurrent.futures.ThreadPoolExecutor(1) as pool:
     if first < stop:
       following = pool.submit(batches.batch, first)

@@ -1,7 +1,7 @@
-"""The LM loss and the task losses (P §3.1, §3.2).
+"""Computes the LM loss and the task losses (P §3.1, §3.2).
 
-Every loss is a sum over tokens or examples. The step divides it by their
-number, so that microbatches, padding and hosts change nothing.
+Every loss is a sum over tokens or examples. The train step divides it by their
+number, so that microbatches, padding and the number of hosts do not change it.
 """
 
 import functools
@@ -16,20 +16,20 @@ from jax.sharding import PartitionSpec
 from gpt1_jax.model.linear import einsum
 from gpt1_jax.train.sharding import BATCH_AXES, VOCAB_AXIS
 
-# Tokens whose logits a device holds at a time: a quarter of its own, within
-# these bounds. The float32 logits of a whole batch would be the largest array
-# of the program; smaller chunks read and write the gradient of the matrix more
-# often than they are worth.
+# A device computes the logits of a quarter of its tokens at a time, within
+# these bounds. The float32 logits of a whole batch would be the program's
+# largest array. Smaller chunks save memory but accumulate the gradient of the
+# output matrix more often, which costs more than it saves.
 CHUNK_TOKENS = 2048
 MIN_CHUNK_TOKENS = 256
 LM_REDUCTIONS = ('tokens', 'sequences')  # see `lm_weights`
 
 
 class _Shard(NamedTuple):
-  """How the vocabulary and the batch are spread over devices.
+  """Describes how the vocabulary and the batch are sharded.
 
   Attributes:
-    axis: mesh axis of the rows of the matrix, or None.
+    axis: mesh axis that shards the rows of the output matrix, or None.
     num_rows: vocabulary rows without padding; 0 on a single device.
   """
 
@@ -52,14 +52,14 @@ def lm_loss(
 ) -> jax.Array:
   """Returns the weighted sum of -log p(token t | tokens before t), in nats.
 
-  The shift happens here: the state at t - 1 predicts the token at t.
+  The shift happens here: the hidden state at t - 1 predicts the token at t.
 
   Args:
-    h_BTD: states of the last block.
+    h_BTD: hidden states of the last block.
     embed_VD: float32, the output matrix.
     tokens_BT: int32.
-    weights_BT: float32, of each token as a target; the first column is never a
-      target and is ignored.
+    weights_BT: float32, weight of each token as a target; the first column is
+      never a target and is ignored.
 
   Returns:
     float32 scalar.
@@ -70,15 +70,15 @@ def lm_loss(
   if mesh.size <= 1:
     return _nll_sum(_SINGLE, h_BTD, embed_VD, targets_BT, weights_BT)
   # Each device takes its rows of the batch and, on a tensor axis, its rows of
-  # the matrix, padded to divide. The gradient of the matrix is summed over the
-  # batch once, after all chunks.
+  # the matrix, padded to a multiple of the axis. The matrix gradient is summed
+  # over the batch axes once, after all chunks.
   shard = _Shard(None, embed_VD.shape[0])
   rows, vocab = PartitionSpec(BATCH_AXES), PartitionSpec()
   if mesh.shape[VOCAB_AXIS] > 1:
     shard, vocab = shard._replace(axis=VOCAB_AXIS), PartitionSpec(VOCAB_AXIS)
     padding = -embed_VD.shape[0] % mesh.shape[VOCAB_AXIS]
     embed_VD = jnp.pad(embed_VD, ((0, padding), (0, 0)))
-    # Sharded like the parameter, so that its gradient is gathered once.
+    # Sharded like the parameter, so that the gradient is gathered only once.
     embed_VD = nn.with_logical_constraint(embed_VD, ('vocab', 'embed'))
 
   def local(
@@ -101,7 +101,7 @@ def token_log_probs(
 ) -> jax.Array:
   """Returns float32 [B, T]: log p(token t | tokens before t); 0 at t = 0.
 
-  In nats, with the logits of one chunk at a time; arguments as in `lm_loss`.
+  In nats; computes the logits one chunk at a time. Arguments as in `lm_loss`.
   """
   B, T, _ = h_BTD.shape
   targets_BT = jnp.roll(tokens_BT, -1, axis=1)
@@ -118,7 +118,7 @@ def token_log_probs(
 def _chunks(x: jax.Array) -> jax.Array:
   """Splits [B, T, ...] along T into [N, B, columns, ...], padded with zeros.
 
-  Every chunk has all B rows, so that the batch axis stays sharded.
+  Every chunk keeps all B rows, so that the batch axis stays sharded.
   """
   B, T = x.shape[:2]
   count = min(CHUNK_TOKENS, max(B * T // 4, MIN_CHUNK_TOKENS))
@@ -135,7 +135,7 @@ def _nll_sum(
   targets_BT: jax.Array,
   weights_BT: jax.Array,
 ) -> jax.Array:
-  """Sums weights * nll over the tokens of this device."""
+  """Returns the sum of weights * nll over this device's tokens."""
   h_NBCD, targets_NBC, weights_NBC = map(
     _chunks, (h_BTD, targets_BT, weights_BT)
   )
@@ -150,7 +150,7 @@ def _chunked_nll(
   targets_NBC: jax.Array,
   weights_NBC: jax.Array,
 ) -> jax.Array:
-  """Sums weights * nll over N chunks, with the logits of one at a time."""
+  """Sums weights * nll over N chunks, holding one chunk's logits at a time."""
 
   def one(total: jax.Array, chunk: Any) -> tuple[jax.Array, None]:
     h_BCD, targets_BC, weights_BC = chunk
@@ -168,7 +168,7 @@ def _chunked_nll_fwd(
   targets_NBC: jax.Array,
   weights_NBC: jax.Array,
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-  """Computes the gradients along with the sum, from the same logits."""
+  """Computes the sum and the gradients from the same logits."""
 
   def one(carry: Any, chunk: Any) -> tuple[Any, Any]:
     total, d_embed_VD = carry
@@ -212,11 +212,12 @@ _chunked_nll.defvjp(_chunked_nll_fwd, _chunked_nll_bwd)
 def _chunk_nll(
   shard: _Shard, h_BCD: jax.Array, embed_VD: jax.Array, targets_BC: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-  """Computes the nll of a chunk, and what its gradient needs.
+  """Computes a chunk's nll and the intermediates that its gradient needs.
 
   Returns:
-    nll [B, C]; exp(logit - max) [B, C, V] and its sum over V [B, C]; the row of
-    each target in this device's V [B, C], out of range if it is elsewhere.
+    nll [B, C]; exp(logit - max) [B, C, V] and its sum over V [B, C]; each
+    target's row in this device's part of V [B, C], which is out of range if
+    another device holds the target.
   """
   logits_BCV = einsum('BCD,VD->BCV', h_BCD, embed_VD)
   if shard.axis is None:
@@ -254,12 +255,13 @@ def _zeros(axes: tuple[str, ...], shape: tuple[int, ...] = ()) -> jax.Array:
 def task_loss(
   outputs_BY: jax.Array, label_B: jax.Array, low: float = 0.0
 ) -> jax.Array:
-  """Returns float32 [B]: cross-entropy, or squared error of float labels.
+  """Returns float32 [B]: cross-entropy, or squared error for float labels.
 
   Args:
-    outputs_BY: float32, a logit for each class or choice. For float labels, one
-      column is the value; several are logits of the integers from `low` on, and
-      the loss is the cross-entropy against `soft_classes`.
+    outputs_BY: float32, one logit per class or choice. For float labels, a
+      single column is the predicted value; several columns are logits of the
+      integers low, low + 1, ..., scored by cross-entropy against
+      `soft_classes`.
     label_B: int32 classes, or float32 values.
     low: the value of the first class.
   """
@@ -274,15 +276,15 @@ def task_loss(
 
 
 def lm_weights(batch: Mapping[str, jax.Array], reduction: str) -> jax.Array:
-  """Returns weights that make `lm_loss` a mean times the number of examples.
+  """Returns weights with which `lm_loss` is a mean times the example count.
 
   Args:
-    batch: rows of fine-tuning: 'lm_weights' float32 [B, C, T], 1 at targets;
+    batch: fine-tuning rows: 'lm_weights' float32 [B, C, T], 1 at targets;
       'example_weight' float32 [B], 0 for padding; 'mean_targets' float32 [B],
-      the mean number of targets per example of the global batch.
-    reduction: 'tokens', the mean over all targets of the batch, as in
-      pretraining (P §3.2: L1 is the objective of §3.1); or 'sequences', the
-      mean over sequences of the mean over their targets (C: train.py).
+      the mean number of targets per example in the global batch.
+    reduction: 'tokens' averages over all targets in the batch, as pretraining
+      does (P §3.2: L1 is the objective of §3.1); 'sequences' averages within
+      each sequence, then over sequences (C: train.py).
 
   Returns:
     float32 [B, C, T].
@@ -296,7 +298,7 @@ def lm_weights(batch: Mapping[str, jax.Array], reduction: str) -> jax.Array:
 
 
 def soft_classes(value_B: jax.Array, num_classes: int) -> jax.Array:
-  """Spreads each value over its two neighbouring classes, keeping the mean.
+  """Splits each value between the two nearest classes, preserving the mean.
 
   2.3 becomes 0.7 of class 2 and 0.3 of class 3. Values are clipped to
   0 .. num_classes - 1.

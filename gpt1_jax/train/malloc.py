@@ -1,7 +1,7 @@
-"""Returns memory that XLA's compiler freed to the operating system.
+"""Returns memory freed by XLA's compiler to the operating system.
 
-Compiling a train step takes hundreds of megabytes for seconds. malloc keeps
-the freed pages, in pieces too small for the arrays of a step.
+Compiling a train step briefly takes hundreds of megabytes. malloc keeps the
+freed memory, in fragments too small for the arrays of a step.
 """
 
 import ctypes
@@ -9,9 +9,9 @@ import functools
 
 import jax
 
-# The event in which jax.monitoring reports the seconds XLA compiled for.
+# jax.monitoring event that reports the duration of an XLA compilation.
 _COMPILED = '/jax/core/compile/backend_compile_duration'
-_SECONDS = 0.5  # shorter compilations leave little behind
+_SECONDS = 0.5  # shorter compilations free little memory
 
 
 @functools.cache

@@ -1,7 +1,7 @@
-"""Learning-rate schedules, and Adam with decoupled weight decay.
+"""Builds learning-rate schedules, and Adam with decoupled weight decay.
 
-The `paper` variant reads P §4.1 plainly and is optax's own AdamW. `openai` does
-what the released opt.py does, which optax does not have (docs/reference.md §3).
+The `paper` variant follows P §4.1 literally and is optax's AdamW. `openai`
+reproduces the released opt.py, which differs from optax (docs/reference.md §3).
 """
 
 import math
@@ -19,11 +19,11 @@ Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
 def make_optimizer(
   settings: OptimSettings, num_steps: int
 ) -> tuple[optax.GradientTransformation, Schedule]:
-  """Returns the optimiser, and the learning rate of update t (first: t = 0).
+  """Returns the optimiser and its schedule: learning rate by update, from 0.
 
   Args:
     settings: config.optim.
-    num_steps: updates of the whole run.
+    num_steps: total number of updates.
   """
   warmup = settings.warmup
   if warmup < 1:
@@ -49,9 +49,9 @@ def make_optimizer(
 def _paper_schedule(
   settings: OptimSettings, warmup: float, num_steps: int
 ) -> Schedule:
-  """Warms up, then decays from the end of the warm-up to 0 at the end.
+  """Warms up to peak_lr, then decays to 0 at the end of the run.
 
-  Update t takes the rate at t + 1, so that no update has a rate of 0.
+  Update t uses the schedule at t + 1, so that no learning rate is 0.
   """
   end = max(num_steps, warmup + 1)
   if settings.schedule == 'cosine':
@@ -72,9 +72,9 @@ def _paper_schedule(
 def _openai_schedule(
   settings: OptimSettings, warmup: float, num_steps: int
 ) -> Schedule:
-  """Decays as a function of t / num_steps throughout (C: opt.py).
+  """Decays as a function of t / num_steps, warm-up included (C: opt.py).
 
-  Update t takes the rate at t: the first one has a rate of 0.
+  Update t uses the schedule at t, so that the first learning rate is 0.
   """
 
   def learning_rate(t: jax.typing.ArrayLike) -> jax.Array:
@@ -82,7 +82,7 @@ def _openai_schedule(
     left, rising = (num_steps - t) / num_steps, t / max(warmup, 1e-9)
     if settings.schedule == 'linear':
       return settings.peak_lr * jnp.where(t <= warmup, rising, 1.0) * left
-    # 0.5 (1 + cos(pi x)) without its cancellation near the end.
+    # 0.5 (1 + cos(pi x)), without cancellation near the end.
     falling = jnp.sin(jnp.pi / 2 * left) ** 2
     return settings.peak_lr * jnp.where(t <= warmup, rising, falling)
 
@@ -92,10 +92,10 @@ def _openai_schedule(
 def _openai_adam(
   settings: OptimSettings, learning_rate: Schedule
 ) -> optax.GradientTransformation:
-  """Adam as in the released code (C: opt.py).
+  """Builds Adam as in the released code (C: opt.py).
 
-  The bias corrections multiply the learning rate: eps is added to the
-  uncorrected root, and the weight decay is scaled by them as well.
+  The bias corrections multiply the learning rate. Hence eps is added to the
+  uncorrected root, and the corrections scale the weight decay too.
   """
   b1, b2 = settings.b1, settings.b2
 
@@ -129,19 +129,19 @@ def _openai_adam(
 
 
 def _bias_correction(b: float, t: jax.typing.ArrayLike) -> jax.Array:
-  """1 - b^t, to a few units in float32's last place."""
+  """Returns 1 - b^t, accurate to a few float32 ulps."""
   return -jnp.expm1(t * (math.log(b) if b else -math.inf))
 
 
 def decayed(params: optax.Params) -> optax.Params:
   """Returns a tree of bools: True for weights, False for biases and gains.
 
-  Decided by name, as stacked layers give every tensor one more axis: C:
-  train.py decays the tensors with more than one axis, embeddings included.
+  The released train.py decays every tensor with more than one axis, embeddings
+  included. Here names decide, because stacking layers adds an axis.
   """
 
   def is_weight(path: jax.tree_util.KeyPath, _: jax.Array) -> bool:
-    # A box of logical axes adds a key that is no name.
+    # A box of logical axes adds a key that is not a name.
     names = [k.key for k in path if isinstance(k, jax.tree_util.DictKey)]
     return names[-1] not in ('bias', 'scale')
 

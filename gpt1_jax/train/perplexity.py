@@ -1,4 +1,4 @@
-"""Perplexity of a split, per token and per word."""
+"""Computes the perplexity of a split, per token and per word."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -26,15 +26,16 @@ def perplexity_fn(
 ) -> Callable[[step_lib.Params], dict[str, float]]:
   """Returns a function from parameters to the perplexities of a split.
 
-  Every token but the first (of the split, or of each document if windows do not
-  span documents) is a target exactly once. Perplexity per word divides the same
-  sum by the number of words, which makes vocabularies comparable.
+  Every token except the first one is a target exactly once (the first of the
+  split, or of each document if windows do not span documents). Perplexity per
+  word divides the same sum by the number of words, so that it is comparable
+  across vocabularies.
 
   Args:
     model: the network.
     mesh: devices to run on.
     split: such as a `windows.Windows`.
-    words: words of the split.
+    words: number of words in the split.
   """
   loss_fn = step_lib.pretrain_loss(model)
 

@@ -24,13 +24,13 @@ from gpt1_jax.train.checkpoint import CheckpointMeta
 
 @dataclasses.dataclass(frozen=True)
 class Pretraining:
-  """A configuration with its data and its program; nothing is computed yet.
+  """A configuration with its opened data and its uncompiled program.
 
   Attributes:
     config: the whole configuration.
-    model: the network.
-    program: what is trained.
-    tokenizer: made the shards.
+    model: the model's configuration.
+    program: the program to train.
+    tokenizer: the tokenizer of the shards.
     train, validation: windows of the two splits.
     held_out: counts of the validation split, from meta.json.
   """
@@ -49,11 +49,11 @@ def load(config: PretrainConfig, data: str) -> Pretraining:
 
   Args:
     config: the whole configuration.
-    data: folder of the shards: config.data.path, or a local copy of it.
+    data: folder of the shards: config.data.path or a local copy.
 
   Raises:
-    UserError: there are no such shards, they are too short, or the mesh does
-      not divide the batch or the model.
+    UserError: the shards are missing or too short, or the mesh does not divide
+      the batch or the model.
   """
   meta = shards.read_meta(data)
   words = tokenization.load(data)
@@ -84,10 +84,10 @@ def load(config: PretrainConfig, data: str) -> Pretraining:
 
 
 def run(loaded: Pretraining, workdir: str) -> dict[str, Any]:
-  """Trains to the end, from the start or the last checkpoint.
+  """Trains to the end, from scratch or from the last checkpoint.
 
   Returns:
-    What scores.json holds.
+    The content of scores.json.
   """
   config, model, program = loaded.config, loaded.model, loaded.program
   facts = {
@@ -140,14 +140,14 @@ def _write_scores(
     storage.write_json(f'{workdir}/scores.json', result)
     print(
       f'{workdir}: {num_steps} updates, validation perplexity '
-      f'{result["eval_perplexity"]:.2f} a token, '
-      f'{result["eval_word_perplexity"]:.2f} a word'
+      f'{result["eval_perplexity"]:.2f} per token, '
+      f'{result["eval_word_perplexity"]:.2f} per word'
     )
   return result
 
 
 def model_config(config: PretrainConfig, vocab_size: int) -> ModelConfig:
-  """Returns the model of a configuration, for a vocabulary of that size."""
+  """Returns the model's configuration for a vocabulary size."""
   kind = models.config_class(config.model.kind)
   values = dataclasses.asdict(config.model)
   return kind(**values, vocab_size=vocab_size, n_special=0)
@@ -159,7 +159,7 @@ def build(
   mesh: jax.sharding.Mesh,
   num_steps: int,
 ) -> program_lib.Program:
-  """Builds the program of pretraining, for any mesh and without data.
+  """Builds the pretraining program for any mesh, without data.
 
   Raises:
     UserError: the mesh does not divide the batch or the model.

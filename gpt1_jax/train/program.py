@@ -1,7 +1,7 @@
-"""What a stage trains: model, optimiser and update, jitted for a mesh.
+"""Builds a stage's training program: model, optimiser and jitted update.
 
-Nothing here reads a file or computes: the same `Program` trains on the devices
-of this machine and is lowered for devices that are not there.
+This module reads no files and runs no computation. A `Program` can train on
+this machine's devices, or be lowered for devices that are not attached.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ class Objective:
 
   Attributes:
     model: the network.
-    init: key → fresh parameters, boxed with their logical axes.
+    init: maps a key to fresh parameters, boxed with their logical axes.
     loss_fn: see `step.LossFn`.
   """
 
@@ -35,18 +35,18 @@ class Objective:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-  """A stage's training, jitted and not yet compiled.
+  """A stage's training program, jitted but not yet compiled.
 
   Attributes:
-    objective: what is trained.
-    mesh: the devices; `sharding.use(mesh)` must be in force when a function
-      here is called or lowered.
-    num_steps: updates of the whole run.
-    state: shapes, types and shardings of the state.
-    new_state: seed → a fresh state, created sharded.
-    train_step: (state, batch, seed) → (state, metrics); the state is donated,
-      the seed is a uint32 from `step.place_seed`.
-    batch: shapes, types and shardings of a batch; None where they vary.
+    objective: parameters and loss.
+    mesh: the devices; call and lower these functions within
+      `sharding.use(mesh)`.
+    num_steps: total number of updates.
+    state: shapes, dtypes and shardings of the state.
+    new_state: maps a seed to a fresh, sharded state.
+    train_step: maps (state, batch, seed) to (state, metrics). The state is
+      donated; the seed is a uint32 from `step.place_seed`.
+    batch: shapes, dtypes and shardings of a batch; None if they vary.
   """
 
   objective: Objective
@@ -59,7 +59,7 @@ class Program:
 
   @property
   def arguments(self) -> tuple[step.TrainState, Any, jax.ShapeDtypeStruct]:
-    """Shapes, types and shardings of the arguments of `train_step`."""
+    """Shapes, dtypes and shardings of the arguments to `train_step`."""
     return self.state, self.batch, seed_shape(self.mesh)
 
   def lower(self) -> jax.stages.Lowered:
@@ -69,7 +69,7 @@ class Program:
 
 
 def seed_shape(mesh: jax.sharding.Mesh) -> jax.ShapeDtypeStruct:
-  """Returns the shape, type and sharding of a seed."""
+  """Returns the shape, dtype and sharding of a seed."""
   return jax.ShapeDtypeStruct(
     (), jnp.uint32, sharding=sharding.replicated(mesh)
   )
@@ -85,11 +85,11 @@ def build(
   """Builds the optimiser, the initial state and the update.
 
   Args:
-    objective: what is trained.
+    objective: parameters and loss.
     optimizer_settings: config.optim.
-    num_steps: updates of the whole run, for the learning rate.
-    mesh: of devices that are there, or of a topology to compile for.
-    microbatches: parts of a batch that are computed one after another.
+    num_steps: total number of updates, for the learning-rate schedule.
+    mesh: attached devices, or a topology to compile for.
+    microbatches: sequential parts that a batch is split into.
   """
   optimizer, learning_rate = optim.make_optimizer(optimizer_settings, num_steps)
 

@@ -1,4 +1,4 @@
-"""A run on disk: starts its folder, and reads its config.json back.
+"""Creates run directories and reads their config.json.
 
 WORKDIR holds config.json, tokenizer/, checkpoints/<step>/, metrics.jsonl,
 tensorboard/, scores.json and predictions/*.tsv.
@@ -17,8 +17,8 @@ from gpt1_jax import revision, storage
 from gpt1_jax.errors import UserError
 from gpt1_jax.train.checkpoint import CheckpointMeta
 
-# Settings that a resumed run may change: where data lies, what is printed and
-# kept, the shape of the machine, and what is recomputed on it.
+# Settings that may change when a run is resumed: they affect where data is,
+# what is logged and kept, and how the computation is laid out.
 _MAY_DIFFER = (
   'mesh',
   'model.attention',
@@ -36,10 +36,10 @@ class Pace:
   """How often a run logs, evaluates and saves, in updates.
 
   Attributes:
-    log_every, eval_every, checkpoint_every: in updates.
-    keep: latest checkpoints that stay.
-    best_metric: score by which the best checkpoint is kept as well (higher is
-      better); None keeps the latest only.
+    log_every, eval_every, checkpoint_every: intervals in updates.
+    keep: number of latest checkpoints to keep.
+    best_metric: score whose best checkpoint is also kept (higher is better);
+      None keeps only the latest.
   """
 
   log_every: int
@@ -51,14 +51,14 @@ class Pace:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """One training run, as `loop.run_training` needs it.
+  """A training run, as passed to `loop.run_training`.
 
   Attributes:
-    workdir: its folder.
-    label: what the progress line calls it.
-    seed: of the initial weights and of dropout.
-    pace: how often it logs, evaluates and saves.
-    meta: what each checkpoint records.
+    workdir: run directory.
+    label: name on the progress line.
+    seed: seeds the initial weights and dropout.
+    pace: how often to log, evaluate and save.
+    meta: metadata that every checkpoint records.
   """
 
   workdir: str
@@ -69,17 +69,17 @@ class Run:
 
 
 class RunHeader(TypedDict):
-  """config.json of a run.
+  """The content of a run's config.json.
 
   Attributes:
     command: 'pretrain', 'finetune' or 'convert'.
-    config: the whole configuration, as plain values.
-    commit: of the project; None if unknown.
-    model: the network, as plain values.
+    config: the whole configuration, as JSON values.
+    commit: the project's commit; None if unknown.
+    model: the model's configuration, as JSON values.
     tokenizer_fingerprint: sha256 of the tokenizer, hex.
-    parameters: their number.
-    num_steps: updates of the whole run.
-    layers_transferred: blocks taken from the pretrained run (fine-tuning).
+    parameters: number of parameters.
+    num_steps: total number of updates.
+    layers_transferred: blocks copied from the pretrained run (fine-tuning).
   """
 
   command: str
@@ -95,19 +95,19 @@ class RunHeader(TypedDict):
 def start(
   workdir: str, command: str, config: dict[str, Any], facts: dict[str, Any]
 ) -> None:
-  """Creates the run's folder, or checks that it holds this very run.
+  """Creates the run directory, or checks that it holds the same run.
 
-  Every host checks before one of them writes, and none continues before it
-  has.
+  All hosts check before host 0 writes, and all wait until it has written.
 
   Args:
-    workdir: folder of the run.
+    workdir: run directory.
     command: 'pretrain', 'finetune' or 'convert'.
-    config: the whole configuration, as plain values.
+    config: the whole configuration, as JSON values.
     facts: the other keys of `RunHeader`.
 
   Raises:
-    UserError: the folder holds another run; the message names what differs.
+    UserError: the directory holds another run; the message names the settings
+      that differ.
   """
   config = json.loads(json.dumps(config))
   path = storage.path(workdir) / 'config.json'
@@ -123,10 +123,10 @@ def start(
 
 
 def load(workdir: str) -> RunHeader:
-  """Reads config.json of a run.
+  """Reads a run's config.json.
 
   Raises:
-    UserError: there is none, or it is damaged.
+    UserError: the file is missing or damaged.
   """
   path = storage.path(workdir) / 'config.json'
   if not path.exists():
@@ -138,10 +138,10 @@ def load(workdir: str) -> RunHeader:
 
 
 def commit() -> str | None:
-  """Returns the project's commit, with '+' if the tree has changes.
+  """Returns the project's commit, with '+' for uncommitted changes.
 
-  Asks git in a checkout; elsewhere (an archive, an image) reads revision.py.
-  None means unknown.
+  Calls git in a checkout; otherwise (archive, image) reads revision.py. Returns
+  None if the commit is unknown.
   """
   here = pathlib.Path(__file__).resolve().parents[2]
   if not (here / '.git').exists():
@@ -174,7 +174,7 @@ def _check_same(workdir: str, command: str, config: dict[str, Any]) -> None:
 
 
 def _differences(a: Any, b: Any, prefix: str = '') -> list[str]:
-  """Returns the dotted names of settings that differ and must not."""
+  """Returns the dotted names of settings that differ but must match."""
   if prefix.rstrip('.') in _MAY_DIFFER:
     return []
   if isinstance(a, dict) and isinstance(b, dict):

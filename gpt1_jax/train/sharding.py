@@ -1,8 +1,8 @@
-"""The mesh, the table of logical axes, and the placement of arrays.
+"""Builds the mesh, maps logical axes to it, and places arrays on it.
 
-Axes of the mesh: data (batch), fsdp (batch and parameters), tensor (heads and
-feed-forward). `use` puts a mesh and the table in force; Linen's constraints and
-partition specs read the table.
+Mesh axes: data (batch), fsdp (batch and parameters), tensor (heads and
+feed-forward). `use` activates a mesh and the table of logical axes, which
+Linen's constraints and partition specs read.
 """
 
 import contextlib
@@ -18,12 +18,12 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gpt1_jax.errors import UserError
 
-Tree = Any  # of arrays, shapes or shardings
+Tree = Any  # a tree of arrays, shapes or shardings
 MESH_AXES = ('data', 'fsdp', 'tensor')
 BATCH_AXES = ('data', 'fsdp')
-# Shards the softmax over the vocabulary (losses.py), which pads its rows. The
-# parameter keeps its 40,478 rows, which only 2, 37 and 547 divide: it is
-# sharded along embed, and checkpoints are the same on every mesh.
+# Shards the softmax over the vocabulary; losses.py pads the rows. The parameter
+# itself is sharded along embed, because 40,478 rows = 2 x 37 x 547 rarely
+# divide. Checkpoints are thus the same on every mesh.
 VOCAB_AXIS = 'tensor'
 LOGICAL_AXIS_RULES = (
   ('batch', BATCH_AXES),
@@ -39,11 +39,12 @@ LOGICAL_AXIS_RULES = (
 def make_mesh(
   devices: Sequence[Any], *, data: int, fsdp: int, tensor: int
 ) -> jax.sharding.Mesh:
-  """Builds a mesh of these sizes.
+  """Builds a mesh.
 
   Args:
-    devices: `jax.devices()`, or those of a topology to compile for.
-    data, fsdp, tensor: sizes; one may be -1: the devices that are left.
+    devices: `jax.devices()`, or the devices of a topology to compile for.
+    data, fsdp, tensor: axis sizes; one may be -1, which uses all remaining
+      devices.
 
   Raises:
     UserError: see `arrange`.
@@ -56,26 +57,26 @@ def make_mesh(
 
 
 def arrange(devices: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
-  """Arranges devices in the shape of a mesh, near ones as neighbours.
+  """Arranges devices in the shape of a mesh, keeping near devices adjacent.
 
-  If the devices form several slices, joined by a slower network, data spans as
-  many slices as it divides into, then fsdp, then tensor.
+  Several slices are joined by a slower network. The data axis spans as many of
+  them as divide it, then fsdp, then tensor.
 
   Raises:
-    UserError: the sizes do not multiply to the number of devices, or do not
-      divide over the slices.
+    UserError: the product of the sizes is not the number of devices, or the
+      mesh does not divide over the slices.
   """
   sizes, count = list(sizes), len(devices)
   mesh = f'mesh {"x".join(map(str, sizes))} (data x fsdp x tensor)'
   if any(s < 1 and s != -1 for s in sizes) or sizes.count(-1) > 1:
-    raise UserError(f'{mesh}: sizes are positive, one may be -1')
+    raise UserError(f'{mesh}: sizes must be positive; one may be -1')
   known = math.prod(s for s in sizes if s != -1)
   if -1 in sizes and count % known == 0:
     sizes[sizes.index(-1)] = count // known
   if math.prod(sizes) != count:
     raise UserError(
       f'{mesh} does not fit {count} devices; set config.mesh.data=-1 to use '
-      'all that the other axes leave'
+      'all remaining devices'
     )
   slices = len({getattr(d, 'slice_index', None) for d in devices})
   if slices == 1:
@@ -99,9 +100,9 @@ def arrange(devices: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
 
 @contextlib.contextmanager
 def use(mesh: jax.sharding.Mesh) -> Iterator[None]:
-  """Puts the mesh and the table of logical axes in force.
+  """Activates the mesh and the table of logical axes.
 
-  Linen silently ignores its constraints if either is missing.
+  Without either, Linen silently ignores its sharding constraints.
   """
   with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES):
     yield
@@ -115,11 +116,11 @@ def check_divides(
   Args:
     mesh: from `make_mesh`.
     batch_size: rows of the global batch.
-    microbatches: parts of a batch that are computed one after another.
-    **sizes: `divided` of the model's configuration.
+    microbatches: sequential parts that a batch is split into.
+    **sizes: the model configuration's `divided`.
 
   Raises:
-    UserError: with both numbers and the settings to change.
+    UserError: a size does not divide; the message names the settings to change.
   """
   parts = num_batch_parts(mesh)
   if batch_size % (parts * microbatches):
@@ -144,11 +145,12 @@ def jit_init(
 
   Args:
     init: returns a tree of parameters, boxed with logical axis names.
-    mesh: must be in force.
-    *args: arrays, such as a seed; others of the same type do not recompile.
+    mesh: the mesh; must be active.
+    *args: example arguments, such as a seed.
 
   Returns:
-    The function, which returns the tree unboxed, and the tree's shardings.
+    The jitted function, which returns an unboxed tree, and the tree's
+    shardings.
   """
   shardings = state_shardings(jax.eval_shape(init, *args), mesh)
   make = jax.jit(lambda *args: nn.unbox(init(*args)), out_shardings=shardings)
@@ -156,25 +158,25 @@ def jit_init(
 
 
 def state_shardings(abstract: Tree, mesh: jax.sharding.Mesh) -> Tree:
-  """Returns NamedShardings of a boxed tree of shapes, by the table."""
+  """Returns the NamedShardings of a boxed tree of shapes."""
   specs = nn.get_partition_spec(abstract)
   return nn.logical_to_mesh_sharding(specs, mesh, LOGICAL_AXIS_RULES)
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
-  """Returns the sharding of a batch: its rows over data and fsdp."""
+  """Returns the sharding of a batch: rows over data and fsdp."""
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def replicated(
   mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh,
 ) -> NamedSharding:
-  """Returns the sharding of an array that every device holds whole."""
+  """Returns the sharding of an array that is replicated on every device."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def abstract(tree: Tree, shardings: Tree) -> Tree:
-  """Returns shapes and types with shardings, as `lower` takes them."""
+  """Returns ShapeDtypeStructs with shardings, to pass to `lower`."""
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
     tree,
@@ -183,14 +185,14 @@ def abstract(tree: Tree, shardings: Tree) -> Tree:
 
 
 def num_batch_parts(mesh: jax.sharding.Mesh) -> int:
-  """Returns into how many parts the mesh divides a batch."""
+  """Returns the number of parts that the mesh divides a batch into."""
   return mesh.shape['data'] * mesh.shape['fsdp']
 
 
 def host_rows(mesh: jax.sharding.Mesh, batch_size: int) -> list[int]:
-  """Returns the rows of the global batch that this host feeds, in order.
+  """Returns the rows of the global batch that this host loads, in order.
 
-  If the tensor axis spans hosts, several hosts feed the same row.
+  If the tensor axis spans hosts, several hosts load the same row.
 
   Raises:
     UserError: the batch does not divide over the mesh.
@@ -210,7 +212,7 @@ def host_rows(mesh: jax.sharding.Mesh, batch_size: int) -> list[int]:
 def put_batch(
   batch: Mapping[str, Any], mesh: jax.sharding.Mesh
 ) -> dict[str, jax.Array]:
-  """Builds the global arrays of a batch from this host's `host_rows`."""
+  """Builds a batch's global arrays from the rows of `host_rows`."""
   sharding, here = batch_sharding(mesh), _host_parts(mesh)
 
   def put_rows(local: np.ndarray) -> jax.Array:
@@ -227,7 +229,7 @@ def put_batch(
 
 
 def _host_parts(mesh: jax.sharding.Mesh) -> list[int]:
-  """Returns the numbers of the batch's parts that this host's devices hold."""
+  """Returns the indices of the batch parts on this host's devices."""
   parts = mesh.devices.reshape(-1, mesh.shape['tensor'])
   here = jax.process_index()
   return [
@@ -238,18 +240,18 @@ def _host_parts(mesh: jax.sharding.Mesh) -> list[int]:
 
 
 def put(x: Any, sharding: NamedSharding) -> jax.Array:
-  """Places an array that every host holds whole."""
+  """Shards an array of which every host has a full copy."""
   x = np.asarray(x)
   return jax.make_array_from_callback(x.shape, sharding, lambda i: x[i])
 
 
 def like(tree: Tree, placed: Tree) -> Tree:
-  """Places a tree of numpy arrays with the shardings of another tree."""
+  """Places a tree of numpy arrays with the shardings of `placed`."""
   return jax.tree.map(lambda x, y: put(x, y.sharding), tree, placed)
 
 
 def gather(tree: Tree) -> Tree:
-  """Returns whole numpy arrays on every host."""
+  """Gathers sharded arrays into full numpy arrays on every host."""
 
   def whole(x: jax.Array) -> np.ndarray:
     if not x.is_fully_addressable:

@@ -1,4 +1,4 @@
-"""The training state, the two objectives, and one update (P §3.1, §3.2).
+"""Defines the training state, both objectives and the update (P §3.1, §3.2).
 
 An update is a pure function of (state, batch, seed).
 """
@@ -21,10 +21,10 @@ Batch = Mapping[str, jax.Array]  # arrays of B rows each
 
 
 class TrainState(struct.PyTreeNode):
-  """What training carries from one update to the next.
+  """The state that training carries from update to update.
 
   Attributes:
-    step: int32, updates applied so far.
+    step: int32, number of updates applied.
     params, opt_state: trees of float32 arrays.
   """
 
@@ -34,7 +34,7 @@ class TrainState(struct.PyTreeNode):
 
 
 class StepMetrics(TypedDict):
-  """Float32 scalars of one update: loss and norm before it, rate used in it."""
+  """Float32 scalars: loss and gradient norm (before the update), rate used."""
 
   loss: jax.Array
   grad_norm: jax.Array
@@ -45,8 +45,8 @@ class LossOutput(NamedTuple):
   """The loss of a batch.
 
   Attributes:
-    loss: float32, the sum over the batch, or its mean if `mean` was given.
-    weight: float32, divides the sum to give the mean.
+    loss: float32, the sum over the batch, or the mean if `mean` was True.
+    weight: float32, the divisor that turns the sum into the mean.
     sums: further outputs of the objective.
   """
 
@@ -56,7 +56,7 @@ class LossOutput(NamedTuple):
 
 
 class LossFn(Protocol):
-  """An objective."""
+  """The signature of an objective."""
 
   def __call__(
     self,
@@ -69,12 +69,12 @@ class LossFn(Protocol):
     """Computes the loss.
 
     Args:
-      params: of the model, and of the head if there is one.
+      params: parameters of the model, and of the head if there is one.
       batch: rows of the global batch.
-      dropout_key: from `update_key`; None switches dropout off.
-      example_ids_B: uint32, the row of the global batch that each row is.
-      mean: divides the weights of the rows, which takes no pass over the
-        gradients as dividing the sum would.
+      dropout_key: from `update_key`; None disables dropout.
+      example_ids_B: uint32, each row's index in the global batch.
+      mean: True returns the mean. It scales the rows' weights, which saves the
+        pass over the gradients that dividing the sum would take.
     """
     ...
 
@@ -92,13 +92,13 @@ def train_step(
   """Computes one update from one global batch.
 
   Args:
-    state: before the update.
+    state: the state before the update.
     batch: B rows.
     loss_fn: the objective.
     optimizer, rate: from `optim.make_optimizer`.
-    microbatches: parts of the batch that are computed one after another; the
-      gradient is that of the whole batch, dropout masks included.
-    seed: of all dropout keys; an int, or a traced uint32.
+    microbatches: sequential parts that the batch is split into. The gradient
+      and the dropout masks are those of the whole batch.
+    seed: seeds all dropout keys; an int, or a traced uint32.
   """
   dropout_key = update_key(seed, state.step)
   B = next(iter(batch.values())).shape[0]
@@ -125,7 +125,7 @@ def train_step(
       ), None
 
     def split(x: jax.Array) -> jax.Array:
-      # Every n-th row, so that each part has rows of every device.
+      # Takes every n-th row, so that each part has rows from every device.
       return jnp.moveaxis(x.reshape(-1, microbatches, *x.shape[1:]), 1, 0)
 
     parts = jax.tree.map(split, (batch, example_ids_B))
@@ -148,7 +148,7 @@ def _inverse(weight: jax.Array) -> jax.Array:
 
 
 def update_key(seed: jax.Array | int, step: jax.Array) -> jax.Array:
-  """Returns the dropout key, uint32 [2], of the update after `step` others."""
+  """Returns the dropout key of update `step` (the first is 0), uint32 [2]."""
   key = jax.random.fold_in(jax.random.key(seed), step)
   return jax.random.key_data(key)
 
@@ -162,9 +162,10 @@ def jit_seeded_step(
   *,
   microbatches: int,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]:
-  """Jits `train_step` as (state, batch, seed from `place_seed`).
+  """Jits `train_step` with the arguments (state, batch, seed).
 
-  The state is donated. Runs that differ in their seed share the compilation.
+  The seed comes from `place_seed`. The state is donated. Runs that differ only
+  in their seed share the compiled step.
   """
 
   def step(
@@ -191,19 +192,21 @@ def jit_seeded_step(
 
 
 def place_seed(seed: int, mesh: jax.sharding.Mesh) -> jax.Array:
-  """Puts a seed on every device, as uint32, once for all updates.
+  """Places a seed on every device as uint32, once for all updates.
 
   Raises:
-    UserError: the seed is outside [0, 2**31), where a traced seed would give
-      another stream than a constant.
+    UserError: the seed is outside [0, 2**31), where traced and constant seeds
+      would give different random streams.
   """
   if not 0 <= seed < 2**31:
-    raise UserError(f'config.train.seed is {seed}: from 0 to {2**31 - 1}')
+    raise UserError(
+      f'config.train.seed is {seed}: must be from 0 to {2**31 - 1}'
+    )
   return sharding.put(np.uint32(seed), sharding.replicated(mesh))
 
 
 def pretrain_loss(model: models.Model) -> LossFn:
-  """Returns the LM objective L1 of P §3.1; its weight is the target tokens."""
+  """Returns the LM objective L1 (P §3.1); weight is the number of targets."""
 
   def loss_fn(
     params: Params,
@@ -236,7 +239,7 @@ def finetune_loss(
   lm_reduction: str,
   low: float = 0.0,
 ) -> LossFn:
-  """Returns the objective L3 = L2 + lm_coef * L1 of P §3.2.
+  """Returns the objective L3 = L2 + lm_coef * L1 (P §3.2).
 
   L1 covers all tokens, specials included. The weight is the number of examples;
   `sums` holds 'outputs' [B, Y], 'task_loss' (L2) and 'lm_loss' (L1).

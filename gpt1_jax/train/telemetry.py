@@ -1,12 +1,12 @@
 """Writes metrics.jsonl and TensorBoard events, and prints progress.
 
-A resumed run never holds two rows of a kind for one update: rows past the
-checkpoint it resumes from are dropped first, and are written again.
+A resumed run never has duplicate rows: rows past the checkpoint are dropped
+when the run resumes, and are written again.
 
 Objects in a bucket cannot be appended to. For a run in a bucket, rows and
-events grow in a local folder and are uploaded whole: before each checkpoint, at
-the end, and once a minute. A killed run therefore loses only rows of updates
-that it repeats (TensorBoard may lack the last events as well).
+events are written to a local folder, whose files are uploaded whole before each
+checkpoint, at the end, and once a minute. A killed run therefore loses only
+rows of updates that it will repeat (and possibly the last TensorBoard events).
 """
 
 import dataclasses
@@ -25,13 +25,16 @@ from gpt1_jax import storage
 from gpt1_jax.train import chips
 
 METRICS = 'metrics.jsonl'
-_UPLOAD_EVERY = 60.0  # seconds; a bucket takes an object once a second at most
+_UPLOAD_EVERY = 60.0  # seconds; buckets limit writes per object to one a second
 
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-  """The updates that this process applies: from `start` (done before) to
-  `stop` (the last of the run).
+  """The updates that this process applies.
+
+  Attributes:
+    start: number of updates done before.
+    stop: total number of updates.
   """
 
   start: int
@@ -39,18 +42,18 @@ class Span:
 
 
 class Telemetry:
-  """Rows on disk and a line on the terminal; silent but on process 0."""
+  """Writes metrics and shows progress, on process 0 only."""
 
   def __init__(
     self, workdir: str, label: str, span: Span, flops_per_token: float
   ):
-    """Opens the run's files, and drops rows past `span.start`.
+    """Opens the run's files and drops rows past `span.start`.
 
     Args:
-      workdir: folder of the run.
-      label: what the progress line calls the run.
+      workdir: run directory.
+      label: name of the run on the progress line.
       span: the updates to come.
-      flops_per_token: model FLOPs of a token (`models.flops_per_token`).
+      flops_per_token: model FLOPs per token (`models.flops_per_token`).
     """
     self._on = jax.process_index() == 0
     self._flops_per_token = flops_per_token
@@ -97,7 +100,7 @@ class Telemetry:
     error: BaseException | None,
     trace: TracebackType | None,
   ) -> None:
-    """Writes what is pending and closes the files."""
+    """Flushes and closes the files."""
     if self._on:
       self._bar.stop()
       self._file.close()
@@ -111,7 +114,7 @@ class Telemetry:
       self._bar.update(self._task, completed=step)
 
   def train(self, step: int, metrics: dict[str, float]) -> None:
-    """Writes a training row, with the rates since the last row."""
+    """Writes a training row, with rates measured since the last row."""
     now = time.perf_counter()
     seconds = now - self._clock
     rate = self._tokens / max(seconds, 1e-9)
@@ -126,7 +129,7 @@ class Telemetry:
     self._say(step, note)
 
   def evaluation(self, step: int, metrics: dict[str, float]) -> None:
-    """Writes an evaluation row, and restarts the clock of the rates."""
+    """Writes an evaluation row and restarts the rate measurement."""
     self.write({'step': step, **metrics})
     self._say(
       step, '  '.join(f'{name} {value:.4g}' for name, value in metrics.items())
@@ -169,13 +172,13 @@ class Telemetry:
 
 
 def peak_flops() -> float | None:
-  """Returns bf16 FLOP/s of all devices; None for unknown kinds (CPU)."""
+  """Returns the peak bf16 FLOP/s of all devices; None if unknown (CPU)."""
   chip = chips.lookup(jax.devices()[0].device_kind)
   return chip.flops * jax.device_count() if chip else None
 
 
 def read_rows(path: storage.Path) -> list[dict[str, Any]]:
-  """Reads the rows of a metrics.jsonl, up to a torn line."""
+  """Reads the rows of a metrics.jsonl, up to the first incomplete line."""
   rows = []
   if path.exists():
     for line in path.read_text(encoding='utf-8').splitlines():
