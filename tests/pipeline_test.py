@@ -213,8 +213,8 @@ def test_the_lstm_walks_the_same_road(data, tmp_path):
   )
   commands.succeed(*pretrain)
   straight, meta, step = checkpoint.read(str(workdir))
-  assert meta['model']['kind'] == 'lstm'
-  assert (meta['model']['units'], step) == (32, 4)
+  assert meta.model.kind == 'lstm'
+  assert (meta.model.units, step) == (32, 4)
   scores = _json(workdir / 'scores.json')
   shutil.rmtree(workdir / 'checkpoints' / '4')
   commands.succeed(*pretrain)
@@ -251,7 +251,7 @@ def test_the_lstm_walks_the_same_road(data, tmp_path):
     '--config.data.lengths=(32,)',
   )
   config = '--config=configs/own_task.py'
-  assert 'take configs/finetune.py:TASK,lstm' in commands.fail(
+  assert 'use configs/finetune.py:TASK,lstm' in commands.fail(
     'finetune', f'{config}:tiny', *finetune
   )
   commands.succeed('finetune', f'{config}:lstm,tiny', *finetune)
