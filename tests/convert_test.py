@@ -157,7 +157,9 @@ def test_a_release_without_leading_axes(shared_data, tmp_path):
   with tarfile.open(shared_data / 'vocab/transformer_small.tar.gz') as archive:
     archive.extractall(tmp_path, filter='data')
   folder = tmp_path / 'model'
-  with pytest.raises(UserError, match='how many heads share the 10'):
+  with pytest.raises(
+    UserError, match='cannot infer the number of heads from width 10'
+  ):
     openai.read(folder, None)
   params, meta, _ = from_openai(folder, tmp_path / 'run', n_head=2)
   shapes = json.loads((folder / openai.SHAPES).read_text())
@@ -300,7 +302,7 @@ def test_a_folder_of_an_older_version(converted, folder, tmp_path):
   old = rewrite(folder, tmp_path / 'old', config, older)
   (old / 'vocab.json').unlink()  # tokenizer.json will do
   out = commands.succeed('convert', f'--input={old}', f'--output={tmp_path}/r')
-  assert 'left out multiple_choice_head.summary.bias' in out
+  assert 'skipped multiple_choice_head.summary.bias' in out
   params, *rest = checkpoint.read(f'{tmp_path}/r')
   want, *want_rest = checkpoint.read(str(converted))
   released.assert_same(params, want)
@@ -385,7 +387,7 @@ def _shorten_vocabulary(folder):
       ['params_shapes.json: damaged'],
     ),
     (_drop(openai_tokenizer.MERGES_FILE), ['not the other half']),
-    (_shorten_vocabulary, ['rows of tokens, but the vocabulary of']),
+    (_shorten_vocabulary, ['token embeddings, but the vocabulary in']),
   ],
 )
 def test_a_damaged_release_is_refused(model, tmp_path, damage, messages):
@@ -404,7 +406,7 @@ def test_numbers_that_are_not_finite_are_refused(model, tmp_path):
   size = np.load(folder / 'params_2.npy').size
   np.save(folder / 'params_2.npy', np.full(size, np.nan, np.float32))
   message = refused(from_openai, folder, tmp_path)
-  assert 'holds numbers that are not finite' in message
+  assert 'contains NaN or infinity' in message
 
 
 def test_no_pickle_is_executed(model, tmp_path):
@@ -441,7 +443,7 @@ def _with(name, value=0, dtype=np.float32, shape=(128,)):
       'h.1.ln_1.bias is [9], but config.json expects [128]',
     ),
     (None, _with(BIAS, dtype=np.float16), 'bias is F16, expected float32'),
-    (None, _with(BIAS, np.inf), 'bias holds numbers that are not finite'),
+    (None, _with(BIAS, np.inf), 'bias contains NaN or infinity'),
     (
       None,
       _with('lm_head.weight', shape=(9, 128)),

@@ -43,7 +43,7 @@ def test_figures_of_the_training():
     '| commit | abc123 |',
     '| batch | 16 sequences |',
     '| peak learning rate | 0.002 |',
-    '| computed in | bfloat16 |',
+    '| compute dtype | bfloat16 |',
     '| seed | 4 |',
     '| tokens seen | 204,800 |',
     '| perplexity per token | 42.10 |',
@@ -61,5 +61,5 @@ def test_unknown_figures_are_named():
   text = readme(
     {**HEADER, 'command': 'convert', 'commit': None, 'config': {}}, None, 0
   )
-  assert '| trained | elsewhere; not known |' in text
+  assert '| trained | elsewhere; details unknown |' in text
   assert '| commit | unknown |' in text

@@ -82,7 +82,7 @@ def test_message_becomes_a_sentence():
   assert out_of_memory.explain(memory, buffers, config) == (
     'does not fit: a device needs at least 22.50 GiB of the 15.75 GiB it has; '
     'the largest buffers are f32[12,16,12,512,512] of h/attn/mul (2.25 GiB, '
-    '2 of them), bf16[12,16,512,3072] of add (0.28 GiB); what would help: '
+    '2 of them), bf16[12,16,512,3072] of add (0.28 GiB); try '
     'config.model.dtype=bfloat16, config.train.microbatches=2, '
     'config.model.remat=dots or full, config.data.batch_size=8, more chips'
   )
@@ -99,7 +99,7 @@ def test_one_array_beyond_memory_becomes_a_sentence():
   assert sentence.startswith(
     'does not fit: a device needs at least 74.53 GiB of the 8.00 GiB it has; '
     'the largest buffers are bf16[200000,200000] of convolution_sine_fusion '
-    '(74.53 GiB); what would help: '
+    '(74.53 GiB); try '
   )
 
 
@@ -109,7 +109,7 @@ def test_remedies_for_a_state_that_fills_memory():
   changes = {'model.remat': 'full', 'model.dtype': 'bfloat16'}
   assert out_of_memory.remedies(memory, compiled_steps.small(**changes)) == [
     'config.train.microbatches=2',
-    'config.mesh.fsdp=4 (spreads parameters and optimiser)',
+    'config.mesh.fsdp=4 (shards parameters and optimiser state)',
     'config.data.batch_size=8',
     'more chips',
   ]

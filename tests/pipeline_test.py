@@ -274,7 +274,7 @@ def test_the_lstm_walks_the_same_road(data, tmp_path):
   line = commands.fail(
     'convert', f'--input={workdir}', f'--output={tmp_path}/hf'
   )
-  assert 'of kind lstm' in line
+  assert 'model.kind is lstm' in line
 
 
 def _json(path):

@@ -1,1 +1,1 @@
-"""What a compiled program says: memory, cost, fit."""
+"""Analyses compiled programs: memory, cost and fit."""

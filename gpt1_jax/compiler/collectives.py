@@ -1,4 +1,4 @@
-"""Finds the collective operations of a compiled program, and their sizes."""
+"""Finds the collective operations of a compiled program and their sizes."""
 
 import dataclasses
 import math
@@ -21,14 +21,14 @@ _MEGASCALE = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-  """A collective operation; those that differ in `count` only are one.
+  """A collective operation; identical ones are counted together.
 
   Attributes:
-    kind: such as 'all-reduce'.
-    bytes: size of the whole array that one execution reduces, gathers,
-      scatters or sends, without padding.
-    count: executions in one call of the program.
-    devices: number that take part together; over 'dcn', of slices.
+    kind: operation, such as 'all-reduce'.
+    bytes: size of the full array that one execution reduces, gathers, scatters
+      or sends, without padding.
+    count: executions per call of the program.
+    devices: number of participating devices; over 'dcn', of slices.
     network: 'ici' within a slice, 'dcn' between slices.
   """
 
@@ -44,11 +44,11 @@ class Collective:
 
 
 def find(hlo: HloText) -> list[Collective]:
-  """Returns the collectives of a program, equal ones counted together.
+  """Returns a program's collectives, with identical ones counted together.
 
-  A TPU splits an operation that overlaps others into a chain: one chain is one
-  operation. Its fusions called `all-reduce-scatter` are reduce-scatters. What
-  crosses slices is sent to their hosts (megascale), which reduce it.
+  The TPU compiler splits an overlapped operation into a chain of instructions,
+  which counts once. Its fusions named `all-reduce-scatter` are reduce-scatters.
+  Transfers between slices are sends to the hosts (megascale), which reduce.
   """
   counts: dict[tuple[str, int, int, Network], int] = {}
   chains: set[tuple[str, ...]] = set()
@@ -90,13 +90,14 @@ def _operand_bytes(computation: Computation, i: Instruction) -> int:
 
 
 def group_size(attributes: str, num_devices: int) -> int:
-  """Returns how many devices take part in a collective together.
+  """Returns the number of devices in one group of a collective.
 
   Args:
-    attributes: of the instruction. The groups are `{{0,2},{1,3}}`, or
-      `[2,2]<=[4]`, or axes of a mesh: `mesh['a'=4,'b'=2] {'a':(2)2,'b'}`,
-      where `'a':(2)2` is the part of size 2 of axis a.
-    num_devices: the size if all devices are one group.
+    attributes: the instruction's attributes. Groups are written as
+      `{{0,2},{1,3}}`, as `[2,2]<=[4]`, or as mesh axes:
+      `mesh['a'=4,'b'=2] {'a':(2)2,'b'}`, where `'a':(2)2` is a part of axis a
+      with size 2.
+    num_devices: group size if the attributes list no groups.
   """
   groups = re.search(
     r'(?:replica_groups|source_target_pairs)=\{\{([\d, ]+)\}', attributes

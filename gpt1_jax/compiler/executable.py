@@ -1,8 +1,8 @@
-"""Saves a compiled train step to a file, and loads it on the slice.
+"""Saves a compiled train step to a file and loads it on the slice.
 
-A file is one line of JSON, the `_Header`, and jax's serialised executable. It
-loads only for the same program (lowered text), devices, mesh and versions.
-Loading runs what the file holds (jax unpickles it): load files you trust.
+A file holds one line of JSON (the `_Header`) and jax's serialised executable.
+It loads only for the same program (lowered text), devices, mesh and versions.
+Loading executes code from the file (jax unpickles it): only load trusted files.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from gpt1_jax.config import PretrainConfig, as_dict, as_flags
 from gpt1_jax.errors import UserError
 from gpt1_jax.train import program as program_lib
 
-# Settings that are no part of the compiled step.
+# Settings that do not affect the compiled step.
 _NOT_COMPILED = frozenset(
   f'--config.{name}'
   for name in (
@@ -37,7 +37,7 @@ _NOT_COMPILED = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class _Header:
-  """Says what was compiled; all but `config` must match to load it."""
+  """Describes the compiled step; all fields except `config` must match."""
 
   jax_version: str
   jaxlib_version: str
@@ -58,11 +58,11 @@ def save(
   """Writes a compiled step atomically.
 
   Args:
-    path: the file.
-    program: what was compiled.
+    path: file to write.
+    program: the program that was compiled.
     compiled: `program.lower().compile()`.
-    config: of the program; the error of a run that cannot load the file names
-      the settings that differ.
+    config: the program's configuration; `load` compares it to name the settings
+      that differ.
   """
   payload, _, _ = serialize_executable.serialize(compiled)
   header = dataclasses.asdict(_header(program, program.lower(), config))
@@ -75,15 +75,15 @@ def load(
   """Returns the program with its train step loaded from a file.
 
   Raises:
-    UserError: the file is not an executable, or is one of another program,
-      machine or version.
+    UserError: the file is not an executable, or was compiled for another
+      program, machine or version.
   """
   first, _, payload = storage.path(path).read_bytes().partition(b'\n')
   try:
     saved = _Header(**json.loads(first))
   except (ValueError, TypeError):
     raise UserError(
-      f'{path}: not an executable of launch/aot_compile.py --save'
+      f'{path}: not an executable saved by launch/aot_compile.py --save'
     ) from None
   lowered = program.lower()
   wanted = _header(program, lowered, config)
@@ -133,7 +133,7 @@ def _header(
 
 
 def libtpu_version() -> str | None:
-  """Returns the version of libtpu, None if it is not installed."""
+  """Returns the version of libtpu, or None if it is not installed."""
   try:
     return importlib.metadata.version('libtpu')
   except importlib.metadata.PackageNotFoundError:

@@ -1,8 +1,8 @@
-"""Counts what a compiled program computes and moves, every loop in full.
+"""Counts a compiled program's FLOPs and bytes, with every loop in full.
 
-XLA's cost analysis counts the body of a loop once, and its bytes are those of
-every memory. Its totals are scaled by what is counted here with and without the
-loops' trip counts.
+XLA's cost analysis counts a loop body once and does not separate HBM traffic
+from other memories. This module counts with and without the loops' trip counts;
+the ratio scales XLA's totals.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import numpy as np
 
 from gpt1_jax.compiler.hlo_text import Array, Computation, HloText, Instruction
 
-# Instructions that move nothing, as XLA's HloCostAnalysis has them.
+# Instructions that move no data, as in XLA's HloCostAnalysis.
 _FREE = re.compile(
   'parameter|constant|tuple|get-tuple-element|bitcast|after-all|partition-id|'
   'replica-id|iota|add-dependency|opt-barrier|domain|async-update|.*-done'
@@ -35,9 +35,9 @@ class Cost:
   """The cost of one execution on one device.
 
   Attributes:
-    flops: of products and other arithmetic, and of kernels as they state.
-    bytes: read and written in every memory, the padding of tiles included.
-    hbm_bytes: those in HBM.
+    flops: matrix products, other arithmetic, and the FLOPs that kernels state.
+    bytes: bytes read and written in all memories, tile padding included.
+    hbm_bytes: bytes read and written in HBM.
   """
 
   flops: float
@@ -50,7 +50,7 @@ def count(hlo: HloText, *, loops_once: bool = False) -> Cost:
 
   Args:
     hlo: the program.
-    loops_once: counts the body of a loop once, as XLA's cost analysis does.
+    loops_once: True counts each loop body once, as XLA's cost analysis does.
   """
 
   @functools.cache
@@ -58,7 +58,7 @@ def count(hlo: HloText, *, loops_once: bool = False) -> Cost:
     out = np.zeros(3)
     for i in hlo.computations[name].values():
       calls = hlo.calls(i)
-      if i.opcode == 'fusion':  # moves what enters and leaves it
+      if i.opcode == 'fusion':  # moves only its operands and outputs
         out[0] += total(calls[0][0])[0]
       else:
         out += sum(
@@ -111,7 +111,7 @@ def _outputs(i: Instruction) -> tuple[Array, ...]:
 
 
 def _written(computation: Computation, i: Instruction) -> int:
-  """Returns the bytes that an instruction writes; in place, the update's."""
+  """Returns the bytes that an instruction writes; in place, only the update."""
   while i.opcode == 'bitcast':
     i = computation[i.operands[0]]
   if i.opcode == 'dynamic-update-slice':
@@ -120,7 +120,7 @@ def _written(computation: Computation, i: Instruction) -> int:
 
 
 def _read(hlo: HloText, i: Instruction, position: int, operand: Array) -> int:
-  """Returns the bytes of an operand that an instruction reads."""
+  """Returns the bytes that an instruction reads from an operand."""
   if i.opcode in _SLICES and position == 0:
     return _outputs(i)[0].bytes
   if i.opcode == 'dynamic-update-slice' and position == 0:
@@ -137,7 +137,7 @@ def _read(hlo: HloText, i: Instruction, position: int, operand: Array) -> int:
 
 
 def _read_inside(hlo: HloText, inside: Computation, i: Instruction) -> int:
-  """Returns the bytes of a value that the instructions of a fusion read."""
+  """Returns the bytes that a fusion's instructions read from a value."""
   array = i.arrays[0]
   if i.is_root:
     return array.bytes
@@ -158,11 +158,11 @@ def _flops(computation: Computation, i: Instruction) -> float:
 
 
 def product_flops(computation: Computation, i: Instruction) -> float:
-  """Returns 2 x the multiply-adds of a matrix product.
+  """Returns the FLOPs of a matrix product: 2 per multiply-add.
 
-  A TPU's compiler writes products as convolutions. A spatial axis of one is a
-  batch, contracted or free axis of the product; its length is the largest of
-  the input's, the window's and the output's.
+  The TPU compiler writes products as convolutions, whose spatial axes stand for
+  batch, contracted or free axes. Such an axis is as long as the longest of the
+  input's, the window's and the output's.
   """
   lhs, rhs = (computation[name].arrays[0].dims for name in i.operands[:2])
   out = i.arrays[0]

@@ -1,4 +1,4 @@
-"""Parses the text of a compiled program: computations, operations, loops."""
+"""Parses HLO text: computations, instructions and loops."""
 
 import dataclasses
 import math
@@ -17,10 +17,10 @@ class Array:
   """The type of an array.
 
   Attributes:
-    dims: its shape.
-    data_bytes: size of its elements.
-    bytes: size in memory, the padding of the layout's tiles included.
-    space: memory that holds it: 0 is HBM, 1 is VMEM on a TPU.
+    dims: shape.
+    data_bytes: size of the elements, without padding.
+    bytes: size in memory, tile padding included.
+    space: memory space: 0 is HBM, 1 is VMEM on a TPU.
   """
 
   dims: tuple[int, ...]
@@ -40,9 +40,9 @@ class Instruction:
   Attributes:
     name: unique in its computation.
     is_root: True for the instruction whose value the computation returns.
-    arrays: type of the output, a tuple flattened.
-    opcode: such as 'fusion'.
-    operands: names of other instructions of the computation.
+    arrays: types of the outputs; tuples are flattened.
+    opcode: operation, such as 'fusion'.
+    operands: names of other instructions in the computation.
     rest: the operands and attributes, as written.
   """
 
@@ -55,16 +55,16 @@ class Instruction:
 
   @property
   def parameter_number(self) -> int:
-    """Position of a `parameter` among the computation's arguments."""
+    """Index of a `parameter` among the computation's arguments."""
     return int(self.rest.split(')')[0])
 
   def attribute(self, name: str) -> str:
-    """Returns an attribute's value, '' if the instruction has none."""
+    """Returns an attribute's value, or '' if it is missing."""
     found = re.search(rf'\b{name}=%?([\w.\-]+)', self.rest)
     return found[1] if found else ''
 
 
-# Instructions by name, in the order of the text.
+# Maps names to instructions, in the order of the text.
 Computation = dict[str, Instruction]
 
 
@@ -72,13 +72,13 @@ class HloText:
   """The computations of an optimised HLO module.
 
   Attributes:
-    computations: by name.
-    entry: name of the computation that a call of the program runs.
-    num_devices: partitions of the program.
+    computations: maps names to computations.
+    entry: name of the entry computation.
+    num_devices: number of partitions.
   """
 
   def __init__(self, text: str):
-    """Parses what `jax.stages.Compiled.as_text` returns."""
+    """Parses the output of `jax.stages.Compiled.as_text`."""
     self.computations: dict[str, Computation] = {}
     self.entry = ''
     partitions = re.search(r'num_partitions=(\d+)', text.partition('\n')[0])
@@ -95,14 +95,15 @@ class HloText:
   def walk(
     self, name: str = '', count: int = 1
   ) -> Iterator[tuple[str, Instruction, int]]:
-    """Yields what a computation runs, with the computations that it calls.
+    """Yields the instructions of a computation and of all that it calls.
 
     Args:
-      name: of the computation; the entry by default.
-      count: how often it runs.
+      name: the computation; default: the entry.
+      count: number of times that it runs.
 
     Yields:
-      The name of a computation, an instruction of it, and how often that runs.
+      The computation's name, an instruction, and the number of times that the
+      instruction runs.
     """
     name = name or self.entry
     for i in self.computations[name].values():
@@ -111,7 +112,7 @@ class HloText:
         yield from self.walk(called, count * times)
 
   def calls(self, i: Instruction) -> list[tuple[str, int]]:
-    """Returns the computations that an instruction runs, and how often."""
+    """Returns the computations that an instruction calls, with call counts."""
     if i.opcode == 'while':
       trips = self.trip_count(i) or 1
       return [
@@ -128,17 +129,17 @@ class HloText:
     return [(name, 1) for name in names if name in self.computations]
 
   def trip_count(self, loop: Instruction) -> int | None:
-    """Returns the iterations of a `while`, None if the text does not tell.
+    """Returns the iterations of a `while`, or None if they are unknown.
 
-    They are the compiler's own note, or the constant that the condition
-    compares the loop's counter with.
+    Uses the compiler's annotation, or else the constant that the condition
+    compares the loop counter with.
     """
     known = re.search(r'known_trip_count"?:\{"?n"?:"(\d+)"', loop.rest)
     if known:
       return int(known[1])
     condition = self.computations[loop.attribute('condition')]
     root = next(i for i in condition.values() if i.is_root)
-    if root.opcode == 'fusion':  # holds the comparison only
+    if root.opcode == 'fusion':  # contains only the comparison
       names = root.operands
     elif 'direction=LT' in root.rest:
       names = root.operands[1:]
@@ -149,7 +150,7 @@ class HloText:
     return int(value[1]) if value else None
 
   def count_unknown_loops(self) -> int:
-    """Counts the loops whose trip count the text does not tell."""
+    """Counts the loops whose trip count is unknown."""
     return sum(
       i.opcode == 'while' and self.trip_count(i) is None
       for _, i, _ in self.walk()
@@ -166,7 +167,7 @@ def _instruction(is_root: bool, name: str, text: str) -> Instruction:
 
 
 def _closing(text: str) -> int:
-  """Returns the position after the bracket that closes the first one."""
+  """Returns the position after the bracket that closes the first bracket."""
   depth = 0
   for position, letter in enumerate(text):
     depth += (letter in '([{') - (letter in ')]}')
@@ -182,7 +183,7 @@ def _array(dtype: str, dims: str, layout: str | None) -> Array:
   width = max(1, int(bits[1]) // 8) if bits else int(dtype == 'pred')
   order, _, notes = (layout or '').partition(':')
   minor = [int(d) for d in order.split(',') if d] or range(len(shape))[::-1]
-  padded = [shape[d] for d in minor]  # the minor axis first
+  padded = [shape[d] for d in minor]  # minor axis first
   tile = re.match(r'(?:D\([^)]*\))?T\(([\d,]+)\)', notes)
   for axis, step in enumerate(reversed(tile[1].split(',') if tile else [])):
     if axis < len(padded):

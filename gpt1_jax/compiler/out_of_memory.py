@@ -1,4 +1,4 @@
-"""Explains a step that does not fit: what it needs, and what would help."""
+"""Explains why a step does not fit in memory, and suggests settings."""
 
 import dataclasses
 import re
@@ -19,13 +19,13 @@ _TEMPORARIES = re.compile(  # libtpu 0.0.42
 
 @dataclasses.dataclass(frozen=True)
 class HbmUse:
-  """HBM that a step needs on one device, in bytes; None if not known.
+  """HBM that a step needs on one device, in bytes; None if unknown.
 
   Attributes:
-    peak: arguments, outputs that replace no argument, temporaries and code.
+    peak: arguments, outputs that do not reuse an argument, temporaries, code.
     temp: temporaries.
     arguments: parameters, optimiser state and batch.
-    capacity: what a program may use.
+    capacity: HBM that a program may use.
   """
 
   peak: int | None
@@ -36,7 +36,7 @@ class HbmUse:
 
 @dataclasses.dataclass(frozen=True)
 class Buffer:
-  """Equal allocations, among the largest of a program that does not fit."""
+  """Identical allocations among the largest of a program that does not fit."""
 
   bytes: int
   shape: str
@@ -50,12 +50,12 @@ def parse(
   """Parses the compiler's message, 'Ran out of memory in memory space hbm ...'.
 
   Args:
-    message: of the error. If the temporaries alone are too large, libtpu 0.0.42
-      lists no buffers.
-    capacity: of the device, where the message does not tell it.
+    message: error message. If the temporaries alone are too large, libtpu
+      0.0.42 lists no buffers.
+    capacity: HBM of the device, used if the message does not state it.
   """
   one = _ONE_ARRAY.search(message)
-  if one:  # an array larger than all memory
+  if one:  # a single array exceeds the memory
     size, limit, shape, operation = one.groups()
     buffer = Buffer(int(size), shape, operation, 1)
     return HbmUse(int(size), None, None, int(limit)), (buffer,)
@@ -76,7 +76,7 @@ def parse(
 
 
 def _buffers(message: str) -> tuple[Buffer, ...]:
-  """Returns the listed allocations, the largest first, equal ones as one."""
+  """Returns the listed allocations, largest first, identical ones merged."""
   found: dict[tuple[int, str], list[str]] = {}
   for block in re.split(r'\n\s+\d+\. (?=Size:)', message)[1:]:
     size = re.match(rf'Size: {_SIZE}', block)
@@ -111,7 +111,7 @@ def explain(
   buffers: tuple[Buffer, ...],
   config: PretrainConfig,
 ) -> str:
-  """Returns one line: why a step does not fit, and what would help."""
+  """Returns one line: why a step does not fit, and settings that would help."""
   out = 'does not fit'
   if memory.peak and memory.capacity:
     out += (
@@ -125,7 +125,7 @@ def explain(
       for b in buffers[:3]
     ]
     out += '; the largest buffers are ' + ', '.join(listed)
-  return f'{out}; what would help: ' + ', '.join(remedies(memory, config))
+  return f'{out}; try ' + ', '.join(remedies(memory, config))
 
 
 def _gib(size: int) -> str:
@@ -133,7 +133,7 @@ def _gib(size: int) -> str:
 
 
 def remedies(memory: HbmUse, config: PretrainConfig) -> list[str]:
-  """Returns the settings that need less memory, the cheapest first."""
+  """Returns settings that reduce memory, cheapest first."""
   out = []
   if config.model.dtype == 'float32':
     out.append('config.model.dtype=bfloat16')
@@ -144,6 +144,6 @@ def remedies(memory: HbmUse, config: PretrainConfig) -> list[str]:
   elif remat != 'full':
     out.append('config.model.remat=full')
   if (memory.arguments or 0) > (memory.capacity or 0) / 4:
-    out.append('config.mesh.fsdp=4 (spreads parameters and optimiser)')
+    out.append('config.mesh.fsdp=4 (shards parameters and optimiser state)')
   out.append(f'config.data.batch_size={config.data.batch_size // 2}')
   return [*out, 'more chips']

@@ -1,4 +1,4 @@
-"""A lower bound on the time of a step: each part at its published peak."""
+"""Bounds the time of a step from below, with every part at its peak rate."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,25 +7,25 @@ from gpt1_jax.compiler.collectives import Collective
 from gpt1_jax.train import chips
 
 ASSUMPTIONS = (
-  'each chip computes at its bf16 peak, moves HBM at its peak bandwidth and '
-  'does all of it, collectives included, at the same time; what lies in VMEM '
-  'costs no HBM traffic; a collective uses every link of the slice, as a ring '
-  'does (2 (n-1)/n of the bytes for an all-reduce, (n-1)/n for a gather or a '
-  'scatter); between slices the rate of the data-centre network; model FLOPs '
-  'count attention in full, and the kernel skips what lies ahead, so that a '
-  'utilisation may pass 100%'
+  'each chip computes at its bf16 peak and moves data at its peak HBM '
+  'bandwidth; computation, HBM traffic and collectives overlap perfectly; data '
+  'in VMEM causes no HBM traffic; a collective is a ring over all links of the '
+  'slice (2 (n-1)/n of the bytes for an all-reduce, (n-1)/n for a gather or a '
+  'scatter); slices communicate at the rate of the data-centre network. Model '
+  'FLOPs count attention in full while the kernel skips masked positions, so '
+  'utilisation may exceed 100%'
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-  """Seconds that each part of a step takes at least; see ASSUMPTIONS.
+  """Minimum seconds for each part of a step; see ASSUMPTIONS.
 
   Attributes:
-    compute: of the arithmetic.
-    hbm: of reading and writing HBM.
-    ici: of collectives within a slice.
-    dcn: of collectives between slices.
+    compute: arithmetic.
+    hbm: HBM reads and writes.
+    ici: collectives within a slice.
+    dcn: collectives between slices.
   """
 
   compute: float
@@ -35,7 +35,7 @@ class Roofline:
 
   @property
   def step_seconds(self) -> float:
-    """The longest part."""
+    """Time of the longest part."""
     return max(dataclasses.astuple(self))
 
   @property
@@ -51,14 +51,16 @@ def bound(
   collectives: Sequence[Collective],
   topology: chips.Topology,
 ) -> Roofline | None:
-  """Returns the roofline of a step on one device.
+  """Computes the roofline of a step on one device.
 
   Args:
-    flops: operations of a step.
-    hbm_bytes: read and written in HBM.
-    collectives: of a step.
-    topology: names the chip, None is returned if its peaks are not known, and
-      its links.
+    flops: FLOPs of a step.
+    hbm_bytes: bytes read and written in HBM.
+    collectives: the step's collectives.
+    topology: gives the chip and its links.
+
+  Returns:
+    None if the chip's peaks are unknown.
   """
   chip = chips.lookup(topology.kind)
   if not chip:

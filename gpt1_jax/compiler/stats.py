@@ -1,8 +1,8 @@
-"""Compiles the train step for a topology; tells its memory, cost and time.
+"""Compiles the train step for a topology; reports memory, cost and time.
 
-No device of the topology has to be there. Memory, FLOPs and bytes are XLA's own
-`memory_analysis` and `cost_analysis`. XLA counts a loop's body once and tells
-neither HBM traffic nor collectives: those are read off the compiled text.
+The devices need not be attached. Memory, FLOPs and bytes come from XLA's
+`memory_analysis` and `cost_analysis`. XLA counts loop bodies once and reports
+neither HBM traffic nor collectives; these come from the compiled text.
 """
 
 import dataclasses
@@ -28,12 +28,13 @@ class StepCost:
   """The cost of one step on one device, with every loop counted in full.
 
   Attributes:
-    flops: operations.
-    bytes_accessed: read and written in every memory, as XLA counts them.
-    hbm_bytes: read and written in HBM, the padding of tiles included.
+    flops: FLOPs.
+    bytes_accessed: bytes read and written in all memories, as XLA counts.
+    hbm_bytes: bytes read and written in HBM, tile padding included.
     collectives: operations between devices.
-    bound: the least time; None for a device whose peaks are not known.
-    unknown_loops: loops counted once, since the text tells no trip count.
+    bound: lower bound on the time; None if the device's peaks are unknown.
+    unknown_loops: loops that are counted once because their trip count is
+      unknown.
   """
 
   flops: float
@@ -50,14 +51,14 @@ class StepCost:
 
 @dataclasses.dataclass(frozen=True)
 class CompileStats:
-  """Results of compiling one step; everything is per device.
+  """Results of compiling one step, all per device.
 
   Attributes:
     memory: HBM that the step needs.
     cost: None if the step does not fit.
-    model_flops: the device's share of what the model's formula gives.
-    compile_seconds: wall time.
-    buffers: the largest allocations of a step that does not fit.
+    model_flops: the device's share of the model FLOPs.
+    compile_seconds: wall time of the compilation.
+    buffers: the largest allocations, if the step does not fit.
   """
 
   memory: out_of_memory.HbmUse
@@ -72,14 +73,14 @@ class CompileStats:
 
   @property
   def step_seconds(self) -> float | None:
-    """Lower bound on the time of a step, if there is one."""
+    """Lower bound on the time of a step, or None."""
     return (
       self.cost.bound.step_seconds if self.cost and self.cost.bound else None
     )
 
   @property
   def utilisation(self) -> float | None:
-    """Upper bound: model FLOPs over the peak's in `step_seconds`."""
+    """Upper bound: model FLOPs over peak FLOPs in `step_seconds`."""
     if not (self.cost and self.cost.bound):
       return None
     needed = self.model_flops / self.cost.flops * self.cost.bound.compute
@@ -115,17 +116,17 @@ def compile_step(
   """Compiles the train step of a configuration.
 
   Args:
-    config: data.path is not read.
-    topology: the devices.
-    vocab_size: entries of the tokenizer.
-    num_steps: updates of the run, a constant of the learning rate's schedule.
+    config: the configuration; data.path is not read.
+    topology: devices to compile for.
+    vocab_size: size of the tokenizer's vocabulary.
+    num_steps: total updates, a constant in the learning-rate schedule.
 
   Returns:
-    The statistics, the program, and its compiled step, None if it does not
-    fit.
+    The statistics, the program, and its compiled step (None if it does not
+    fit).
 
   Raises:
-    UserError: the configuration is wrong, or does not divide over the mesh.
+    UserError: the mesh does not divide the batch or the model.
   """
   model = pretraining.model_config(config, vocab_size)
   mesh = sharding.make_mesh(topology.devices, **dataclasses.asdict(config.mesh))
@@ -165,7 +166,7 @@ def _cost(compiled: jax.stages.Compiled, topology: chips.Topology) -> StepCost:
   xla: Any = compiled.cost_analysis()
   hlo = HloText(compiled.as_text() or '')
   once, full = hlo_cost.count(hlo, loops_once=True), hlo_cost.count(hlo)
-  # XLA knows best what an operation costs; the text, how often it runs.
+  # XLA has the cost of each operation, the text how often it runs.
   flops = xla['flops'] * _ratio(full.flops, once.flops)
   accessed = xla.get('bytes accessed', 0.0) * _ratio(full.bytes, once.bytes)
   collectives = collectives_lib.find(hlo)

@@ -1,7 +1,7 @@
-"""Converts released weights to a run, and a run to a Hugging Face folder.
+"""Converts released weights to a run, or a run to a Hugging Face folder.
 
-A converted run holds config.json, a tokenizer and one checkpoint, like any
-other; finetune, evaluate and generate take it.
+Like any run, a converted run holds config.json, a tokenizer and a checkpoint;
+finetune, evaluate and generate accept it.
 """
 
 import contextlib
@@ -33,10 +33,10 @@ DESCRIPTIONS = {
 
 
 def detect(source: storage.Path) -> str:
-  """Returns what a folder contains: a key of DESCRIPTIONS.
+  """Returns the kind of a folder, a key of DESCRIPTIONS.
 
   Raises:
-    UserError: there is no such folder, or it contains none of them.
+    UserError: the folder does not exist or is of no known kind.
   """
   if not source.is_dir():
     raise UserError(f'{source}: no such folder')
@@ -62,13 +62,13 @@ def to_run(
   output: storage.Path,
   tokenizer_path: str | None = None,
 ) -> None:
-  """Writes weights of another program as a run.
+  """Writes weights from another program as a run.
 
   Args:
-    weights: of `openai.read` or `huggingface.read`.
+    weights: from `openai.read` or `huggingface.read`.
     source: folder that they were read from.
-    output: folder of the run; absent or empty.
-    tokenizer_path: folder with the vocabulary; None: `source`.
+    output: run directory to write; must be missing or empty.
+    tokenizer_path: folder with the vocabulary; None means `source`.
 
   Raises:
     UserError: the vocabulary is missing or does not fit the weights.
@@ -79,8 +79,8 @@ def to_run(
   n_special = rows - tokenizer.vocab_size
   if n_special not in (0, vocabulary.NUM_SPECIALS):
     raise UserError(
-      f'{source}: {rows} rows of tokens, but the vocabulary of '
-      f'{tokenizer_path or source} expects {tokenizer.vocab_size} (or '
+      f'{source}: {rows} token embeddings, but the vocabulary in '
+      f'{tokenizer_path or source} needs {tokenizer.vocab_size} (or '
       f'{vocabulary.NUM_SPECIALS} more, for start, delimiter and extract)'
     )
   shape = {
@@ -110,7 +110,7 @@ def to_run(
       checkpoints.save(weights.step, state, meta)
   if weights.skipped:
     print(
-      f'{source}: left out {", ".join(weights.skipped)}: no part of the model'
+      f'{source}: skipped {", ".join(weights.skipped)}: not part of the model'
     )
   print(
     f'{source}: {model.n_layer} layers, width {model.n_embd}, '
@@ -124,13 +124,13 @@ def to_huggingface(
   """Writes a run as a folder that Hugging Face's classes load.
 
   Args:
-    workdir: the run.
-    output: folder to write; absent or empty.
-    step: which checkpoint; None: the best or the latest.
+    workdir: run directory.
+    output: folder to write; must be missing or empty.
+    step: checkpoint to convert; None means the best, else the latest.
 
   Raises:
-    UserError: the run has no such checkpoint or is no GPT, or a library is
-      missing.
+    UserError: the checkpoint does not exist, the run is not a GPT, or a library
+      is missing.
   """
   tokenizer = tokenization.load(workdir)
   text = tokenizer_json.build(tokenizer)
@@ -139,8 +139,8 @@ def to_huggingface(
   model = found.meta.model
   if not isinstance(model, GPTConfig):
     raise UserError(
-      f'{workdir}: its model is of kind {model.kind}; only gpt has the layout '
-      'of openai-gpt'
+      f'{workdir}: its model.kind is {model.kind}; only gpt can be converted '
+      'to openai-gpt'
     )
   scores = workdir / 'scores.json'
   card = model_card.readme(
@@ -153,13 +153,13 @@ def to_huggingface(
   with _output_folder(output) as folder:
     huggingface.write(folder, found, header['command'])
     tokenizer.save(folder)
-    if tokenizer.kind == 'openai':  # Hugging Face's names of the same files
+    if tokenizer.kind == 'openai':  # Hugging Face's names for these files
       (folder / openai_tokenizer.ENCODER_FILE).rename(folder / 'vocab.json')
       (folder / openai_tokenizer.MERGES_FILE).rename(folder / 'merges.txt')
     if text:
       storage.write_text(folder / 'tokenizer.json', text)
     else:
-      print(f'{workdir}: no tokenizer.json, its vocabulary lacks some pieces')
+      print(f'{workdir}: no tokenizer.json: the vocabulary lacks some pieces')
     settings = {
       'tokenizer_class': 'PreTrainedTokenizerFast',
       'model_max_length': model.n_ctx,
@@ -174,8 +174,8 @@ def to_huggingface(
 def _output_run(output: storage.Path) -> Iterator[storage.Path]:
   """Yields an empty folder that becomes the run if the block succeeds.
 
-  In a bucket the run is written in place: its checkpoint comes last, and Orbax
-  ignores one that is incomplete.
+  A run in a bucket is written in place: the checkpoint is written last, and
+  Orbax ignores incomplete checkpoints.
   """
   output = storage.resolved(output)
   if isinstance(output, pathlib.Path):
@@ -193,7 +193,7 @@ def _output_run(output: storage.Path) -> Iterator[storage.Path]:
 def _output_folder(output: storage.Path) -> Iterator[pathlib.Path]:
   """Yields an empty local folder that becomes `output` if the block succeeds.
 
-  Into a bucket, config.json is uploaded last: without it nothing loads.
+  In a bucket, config.json is uploaded last: nothing loads without it.
   """
   output = storage.resolved(output)
   if isinstance(output, pathlib.Path):

@@ -1,8 +1,7 @@
-"""Reads and writes Hugging Face folders of the openai-gpt kind.
+"""Reads and writes Hugging Face openai-gpt folders.
 
-Every file is checked before its numbers are used, and no code in it runs:
-safetensors are preferred, pytorch_model.bin goes through PyTorch's
-weights-only reader.
+Every file is validated before use, and no code in it is executed: safetensors
+are preferred, and pytorch_model.bin is loaded with PyTorch's weights_only.
 """
 
 import pathlib
@@ -21,20 +20,20 @@ from gpt1_jax.train import checkpoint
 CONFIG = 'config.json'
 SAFETENSORS, BIN = 'model.safetensors', 'pytorch_model.bin'
 HEAD = 'head.safetensors'
-OURS = 'gpt1_jax'  # key of config.json that holds our own model configuration
+OURS = 'gpt1_jax'  # key of config.json for our own metadata
 _DROPOUT_RATES = ('embd_pdrop', 'attn_pdrop', 'resid_pdrop')
 _COUNTS = ('n_layer', 'n_head', 'n_embd', 'n_positions', 'vocab_size')
-# Masks and positions, which older versions stored among the weights.
+# Masks and positions, which older versions saved with the weights.
 _CONSTANT = re.compile(r'(.*\.)?(h\.\d+\.attn\.bias|position_ids)')
-# Tensors of the library's other classes.
+# Tensors of other model classes in the library.
 _OTHER_HEADS = ('multiple_choice_head.', 'score.')
 
 
 def read(directory: pathlib.Path) -> layouts.Weights:
-  """Reads a folder of the openai-gpt kind.
+  """Reads an openai-gpt folder.
 
   Raises:
-    UserError: a file is missing, damaged, or does not fit config.json.
+    UserError: a file is missing, damaged, or inconsistent with config.json.
   """
   config = _read_config(directory / CONFIG)
   if (file := directory / SAFETENSORS).is_file():
@@ -81,7 +80,7 @@ def write(
   Args:
     directory: an existing folder.
     found: a checkpoint of a GPT.
-    command: trained it: 'pretrain', 'finetune' or 'convert'.
+    command: command that made the run: 'pretrain', 'finetune' or 'convert'.
   """
   numpy_io = _safetensors().numpy
   storage.write_json(directory / CONFIG, _config(found, command))
@@ -96,7 +95,7 @@ def write(
 
 
 def _config(found: checkpoint.Checkpoint, command: str) -> dict[str, Any]:
-  """Returns config.json, with our own configuration for the way back."""
+  """Returns config.json, including our metadata for converting back."""
   model = found.meta.model
   assert isinstance(model, GPTConfig)
   return {
@@ -130,7 +129,7 @@ def _read_config(file: pathlib.Path) -> dict[str, Any]:
         f'{file}: {name} is {config.get(name)!r}, expected a count'
       )
   for name, allowed in (
-    ('afn', ('gelu', 'gelu_new')),  # both are the tanh form there
+    ('afn', ('gelu', 'gelu_new')),  # both mean the tanh approximation
     ('layer_norm_epsilon', (1e-5,)),
   ):
     if config.get(name, allowed[0]) not in allowed:
@@ -142,7 +141,7 @@ def _read_config(file: pathlib.Path) -> dict[str, Any]:
 
 
 def _read_head(file: pathlib.Path) -> dict[str, dict[str, np.ndarray]] | None:
-  """Reads the task head that `write` left beside the model, if there is one."""
+  """Reads the task head that `write` saved beside the model, if any."""
   if not file.is_file():
     return None
   found = _read_safetensors(file)
@@ -170,7 +169,7 @@ def _read_safetensors(file: pathlib.Path) -> layouts.Named:
   out = {}
   try:
     with library.safe_open(file, framework='numpy') as opened:
-      for name in opened.keys():  # noqa: SIM118, it is no mapping
+      for name in opened.keys():  # noqa: SIM118, not a mapping
         if not _CONSTANT.fullmatch(name):
           _check_type(file, name, opened.get_slice(name).get_dtype(), 'F32')
           out[name] = opened.get_tensor(name)
@@ -191,7 +190,7 @@ def _read_bin(file: pathlib.Path) -> layouts.Named:
     found = torch.load(file, map_location='cpu', weights_only=True)
   except Exception as error:
     raise UserError(
-      f'{file}: damaged, or holds code, which is not executed '
+      f'{file}: damaged, or contains code, which is not executed '
       f'({str(error).splitlines()[0]})'
     ) from None
   if not isinstance(found, dict):
@@ -217,7 +216,7 @@ def _check(
   shapes: Mapping[str, tuple[int, ...]],
   file: pathlib.Path,
 ) -> None:
-  """Compares names and shapes with those that config.json implies."""
+  """Checks names and shapes against config.json."""
   if named.keys() != shapes.keys():
     message = (
       f'{file}: {len(named)} tensors, but {CONFIG} expects {len(shapes)}'
@@ -237,4 +236,4 @@ def _check(
         f'{list(shape)}'
       )
   if bad := layouts.first_not_finite(named):
-    raise UserError(f'{file}: {bad} holds numbers that are not finite')
+    raise UserError(f'{file}: {bad} contains NaN or infinity')

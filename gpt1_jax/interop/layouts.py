@@ -1,9 +1,9 @@
-"""Renames and reshapes parameters between our tree and the released layout.
+"""Converts parameters between our tree and the released layout.
 
-OpenAI's files hold bare arrays in a fixed order, Hugging Face's hold the same
-arrays by name: layer by layer, with queries, keys and values side by side in
-one matrix. Our tree stacks the layers on a leading axis and gives the heads an
-axis of their own. The numbers are copied unchanged.
+OpenAI's files hold unnamed arrays in a fixed order; Hugging Face's hold the
+same arrays by name. Both store each layer separately, with queries, keys and
+values concatenated in one matrix. Our tree stacks the layers along a leading
+axis and has a separate axis for heads. Values are copied unchanged.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from flax import traverse_util
 Named: TypeAlias = dict[str, np.ndarray]
 
 # A block's arrays in the order of the released files (docs/reference.md §3):
-# name there, path in our tree, shape there, our shape.
+# their name, our path, their shape, our shape.
 _BLOCK = (
   ('attn.c_attn.weight', 'attn/c_attn/kernel', 'D 3D', 'D 3 H K'),
   ('attn.c_attn.bias', 'attn/c_attn/bias', '3D', '3 H K'),
@@ -37,14 +37,14 @@ ARRAYS_PER_BLOCK = len(_BLOCK)
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-  """A model as the files of another program describe it.
+  """A model read from another program's files.
 
   Attributes:
-    named: float32 arrays, names and shapes as in `shapes`.
+    named: float32 arrays, with names and shapes as in `shapes`.
     settings: fields of `GPTConfig` that the files specify.
     head: parameters of a task head, or None.
-    step: updates applied, 0 if unknown.
-    skipped: names of tensors that are no part of the model.
+    step: number of updates applied; 0 if unknown.
+    skipped: names of tensors that are not part of the model.
   """
 
   named: Named
@@ -57,13 +57,13 @@ class Weights:
 def shapes(
   *, n_layer: int, n_embd: int, n_ctx: int, rows: int
 ) -> dict[str, tuple[int, ...]]:
-  """Returns name -> shape of every array, in the order of the released files.
+  """Returns the shape of every array by name, in the released files' order.
 
   Args:
-    n_layer: blocks.
+    n_layer: number of blocks.
     n_embd: width of the model.
-    n_ctx: positions.
-    rows: rows of the token embedding, special tokens included.
+    n_ctx: number of positions.
+    rows: rows of the token embedding, including special tokens.
   """
   out: dict[str, tuple[int, ...]]
   out = {POSITIONS: (n_ctx, n_embd), TOKENS: (rows, n_embd)}
@@ -74,11 +74,11 @@ def shapes(
 
 
 def from_named(named: Named, *, n_head: int) -> dict[str, Any]:
-  """Returns the tree of `gpt.GPT`, made of arrays as `shapes` describes them.
+  """Builds the parameter tree of `gpt.GPT` from named arrays.
 
   Args:
-    named: float32 arrays by name.
-    n_head: number of heads, which no shape reveals.
+    named: float32 arrays, as in `shapes`.
+    n_head: number of heads, which the shapes do not reveal.
   """
   layers = range((len(named) - 2) // ARRAYS_PER_BLOCK)
   blocks = {}
@@ -94,7 +94,7 @@ def from_named(named: Named, *, n_head: int) -> dict[str, Any]:
 
 
 def to_named(tree: dict[str, Any]) -> Named:
-  """Inverts `from_named`; names come in the order of the released files."""
+  """Inverts `from_named`; keeps the order of the released files."""
   tokens_VD = np.asarray(tree['tokens_embed'])
   out = {POSITIONS: np.asarray(tree['positions_embed']), TOKENS: tokens_VD}
   blocks = traverse_util.flatten_dict(tree['h'], sep='/')
@@ -111,7 +111,7 @@ def first_not_finite(named: Named) -> str | None:
 
 
 def total_size(all_shapes: dict[str, tuple[int, ...]]) -> int:
-  """Returns how many numbers arrays of these shapes hold."""
+  """Returns the total number of elements in arrays of these shapes."""
   return sum(map(math.prod, all_shapes.values()))
 
 

@@ -26,7 +26,7 @@ def readme(
     name: name of the run.
     found: the exported checkpoint, of a GPT.
     header: config.json of the run.
-    scores: scores.json of the run, None if it has none.
+    scores: scores.json of the run, or None if it has none.
     tokenizer: section `tokenizer` of meta.json.
   """
   model = found.meta.model
@@ -40,7 +40,7 @@ def readme(
         'width': model.n_embd,
         'heads': model.n_head,
         'context': f'{model.n_ctx} tokens',
-        'rows of tokens': f'{model.token_rows:,}',
+        'token embeddings': f'{model.token_rows:,}',
       }
     ),
     training=_table(_training(header, scores, found.step)),
@@ -97,18 +97,18 @@ ends, control characters and NFC as ftfy does, but not a wrong encoding.
 _TOKENIZERS = {
   'sentencepiece': """\
 BPE of {merges:,} merges, trained with SentencePiece (`tokenizer.model`);
-`tokenizer.json` gives the same ids. Text is lower-cased; punctuation and white
-space are standardised. A run of characters outside the alphabet becomes one
-unknown token.""",
+`tokenizer.json` produces the same ids. Text is lower-cased; punctuation and
+white space are standardised. A run of characters outside the alphabet becomes
+one unknown token.""",
   'openai': """\
 The original vocabulary of GPT-1 (`vocab.json`, `merges.txt`): {merges:,}
-merges over words that spaCy's English rules split. `tokenizer.json` follows
-those rules with regular expressions, which split each of the 7.6 million words
-of 58 English novels as spaCy does; web addresses and rare emoticons may be
-split differently.""",
+merges over words split by spaCy's English rules. `tokenizer.json` reproduces
+the rules with regular expressions, which split each of the 7.6 million words of
+58 English novels as spaCy does; web addresses and rare emoticons may be split
+differently.""",
 }
 _SPECIALS = """
-Rows {start}, {delimiter} and {extract} are the start, delimiter and extract
+Ids {start}, {delimiter} and {extract} are the start, delimiter and extract
 tokens of fine-tuning; no text encodes to them.
 """
 _HEAD = """
@@ -130,20 +130,20 @@ def _table(rows: Mapping[str, Any]) -> str:
 def _training(
   header: RunHeader, scores: Mapping[str, Any] | None, step: int
 ) -> dict[str, Any]:
-  """Returns label -> value, from config.json and scores.json."""
+  """Returns the rows of the training table by label."""
   rows: dict[str, Any] = {
     'command': f'gpt1_jax.{header["command"]}',
     'updates': f'{step:,}',
     'commit': header['commit'] or 'unknown',
   }
   if header['command'] == 'convert':
-    return rows | {'trained': 'elsewhere; not known'}
+    return rows | {'trained': 'elsewhere; details unknown'}
   config = header['config']
   rows |= {
     'batch': f'{config["data"]["batch_size"]} sequences',
     'peak learning rate': config['optim']['peak_lr'],
     'optimiser': f'{config["optim"]["variant"]} (Adam, decoupled L2)',
-    'computed in': header['model']['dtype'],
+    'compute dtype': header['model']['dtype'],
     'seed': config['train']['seed'],
   }
   if not scores:

@@ -1,8 +1,8 @@
 """Reads OpenAI's released weights: params_N.npy and params_shapes.json.
 
-The arrays lie flat, end to end, cut into files of equal size. Every file is
-checked before its numbers are used, and read without unpickling, so that no
-code in it runs.
+The arrays are flattened, concatenated and split into files of equal size. Every
+file is validated before use and read without unpickling, so that no code in it
+is executed.
 """
 
 import pathlib
@@ -16,8 +16,8 @@ from gpt1_jax.interop import layouts
 
 SHAPES, PART = 'params_shapes.json', 'params_{}.npy'
 _HEAD_WIDTH = 64  # P §4.1
-# Settings that the files do not hold, from the released code (C: train.py), as
-# in configs/pretrain.py:openai.
+# Settings that the files do not record. They follow the released code (C:
+# train.py), as in configs/pretrain.py:openai.
 RELEASED = {
   'kind': 'gpt',
   'embd_pdrop': 0.1,
@@ -33,15 +33,15 @@ RELEASED = {
 
 
 def read(directory: pathlib.Path, n_head: int | None) -> layouts.Weights:
-  """Reads the released files of a folder.
+  """Reads the released files in a folder.
 
   Args:
-    directory: holds the files.
-    n_head: number of heads; None: n_embd / 64 (P §4.1).
+    directory: folder with the files.
+    n_head: number of heads; None means n_embd / 64 (P §4.1).
 
   Raises:
-    UserError: a file is missing, damaged, or does not fit the others, or the
-      number of heads is unclear.
+    UserError: a file is missing, damaged, or inconsistent with the others, or
+      the number of heads is unknown.
   """
   shapes = _read_shapes(directory / SHAPES)
   parts = _read_parts(directory)
@@ -56,8 +56,8 @@ def read(directory: pathlib.Path, n_head: int | None) -> layouts.Weights:
         for i, size in enumerate(sizes[:-1])
         if abs(size - usual) > 1
       )
-      + f'; is a file missing after {PART.format(len(parts) - 1)}, or one of '
-      'another model among them?'
+      + f'; is a file missing after {PART.format(len(parts) - 1)}, or does one '
+      'belong to another model?'
     )
   ends = np.cumsum([np.prod(shape) for shape in shapes.values()])
   arrays = np.split(np.concatenate(parts), ends[:-1])
@@ -66,19 +66,19 @@ def read(directory: pathlib.Path, n_head: int | None) -> layouts.Weights:
     for (name, shape), array in zip(shapes.items(), arrays, strict=True)
   }
   if bad := layouts.first_not_finite(named):
-    raise UserError(f'{directory}: {bad} holds numbers that are not finite')
+    raise UserError(f'{directory}: {bad} contains NaN or infinity')
   n_embd = named[layouts.TOKENS].shape[1]
   if n_head is None and n_embd % _HEAD_WIDTH:
     raise UserError(
-      f'{directory}: how many heads share the {n_embd} dimensions? give '
-      '--n_head'
+      f'{directory}: cannot infer the number of heads from width {n_embd}; '
+      'give --n_head'
     )
   settings = {**RELEASED, 'n_head': n_head or n_embd // _HEAD_WIDTH}
   return layouts.Weights(named, settings)
 
 
 def _read_shapes(file: pathlib.Path) -> dict[str, tuple[int, ...]]:
-  """Reads and checks name -> shape."""
+  """Reads and validates the shapes by name."""
   if not file.is_file():
     raise UserError(f'{file}: missing')
   stored = storage.read_json(file)
@@ -103,7 +103,7 @@ def _read_shapes(file: pathlib.Path) -> dict[str, tuple[int, ...]]:
     n_layer=n_layer, n_embd=n_embd, n_ctx=n_ctx, rows=rows
   )
   for i, (name, expected) in enumerate(shapes.items()):
-    # Weights may carry the leading axis of a convolution of width 1.
+    # Weights may have the leading axis of a width-1 convolution.
     leading = [1] if len(expected) == 2 and i >= 2 else []
     if stored[i] not in ([*leading, *expected], list(expected)):
       raise UserError(
@@ -114,7 +114,7 @@ def _read_shapes(file: pathlib.Path) -> dict[str, tuple[int, ...]]:
 
 
 def _read_parts(directory: pathlib.Path) -> list[np.ndarray]:
-  """Reads the flat arrays in the order of their numbers."""
+  """Reads the flat arrays in numerical order."""
   found = [
     re.fullmatch(r'params_(\d+)\.npy', file.name)
     for file in directory.iterdir()

@@ -1,12 +1,12 @@
-"""Writes a tokenizer as the tokenizer.json that Hugging Face's library loads.
+"""Writes a tokenizer as tokenizer.json for Hugging Face's tokenizers library.
 
-Cleaning becomes a chain of replacements (of ftfy's repairs only quotation
-marks, line ends, control characters and NFC). No token of the file is special,
-so that no text encodes to a symbol's id. A SentencePiece tokenizer gives the
-same ids. That library cannot split words as spaCy does; regular expressions,
-built from spaCy's exceptions and its common rules, replace it. They split each
-of the 7.6M words of 58 novels alike; the rarest rules (web addresses, emoticons
-with a space inside) are left out.
+Cleaning becomes a sequence of replacements (of ftfy's repairs, only quotation
+marks, line ends, control characters and NFC). No token is marked special, so
+that no text encodes to a special id. A SentencePiece tokenizer produces the
+same ids. The library cannot split words as spaCy does, so regular expressions
+built from spaCy's exceptions and common rules do it. They split each of the
+7.6M words in 58 novels identically; the rarest rules (web addresses, emoticons
+with a space inside) are omitted.
 """
 
 import collections
@@ -35,10 +35,10 @@ _UNITS = (
 
 
 def build(tokenizer: tokenization.Tokenizer) -> str | None:
-  """Returns the JSON, or None if that library cannot express the vocabulary.
+  """Returns the JSON, or None if the library cannot represent the vocabulary.
 
-  It cannot if an original vocabulary lacks pieces of its merges, or gives two
-  pieces one id; the released vocabulary does neither.
+  That is the case if an original vocabulary lacks pieces of its merges or maps
+  two pieces to one id. The released vocabulary does neither.
 
   Raises:
     UserError: the tokenizers library is not installed.
@@ -61,7 +61,7 @@ def build(tokenizer: tokenization.Tokenizer) -> str | None:
 def _sentencepiece(
   lib: Any, tokenizer: sentencepiece_tokenizer.SentencePieceTokenizer
 ) -> Any:
-  """Converts a model, which lists no merges: all splits of a piece are."""
+  """Converts a SentencePiece model; every split of a piece becomes a merge."""
   pieces = list(tokenizer.pieces)
   pieces[tokenizer.newline_id] = '\n'
   vocab = {piece: i for i, piece in enumerate(pieces)}
@@ -137,7 +137,7 @@ def _original(
 
 
 def _with_specials(vocab: dict[str, int]) -> dict[str, int]:
-  """Adds the three special tokens, in the rows after the vocabulary."""
+  """Adds the three special tokens after the vocabulary."""
   rows = max(vocab.values()) + 1
   return vocab | {
     piece: rows + i for i, piece in enumerate(vocabulary.SPECIAL_PIECES)
@@ -145,7 +145,7 @@ def _with_specials(vocab: dict[str, int]) -> dict[str, int]:
 
 
 def _cleaning(lib: Any) -> list[Any]:
-  """Returns the steps of `cleaning.clean`, without most of ftfy."""
+  """Returns normalizers for `cleaning.clean`, without most of ftfy."""
 
   def replace(pattern: str, content: str) -> Any:
     return lib.normalizers.Replace(lib.Regex(pattern), content)
@@ -170,17 +170,17 @@ def _cleaning(lib: Any) -> list[Any]:
 
 
 def _lower(lib: Any) -> list[Any]:
-  """Returns `str.lower`, which has a form of its own for a final sigma."""
+  """Returns normalizers for `str.lower`, which treats final sigma specially."""
   final = lib.Regex('(?<=\\p{L})Σ(?!\\p{L})')
   return [lib.normalizers.Replace(final, 'ς'), lib.normalizers.Lowercase()]
 
 
 def _word_split(lib: Any, exceptions: dict[str, list[str]]) -> list[Any]:
-  """Returns spaCy's English rules, as cuts within cleaned words.
+  """Returns normalizers that split cleaned words by spaCy's English rules.
 
   Args:
     lib: the tokenizers library.
-    exceptions: word -> its parts, from spaCy's rules.
+    exceptions: maps words to their parts, from spaCy's rules.
   """
 
   def cut(*patterns: str, content: str = _CUT) -> Any:
@@ -199,11 +199,11 @@ def _word_split(lib: Any, exceptions: dict[str, list[str]]) -> list[Any]:
   opened = cut(f'(?<=[ {_CUT}][{_OPENING}])(?=[^ {_CUT}])')
   return [
     lib.normalizers.Prepend(' '),
-    # Up to three opening marks, and any number of closing ones.
+    # Splits off up to three opening marks and any number of closing ones.
     *[opened] * 3,
     cut(f'(?<=[^ {_CUT}])(?=[{_CLOSING}][{_CLOSING}.]*(?![^ ]))'),
     *[cut(f"(?<=[^ {_CUT}])(?='[sS]\\.?{_ENDS})")] * 2,
-    # A full stop, except in an abbreviation; several stay together.
+    # Splits off a full stop, except after an abbreviation; ellipses stay whole.
     cut(f'(?<={before_stop}){_not_after(dotted)}(?=\\.{_ENDS})'),
     cut(f'(?<=[^ {_CUT}.])(?=\\.\\.+)', f'(?<=\\.\\.)(?=[^ {_CUT}.])'),
     cut(f'(?<=[0-9])(?=(?:{_UNITS}){_ENDS})'),
@@ -232,7 +232,7 @@ def _word_split(lib: Any, exceptions: dict[str, list[str]]) -> list[Any]:
 
 
 def _starts(words: Iterable[str]) -> str:
-  """Returns a look-behind pattern: the word so far is one of `words`."""
+  """Returns a look-behind pattern: the text so far ends in one of `words`."""
   return '|'.join(
     f'{before}{re.escape(word)}'
     for word in sorted(words)
