@@ -19,7 +19,7 @@ from gpt1_jax.config import OwnTask
 from gpt1_jax.model import gpt, heads
 from gpt1_jax.tasks import batches, examples, features, initialization, table
 from gpt1_jax.tasks.definition import Task
-from gpt1_jax.train import losses, step as step_lib
+from gpt1_jax.train import optim, step as step_lib, task_losses
 from tests.support import networks, reference, toy_tokenizers
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -184,7 +184,7 @@ def loss_of(case, config, params, reduction, clf_pdrop=0.0, dropout_key=None):
 
 
 @EACH
-@pytest.mark.parametrize('reduction', losses.LM_REDUCTIONS)
+@pytest.mark.parametrize('reduction', task_losses.LM_REDUCTIONS)
 def test_loss_by_hand(case, reduction):
   """Of a network whose last state is (1, 0, 0, ...) wherever one looks.
 
@@ -202,7 +202,7 @@ def test_loss_by_hand(case, reduction):
   params = {'gpt': params, 'head': {'clf': clf}}
   loss, task_part, lm_part = loss_of(case, CONFIG, params, reduction)
   nats = sum(case.nats) / 2
-  lm = LN2 * case.bits[losses.LM_REDUCTIONS.index(reduction)]
+  lm = LN2 * case.bits[task_losses.LM_REDUCTIONS.index(reduction)]
   assert task_part == pytest.approx(nats, rel=1e-6)
   assert lm_part == pytest.approx(lm, rel=1e-6)
   assert loss == pytest.approx(nats + 0.5 * lm, rel=1e-6)
@@ -263,8 +263,7 @@ def update(case, reduction, lm_coef=0.5, microbatches=1, rows=1):
       loss_fn=step_lib.finetune_loss(
         gpt.GPT(CONFIG), head_of(case, 0.1), lm_coef, reduction
       ),
-      optimizer=optimizer,
-      rate=lambda step: 1.0,
+      optimizer=optim.Optimizer(optimizer, lambda step: 1.0),
       microbatches=microbatches,
       seed=3,
     )
@@ -273,7 +272,7 @@ def update(case, reduction, lm_coef=0.5, microbatches=1, rows=1):
   return float(metrics['loss']), reference.flat(jax.device_get(grads))
 
 
-@pytest.mark.parametrize('reduction', losses.LM_REDUCTIONS)
+@pytest.mark.parametrize('reduction', task_losses.LM_REDUCTIONS)
 def test_microbatches_equal_the_whole_batch(reduction):
   """Though their sequences are of unequal length: a mean of all, not of means.
 

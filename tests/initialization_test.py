@@ -14,7 +14,7 @@ from flax import linen as nn
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import heads, models
 from gpt1_jax.tasks import all_tasks, initialization
-from gpt1_jax.train import checkpoint, run, step as step_lib
+from gpt1_jax.train import checkpoint, optim, run, step as step_lib
 from tests import finetune_test
 from tests.support import finetuning as finetuning_runs, networks, reference
 
@@ -97,8 +97,7 @@ def vocabulary_shapes(lm_coef, config):
     loss_fn=step_lib.finetune_loss(
       models.new(config), finetune_test.head_of(case, 0.1), lm_coef, 'tokens'
     ),
-    optimizer=optimizer,
-    rate=lambda step: 1.0,
+    optimizer=optim.Optimizer(optimizer, lambda step: 1.0),
     microbatches=1,
     seed=3,
   )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpt1_jax.train import losses
+from gpt1_jax.train import losses, task_losses
 
 
 def plain(h_BTD, embed_VD, tokens_BT, weights_BT):
@@ -51,7 +51,7 @@ def test_weights_of_both_reductions():
   }
   third = 2 / 6  # two examples, six targets
   np.testing.assert_allclose(
-    losses.lm_weights(batch, 'tokens'),
+    task_losses.lm_weights(batch, 'tokens'),
     [
       [[0, third, third, 0], [0, third, 0, 0]],
       [[0, third, 0, 0], [0, third, third, 0]],
@@ -60,7 +60,7 @@ def test_weights_of_both_reductions():
     rtol=1e-7,
   )
   np.testing.assert_array_equal(
-    losses.lm_weights(batch, 'sequences'),
+    task_losses.lm_weights(batch, 'sequences'),
     [
       [[0, 0.25, 0.25, 0], [0, 0.5, 0, 0]],
       [[0, 0.5, 0, 0], [0, 0.25, 0.25, 0]],
@@ -72,23 +72,23 @@ def test_weights_of_both_reductions():
 def test_task_loss():
   outputs = jnp.array([[0.0, np.log(3.0)], [1.0, 1.0]])
   np.testing.assert_allclose(
-    losses.task_loss(outputs, jnp.array([1, 0])),
+    task_losses.task_loss(outputs, jnp.array([1, 0])),
     [-np.log(0.75), np.log(2)],
     rtol=1e-6,
   )
   np.testing.assert_allclose(
-    losses.task_loss(outputs[:, :1], jnp.array([2.0, 1.5])), [4.0, 0.25]
+    task_losses.task_loss(outputs[:, :1], jnp.array([2.0, 1.5])), [4.0, 0.25]
   )
 
 
 def test_soft_classes_by_hand():
   np.testing.assert_allclose(
-    losses.soft_classes(jnp.array([2.25, 0.0, 3.0, 9.0]), 4),
+    task_losses.soft_classes(jnp.array([2.25, 0.0, 3.0, 9.0]), 4),
     [[0, 0, 0.75, 0.25], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 1]],
     atol=1e-6,
   )
   values = jnp.linspace(0, 5, 41)
-  spread = losses.soft_classes(values, 6)
+  spread = task_losses.soft_classes(values, 6)
   np.testing.assert_allclose(spread.sum(1), np.ones(41), rtol=1e-6)
   np.testing.assert_allclose(spread @ jnp.arange(6.0), values, atol=1e-5)
 
@@ -96,7 +96,7 @@ def test_soft_classes_by_hand():
 def test_task_loss_of_soft_classes():
   outputs = jnp.log(jnp.array([[0.2, 0.3, 0.5]]))
   np.testing.assert_allclose(
-    losses.task_loss(outputs, jnp.array([1.25]), 1.0),
+    task_losses.task_loss(outputs, jnp.array([1.25]), 1.0),
     [-0.75 * np.log(0.2) - 0.25 * np.log(0.3)],
     rtol=1e-6,
   )

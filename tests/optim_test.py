@@ -106,8 +106,7 @@ def test_twenty_updates_equal_numpy(settings, schedule):
     functools.partial(
       step_lib.train_step,
       loss_fn=step_lib.pretrain_loss(model),
-      optimizer=optimizer,
-      rate=rate,
+      optimizer=optim.Optimizer(optimizer, rate),
       microbatches=1,
       seed=0,
     )

@@ -59,7 +59,11 @@ def test_seeds_share_what_is_compiled_and_keep_their_bits():
     make, shardings = sharding.jit_init(
       functools.partial(new_state, model, optimizer), mesh, seeds[0]
     )
-    args = (step_lib.pretrain_loss(model), optimizer, rate, shardings)
+    args = (
+      step_lib.pretrain_loss(model),
+      optim.Optimizer(optimizer, rate),
+      shardings,
+    )
     args = (*args, sharding.batch_sharding(mesh))
     shared = step_lib.jit_seeded_step(*args, microbatches=1)
     batch = sharding.put_batch(BATCH, mesh)
@@ -69,8 +73,7 @@ def test_seeds_share_what_is_compiled_and_keep_their_bits():
       functools.partial(
         step_lib.train_step,
         loss_fn=args[0],
-        optimizer=optimizer,
-        rate=rate,
+        optimizer=optim.Optimizer(optimizer, rate),
         microbatches=1,
         seed=2**31 - 1,
       ),

@@ -80,7 +80,7 @@ def generate(
   n_ctx = config.n_ctx
   params = _computed_in(params, jnp.dtype(config.dtype))
   if config.kind == 'gpt':
-    model, params = gpt.GPT(config, unstacked=True), gpt.unstacked(params)
+    model, params = gpt.GPT(config, unstacked=True), gpt.unstack_params(params)
   rows = [list(prompt)[-n_ctx:] for prompt in prompts]
   keys_R = _row_keys(request.seed, len(rows), num_samples)
   lengths_R = np.repeat([len(row) for row in rows], num_samples)

@@ -1,12 +1,12 @@
 """GPT-1: tokens to hidden states to logits (P §3.1, §4.1).
 
-Dimension letters, here and wherever a shape rides in a name: B batch, C
-choices, T time, D n_embd, H heads, K head width, F feed-forward, V vocabulary
-rows, Y classes, N tokens of a batch laid flat. The 12 blocks are one scanned
-block with parameters stacked on a leading layer axis.
+Dimension letters, here and in the names of all arrays: B batch, C choices, T
+time, D n_embd, H heads, K head width, F feed-forward, V vocabulary rows, Y
+classes, N tokens of a flattened batch. The 12 blocks are one scanned block,
+whose parameters are stacked on a leading layer axis.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,12 +16,12 @@ from jax import ad_checkpoint
 
 from gpt1_jax.model import dropout, layers
 from gpt1_jax.model.attention import Attention, platform
-from gpt1_jax.model.linear import Linear, einsum, normal_init
+from gpt1_jax.model.linear import Linear, einsum, weight
 from gpt1_jax.settings import GPTConfig
 
-# What remat 'dots' keeps of a block besides its input: what products make, the
-# residual sums in the place of two of them, in the type of the computation; and
-# of the plain path's softmax what it divided by.
+# What remat 'dots' keeps of a block besides its input: the outputs of products
+# (two of them as the residual sum they go into) and, of the plain attention
+# path, the logsumexp of the scores.
 SAVED = ('qkv', 'attended', 'logsumexp', 'residual', 'c_fc')
 
 
@@ -56,11 +56,13 @@ class Block(nn.Module):
   ) -> tuple[jax.Array, None]:
     c = self.config
 
-    def add_norm(name, h_BTD, x_BTD, site):
-      site = dropout.site_id(layer, site)
-      drop = dropout.Dropout(c.resid_pdrop, dropout_key, site, example_ids_B)
-      x_BTD = dropout.apply(x_BTD, drop)
-      sum_BTD = ad_checkpoint.checkpoint_name(h_BTD + x_BTD, 'residual')
+    def add_norm(
+      name: str, h_BTD: jax.Array, x_BTD: jax.Array, site: int
+    ) -> jax.Array:
+      site_id = dropout.site_id(layer, site)
+      drop = dropout.Dropout(c.resid_pdrop, dropout_key, site_id, example_ids_B)
+      sum_BTD = h_BTD + dropout.apply(x_BTD, drop)
+      sum_BTD = ad_checkpoint.checkpoint_name(sum_BTD, 'residual')
       return _layer_norm(name, sum_BTD)
 
     attention = Attention(
@@ -74,11 +76,11 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-  """The decoder. Call it for states and the output matrix; see `logits`.
+  """The decoder: returns states and the output matrix; see `logits`.
 
   Attributes:
     config: its shape and numerics.
-    unstacked: each block has its own parameters and cache; see `unstacked`.
+    unstacked: each block has its own parameters; see `unstack_params`.
   """
 
   config: GPTConfig
@@ -94,111 +96,122 @@ class GPT(nn.Module):
     offsets_B: jax.Array | None = None,
     lengths_B: jax.Array | None = None,
   ) -> tuple[jax.Array, jax.Array]:
-    """Hidden states of the last block, and the matrix that makes logits.
+    """Computes the states of the last block.
 
-    With `offsets_B` the tokens go on from earlier ones, whose keys and values
-    are in the collection 'cache' (none are, the first time): see `decoding`.
+    With `offsets_B` the tokens continue earlier ones, whose keys and values are
+    in the collection 'cache' (empty in the first call); see `decoding`.
 
     Args:
       tokens_BT: int32, T at most n_ctx.
-      dropout_key: uint32 [2], dropout's seed of this update; None: no dropout.
-      example_ids_B: uint32, row of the global batch of each sequence (default
-        0..B-1); dropout's masks depend on it.
-      offsets_B: int32, the position of the first token of each row; offsets_B +
-        T is at most n_ctx.
-      lengths_B: int32, not needed here: a later token overwrites what stands
-        in its place. For the LSTM, which is called alike.
+      dropout_key: uint32 [2], of this update; None switches dropout off.
+      example_ids_B: uint32, the row of the global batch that each sequence is
+        (default 0..B-1); dropout masks depend on it.
+      offsets_B: int32, position of the first token of each row; offsets_B + T
+        is at most n_ctx.
+      lengths_B: ignored: later tokens overwrite what follows a row. The LSTM,
+        which has the same interface, needs it.
 
     Returns:
-      h_BTD in config.dtype and embed_VD in float32, V = config.token_rows
-      (and n_ctx more if softmax_rows is 'all').
-
+      h_BTD in config.dtype, and the output matrix embed_VD in float32, where V
+      is config.token_rows (plus n_ctx if softmax_rows is 'all').
     """
     del lengths_B
-    c = self.config
-    B, T = tokens_BT.shape
     if example_ids_B is None:
-      example_ids_B = jnp.arange(B, dtype=jnp.uint32)
-    tokens_embed_VD = self.param(
-      'tokens_embed',
-      nn.with_logical_partitioning(normal_init(), ('vocab', 'embed')),
-      (c.token_rows, c.n_embd),
-      jnp.float32,
+      example_ids_B = jnp.arange(tokens_BT.shape[0], dtype=jnp.uint32)
+    c = self.config
+    site = dropout.site_id(c.n_layer, dropout.EMBEDDING)
+    drop = dropout.Dropout(c.embd_pdrop, dropout_key, site, example_ids_B)
+    tokens_VD, positions_TD = self._matrices(drop)
+    h_BTD = self._embed(tokens_VD, positions_TD, tokens_BT, offsets_B, drop)
+    h_BTD = self._blocks(h_BTD, dropout_key, example_ids_B, offsets_B)
+    if c.softmax_rows == 'all':
+      return h_BTD, jnp.concatenate([tokens_VD, positions_TD])
+    return h_BTD, tokens_VD
+
+  def _matrices(self, drop: dropout.Dropout) -> tuple[jax.Array, jax.Array]:
+    """Returns the token and the position embedding."""
+    c = self.config
+    tokens_VD = weight(
+      self, 'tokens_embed', (c.token_rows, c.n_embd), ('vocab', 'embed')
     )
-    positions_embed_TD = self.param(
-      'positions_embed',
-      nn.with_logical_partitioning(normal_init(), (None, 'embed')),
-      (c.n_ctx, c.n_embd),
-      jnp.float32,
+    positions_TD = weight(
+      self, 'positions_embed', (c.n_ctx, c.n_embd), (None, 'embed')
     )
-    embedding_site = dropout.site_id(c.n_layer, dropout.EMBEDDING)
-    if c.embedding_dropout == 'matrix':
-      # One matrix [tokens, specials, positions], as in C: train.py.
-      matrix = jnp.concatenate([tokens_embed_VD, positions_embed_TD])
-      rows = jnp.arange(matrix.shape[0], dtype=jnp.uint32)
-      matrix = dropout.apply(
-        matrix,
-        dropout.Dropout(c.embd_pdrop, dropout_key, embedding_site, rows),
-      )
-      tokens_embed_VD = matrix[: c.token_rows]
-      positions_embed_TD = matrix[c.token_rows :]
-    dtype = jnp.dtype(c.dtype)
+    if c.embedding_dropout != 'matrix':
+      return tokens_VD, positions_TD
+    # One matrix [tokens, specials, positions], as in C: train.py.
+    matrix = jnp.concatenate([tokens_VD, positions_TD])
+    rows = jnp.arange(matrix.shape[0], dtype=jnp.uint32)
+    matrix = dropout.apply(matrix, drop._replace(example_ids_B=rows))
+    return matrix[: c.token_rows], matrix[c.token_rows :]
+
+  def _embed(
+    self,
+    tokens_VD: jax.Array,
+    positions_TD: jax.Array,
+    tokens_BT: jax.Array,
+    offsets_B: jax.Array | None,
+    drop: dropout.Dropout,
+  ) -> jax.Array:
+    """Returns the sum of both embeddings, [B, T, D] in config.dtype."""
+    T = tokens_BT.shape[1]
     if offsets_B is None:
-      positions = positions_embed_TD[:T]
+      positions = positions_TD[:T]
     else:
-      positions = positions_embed_TD[offsets_B[:, None] + jnp.arange(T)]
+      positions = positions_TD[offsets_B[:, None] + jnp.arange(T)]
     # Whole rows on every device: each looks up its own part of the batch.
-    rows_VD = nn.with_logical_constraint(tokens_embed_VD, ('vocab', None))
+    rows_VD = nn.with_logical_constraint(tokens_VD, ('vocab', None))
     h_BTD = rows_VD[tokens_BT] + positions
-    if c.embedding_dropout == 'sum':
-      h_BTD = dropout.apply(
-        h_BTD,
-        dropout.Dropout(
-          c.embd_pdrop, dropout_key, embedding_site, example_ids_B
-        ),
-      )
-    h_BTD = nn.with_logical_constraint(
-      h_BTD.astype(dtype), ('batch', None, None)
+    if self.config.embedding_dropout == 'sum':
+      h_BTD = dropout.apply(h_BTD, drop)
+    return nn.with_logical_constraint(
+      h_BTD.astype(jnp.dtype(self.config.dtype)), ('batch', None, None)
     )
+
+  def _blocks(
+    self,
+    h_BTD: jax.Array,
+    dropout_key: jax.Array | None,
+    example_ids_B: jax.Array,
+    offsets_B: jax.Array | None,
+  ) -> jax.Array:
+    c = self.config
     if self.unstacked:
       for layer in range(c.n_layer):
-        block = Block(c, name=f'h{layer}')
-        h_BTD, _ = block(
+        h_BTD, _ = Block(c, name=f'h{layer}')(
           h_BTD, jnp.uint32(layer), dropout_key, example_ids_B, offsets_B
         )
-    elif self._by_layers(offsets_B):
+    elif self._own_loop(offsets_B):
       stack = self.variables['params']['h']
-      h_BTD = layers.apply(
-        _looped(c), c.unroll, stack, h_BTD, (dropout_key, example_ids_B)
-      )
+      rest = (dropout_key, example_ids_B)
+      h_BTD = layers.apply(_layer_fn(c), c.unroll, stack, h_BTD, rest)
     else:
       numbers = jnp.arange(c.n_layer, dtype=jnp.uint32)
-      block = _stack(c)(c, name='h')
-      h_BTD, _ = block(h_BTD, numbers, dropout_key, example_ids_B, offsets_B)
-    if c.softmax_rows == 'all':
-      return h_BTD, jnp.concatenate([tokens_embed_VD, positions_embed_TD])
-    return h_BTD, tokens_embed_VD
+      h_BTD, _ = _scanned(c)(c, name='h')(
+        h_BTD, numbers, dropout_key, example_ids_B, offsets_B
+      )
+    return h_BTD
 
-  def _by_layers(self, offsets_B) -> bool:
-    """Whether `layers` loops, and not flax: where it saves memory, a CPU.
+  def _own_loop(self, offsets_B: jax.Array | None) -> bool:
+    """True on CPU, where our own layer loop needs less memory than nn.scan.
 
-    Parameters and a cache come of flax's loop.
+    nn.scan also creates the parameters and runs with a cache.
     """
-    without_cache = offsets_B is None and not self.is_initializing()
-    return self.config.looped and without_cache and platform() == 'cpu'
+    plain = offsets_B is None and not self.is_initializing()
+    return self.config.looped and plain and platform() == 'cpu'
 
 
 def logits(h_BTD: jax.Array, embed_VD: jax.Array) -> jax.Array:
-  """float32 [B, T, V]: the softmax is tied to the embedding, without bias."""
+  """Returns float32 [B, T, V]: tied to the embedding, without bias (P §3.1)."""
   return einsum('BTD,VD->BTV', h_BTD, embed_VD)
 
 
-def unstacked(params: Mapping[str, Any]) -> dict[str, Any]:
-  """The parameters of a GPT, as one with `unstacked` wants them.
+def unstack_params(params: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the parameters of a GPT as a GPT with `unstacked` takes them.
 
-  A block's slice of stacked parameters is copied before it is multiplied, which
-  does not count beside a batch, and takes longer than the product of a single
-  token: so decoding has them apart.
+  Slicing stacked parameters copies a block before its products. For a batch the
+  copy is negligible, for a single token it takes longer than the product: so
+  decoding unstacks them.
   """
   stacked, out = params['h'], {k: v for k, v in params.items() if k != 'h'}
   for layer in range(len(stacked['ln_1']['bias'])):
@@ -207,17 +220,17 @@ def unstacked(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def num_parameters(config: GPTConfig) -> int:
-  """Parameters of the model: 116,534,784 at the released shapes."""
+  """Returns the number of parameters: 116,534,784 at the released shape."""
   D = config.n_embd
   block = 12 * D * D + 13 * D
   return config.n_layer * block + (config.token_rows + config.n_ctx) * D
 
 
 def flops_per_token(config: GPTConfig) -> float:
-  """Model FLOPs a token of an update: forward and backward.
+  """Returns model FLOPs for each token of an update, forward and backward.
 
-  6 * (12 L D^2 + V D) + 12 L n_ctx D, attention counted in full, embeddings
-  looked up for free (REFERENCE §5): 753 MFLOP for GPT-1.
+  6 * (12 L D^2 + V D) + 12 L n_ctx D: attention in full, embedding look-ups for
+  free (docs/reference.md §5). 753 MFLOP for GPT-1.
   """
   c = config
   products = 12 * c.n_layer * c.n_embd**2 + c.token_rows * c.n_embd
@@ -225,7 +238,7 @@ def flops_per_token(config: GPTConfig) -> float:
 
 
 def _layer_norm(name: str, x_BTD: jax.Array) -> jax.Array:
-  """Eps 1e-5, statistics in float32 (C: train.py)."""
+  """LayerNorm with eps 1e-5 and float32 statistics (C: train.py)."""
   axes = ('norm',)
   norm = nn.LayerNorm(
     epsilon=1e-5,
@@ -238,8 +251,8 @@ def _layer_norm(name: str, x_BTD: jax.Array) -> jax.Array:
   return norm(x_BTD).astype(x_BTD.dtype)
 
 
-def _stack(config: GPTConfig) -> type[nn.Module]:
-  """Block, scanned over the layers: their parameters on a leading axis."""
+def _scanned(config: GPTConfig) -> Callable[..., Any]:
+  """Returns Block scanned over layers by flax, its parameters stacked."""
   return nn.scan(
     _remat(config, nn.remat, Block),
     variable_axes={'params': 0, 'cache': 0},
@@ -251,20 +264,23 @@ def _stack(config: GPTConfig) -> type[nn.Module]:
   )
 
 
-def _looped(config: GPTConfig) -> layers.Layer:
-  """Block as `layers` takes it."""
+def _layer_fn(config: GPTConfig) -> layers.Layer:
+  """Returns Block as the function that `layers.apply` takes."""
 
-  def block(params, h_BTD, layer, rest):
+  def block(
+    params: Any, h_BTD: jax.Array, layer: jax.Array, rest: Any
+  ) -> jax.Array:
     dropout_key, example_ids_B = rest
-    return Block(config, parent=None).apply(
+    out: Any = Block(config, parent=None).apply(
       {'params': params}, h_BTD, layer, dropout_key, example_ids_B, None
-    )[0]
+    )
+    return out[0]
 
   return _remat(config, jax.checkpoint, block)
 
 
-def _remat(config, checkpoint, block):
-  """The block, recomputing what config.remat says."""
+def _remat(config: GPTConfig, checkpoint: Any, block: Any) -> Any:
+  """Wraps a block so that the backward pass recomputes by config.remat."""
   remat = config.remat
   if remat == 'auto':
     remat = 'dots' if config.looped else 'none'
@@ -273,5 +289,6 @@ def _remat(config, checkpoint, block):
   policy = None
   if remat == 'dots':
     policy = jax.checkpoint_policies.save_only_these_names(*SAVED)
-  # Between two loops nothing is common; in one piece of code all would be.
+  # A loop separates the two passes; in straight-line code the compiler would
+  # merge the recomputation with the forward pass.
   return checkpoint(block, policy=policy, prevent_cse=not config.looped)

@@ -115,6 +115,17 @@ class Linear(nn.Module):
     return self.param(name, init, self.shape[-ndim:], jnp.float32)
 
 
+def weight(
+  module: nn.Module,
+  name: str,
+  shape: tuple[int, ...],
+  axes: tuple[str | None, ...],
+) -> Any:
+  """Creates a parameter N(0, 0.02) of a module, with these logical axes."""
+  init = nn.with_logical_partitioning(normal_init(), axes)
+  return module.param(name, init, shape, jnp.float32)
+
+
 def normal_init() -> nn.initializers.Initializer:
   """Returns the initialiser of all weights: N(0, 0.02) (P §4.1)."""
   return nn.initializers.normal(stddev=0.02)

@@ -6,6 +6,7 @@ reproduces the released opt.py, which differs from optax (docs/reference.md §3)
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +17,20 @@ from gpt1_jax.settings import OptimSettings
 Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
 
 
-def make_optimizer(
-  settings: OptimSettings, num_steps: int
-) -> tuple[optax.GradientTransformation, Schedule]:
-  """Returns the optimiser and its schedule: learning rate by update, from 0.
+class Optimizer(NamedTuple):
+  """An optimiser and its learning rate.
+
+  Attributes:
+    transform: optax's init and update.
+    learning_rate: updates applied → the rate of the next update.
+  """
+
+  transform: optax.GradientTransformation
+  learning_rate: Schedule
+
+
+def make_optimizer(settings: OptimSettings, num_steps: int) -> Optimizer:
+  """Returns the optimiser, and the learning rate of update t (first: t = 0).
 
   Args:
     settings: config.optim.
@@ -43,7 +54,7 @@ def make_optimizer(
     adam = _openai_adam(settings, learning_rate)
   clip = settings.clip_norm
   clipping = optax.clip_by_global_norm(clip) if clip else optax.identity()
-  return optax.chain(clipping, adam), learning_rate
+  return Optimizer(optax.chain(clipping, adam), learning_rate)
 
 
 def _paper_schedule(

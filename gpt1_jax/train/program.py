@@ -91,12 +91,12 @@ def build(
     mesh: attached devices, or a topology to compile for.
     microbatches: sequential parts that a batch is split into.
   """
-  optimizer, learning_rate = optim.make_optimizer(optimizer_settings, num_steps)
+  optimizer = optim.make_optimizer(optimizer_settings, num_steps)
 
   def new_state(seed: jax.Array) -> step.TrainState:
     params = objective.init(jax.random.key(seed))
     return step.TrainState(
-      jnp.zeros([], jnp.int32), params, optimizer.init(params)
+      jnp.zeros([], jnp.int32), params, optimizer.transform.init(params)
     )
 
   seed = seed_shape(mesh)
@@ -106,7 +106,6 @@ def build(
   train_step = step.jit_seeded_step(
     objective.loss_fn,
     optimizer,
-    learning_rate,
     shardings,
     sharding.batch_sharding(mesh),
     microbatches=microbatches,

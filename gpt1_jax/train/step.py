@@ -14,7 +14,7 @@ from flax import struct
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import heads, models
-from gpt1_jax.train import losses, malloc, optim, sharding
+from gpt1_jax.train import losses, malloc, optim, sharding, task_losses
 
 Params = Any  # {'gpt': ..., 'head': ...}: nested dicts of float32 arrays
 Batch = Mapping[str, jax.Array]  # arrays of B rows each
@@ -84,8 +84,7 @@ def train_step(
   batch: Batch,
   *,
   loss_fn: LossFn,
-  optimizer: optax.GradientTransformation,
-  rate: optim.Schedule,
+  optimizer: optim.Optimizer,
   microbatches: int,
   seed: jax.Array | int,
 ) -> tuple[TrainState, StepMetrics]:
@@ -95,7 +94,7 @@ def train_step(
     state: the state before the update.
     batch: B rows.
     loss_fn: the objective.
-    optimizer, rate: from `optim.make_optimizer`.
+    optimizer: from `optim.make_optimizer`.
     microbatches: sequential parts that the batch is split into. The gradient
       and the dropout masks are those of the whole batch.
     seed: seeds all dropout keys; an int, or a traced uint32.
@@ -133,12 +132,14 @@ def train_step(
     start = (jnp.float32(0), jnp.float32(0), zero)
     (loss, weight, grads), _ = jax.lax.scan(accumulate, start, parts)
     loss, grads = jax.tree.map(lambda x: x * _inverse(weight), (loss, grads))
-  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+  updates, opt_state = optimizer.transform.update(
+    grads, state.opt_state, state.params
+  )
   params = optax.apply_updates(state.params, updates)
   metrics: StepMetrics = {
     'loss': loss,
     'grad_norm': optax.tree.norm(grads),
-    'learning_rate': rate(state.step),
+    'learning_rate': optimizer.learning_rate(state.step),
   }
   return TrainState(state.step + 1, params, opt_state), metrics
 
@@ -155,8 +156,7 @@ def update_key(seed: jax.Array | int, step: jax.Array) -> jax.Array:
 
 def jit_seeded_step(
   loss_fn: LossFn,
-  optimizer: optax.GradientTransformation,
-  rate: optim.Schedule,
+  optimizer: optim.Optimizer,
   state_shardings: Any,
   batch_sharding: jax.sharding.NamedSharding,
   *,
@@ -176,7 +176,6 @@ def jit_seeded_step(
       batch,
       loss_fn=loss_fn,
       optimizer=optimizer,
-      rate=rate,
       microbatches=microbatches,
       seed=seed,
     )
@@ -247,8 +246,8 @@ def finetune_loss(
   Args:
     model, head: the network.
     lm_coef: lambda of P §3.2; 0 leaves L1 out.
-    lm_reduction: see `losses.lm_weights`.
-    low: see `losses.task_loss`.
+    lm_reduction: see `task_losses.lm_weights`.
+    low: see `task_losses.task_loss`.
   """
 
   def loss_fn(
@@ -277,12 +276,14 @@ def finetune_loss(
       dropout_key=dropout_key,
       example_ids_B=example_ids_B,
     )
-    task_B = losses.task_loss(outputs_BY, batch['label'], low)
+    task_B = task_losses.task_loss(outputs_BY, batch['label'], low)
     task = jnp.sum(task_B * batch['example_weight'] * scale)
     sums = {'outputs': outputs_BY, 'task_loss': task, 'lm_loss': jnp.float32(0)}
     if not lm_coef:
       return LossOutput(task, weight, sums)
-    weights_BCT = losses.lm_weights(batch, lm_reduction) * (lm_coef * scale)
+    weights_BCT = task_losses.lm_weights(batch, lm_reduction) * (
+      lm_coef * scale
+    )
     weights_BT = weights_BCT.reshape(B * C, T)
     lm = losses.lm_loss(h_BTD, embed_VD, tokens_BT, weights_BT)
     sums['lm_loss'] = lm / lm_coef

@@ -101,8 +101,7 @@ def loss_after_repeating_a_batch(model: models.Model) -> float:
     functools.partial(
       step_lib.train_step,
       loss_fn=step_lib.pretrain_loss(model),
-      optimizer=optimizer,
-      rate=rate,
+      optimizer=optim.Optimizer(optimizer, rate),
       microbatches=1,
       seed=0,
     )
