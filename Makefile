@@ -1,8 +1,7 @@
 # Commands for a checkout: `make help` lists them.
 #
-# The first one that needs it makes the environment $(VENV) with $(PYTHON). The
-# stamp files in it record the installed extras; a change of setup.py makes the
-# environment anew.
+# The environment $(VENV) is created with $(PYTHON) on first use. Stamp files in
+# it record the installed extras; it is recreated when setup.py changes.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -14,7 +13,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet \
   $(if $(LOCK),--constraint $(LOCK))
 PYTEST := $(BIN)/python -m pytest
 SHELL_SCRIPTS := .ci/run $(wildcard launch/*.sh)
-# The core: model, training step, corpus, tokenizers, tasks, configuration.
+# Core tests: model, training step, corpus, tokenizers, tasks, configuration.
 FAST := $(patsubst %,tests/%_test.py, \
   checkpoint chips cleaning cli configs decoding documents dropout examples \
   features gpt initialization layers layouts linear losses lstm metrics optim \
@@ -29,17 +28,17 @@ help:
 	@echo '                6 minutes; writes runs/demo/report.html'
 	@echo 'make test       run all tests (one file: ARGS=tests/shards_test.py)'
 	@echo 'make test-fast  run the core tests, in under 2 minutes'
-	@echo 'make lint       check layout, style, types, import rules and shell'
-	@echo 'make format     lay the code out with ruff'
+	@echo 'make lint       check format, style, types, import rules and shell'
+	@echo 'make format     format the code with ruff'
 	@echo 'make browser    test the report page in Chromium'
 	@echo 'make peers      test against torch and transformers at full size'
 	@echo 'make tpu        compile for TPU slices, without a TPU (libtpu)'
 	@echo 'make beam       test prepare on Apache Beam'
-	@echo 'make lock       write requirements.lock anew, with the newest versions'
-	@echo 'make clean      remove $(VENV); runs/ stays'
+	@echo 'make lock       update requirements.lock to the newest versions'
+	@echo 'make clean      remove $(VENV); keep runs/'
 	@echo
-	@echo 'Options: PYTHON=python3.12 picks the interpreter (3.11 or later),'
-	@echo 'VENV=DIR the environment, LOCK=requirements.lock installs the tested'
+	@echo 'Options: PYTHON=python3.12 selects the interpreter (3.11 or later),'
+	@echo 'VENV=DIR the environment; LOCK=requirements.lock installs the tested'
 	@echo 'versions.'
 
 demo: $(VENV)/installed
@@ -87,8 +86,8 @@ clean:
 $(VENV)/installed: setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo 'error: $(PYTHON) is missing or older than Python 3.11;' \
-	    'name another: make PYTHON=python3.12 ...' >&2; exit 1; }
-	@echo 'Making $(VENV) and installing gpt1_jax and its requirements'
+	    'select another: make PYTHON=python3.12 ...' >&2; exit 1; }
+	@echo 'Creating $(VENV) and installing gpt1_jax and its requirements'
 	@echo '(once; about 500 MB from the package index, a few minutes) ...'
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)

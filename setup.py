@@ -1,8 +1,8 @@
-"""Packaging: the requirements of gpt1_jax and its extras.
+"""Packages gpt1_jax and lists the requirements of each extra.
 
-Each lower bound is a version the tests passed with, or the first that works
-with jax 0.10; all install on Python 3.11, 3.12 and 3.13. requirements.lock has
-the tested set of versions.
+Each lower bound is a version that passed the tests, or the first that works
+with jax 0.10. All install on Python 3.11, 3.12 and 3.13. requirements.lock pins
+the tested versions.
 """
 
 import pathlib

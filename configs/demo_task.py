@@ -1,6 +1,7 @@
-r"""The task of the demo: which of two passages goes on with the text.
+r"""The demo's task: choose which of two passages continues a text.
 
-Run by launch/demo.py, which makes the task's files and passes the rest:
+launch/demo.py creates the task's files and runs:
+
   python -m gpt1_jax.finetune --config=configs/demo_task.py \
     --config.init_from=runs/demo/pretrain --config.data.path=runs/demo/task \
     --workdir=runs/demo/pretrained

@@ -1,34 +1,35 @@
-"""Fine-tuning with the paper's one setting for (nearly) all tasks.
+"""Fine-tuning, with the hyperparameters the paper uses for most tasks.
 
   python -m gpt1_jax.finetune --config=configs/finetune.py:rte \
     --config.init_from=runs/mini --config.data.path=glue/RTE \
     --workdir=runs/rte
 
-`:rte` names the task; own_task.py shows a task of your own. Words after the
-task change the setting, and combine (`:cola,no_aux,tiny`):
+`:rte` names the task; own_task.py shows how to define your own. Words after the
+task change settings and can be combined (`:cola,no_aux,tiny`):
 
-  openai   does everything as the released code does (docs/reference.md §2, §3)
-  tiny     20 updates, seconds on a CPU, to see that everything is in place
-  scratch  no pretraining (P Table 5): fresh weights, with the shape and the
-           tokenizer of a run, --config.like=runs/mini
-  no_aux   no auxiliary language model (P Table 5): lambda is 0
+  openai   reproduces the released code (docs/reference.md §2, §3)
+  tiny     20 updates, seconds on a CPU, to check that everything works
+  scratch  no pretraining (P Table 5): random weights, with the model shape and
+           tokenizer of the run --config.like=runs/mini
+  no_aux   no auxiliary LM loss (P Table 5): lambda is 0
   lstm     for a run of `pretrain --config=configs/pretrain.py:lstm` (P Table 5)
 
---config.transfer.layers=K takes the embeddings and the first K blocks of the
-pretrained run; the rest is fresh (P §5, Figure 2 left). launch/sweep.py runs a
-grid of these.
+--config.transfer.layers=K copies the embeddings and the first K blocks of the
+pretrained run; the rest is initialised randomly (P §5, Figure 2 left).
+launch/sweep.py runs a grid of these.
 
-`:all` runs the twelve tasks of the paper in turn, each in WORKDIR/TASK, and
-skips what is finished. --config.train.seeds=10 runs ten seeds (the released
-code reports the median of ten).
+`:all` runs the paper's twelve tasks in turn, each in WORKDIR/TASK, and skips
+finished ones. --config.train.seeds=10 runs ten seeds (the released code reports
+the median of ten).
 
 config.data.path is the folder, zip or tar of the task's original files, or a
-folder that holds several of them; `tfds` downloads the task with TFDS into its
-own folder, `tfds:FOLDER` into another.
+folder that contains several of these. `tfds` downloads the task with TFDS to
+TFDS's default folder, `tfds:FOLDER` to another.
 
-The paper uses one setting for all tasks (P §4.1: learning rate 6.25e-5, batch
-32, 3 epochs, lambda 0.5, warm-up over 0.2% of the updates). Its scores, most of
-them on hidden test sets; the full-size model was not run here:
+The paper uses the same hyperparameters for most tasks (P §4.1: learning rate
+6.25e-5, batch 32, 3 epochs, lambda 0.5, warm-up over 0.2% of the updates). Its
+scores are listed here; most are on hidden test sets. The full-size model was
+not run here.
 
   snli         89.9         accuracy, test           P §4.2, Table 2
   mnli         82.1 / 81.4  accuracy, test           P §4.2, Table 2
@@ -46,8 +47,8 @@ them on hidden test sets; the full-size model was not run here:
   cola         45.4         Matthews, test           P §4.2, Table 4
   wnli         -            not in the paper
 
-A line cites its source: P the paper, C the released code. gpt1_jax/config.py
-and gpt1_jax/settings.py say what each key means and may be.
+Each line cites its source: P is the paper, C the released code.
+gpt1_jax/config.py and gpt1_jax/settings.py document every key and its values.
 """
 
 import copy
@@ -55,29 +56,29 @@ from typing import Any
 
 import ml_collections
 
-# A task may also be given fields of its own: see own_task.py.
+# `task` may also be a mapping that defines a task: see own_task.py.
 PAPER: dict[str, Any] = {
   'task': None,
-  'init_from': None,  # a pretraining run, or 'none'
-  'like': '',  # from scratch: the run whose shape and tokenizer to take
-  'transfer': {'layers': -1},  # blocks taken from the run; -1: all
-  'model': {  # the shape is the run's
+  'init_from': None,  # a pretraining run, or 'none' for random weights
+  'like': '',  # from scratch: the run that provides shape and tokenizer
+  'transfer': {'layers': -1},  # blocks copied from the run; -1: all
+  'model': {  # the pretrained run sets the shape
     'kind': 'gpt',
     'embd_pdrop': 0.1,  # P §4.1, "reuse the settings"
     'attn_pdrop': 0.1,
     'resid_pdrop': 0.1,
     'embedding_dropout': 'sum',  # P §4.1; C: 'matrix'
     'softmax_rows': 'tokens',  # P §3.1; C: 'all'
-    'dtype': 'float32',  # of the computation; or 'bfloat16'
+    'dtype': 'float32',  # compute dtype; or 'bfloat16'
   },
   'head': {
     'clf_pdrop': 0.1,  # P §4.1: dropout on the classifier
     'lm_coef': 0.5,  # P §3.2, §4.1: lambda
-    # P §3.2: L1 as in pretraining, a mean over tokens (a plain sum would drown
-    # the task); C: 'sequences', a mean over sequences of their means.
+    # P §3.2: L1 as in pretraining, a mean over tokens (a plain sum would
+    # outweigh the task loss); C: 'sequences', a mean of the sequences' means.
     'lm_reduction': 'tokens',
-    # stsb: 'scalar', squared error; or 'classes', cross-entropy over 0..5 with
-    # the score spread over its two neighbours. P is silent.
+    # For stsb: 'scalar', squared error; or 'classes', cross-entropy over 0..5
+    # with the score split between its two neighbours. P does not say.
     'regression': 'scalar',
   },
   'optim': {
@@ -89,37 +90,37 @@ PAPER: dict[str, Any] = {
     'b2': 0.999,  # C
     'eps': 1e-8,  # C
     'weight_decay': 0.01,  # P §4.1, decoupled
-    'clip_norm': 1.0,  # C, P is silent
+    'clip_norm': 1.0,  # C; P does not say
   },
   'train': {
-    'num_epochs': 3,  # P §4.1; 0 is unset
-    'num_steps': 0,  # 0 is unset: exactly one of the two is set
+    'num_epochs': 3,  # P §4.1; 0 means unset
+    'num_steps': 0,  # 0 means unset; set exactly one of the two
     'log_every': 10,
-    'eval_every': 0,  # updates; 0 is each epoch
+    'eval_every': 0,  # updates; 0 means after each epoch
     'keep': 1,
     'microbatches': 1,
     'seed': 0,
-    'seeds': 1,  # runs; the next takes the next train.seed and data.seed
+    'seeds': 1,  # number of runs; each adds 1 to train.seed and data.seed
   },
   'data': {
     'path': None,  # see above
     'batch_size': 32,  # P §4.1
     'seed': 0,
-    # Widths that are compiled; a batch takes the least that holds it.
+    # Lengths to compile for; a batch is padded to the shortest that fits.
     'lengths': (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512),
-    # P is silent on both. 'room' cuts only what does not fit; C: 'halves', each
-    # text of a pair to n_ctx // 2 - 2. C: drops the last, partial batch of an
-    # epoch.
+    # P does not say. 'room' cuts only sequences that do not fit; C: 'halves'
+    # cuts each text of a pair to n_ctx // 2 - 2. C drops the last, partial
+    # batch of an epoch.
     'truncation': 'room',
     'drop_last': False,
   },
-  'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},  # -1: the devices that are left
+  'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},  # -1: all remaining devices
 }
-# What a word changes.
+# The settings that each word changes.
 WORDS: dict[str, dict[str, Any]] = {
   'scratch': {'init_from': 'none'},  # P Table 5: "w/o pre-training"
   'no_aux': {'head.lm_coef': 0.0},  # P Table 5: "w/o aux LM"
-  'lstm': {  # P Table 5: "LSTM w/ aux LM"; P is silent on the rates
+  'lstm': {  # P Table 5: "LSTM w/ aux LM"; P gives no dropout rates
     'model': {
       'kind': 'lstm',
       'embd_pdrop': 0.1,
@@ -150,17 +151,17 @@ def get_config(
   """Returns the configuration of `TASK[,WORD...]`.
 
   Args:
-    arg: the task and words; words alone with `task`.
-    task: fields of a task of your own.
+    arg: the task and words; only words if `task` is given.
+    task: fields of a user-defined task.
 
   Raises:
-    ValueError: two tasks, or words that exclude each other.
+    ValueError: there are two tasks, or words that exclude each other.
   """
   words = [word for word in arg.split(',') if word]
   names = [word for word in words if word not in WORDS]
   if len(names) > (0 if task else 1):
     raise ValueError(
-      f'{arg!r}: give one task, and words if you like: ' + ', '.join(WORDS)
+      f'{arg!r}: give one task, optionally followed by ' + ', '.join(WORDS)
     )
   if {'openai', 'lstm'} <= set(words):
     raise ValueError(f'{arg!r}: the released code has no LSTM')

@@ -1,16 +1,15 @@
-"""A task of your own: JSON lines in a folder, a few lines of config.
+"""A user-defined task: a folder of JSON lines and a short config.
 
   python -m gpt1_jax.finetune --config=configs/own_task.py \
     --config.init_from=runs/mini --config.data.path=my_task \
     --workdir=runs/my_task
 
-my_task/ holds train.jsonl and dev.jsonl (test.jsonl if you like):
+my_task/ holds train.jsonl, dev.jsonl and optionally test.jsonl:
   {"text": "The plot drags.", "label": "bad"}
-Two texts: kind 'entailment' (in order) or 'similarity' (both orders), with
-`text_pair` beside `text`. Several answers: kind 'choice', no labels, with
-"choices": ["...", "..."] and the 0-based number of the right one as `label`.
-A number to predict: no labels, metrics ('pearson', 'spearman').
-Score to expect: your own; not run.
+Text pairs: use kind 'entailment' (one order) or 'similarity' (both orders), and
+add `text_pair` to each line. Multiple choice: use kind 'choice' without labels,
+add "choices": ["...", "..."], and give the 0-based index of the right one as
+`label`. Regression: use metrics ('pearson', 'spearman') without labels.
 """
 
 import ml_collections

@@ -1,22 +1,22 @@
-"""Pretraining: the recipe of GPT-1, and smaller ones on the same path.
+"""Pretraining: GPT-1's recipe and smaller presets.
 
   python -m gpt1_jax.pretrain --config=configs/pretrain.py:PRESET \
     --workdir=runs/PRESET --config.data.path=DIR   # DIR from `prepare`
 
 PRESET is one of
-  paper   the paper's words (the default): 116.5M parameters with the 40,478
-          entries of the released vocabulary; perplexity 18.4 on BooksCorpus
+  paper   follows the paper literally (the default): 116.5M parameters with the
+          released vocabulary of 40,478 tokens; perplexity 18.4 on BooksCorpus
           after a month on 8 P600 GPUs (P §4.1, blog). Not run in full here.
-  openai  the released code's departures from them (docs/reference.md §3).
+  openai  follows the released code where it differs (docs/reference.md §3).
   mini    10M parameters, context 256: half an hour on two CPU cores for one
-          epoch of 7M words; the README has its figures.
-  tiny    half a million parameters: seconds, to see that everything works.
-  lstm    the LSTM of P §5 and Table 5 in place of the GPT, one layer of 2,048
-          units: 55.7M parameters, not run in full. `lstm,mini` (1,024 units,
-          width 384) and `lstm,tiny` (256, 128) train like those presets.
+          epoch of 7M words; the README reports results.
+  tiny    half a million parameters: seconds, to check that everything works.
+  lstm    the LSTM of P §5 and Table 5 instead of the GPT: one layer of 2,048
+          units, 55.7M parameters. Not run in full here. `lstm,mini` (1,024
+          units, width 384) and `lstm,tiny` (256, 128) train like those presets.
 
-A line cites its source: P the paper, C the released code. gpt1_jax/config.py
-and gpt1_jax/settings.py say what each key means and may be.
+Each line cites its source: P is the paper, C the released code.
+gpt1_jax/config.py and gpt1_jax/settings.py document every key and its values.
 """
 
 import copy
@@ -26,7 +26,7 @@ import ml_collections
 
 PAPER: dict[str, Any] = {
   'model': {
-    'kind': 'gpt',  # or 'lstm', which has other keys: see below
+    'kind': 'gpt',  # or 'lstm', whose keys differ: see below
     'n_layer': 12,  # P §4.1
     'n_head': 12,  # P §4.1
     'n_embd': 768,  # P §4.1
@@ -36,10 +36,10 @@ PAPER: dict[str, Any] = {
     'resid_pdrop': 0.1,  # P §4.1
     'embedding_dropout': 'sum',  # P §4.1; C: 'matrix'
     'softmax_rows': 'tokens',  # P §3.1; C: 'all'
-    'dtype': 'float32',  # of the computation; or 'bfloat16'
-    'attention': 'auto',  # the kernel of model/flash.py on a TPU, else plain
-    'remat': 'auto',  # 'dots' if layers are looped over; 'full'
-    'unroll': 1,  # blocks in an iteration of the loop over layers
+    'dtype': 'float32',  # compute dtype; or 'bfloat16'
+    'attention': 'auto',  # the kernel in model/flash.py on a TPU, else plain
+    'remat': 'auto',  # 'dots' if layers run in a loop, else 'none'; or 'full'
+    'unroll': 1,  # blocks per iteration of the layer loop
   },
   'optim': {
     'variant': 'paper',
@@ -53,24 +53,24 @@ PAPER: dict[str, Any] = {
     'clip_norm': 1.0,  # C: train.py
   },
   'train': {
-    'num_epochs': 100.0,  # P §4.1; 0 is unset
-    'num_steps': 0,  # 0 is unset: exactly one of the two is set
+    'num_epochs': 100.0,  # P §4.1; 0 means unset
+    'num_steps': 0,  # 0 means unset; set exactly one of the two
     'log_every': 100,
     'eval_every': 10_000,
     'checkpoint_every': 2_000,
     'keep': 3,
     'microbatches': 1,
-    'seed': 0,  # of the initial weights and of dropout
+    'seed': 0,  # seeds the initial weights and dropout
   },
   'data': {
-    'path': None,  # written by `prepare`
+    'path': None,  # folder written by `prepare`
     'batch_size': 64,  # P §4.1
-    'seed': 0,  # of the order
+    'seed': 0,  # shuffles the windows
     'cross_documents': True,  # windows may span documents
   },
-  'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},  # -1: the devices that are left
+  'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},  # -1: all remaining devices
 }
-# What a preset changes.
+# The settings that each preset changes.
 PRESETS: dict[str, dict[str, Any]] = {
   'paper': {},
   'openai': {
@@ -85,8 +85,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     'model.n_ctx': 256,
     'model.unroll': 4,
     'model.dtype': 'bfloat16',
-    'optim.peak_lr': 1e-3,  # lower loss than 5e-4 at update 400
-    'optim.warmup': 200.0,  # no other value was tried
+    'optim.peak_lr': 1e-3,  # reached a lower loss than 5e-4 at update 400
+    'optim.warmup': 200.0,  # not tuned
     'train.num_epochs': 1.0,
     'train.log_every': 10,
     'train.eval_every': 400,
@@ -111,7 +111,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-# The LSTM's units (P §5), smaller in about the ratio of the widths.
+# LSTM units: 2,048 (P §5), scaled down roughly with the model's width.
 UNITS = {'paper': 2048, 'mini': 1024, 'tiny': 256}
 
 
@@ -119,7 +119,7 @@ def get_config(arg: str = 'paper') -> ml_collections.ConfigDict:
   """Returns the configuration of `PRESET` or `lstm[,PRESET]`.
 
   Raises:
-    ValueError: there is no such preset.
+    ValueError: the preset does not exist.
   """
   words = arg.split(',')
   presets = [word for word in words if word != 'lstm'] or ['paper']
@@ -140,10 +140,10 @@ def get_config(arg: str = 'paper') -> ml_collections.ConfigDict:
     values['model'] = {
       'kind': 'lstm',
       'units': UNITS[preset],
-      'n_embd': gpt['n_embd'],  # P is silent: as in the GPT, the softmax tied
+      'n_embd': gpt['n_embd'],  # P does not say; as in the GPT, tied softmax
       'n_ctx': gpt['n_ctx'],  # P §5: the same framework
       'embd_pdrop': gpt['embd_pdrop'],
       'output_pdrop': gpt['resid_pdrop'],
-      'dtype': 'float32',  # bfloat16 took twice as long on a CPU (`mini`)
+      'dtype': 'float32',  # bfloat16 was half as fast on a CPU (`mini`)
     }
   return ml_collections.ConfigDict(values)

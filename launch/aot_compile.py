@@ -1,11 +1,11 @@
-r"""Compiles the train step for a slice of TPUs, on a machine without one.
+r"""Compiles the train step for a TPU slice, on a machine without TPUs.
 
   python launch/aot_compile.py --config=configs/pretrain.py --topology=v5e:4x4
 
-Prints whether the step of `pretrain` fits, its memory, FLOPs, bytes and
+Reports for the step of `pretrain`: does it fit, its memory, FLOPs, bytes and
 collectives, and a lower bound on its time. Needs libtpu (pip install '.[tpu]'),
-which lets one process of a machine compile at a time. --topology=local compiles
-for the devices of this machine.
+which only one process per machine can use at a time. --topology=local compiles
+for this machine's devices.
 """
 
 import dataclasses
@@ -29,27 +29,27 @@ _CONFIG = cli.define_config(
   'configs/pretrain.py', 'Configuration file: configs/pretrain.py[:PRESET].'
 )
 _TOPOLOGY = flags.DEFINE_string(
-  'topology', None, 'Slice, such as v5e:4x4, or local.', required=True
+  'topology', None, 'TPU slice, such as v5e:4x4, or local.', required=True
 )
 _SLICES = flags.DEFINE_integer('slices', 1, 'Number of slices.')
 _VOCAB = flags.DEFINE_integer(
   'vocab_size',
   40_478,
-  'Entries of the tokenizer; ignored if config.data.path names shards.',
+  'Size of the vocabulary; ignored if config.data.path is set.',
 )
 _STEPS = flags.DEFINE_integer(
   'num_steps',
   None,
-  'Updates of the run, needed by --save if config.train.num_steps is 0.',
+  'Total updates; required by --save if config.train.num_steps is 0.',
 )
 _JSON = flags.DEFINE_bool(
-  'json', False, 'Print one JSON object, the last line.'
+  'json', False, 'Print one JSON object as the last line.'
 )
 _SUGGEST = flags.DEFINE_bool(
   'suggest', False, 'Search microbatches, remat and mesh for the fastest step.'
 )
 _SAVE = flags.DEFINE_string(
-  'save', None, 'File for the executable, loaded by pretrain --executable.'
+  'save', None, 'File for the executable, which pretrain --executable loads.'
 )
 
 
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
   if _TOPOLOGY.value != 'local':
     jax.config.update('jax_platforms', 'cpu')  # leaves this machine's TPU alone
   values = cli.config_values(_CONFIG.value)
-  values['data']['path'] = values['data']['path'] or ''  # not read here
+  values['data']['path'] = values['data']['path'] or ''  # optional here
   config = config_lib.parse(config_lib.PretrainConfig, values)
   sizes = _sizes(config)
   out = console.Console(highlight=False, soft_wrap=True)
@@ -87,26 +87,27 @@ def main(argv: list[str]) -> None:
     if compiled is None:
       raise UserError(f'--save={_SAVE.value}: the step does not fit, see above')
     executable.save(_SAVE.value, program, compiled, config)
-    out.print(f'{_SAVE.value}: written; pretrain --executable loads it')
+    out.print(f'{_SAVE.value}: written; load it with pretrain --executable')
   if _JSON.value:
     print(json.dumps(found.to_json()), flush=True)
 
 
 def _sizes(config: config_lib.PretrainConfig) -> tuple[int, int]:
-  """Returns the vocabulary's size and the updates of the run.
+  """Returns the vocabulary size and the total number of updates.
 
   Raises:
-    UserError: with --save, the number of updates is not known.
+    UserError: --save is given but the number of updates is unknown.
   """
   path = config.data.path
   vocab_size = tokenization.load(path).vocab_size if path else _VOCAB.value
   num_steps = _STEPS.value or config.train.num_steps
   if _SAVE.value and not num_steps:
     raise UserError(
-      '--save: give --num_steps, the updates of the run, since its learning '
-      'rate is part of the program; pretrain writes it to WORKDIR/config.json'
+      '--save: give --num_steps, the total number of updates: the compiled '
+      'learning-rate schedule depends on it. pretrain writes it to '
+      'WORKDIR/config.json'
     )
-  return vocab_size, num_steps or 1  # a constant of the schedule
+  return vocab_size, num_steps or 1  # only a constant in the schedule
 
 
 def _report(
@@ -116,20 +117,20 @@ def _report(
 ) -> table.Table:
   count, chip = len(topology.devices), chips.lookup(topology.kind)
   sizes = dataclasses.asdict(config.mesh)
-  rest = count // abs(math.prod(sizes.values()))  # of the axis that is -1
+  rest = count // abs(math.prod(sizes.values()))  # size of the axis that is -1
   mesh = ' x '.join(f'{n} {s if s > 0 else rest}' for n, s in sizes.items())
   out = table.Table(
     title=f'{topology.name}, slices {topology.slices}: {count} devices '
     f'({topology.kind}), mesh {mesh}, batch {config.data.batch_size}',
     caption=f'{datetime.date.today()}, jax {jax.__version__}, libtpu '
-    f'{executable.libtpu_version()}; everything is per device',
+    f'{executable.libtpu_version()}; all figures per device',
   )
   out.add_column('measure')
   out.add_column('value', justify='right')
   for name, value in _rows(found):
     out.add_row(name, value)
   if chip and chip.devices > 1:
-    out.add_row('devices a chip', str(chip.devices))
+    out.add_row('devices per chip', str(chip.devices))
   return out
 
 
@@ -150,8 +151,8 @@ def _rows(found: stats.CompileStats) -> list[tuple[str, str]]:
     out += [
       ('FLOPs', f'{cost.flops / 1e12:.4g} T'),
       ('FLOPs / model FLOPs', f'{cost.flops / found.model_flops:.3f}'),
-      ('bytes accessed, as XLA counts', f'{cost.bytes_accessed / 1e9:.2f} GB'),
-      ('of them in HBM', f'{cost.hbm_bytes / 1e9:.2f} GB'),
+      ('bytes accessed (XLA)', f'{cost.bytes_accessed / 1e9:.2f} GB'),
+      ('bytes in HBM', f'{cost.hbm_bytes / 1e9:.2f} GB'),
     ]
     groups = {(c.kind, c.devices, c.network) for c in cost.collectives}
     for kind, devices, network in sorted(groups):
@@ -164,7 +165,7 @@ def _rows(found: stats.CompileStats) -> list[tuple[str, str]]:
       size = sum(c.total_bytes for c in chosen)
       parties = 'devices' if network == 'ici' else 'slices'
       name = f'{kind} over {devices} {parties} ({network})'
-      out.append((name, f'{count} x, {size / 1e6:.2f} MB in all'))
+      out.append((name, f'{count} x, {size / 1e6:.2f} MB in total'))
     if cost.bound:
       parts = {**vars(cost.bound), 'step': cost.bound.step_seconds}
       for name, seconds in parts.items():
@@ -173,7 +174,7 @@ def _rows(found: stats.CompileStats) -> list[tuple[str, str]]:
     if cost.unknown_loops:
       name = 'loops of unknown length, counted once'
       out.append((name, str(cost.unknown_loops)))
-  return [*out, ('compiled in', f'{found.compile_seconds:.1f} s')]
+  return [*out, ('compile time', f'{found.compile_seconds:.1f} s')]
 
 
 if __name__ == '__main__':

@@ -1,13 +1,13 @@
-r"""Compares this project with others, as ratios.
+r"""Benchmarks this project against others and reports ratios.
 
   python launch/benchmark.py --suite=train
   python launch/benchmark.py --suite=finetune --data=../shared/data --json
 
-Suites: train (the training step on a CPU), generate and finetune, all beside
-transformers on torch; prepare (encoding), beside SentencePiece. Every candidate
-runs in a process of its own, repetitions alternate, figures are medians. torch
-and transformers come with pip install -e '.[torch]'; without them only our own
-figures are printed. See docs/performance.md.
+Suites: train (the training step on a CPU), generate and finetune compare with
+transformers on torch; prepare (encoding) compares with SentencePiece. Every
+candidate runs in its own process, repetitions alternate, and figures are
+medians. Install torch and transformers with pip install -e '.[torch]'; without
+them only our own figures are printed. See docs/performance.md.
 """
 
 import dataclasses
@@ -35,22 +35,22 @@ _SUITES = {
   'prepare': suites.prepare,
 }
 
-_SUITE = flags.DEFINE_enum('suite', None, list(_SUITES), 'The comparison.')
+_SUITE = flags.DEFINE_enum('suite', None, list(_SUITES), 'What to compare.')
 _JSON = flags.DEFINE_bool('json', False, 'Print one JSON object at the end.')
 _STEPS = flags.DEFINE_integer(
-  'steps', 2, 'Updates in one repetition.', lower_bound=1
+  'steps', 2, 'Updates per repetition.', lower_bound=1
 )
 _REPEATS = flags.DEFINE_integer(
-  'repeats', 5, 'Repetitions of each candidate.', lower_bound=1
+  'repeats', 5, 'Repetitions per candidate.', lower_bound=1
 )
 _QUICK = flags.DEFINE_bool(
-  'quick', False, 'Use tiny sizes, to see that everything runs.'
+  'quick', False, 'Use tiny sizes, to check that everything runs.'
 )
 _DATA = flags.DEFINE_string(
   'data',
   None,
-  'Folder of real text: tasks/glue for finetune, books/*.txt for prepare '
-  '(which otherwise takes the reference that Python carries).',
+  'Folder with real data: tasks/glue for finetune, books/*.txt for prepare '
+  '(default: the language reference that ships with Python).',
 )
 
 
@@ -89,7 +89,7 @@ def main(argv: list[str]) -> None:
 
 
 def report(rows: Sequence[suites.Row], title: str, caption: str) -> table.Table:
-  """Returns the rows as a table."""
+  """Formats the rows as a table."""
   out = table.Table(title=title, caption=caption)
   out.add_column('measurement')
   for name in ('ours', 'reference', 'theirs', 'ratio'):
@@ -102,7 +102,7 @@ def report(rows: Sequence[suites.Row], title: str, caption: str) -> table.Table:
 
 
 def _figure(value: float | None, unit: str) -> str:
-  """Returns three digits with a unit, such as '2.69 GB'."""
+  """Formats a value with three digits and a unit, such as '2.69 GB'."""
   if value is None:
     return 'not measured'
   for divisor, prefix in ((1e9, 'G'), (1e6, 'M'), (1e4, 'k')):

@@ -1,8 +1,8 @@
 """Puts this checkout first on the import path.
 
-Scripts in launch/ import it before `gpt1_jax` and `configs`, so that each runs
-from any folder and from any environment that has the dependencies, whether or
-not gpt1_jax is installed there.
+Scripts in launch/ import it before `gpt1_jax` and `configs`. They then run from
+any folder, in any environment with the dependencies, even if gpt1_jax is not
+installed there.
 """
 
 import os
@@ -16,6 +16,6 @@ if sys.path[:1] != [str(ROOT)]:
 
 
 def environment() -> dict[str, str]:
-  """Returns os.environ in which `python -m gpt1_jax...` runs this checkout."""
+  """Returns an environment where `python -m gpt1_jax...` runs this checkout."""
   paths = [str(ROOT), os.environ.get('PYTHONPATH', '')]
   return {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, paths))}

@@ -1,7 +1,7 @@
-"""Makes the demo's choice task from topics that pretraining did not see.
+"""Builds the demo's choice task from topics that pretraining did not see.
 
-The question: which of two texts continues a passage? One is the true
-continuation, the other comes from another topic.
+The task: which of two texts continues a passage? One is the true continuation,
+the other comes from another topic.
 """
 
 import json
@@ -14,8 +14,8 @@ from gpt1_jax.corpus import cleaning, documents, shards
 from gpt1_jax.errors import UserError
 
 CORPUS = 'builtin:python-reference'
-# Topics to hold out, by name: the score depends on the topics, and a split by
-# hash would choose others in every version of Python.
+# Topics to hold out. They are fixed by name because the score depends on them,
+# and a split by hash would select others for each version of Python.
 TRAIN = (
   'await', 'callable-types', 'calls', 'class', 'comparisons', 'compound',
   'exceptions', 'global', 'imaginary', 'integers', 'lists', 'numbers',
@@ -23,17 +23,17 @@ TRAIN = (
 )  # fmt: skip
 DEV = ('power', 'subscriptions', 'try', 'typesmapping', 'typesmodules')
 HELD_OUT = TRAIN + DEV
-# Lengths in words (separated by white space, after cleaning).
+# Lengths in whitespace-separated words, after cleaning.
 CONTEXT_WORDS = 24
 ANSWER_WORDS = 12
 STRIDE = 6  # words between the starts of two passages
-WRONG_ANSWERS = 2  # examples from one passage, each with another wrong answer
+WRONG_ANSWERS = 2  # examples per passage, each with another wrong answer
 
 Topics = Mapping[str, str]  # name -> cleaned text
 
 
 class Row(TypedDict):
-  """An example, as configs/demo_task.py reads it; label: the right choice."""
+  """An example for configs/demo_task.py; `label` is the index of the answer."""
 
   text: str
   choices: list[str]
@@ -41,13 +41,16 @@ class Row(TypedDict):
 
 
 def topics(path: pathlib.Path) -> tuple[Topics, Topics, set[str]]:
-  """Reads the topics held out for train and dev, and the lines of all others.
+  """Reads the held-out train and dev topics, and the lines of all others.
 
-  Topics quote one another at length: only by its lines is it known which text
-  pretraining saw.
+  Topics quote one another at length. The lines of the other topics tell which
+  held-out text pretraining has seen.
 
   Args:
     path: folder of the shards that `prepare` wrote.
+
+  Returns:
+    Train topics, dev topics, and the lines that pretraining saw.
   """
   split = {row.source: row.split for row in shards.read_documents(path)}
   parts: dict[str, dict[str, str]] = {'train': {}, 'dev': {}}
@@ -65,11 +68,12 @@ def topics(path: pathlib.Path) -> tuple[Topics, Topics, set[str]]:
 def make_task(
   train: Topics, dev: Topics, seen: Collection[str]
 ) -> tuple[list[Row], list[Row]]:
-  """Makes the examples of train and of dev.
+  """Builds the train and dev examples.
 
-  Each has a passage of CONTEXT_WORDS, its next ANSWER_WORDS, and as many words
-  from another topic of the same split. Skips lines that pretraining saw, lines
-  that occur in several topics and lines that are not prose.
+  Each example has a passage of CONTEXT_WORDS, the ANSWER_WORDS that follow it,
+  and ANSWER_WORDS from another topic of the same split. Skips lines that
+  pretraining saw, lines that occur in several topics and lines that are not
+  prose.
 
   Args:
     train, dev: topics of the two splits.
@@ -84,7 +88,7 @@ def make_task(
   for part in (train, dev):
     found = {name: passages[name] for name in part if name in passages}
     if len(found) < 2:
-      raise UserError('too few topics are held out to make a task')
+      raise UserError('too few topics are held out to build a task')
     rows.append(_rows(found, rng))
   return rows[0], rows[1]
 
@@ -92,10 +96,10 @@ def make_task(
 def _passages(
   held_out: Topics, seen: Collection[str]
 ) -> dict[str, list[tuple[str, str]]]:
-  """Maps topics to (context, answer) pairs from runs of unseen prose."""
+  """Maps topics to (context, answer) pairs from unseen, consecutive prose."""
   seen = set(seen)
   out = {}
-  # The shortest topic first: it owns the lines that longer ones quote.
+  # Shortest topic first: shared lines belong to the shortest topic.
   for name in sorted(held_out, key=lambda n: (len(held_out[n]), n)):
     runs: list[list[str]] = [[]]
     for line in map(str.strip, held_out[name].split('\n')):
@@ -129,7 +133,7 @@ def _is_prose(line: str) -> bool:
 def _rows(
   passages: Mapping[str, Sequence[tuple[str, str]]], rng: random.Random
 ) -> list[Row]:
-  """Makes the examples of one split, in random order."""
+  """Builds the examples of one split, in random order."""
   rows: list[Row] = []
   for name, pairs in passages.items():
     others = [other for other in passages if other != name]

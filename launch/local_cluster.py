@@ -1,11 +1,10 @@
-r"""Runs a command in several processes on this machine, like a small pod.
+r"""Runs a command in several processes on this machine, like a small TPU pod.
 
   python launch/local_cluster.py --processes=4 --devices_per_process=2 -- \
       python -m gpt1_jax.pretrain --config=configs/pretrain.py:tiny ...
 
-Each process has its own CPU devices; collectives go through Gloo. Every line of
-output begins with the number of its process. When a process fails, the others
-are ended.
+Each process has its own CPU devices; collectives use Gloo. Every output line
+starts with its process number. If a process fails, the others are terminated.
 """
 
 import os
@@ -21,16 +20,16 @@ from collections.abc import Sequence
 from absl import app, flags
 
 _PROCESSES = flags.DEFINE_integer(
-  'processes', 2, 'Processes; each acts as a host.', lower_bound=1
+  'processes', 2, 'Number of processes; each acts as a host.', lower_bound=1
 )
 _DEVICES = flags.DEFINE_integer(
-  'devices_per_process', 1, 'CPU devices of a process.', lower_bound=1
+  'devices_per_process', 1, 'CPU devices per process.', lower_bound=1
 )
 _GRACE = flags.DEFINE_float(
   'grace',
   2.0,
-  'Seconds that the other processes have to end after a failure, and again '
-  'between SIGTERM and SIGKILL.',
+  'Seconds to let the other processes exit after a failure, and again between '
+  'SIGTERM and SIGKILL.',
   lower_bound=0.0,
 )
 
@@ -40,7 +39,7 @@ _FLAG = '--xla_force_host_platform_device_count'
 def main(argv: list[str]) -> None:
   """Runs the command after -- and exits with 0 or 1."""
   if len(argv) < 2:
-    _say('no command: ... -- python -m gpt1_jax.pretrain ...')
+    _say('give a command after --: ... -- python -m gpt1_jax.pretrain ...')
     sys.exit(1)
   sys.exit(run(argv[1:], _PROCESSES.value, _DEVICES.value, _GRACE.value))
 
@@ -53,8 +52,8 @@ def run(
   Args:
     words: the command.
     processes: number of processes.
-    devices: CPU devices of a process.
-    grace: seconds, see the flag.
+    devices: CPU devices per process.
+    grace: seconds, see --grace.
 
   Returns:
     0 if all processes succeeded, else 1.
@@ -84,7 +83,7 @@ def run(
     failed = _first_failure(running)
     if failed is not None:
       _say(
-        f'process {failed} of {processes} {_ending(running[failed])}: ending '
+        f'process {failed} of {processes} {_ending(running[failed])}: stopping '
         'the others; the same command resumes from the last checkpoint'
       )
       _wait(running, grace)
@@ -98,7 +97,7 @@ def run(
 def _environment(
   index: int, processes: int, devices: int, port: int
 ) -> dict[str, str]:
-  """Returns the variables from which jax.distributed learns of the job."""
+  """Returns the environment that describes the job to jax.distributed."""
   other = re.sub(rf'{_FLAG}=\d+', '', os.environ.get('XLA_FLAGS', ''))
   return {
     **os.environ,
@@ -119,7 +118,7 @@ def _free_port() -> int:
 
 
 def _copy(index: int, process: subprocess.Popen[bytes]) -> None:
-  """Prints the output of a process, its number before each line."""
+  """Prints a process's output with its number before each line."""
   assert process.stdout
   for line in process.stdout:
     text = line.decode(errors='replace').rstrip('\n')
@@ -127,7 +126,7 @@ def _copy(index: int, process: subprocess.Popen[bytes]) -> None:
 
 
 def _first_failure(running: list[subprocess.Popen[bytes]]) -> int | None:
-  """Returns the first process that failed; None once all succeeded."""
+  """Waits for the processes; returns the first to fail, or None."""
   while True:
     codes = [process.poll() for process in running]
     for index, code in enumerate(codes):
@@ -154,7 +153,7 @@ def _wait(running: list[subprocess.Popen[bytes]], seconds: float) -> None:
 
 
 def _end(running: list[subprocess.Popen[bytes]], grace: float) -> None:
-  """Sends SIGTERM to the processes that still run, then SIGKILL."""
+  """Sends SIGTERM, then SIGKILL, to processes that are still running."""
   for signal_ in (signal.SIGTERM, signal.SIGKILL):
     for process in running:
       if process.poll() is None:

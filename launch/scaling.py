@@ -1,10 +1,10 @@
-r"""Compiles the paper's recipe for more and more chips; writes scaling.md.
+r"""Compiles the paper's recipe for 4 to 256 chips; writes scaling.md and .svg.
 
   python launch/scaling.py --output=docs --config.model.dtype=bfloat16
 
 The step is compiled for 4, 16, 64 and 256 chips, with the paper's batch of 64
-and with 16 sequences a chip. Times are bounds (`roofline.ASSUMPTIONS`), not
-measurements: nothing runs. Writes scaling.svg too.
+and with 16 sequences per chip. Times are bounds (`roofline.ASSUMPTIONS`), not
+measurements: nothing runs.
 """
 
 import dataclasses
@@ -35,20 +35,20 @@ _OUTPUT = flags.DEFINE_string(
 _TOPOLOGIES = flags.DEFINE_list(
   'topologies',
   'v5e:2x2,v5e:4x4,v5e:8x8,v5e:16x16',
-  'Slices, the smallest first.',
+  'Slices, smallest first.',
 )
-_VOCAB = flags.DEFINE_integer('vocab_size', 40_478, 'Entries of the tokenizer.')
-_EPOCHS = flags.DEFINE_integer('epochs', 100, 'Epochs of the run.')  # P §4.1
+_VOCAB = flags.DEFINE_integer('vocab_size', 40_478, 'Size of the vocabulary.')
+_EPOCHS = flags.DEFINE_integer('epochs', 100, 'Number of epochs.')  # P §4.1
 _TOKENS = flags.DEFINE_integer(
   'tokens',
   1_114_112_000,  # 34,000 batches of 64 x 512: docs/reference.md §1
-  'Tokens of an epoch.',
+  'Tokens per epoch.',
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """A recipe on a slice, and the statistics of one device."""
+  """A recipe on a slice, with statistics for one device."""
 
   topology: str
   chips: int
@@ -58,7 +58,7 @@ class Row:
 
   @property
   def sequences_per_second(self) -> float:
-    """Upper bound, 0 without one."""
+    """Upper bound; 0 if there is none."""
     seconds = self.stats.step_seconds
     return self.batch_size / seconds if seconds else 0.0
 
@@ -87,7 +87,7 @@ def main(argv: list[str]) -> None:
 def recipes(
   batch_size: int, topologies: list[chips.Topology]
 ) -> Iterable[tuple[int, chips.Topology]]:
-  """Yields the same batch on every slice, then batches grown with the chips."""
+  """Yields a fixed batch on every slice, then batches that grow with chips."""
   for topology in topologies:
     yield batch_size, topology
   for topology in topologies[1:]:
@@ -98,7 +98,7 @@ def recipes(
 def compile_row(
   config: config_lib.PretrainConfig, batch_size: int, topology: chips.Topology
 ) -> Row:
-  """Compiles the recipe with the batch over data, and the rest over tensor.
+  """Compiles the recipe; devices beyond the batch size go to the tensor axis.
 
   Raises:
     UserError: the batch and the heads do not divide over the devices.
@@ -108,7 +108,7 @@ def compile_row(
   if getattr(config.model, 'n_head', 1) % tensor:
     raise UserError(
       f'{topology.name}: a batch of {batch_size} on {num_devices} devices '
-      f'leaves a tensor axis of {tensor}, which does not divide the heads'
+      f'needs a tensor axis of {tensor}, which does not divide the heads'
     )
   mesh = MeshSettings(data=num_devices // tensor, fsdp=1, tensor=tensor)
   data = dataclasses.replace(config.data, batch_size=batch_size)
@@ -120,7 +120,7 @@ def compile_row(
 
 
 def page(rows: list[Row], config: config_lib.PretrainConfig) -> str:
-  """Returns scaling.md."""
+  """Returns the text of scaling.md."""
   windows = _EPOCHS.value * _TOKENS.value / config.model.n_ctx
   cells = [_cells(row, windows) for row in rows]
   lines = [list(cells[0]), ['---'] * len(cells[0])]
@@ -133,9 +133,9 @@ def page(rows: list[Row], config: config_lib.PretrainConfig) -> str:
     for r in rows
   )
   opening = (
-    "The compiler's figures for the paper's recipe (P §4.1) on more and more "
-    'chips. **Compiled, not run**: times are lower bounds and utilisations '
-    f'upper bounds, which assume: {roofline.ASSUMPTIONS}.'
+    "Figures from compiling the paper's recipe (P §4.1) for 4 to 256 chips. "
+    '**Compiled, not run**: times are lower bounds and utilisations are upper '
+    f'bounds. Assumptions: {roofline.ASSUMPTIONS}.'
   )
   return f"""# Scaling on paper
 
@@ -145,18 +145,18 @@ def page(rows: list[Row], config: config_lib.PretrainConfig) -> str:
   {executable.libtpu_version()}; `python launch/scaling.py --output=docs`,
   model.dtype={config.model.dtype},
   model.remat={getattr(config.model, 'remat', 'none')}.
-- Hours are for {_EPOCHS.value} epochs of {_TOKENS.value:,} tokens: the paper's
-  3.4 million updates of 64 x 512. A larger batch makes fewer updates of the
-  same tokens; that it learns as well is not claimed.
-- The batch is split over the data axis; with more chips than sequences, the
-  heads and the feed-forward layers are split over the tensor axis too.
-- FLOPs and bytes count every loop in full; HBM traffic leaves out VMEM.
+- Hours are for {_EPOCHS.value} epochs of {_TOKENS.value:,} tokens:
+  the paper's 3.4 million updates of 64 x 512 tokens. A larger batch takes fewer
+  updates for the same tokens; we did not test if it learns equally well.
+- The batch is sharded over the data axis. With more chips than sequences, the
+  heads and the feed-forward layers are also sharded over the tensor axis.
+- FLOPs and bytes count every loop in full; HBM traffic excludes VMEM.
 
 {table}
 
-![Sequences per second and utilisation, at most, by chips](scaling.svg)
+![Upper bounds on sequences per second and utilisation, by chips](scaling.svg)
 
-The same as data, one object a row:
+The same data as JSON, one object per row:
 
 ```json
 {objects}
@@ -165,7 +165,12 @@ The same as data, one object a row:
 
 
 def _cells(row: Row, windows: float) -> dict[str, str]:
-  """Returns a row of the table by heading; windows are those of the run."""
+  """Returns the cells of a table row by heading.
+
+  Args:
+    row: compiled recipe.
+    windows: number of training windows in the whole run.
+  """
   memory, cost = row.stats.memory, row.stats.cost
   peak, capacity = (memory.peak or 0) / 2**30, (memory.capacity or 0) / 2**30
   out = {
@@ -174,16 +179,16 @@ def _cells(row: Row, windows: float) -> dict[str, str]:
     'batch': f'{row.batch_size:,}',
     'mesh (data x tensor)': f'{row.mesh.data} x {row.mesh.tensor}',
     'fits': 'yes' if cost else 'no',
-    'HBM a device, GiB': f'{peak:.2f} of {capacity:.2f}',
+    'HBM per device, GiB': f'{peak:.2f} of {capacity:.2f}',
   }
   measured = dict.fromkeys(
     (
-      'FLOPs a device, T',
+      'FLOPs per device, T',
       '/ model FLOPs',
-      'HBM traffic a device, GB',
-      'collectives a device, MB',
-      'bound on the step, ms',
-      'by',
+      'HBM traffic per device, GB',
+      'collectives per device, MB',
+      'step, at least, ms',
+      'bound by',
       'utilisation, at most',
       f'hours, {_EPOCHS.value} epochs, at least',
     ),
@@ -206,7 +211,7 @@ def _cells(row: Row, windows: float) -> dict[str, str]:
 
 
 def plot(rows: list[Row]) -> str:
-  """Returns an SVG: sequences per second and utilisation, by chips."""
+  """Returns an SVG plot of sequences per second and utilisation, by chips."""
   canvas = figure.Figure(figsize=(9, 3.6), layout='constrained')
   left, right = canvas.subplots(1, 2)
   first = rows[0]
@@ -214,7 +219,7 @@ def plot(rows: list[Row]) -> str:
   grown = [first, *(r for r in rows if r.batch_size != first.batch_size)]
   for label, chosen in (
     (f'batch {first.batch_size}', same),
-    (f'{first.batch_size // first.chips} sequences a chip', grown),
+    (f'{first.batch_size // first.chips} sequences per chip', grown),
   ):
     chosen = [r for r in chosen if r.stats.utilisation]
     count = [r.chips for r in chosen]

@@ -14,14 +14,14 @@
 #   sbatch launch/slurm.sh --config=configs/pretrain.py \
 #     --workdir=/shared/runs/gpt1 --config.data.path=/shared/data/books
 #
-# Call it from a checkout on a shared disk whose .venv has gpt1_jax[cuda]. Flags
-# of sbatch override the lines above: sbatch --nodes=4 --partition=gpu
+# Submit it from a checkout on a shared disk whose .venv has gpt1_jax[cuda].
+# Flags of sbatch override the lines above: sbatch --nodes=4 --partition=gpu
 # launch/slurm.sh ... . jax.distributed reads hosts and GPUs from Slurm's
-# variables and must see all GPUs of the node, so none is bound to a task (no
-# --gpus-per-task).
+# variables. Every task must see all GPUs of its node, so do not use
+# --gpus-per-task.
 #
 # When it is preempted (--requeue), or 120 seconds before its time limit (USR1),
-# the job is queued again under its number and resumes from its last checkpoint.
+# the job is requeued under its number and resumes from its last checkpoint.
 set -euo pipefail
 
 if [[ -z ${SLURM_JOB_ID:-} ]]; then
@@ -42,7 +42,7 @@ if [[ ! -x $python ]] && ! command -v "$python" > /dev/null; then
 fi
 
 requeue() {
-  echo "== time limit: job $SLURM_JOB_ID is queued again"
+  echo "== time limit: requeueing job $SLURM_JOB_ID"
   scontrol requeue "$SLURM_JOB_ID"
   exit 0
 }
@@ -50,7 +50,7 @@ trap requeue USR1
 
 echo "== job $SLURM_JOB_ID, start ${SLURM_RESTART_COUNT:-0}," \
   "commit $(git describe --always --abbrev=12 --dirty=+ || echo unknown)"
-# In the background: bash handles signals only while it waits.
+# Runs in the background, since bash handles signals only during wait.
 srun --label --kill-on-bad-exit=1 "$python" -m gpt1_jax.pretrain \
   --multihost=on "$@" &
 wait $!

@@ -1,9 +1,9 @@
 """Searches microbatches, remat and mesh for the fastest step that fits.
 
-For each remat the step is compiled with as few microbatches as fit. A step that
-does not fit tells by how much, so that those bound to fail are skipped. Other
-meshes than the data-parallel one are tried if the state takes a large part of
-HBM, or nothing fits.
+For each remat setting, finds the fewest microbatches that fit. A step that does
+not fit reports its size, so that other hopeless candidates are skipped. Meshes
+other than pure data parallelism are tried only if the training state takes a
+large part of HBM or nothing fits.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.settings import GPTSettings, MeshSettings
 from gpt1_jax.train import chips
 
-# State beyond this share of HBM is worth spreading over devices.
+# Sharding the state pays off if it takes more than this fraction of HBM.
 _LARGE_STATE = 0.2
 _REMATS = ('none', 'dots', 'full')
 Candidate = tuple[PretrainConfig, stats.CompileStats]
@@ -40,10 +40,10 @@ def fastest(
   """Compiles candidates; returns the fastest with its statistics.
 
   Args:
-    config: the start; all settings but those searched stay.
-    compile_fn: returns None if the compiler crashed.
-    num_devices: of all slices.
-    slices: number that the data axis must divide over.
+    config: base configuration; only the searched settings change.
+    compile_fn: compiles a configuration; returns None if the compiler crashed.
+    num_devices: number of devices in all slices.
+    slices: number of slices; the data axis must be a multiple.
     console: receives progress.
 
   Raises:
@@ -73,7 +73,7 @@ def fastest(
 def meshes(
   config: PretrainConfig, num_devices: int, slices: int
 ) -> Iterator[MeshSettings]:
-  """Yields the data mesh, then fsdp by fours, then tensor by twos."""
+  """Yields the data-parallel mesh, then larger fsdp, then tensor axes."""
   yield MeshSettings(data=num_devices, fsdp=1, tensor=1)
   heads = getattr(config.model, 'n_head', 1)
   sizes = [(4, 1), (16, 1), (64, 1), (1, 2), (1, 4)]
@@ -91,7 +91,7 @@ def meshes(
 def fitting(
   config: PretrainConfig, compile_fn: Compile, console: rich_console.Console
 ) -> Iterator[Candidate]:
-  """Tries microbatches 1, 2, 4 ... until one fits; yields each one tried."""
+  """Tries 1, 2, 4, ... microbatches until one fits; yields every attempt."""
   shards = config.mesh.data * config.mesh.fsdp
   microbatches, least = 1, 1
   while config.data.batch_size % (shards * microbatches) == 0:
@@ -112,10 +112,10 @@ def fitting(
 
 
 def _least_factor(found: stats.CompileStats) -> int:
-  """Returns how many times more microbatches are needed at least.
+  """Returns a lower bound on the factor by which microbatches must grow.
 
-  Temporaries shrink no faster than the microbatch; they may take what the
-  arguments leave.
+  Temporaries shrink at most in proportion to the microbatch, and must fit in
+  the HBM that the arguments leave free.
   """
   temp, arguments = found.memory.temp, found.memory.arguments
   room = (found.memory.capacity or 0) - (arguments or 0)
@@ -131,7 +131,7 @@ def _with(
 
 
 def flags(config: PretrainConfig) -> str:
-  """Returns the settings that are searched, as flags of `pretrain`."""
+  """Returns the searched settings as flags for `pretrain`."""
   out = [f'--config.train.microbatches={config.train.microbatches}']
   if isinstance(config.model, GPTSettings):
     out.append(f'--config.model.remat={config.model.remat}')
@@ -143,7 +143,7 @@ def _outcome(found: stats.CompileStats) -> str:
   if not found.fits:
     return f'  does not fit ({found.compile_seconds:.0f} s)'
   seconds = found.step_seconds
-  step = f'{1e3 * seconds:.1f} ms a step at best, ' if seconds else ''
+  step = f'at least {1e3 * seconds:.1f} ms per step, ' if seconds else ''
   return f'  fits: {step}compiled in {found.compile_seconds:.0f} s'
 
 
@@ -154,14 +154,14 @@ def _time(found: stats.CompileStats) -> float:
 def compile_in_process(
   config: PretrainConfig, name: str, slices: int, *sizes: int
 ) -> stats.CompileStats | None:
-  """Compiles in a process of its own; returns None if the compiler crashed.
+  """Compiles in a separate process; returns None if the compiler crashed.
 
-  libtpu's lock is free again afterwards; libtpu 0.0.40 crashes on some small
-  shapes with remat.
+  The process releases libtpu's lock when it exits. libtpu 0.0.40 crashes on
+  some small shapes with remat.
 
   Args:
     config: the configuration.
-    name, slices: of the topology.
+    name, slices: name and number of slices, see `chips.topology`.
     *sizes: vocab_size and num_steps.
   """
   try:
@@ -171,7 +171,7 @@ def compile_in_process(
 
 
 def count_devices(name: str, slices: int) -> int:
-  """Counts the devices of a topology, in a process of its own."""
+  """Counts the devices of a topology, in a separate process."""
   return _in_process(_count, name, slices)
 
 

@@ -4,20 +4,20 @@ r"""Fine-tunes a grid of tasks and ablations, each over several seeds.
       --tasks=cola,rte --ablations=full,scratch,no_aux,layers:0,layers:1 \
       --seeds=3 --data_path=glue --config.optim.peak_lr=2.5e-4
 
-Runs one `python -m gpt1_jax.finetune` after another, each in
-OUTPUT/TASK/ABLATION with its log beside it, and writes the table of all scores
-after each: OUTPUT/summary.md and summary.json. Ablations (P Table 5, Figure 2):
+Runs `python -m gpt1_jax.finetune` for one job after another, in
+OUTPUT/TASK/ABLATION with a log beside it. After each job, writes all scores to
+OUTPUT/summary.md and summary.json. Ablations (P Table 5, Figure 2):
 
-  full      from --init_from, all layers, with the auxiliary LM loss
-  scratch   without pretraining: shape and tokenizer of --init_from
-  no_aux    without the auxiliary LM loss
+  full      starts from --init_from, all layers, with the auxiliary LM loss
+  scratch   starts from random weights: shape and tokenizer of --init_from
+  no_aux    leaves out the auxiliary LM loss
   layers:K  transfers the embeddings and the first K layers
-  lstm      from --lstm, a run of pretrain --config=configs/pretrain.py:lstm
+  lstm      starts from --lstm, a run of configs/pretrain.py:lstm
 
-Other settings of configs/finetune.py hold for all jobs. The same command
-resumes an interrupted sweep and skips finished jobs; a job that fails does not
-stop the others. --hosts=4 --host=0 takes every fourth job, beside three more
-processes with --host=1 to 3 and the same --output.
+--config.KEY=VALUE applies to all jobs. The same command resumes an interrupted
+sweep and skips finished jobs; a failed job does not stop the others. To split
+the jobs over four processes, start them with --hosts=4, --host=0 to 3 and the
+same --output.
 """
 
 import contextlib
@@ -43,21 +43,24 @@ from gpt1_jax.tasks.scores import Failure, Scores
 
 _CONFIG = cli.define_config(
   'configs/finetune.py',
-  'Configuration file, with words for all jobs: configs/finetune.py:tiny.',
+  'Configuration file and words for all jobs, such as '
+  'configs/finetune.py:tiny.',
 )
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder to write.')
-_INIT_FROM = flags.DEFINE_string('init_from', None, 'Run of pretrain.')
-_LSTM = flags.DEFINE_string('lstm', None, 'Run for the ablation lstm.')
-_TASKS = flags.DEFINE_list('tasks', None, 'Names of tasks, or all.')
-_ABLATIONS = flags.DEFINE_list('ablations', ['full'], 'See above.')
-_SEEDS = flags.DEFINE_integer('seeds', 1, 'Runs of each job.', lower_bound=1)
+_INIT_FROM = flags.DEFINE_string('init_from', None, 'Pretrained run.')
+_LSTM = flags.DEFINE_string('lstm', None, 'Pretrained LSTM run.')
+_TASKS = flags.DEFINE_list('tasks', None, 'Task names, or all.')
+_ABLATIONS = flags.DEFINE_list('ablations', ['full'], 'Ablations: see above.')
+_SEEDS = flags.DEFINE_integer('seeds', 1, 'Seeds per job.', lower_bound=1)
 _DATA = flags.DEFINE_string('data_path', None, 'Value of config.data.path.')
 _HOSTS = flags.DEFINE_integer('hosts', 1, 'Processes that share the jobs.')
 _HOST = flags.DEFINE_integer('host', 0, 'Number of this process, from 0.')
-_DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the commands, run none.')
+_DRY_RUN = flags.DEFINE_bool(
+  'dry_run', False, 'Print commands without running.'
+)
 
-_WORDS = ('scratch', 'no_aux', 'lstm')  # of configs/finetune.py
-# Settings that belong to the grid, and the flag that sets each.
+_WORDS = ('scratch', 'no_aux', 'lstm')  # words of configs/finetune.py
+# Settings that the grid controls, and the flag that sets each.
 _OWN_SETTINGS = {
   'task': '--tasks',
   'init_from': '--init_from',
@@ -76,8 +79,8 @@ class Job:
   Attributes:
     name: task and ablation.
     workdir: run directory.
-    config: configuration of the runs.
-    words: the command.
+    config: the runs' configuration.
+    words: the command line.
   """
 
   name: str
@@ -91,7 +94,7 @@ class Job:
 
   @property
   def error(self) -> pathlib.Path:
-    """The file with the reason why the job failed."""
+    """File with the reason if the job failed."""
     return self.workdir.with_name(self.workdir.name + '.error')
 
 
@@ -108,7 +111,9 @@ def main(argv: list[str]) -> None:
   cli.required('tasks', ','.join(names))
   for name in names:
     if name not in table.TASKS:
-      raise UserError(f'--tasks: {name!r} is none of ' + ', '.join(table.TASKS))
+      raise UserError(
+        f'--tasks: no task {name!r}; use ' + ', '.join(table.TASKS)
+      )
   grid = [make_job(task, name) for task in names for name in _ABLATIONS.value]
   mine = grid[_HOST.value :: _HOSTS.value]
   if _DRY_RUN.value:
@@ -124,8 +129,8 @@ def main(argv: list[str]) -> None:
   print(markdown)
   if failed:
     raise UserError(
-      f'{len(failed)} of {len(mine)} jobs failed ({", ".join(failed)}), for '
-      'the reasons below the table; the same command runs only these again'
+      f'{len(failed)} of {len(mine)} jobs failed ({", ".join(failed)}): see '
+      'the reasons below the table; the same command retries only these'
     )
 
 
@@ -133,7 +138,7 @@ def make_job(task: str, ablation: str) -> Job:
   """Returns a cell of the grid.
 
   Raises:
-    UserError: there is no such ablation, or a setting is not allowed.
+    UserError: the ablation does not exist, or a setting is not allowed.
   """
   init_from = cli.required('init_from', _INIT_FROM.value)
   settings: dict[str, Any] = {'init_from': init_from}
@@ -146,7 +151,7 @@ def make_job(task: str, ablation: str) -> Job:
     settings['transfer.layers'] = int(layers)
   elif ablation not in ('full', *_WORDS):
     raise UserError(
-      f'--ablations: {ablation!r} is none of full, '
+      f'--ablations: no ablation {ablation!r}; use full, '
       f'{", ".join(_WORDS)}, layers:K'
     )
   settings |= {
@@ -164,7 +169,7 @@ def make_job(task: str, ablation: str) -> Job:
   for word in overrides:
     key = word.removeprefix('--config.').partition('=')[0]
     if key in _OWN_SETTINGS:
-      raise UserError(f'--config.{key}: is set by {_OWN_SETTINGS[key]}')
+      raise UserError(f'--config.{key}: use {_OWN_SETTINGS[key]} instead')
   words = [ablation] if ablation in _WORDS else []
   spec = f'{path}:{",".join([task, *words, *given])}'
   values = cli.config_values(spec)
@@ -190,20 +195,20 @@ def run(job: Job, place: str) -> bool:
   """Runs a job unless it is finished; returns True if it has a score."""
   result = read_result(job)
   if 'score' in result:
-    print(f'{place}: {_score(result)}, finished before', flush=True)
+    print(f'{place}: {_score(result)}, already finished', flush=True)
     return True
   job.workdir.parent.mkdir(parents=True, exist_ok=True)
   start = time.monotonic()
-  # The job inherits the lock with its log: if this process is killed and the
-  # job is not, another sweep does not start it again.
+  # The job inherits the locked log file. If only this process is killed, no
+  # other sweep can start the running job again.
   with job.log.open('a', encoding='utf-8') as log:
     try:
       fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-      print(f'{place}: failed: another process runs it', flush=True)
+      print(f'{place}: failed: another process is running it', flush=True)
       return False
     log.truncate(0)
-    print(f'{place}: runs, see {log.name}', flush=True)
+    print(f'{place}: running, see {log.name}', flush=True)
     job.error.unlink(missing_ok=True)
     process = None
     try:
@@ -227,7 +232,7 @@ def run(job: Job, place: str) -> bool:
 
 @contextlib.contextmanager
 def _delayed_sigterm() -> Iterator[None]:
-  """Delays SIGTERM to the end of the block, so that no job outlives it."""
+  """Delays SIGTERM until the block ends, so that no job outlives the sweep."""
   arrived: list[int] = []
   before = signal.signal(signal.SIGTERM, lambda *_: arrived.append(1))
   try:
@@ -251,7 +256,7 @@ def read_result(job: Job) -> Scores | Failure:
 
 
 def write_summary(grid: Sequence[Job]) -> str:
-  """Writes summary.json and summary.md of all jobs; returns the table."""
+  """Writes summary.json and summary.md for all jobs; returns the table."""
   results = {job.name: read_result(job) for job in grid}
   output = storage.path(cli.required('output', _OUTPUT.value))
   storage.write_json(output / 'summary.json', results)
@@ -270,7 +275,7 @@ def _score(result: Scores | Failure) -> str:
 
 
 def _reason(log: pathlib.Path, code: int) -> str:
-  """Returns the last line of a log that says what went wrong."""
+  """Returns the last error line of a log, or else its last line."""
   text = log.read_text('utf-8', errors='replace')
   lines = [line.strip() for line in text.splitlines() if line.strip()]
   errors = [line for line in lines if line.startswith('error: ')]

@@ -1,34 +1,36 @@
 #!/usr/bin/env bash
-# Runs gpt1_jax on a Cloud TPU slice. The functions worker_* run on the machines
-# of the slice, all others on yours.
+# Runs gpt1_jax on a Cloud TPU slice. The functions worker_* run on the slice's
+# machines, all others on yours.
 set -euo pipefail
 
 usage() {
   cat << 'END'
-Runs gpt1_jax on a Cloud TPU slice, through gcloud. docs/tpu.md is the guide.
+Runs gpt1_jax on a Cloud TPU slice through gcloud. See docs/tpu.md.
 
   launch/tpu_vm.sh STEP --name=NAME --zone=ZONE [--OPTION=VALUE ...] [-- ...]
 
   create   requests a slice and waits until it is ready  (billing starts)
   setup    copies the current commit to every worker and installs it there
   run      starts the command after -- on every worker and returns
-  status   prints the state of the slice and of the command on each worker
-  logs     prints the last lines of the log of each worker
-  stop     ends the command on every worker; the slice stays
+  status   prints the state of the slice, and of the command on each worker
+  logs     prints the last lines of each worker's log
+  stop     stops the command on every worker; keeps the slice
   delete   deletes the slice  (billing ends)
 
-  --dry-run           print the commands, run none
-  --ssh-flag=FLAG     more flags for gcloud's ssh and scp; repeatable
+  --dry-run           print the commands without running them
+  --ssh-flag=FLAG     extra flag for gcloud's ssh and scp; repeatable
   --type=TYPE         create: v4-32, v5litepod-16, v5p-8, v6e-16, ...
-  --spot --timeout=SECONDS   create: cheaper machines, which may be preempted;
-                      leave Cloud's queue after this time
-  --create-flag=FLAG  create: more flags for gcloud's create; repeatable
-  --ignore-changes    setup, run: ship the commit, leave the changes behind
+  --spot              create: use cheaper machines that may be preempted
+  --timeout=SECONDS   create: give up waiting for capacity after this time
+  --create-flag=FLAG  create: extra flag for gcloud's create; repeatable
+  --ignore-changes    setup, run: install the commit without uncommitted changes
   --retry[=TIMES]     run: create and set up the slice (with the options above),
-                      watch the run, start over when preempted (100 times)
+                      watch the run, start over when preempted (default: 100)
   --delete-after      run --retry: delete the slice at the end
-  --poll=SECONDS      create, run --retry: time between looks at the slice (30)
-  --lines=N --worker=N --follow   logs: (100), (all), of one worker
+  --poll=SECONDS      create, run --retry: polling interval (default: 30)
+  --lines=N           logs: number of lines (default: 100)
+  --worker=N          logs: only this worker (default: all)
+  --follow            logs: keep printing; needs --worker
 END
 }
 
@@ -57,7 +59,7 @@ at() { # at WORKER|all STEP WORD...: runs worker_STEP there
     --command="bash tpu_vm.sh worker $(quoted "${@:2}")"
 }
 
-look() { # sets $state to ready, waiting or gone; $detail in Cloud's words
+look() { # sets $state to ready, waiting or gone, and $detail to Cloud's message
   local kind fields=state.state,state.failedData.error.message
   for kind in queued-resources tpu-vm; do
     if detail=$(tpus $kind describe "--format=value($fields)" 2>&1); then
@@ -80,7 +82,7 @@ await() { # returns when the slice is ready or gone
   while look && [[ $state == waiting ]]; do say "$name: $detail" && pause; done
 }
 
-remove() { # remove PREFIX: it begins the error
+remove() { # remove PREFIX: deletes the slice; PREFIX starts the error message
   local out
   out=$(tpus queued-resources delete --quiet --force 2>&1) ||
     [[ ${out,,} =~ not.found ]] ||
@@ -114,7 +116,7 @@ create() {
 
 setup() {
   local archive=${TMPDIR:-/tmp}/gpt1_jax-$commit.tar.gz
-  say "installing commit $commit on every worker, a few minutes"
+  say "installing commit $commit on every worker; takes a few minutes"
   try git -C "$root" archive --output="$archive" "$commit"
   try gcloud compute tpus tpu-vm scp "$archive" "$root/launch/tpu_vm.sh" \
     "$name:" --zone="$zone" --worker=all --quiet "${ssh_flags[@]}" ||
@@ -135,14 +137,14 @@ start() { # on all workers or on none
   again "the command did not start on every worker: $out"
 }
 
-follow() { # returns when the command has ended well on every worker
+follow() { # returns when the command has succeeded on every worker
   local out bad=0
   while look; do
     [[ $state != gone ]] || again "$name was preempted ($detail)"
     out=$(at all status) || out='no answer from every worker'
     case $out in
       *': lost'* | *': none'*) at all stop; again 'a worker was restarted' ;;
-      'no answer'* | *': exit '[1-9]*) # may be preempted, and Cloud not know it
+      'no answer'* | *': exit '[1-9]*) # Cloud may report it late
         ((++bad < 4)) || { at all stop; die "$out"; } ;;
       *': running'*) bad=0 ;;
       *) return ;;
@@ -157,7 +159,7 @@ run() {
   ((retry)) || [[ ! $delete_after ]] || die '--delete-after needs --retry'
   ((retry)) || { start && return; }
   [[ " ${words[*]}" == *' --workdir=gs://'* ]] ||
-    die 'run --retry needs --workdir=gs://...: disks are lost with the slice'
+    die 'run --retry needs --workdir=gs://...: preemption deletes the disks'
   retryable=75
   while true; do
     code=0
@@ -184,14 +186,15 @@ logs() { at "$worker" log "$lines" ${follow:+--follow}; }
 stop() { at all stop; }
 delete() { remove '' && say "nothing is named $name now"; }
 
-# On a worker: code in ~/gpt1_jax/COMMIT, the command's files in ~/gpt1_jax/job.
-# Its processes hold job/lock, so a recorded process group is never another's.
+# On a worker, code is in ~/gpt1_jax/COMMIT and the command's files are in
+# ~/gpt1_jax/job. The command's processes hold job/lock; while it is locked,
+# job/group is their process group.
 
 worker_setup() { # worker_setup COMMIT
   mkdir -p ~/gpt1_jax/job ~/gpt1_jax/"$1" && cd ~/gpt1_jax/"$1"
   [[ ! -e .ready ]] || return 0
   tar -xzf ~/"gpt1_jax-$1.tar.gz" && rm ~/"gpt1_jax-$1.tar.gz"
-  # The images have Python 3.10; uv fetches a newer one.
+  # The images have Python 3.10; uv installs a newer one.
   PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user uv
   python3 -m uv venv --quiet --python '>=3.11' .venv
   python3 -m uv pip install --quiet --python .venv/bin/python -e '.[tpu]'
@@ -199,7 +202,7 @@ worker_setup() { # worker_setup COMMIT
   touch .ready
 }
 
-worker_start() { # worker_start COMMIT WORD...: returns, the command runs on
+worker_start() { # worker_start COMMIT WORD...: starts it in the background
   [[ -e ../$1/.ready ]] || die "worker $worker: commit $1 is not set up"
   exec 9>> lock
   if ! flock --nonblock 9; then
@@ -211,7 +214,8 @@ worker_start() { # worker_start COMMIT WORD...: returns, the command runs on
   echo "== $(date -u +%FT%TZ) worker $worker: $(< words)" >> log
   cd "../$1"
   export PATH=$PWD/.venv/bin:$PATH PYTHONUNBUFFERED=1
-  # The trap: `stop` ends the command but not this shell, which writes its code.
+  # With the trap, `stop` ends the command but not this shell, which then writes
+  # the exit code.
   setsid bash -c 'trap : TERM; "$@"; echo $? > ../job/code' - "${@:2}" \
     < /dev/null >> ../job/log 2>&1 &
   echo $! > ../job/group
@@ -228,7 +232,7 @@ worker_status() { # prints "worker N: running|exit CODE|lost|none, COMMIT: ..."
 
 worker_log() { tail -n "$@" log | sed -u "s/^/[worker $worker] /"; }
 
-worker_stop() { # asks the command to end, and kills it after 30 seconds
+worker_stop() { # sends SIGTERM, and SIGKILL after 30 seconds
   flock --nonblock lock true || kill -TERM -- "-$(< group)"
   flock --timeout 30 lock true || kill -KILL -- "-$(< group)"
 }
@@ -262,10 +266,10 @@ case $step in
     commit=$(git -C "$root" rev-parse --short=12 'HEAD^{commit}')
     [[ $ignore_changes || $step != setup && $step != run ||
       ! $(git -C "$root" status --porcelain) ]] ||
-      die 'the tree has changes and only commits are shipped: commit them, or' \
-        'leave them behind with --ignore-changes'
+      die 'the tree has changes, and only commits are installed: commit them,' \
+        'or install the last commit with --ignore-changes'
     exec 3>&1
-    trap 'die "interrupted; what was started runs on, see status"' INT TERM
+    trap 'die "interrupted; started work keeps running, see status"' INT TERM
     "$step" ;;
   '' | --help) usage ;;
   *) die "unknown step '$step'; see --help" ;;

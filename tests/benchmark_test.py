@@ -66,7 +66,7 @@ def test_generate():
   if importlib.util.find_spec('torch'):
     assert all(row['ratio'] > 0 for row in rows)
   else:
-    assert "left out, torch: pip install 'gpt1_jax[torch]'" in progress
+    assert "skipped, torch: pip install 'gpt1_jax[torch]'" in progress
     assert all(row['ratio'] is None for row in rows)
 
 
@@ -148,7 +148,7 @@ def test_candidates_alternate_and_failures_are_reported(tmp_path):
   said, measured, versions, failed = json.loads(done.stdout)
   assert said == [
     *('a: starting', 'b: starting', 'c: starting', 'd: starting'),
-    "d: left out, no_such_library: pip install 'gpt1_jax[torch]'",
+    "d: skipped, no_such_library: pip install 'gpt1_jax[torch]'",
     'a: repetition 1 of 2',
     'b: failed, b ended with 1: ValueError: broken',
     'c: repetition 1 of 2',

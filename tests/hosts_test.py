@@ -196,7 +196,7 @@ def test_other_hosts_resume_the_run_of_a_killed_one(data, one_host, tmp_path):
   output = job.communicate(timeout=60)[0]
   assert time.monotonic() - killed < 20
   assert job.returncode == 1
-  assert 'process 1 of 2 was killed by SIGKILL: ending the others' in output
+  assert 'process 1 of 2 was killed by SIGKILL: stopping the others' in output
   assert 'Traceback' not in output
   assert len(rows(workdir)) < STEPS
   more = tmp_path / 'more'

@@ -234,7 +234,7 @@ def test_slurm_queues_the_job_again_before_its_time_limit(slurm, tmp_path):
   job.send_signal(signal.SIGUSR1)
   out, _ = job.communicate(timeout=30)
   assert job.returncode == 0
-  assert 'job 7 is queued again' in out
+  assert 'requeueing job 7' in out
   assert (tmp_path / 'scontrol.txt').read_text().split() == ['requeue', '7']
 
 

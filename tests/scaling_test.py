@@ -81,10 +81,10 @@ def test_page():
     ['v5e:4x4', '16', '64'],
   ]
   first = dict(zip(table[0], table[2], strict=True))
-  assert first['HBM a device, GiB'] == '8.00 of 16.00'
+  assert first['HBM per device, GiB'] == '8.00 of 16.00'
   assert first['/ model FLOPs'] == '1.250'
-  assert first['collectives a device, MB'] == '3'
-  assert (first['bound on the step, ms'], first['by']) == ('36.00', 'hbm')
+  assert first['collectives per device, MB'] == '3'
+  assert (first['step, at least, ms'], first['bound by']) == ('36.00', 'hbm')
   # 1.6 of the 2 TFLOP that take 10 of the 36 ms; 100 epochs of 10,000 updates.
   assert first['utilisation, at most'] == '22.2%'
   assert first['hours, 100 epochs, at least'] == '10.0'

@@ -83,11 +83,14 @@ def test_dry_run_prints_the_commands(tmp_path):
 @pytest.mark.parametrize(
   ('wrong', 'what'),
   [
-    ('--ablations=full,half', "'half' is none of full, scratch, no_aux, lstm"),
+    (
+      '--ablations=full,half',
+      "no ablation 'half'; use full, scratch, no_aux, lstm",
+    ),
     ('--ablations=lstm', '--lstm is missing'),
-    ('--tasks=cola,colour', "'colour' is none of cola, sst2"),
+    ('--tasks=cola,colour', "no task 'colour'; use cola, sst2"),
     ('--host=1', 'a host from 0 to hosts - 1'),
-    ('--config.transfer.layers=1', 'transfer.layers: is set by --ablations'),
+    ('--config.transfer.layers=1', 'transfer.layers: use --ablations instead'),
     ('--config=configs/finetune.py:scratch', 'give tasks with --tasks'),
   ],
 )
@@ -185,7 +188,7 @@ def test_killed_failed_and_resumed(pretrained, shared_data, tmp_path):
   assert code == 1
   assert '2 of 4 jobs failed (rte full, rte scratch)' in err
   assert '[1/4] cola full: dev matthews' in out
-  assert 'finished before' in out
+  assert 'already finished' in out
   assert first.stat().st_mtime_ns == written
   found = figures(output)
   assert 'score' in found['cola', 'scratch']
@@ -212,7 +215,7 @@ def test_killed_failed_and_resumed(pretrained, shared_data, tmp_path):
     fcntl.flock(log, fcntl.LOCK_EX)
     code, out, err = sweep(*arguments, '--hosts=4', '--host=2')
   assert code == 1
-  assert '[1/1] rte full: failed: another process runs it' in out
+  assert '[1/1] rte full: failed: another process is running it' in out
   assert not (output / 'rte' / 'full').exists()
 
   # Another configuration in the same place is refused, job by job.

@@ -21,7 +21,7 @@ def test_every_row_of_the_table_is_sound():
 
 @pytest.mark.parametrize(
   ('name', 'kind', 'outputs', 'metric'),
-  [  # REFERENCE §4
+  [  # docs/reference.md §4
     ('snli', 'entailment', 3, 'accuracy'),
     ('mnli', 'entailment', 3, 'accuracy'),
     ('qnli', 'entailment', 2, 'accuracy'),

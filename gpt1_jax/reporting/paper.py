@@ -1,8 +1,8 @@
 """What the paper reports: its Tables 2 to 5, in percent.
 
-P is Radford, Narasimhan, Salimans, Sutskever 2018. Its own scores are those of
-REFERENCE §4; beside each stands the best earlier score of the same column of
-the same table, with the method's name there (5x: an ensemble of five).
+P is Radford, Narasimhan, Salimans, Sutskever 2018. GPT-1's scores are listed in
+docs/reference.md §4. Each is paired with the best earlier score in the same
+column of the same table and the name of its method (5x: an ensemble of five).
 """
 
 import dataclasses
@@ -87,7 +87,8 @@ TABLE_5 = {
 }
 # fmt: on
 
-# P §4.1, or D of the shapes, the batch and the 100 epochs (REFERENCE §1).
+# P §4.1, or derived from the shapes, the batch size and the 100 epochs there
+# (docs/reference.md §1).
 PARAMETERS = 116_534_784
 UPDATES, TOKENS_SEEN = 3.4e6, 3.4e6 * 64 * 512
 PERPLEXITY = 18.4  # of a token of BooksCorpus

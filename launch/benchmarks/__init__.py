@@ -1,1 +1,1 @@
-"""Candidates of launch/benchmark.py: each runs in a process of its own."""
+"""Candidates for launch/benchmark.py; each runs in its own process."""

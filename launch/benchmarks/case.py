@@ -1,4 +1,4 @@
-"""The measurement that every candidate of a comparison runs."""
+"""Defines the workload that all candidates of a comparison run."""
 
 import dataclasses
 import pathlib
@@ -17,21 +17,21 @@ Batch = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """Settings of a candidate; the fields below the line are one suite's.
+  """Settings of a candidate; fields below the line belong to single suites.
 
   Attributes:
-    preset: of configs/pretrain.py, for the model's shape.
-    vocab_size: entries of the vocabulary.
-    dtype: of the computation.
-    batch_size: sequences in a batch.
-    steps: updates in one repetition.
+    preset: preset of configs/pretrain.py, for the model's shape.
+    vocab_size: size of the vocabulary.
+    dtype: compute dtype.
+    batch_size: sequences per batch.
+    steps: updates per repetition.
     compile: train: use torch.compile.
-    prompt, tokens: generate: tokens that are given and generated.
-    network: generate: class of transformers.
-    task, classes, batches: finetune: its name, its number of classes, and the
-      npz file with its first batches.
-    spool, tokenizer, cores: prepare: folders of cleaned text and of the
-      tokenizer, and the number of processes.
+    prompt, tokens: generate: number of prompt tokens and of generated tokens.
+    network: generate: model class in transformers.
+    task, classes, batches: finetune: the task's name, its number of classes,
+      and the npz file with its first batches.
+    spool, tokenizer, cores: prepare: folder of cleaned text, folder of the
+      tokenizer, and number of processes.
   """
 
   preset: str
@@ -52,20 +52,20 @@ class Case:
   cores: int = 1
 
   def pretrain_config(self) -> PretrainConfig:
-    """Returns the configuration of pretraining, for one device."""
+    """Returns the pretraining configuration for one device."""
     values = cli.config_values(f'configs/pretrain.py:{self.preset}')
     values['model']['dtype'] = self.dtype
     values['data'] |= {'path': 'none', 'batch_size': self.batch_size}
     return config.parse(PretrainConfig, values)
 
   def random_tokens(self, count: int) -> np.ndarray:
-    """Returns int32 [batch_size, count], the same in every candidate."""
+    """Returns int32 [batch_size, count], identical for every candidate."""
     shape = (self.batch_size, count)
     rng = np.random.default_rng(0)
     return rng.integers(0, self.vocab_size, shape, np.int32)
 
   def openai_config(self) -> 'transformers.OpenAIGPTConfig':
-    """Returns the configuration of the same model in transformers."""
+    """Returns the same model's configuration in transformers."""
     import transformers
 
     model = self.pretrain_config().model
@@ -93,7 +93,7 @@ class Case:
 
 
 def finetune_config(task: str) -> FinetuneConfig:
-  """Returns the configuration of fine-tuning a task, without a run or data."""
+  """Returns a task's fine-tuning configuration, without a run or data."""
   values = cli.config_values(f'configs/finetune.py:{task}')
   values |= {'init_from': 'none', 'like': 'none'}
   values['data']['path'] = 'none'

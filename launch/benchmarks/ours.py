@@ -1,4 +1,4 @@
-"""The candidates of this project: each function returns a warm repetition."""
+"""This project's candidates; each function returns a warmed-up repetition."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ from gpt1_jax.tasks import initialization, table
 from gpt1_jax.train import pretraining, program, sharding, step
 
 _VERSIONS = {'jax': jax.__version__}
-_NUM_STEPS = 1_000_000  # of the learning rate's schedule
+_NUM_STEPS = 1_000_000  # length of the learning-rate schedule
 
 
 def train(case: Case) -> tuple[Repeat, dict[str, str]]:
@@ -37,7 +37,7 @@ def train(case: Case) -> tuple[Repeat, dict[str, str]]:
 
 
 def finetune(case: Case) -> tuple[Repeat, dict[str, str]]:
-  """Fine-tunes on the batches of a file; counts examples."""
+  """Fine-tunes on batches from a file; counts examples."""
   settings = finetune_config(case.task)
   task = table.resolve(settings.task)
   model = dataclasses.replace(
@@ -67,7 +67,7 @@ def _one_device() -> jax.sharding.Mesh:
 def _updates(
   built: program.Program, batches: Sequence[Batch]
 ) -> Callable[[], float]:
-  """Returns a repetition of one update a batch; counts updates."""
+  """Returns a repetition that applies one update per batch; counts updates."""
   with sharding.use(built.mesh):
     seed = step.place_seed(0, built.mesh)
     state = built.new_state(seed)
@@ -86,7 +86,7 @@ def _updates(
 
 
 def generate(case: Case) -> tuple[Repeat, dict[str, str]]:
-  """Generates greedily with the cache, one prompt a row; counts tokens."""
+  """Generates greedily with the cache, one prompt per row; counts tokens."""
   model = pretraining.model_config(case.pretrain_config(), case.vocab_size)
   built = pretraining.build(
     case.pretrain_config(), model, _one_device(), _NUM_STEPS
@@ -124,7 +124,7 @@ def encode(case: Case) -> tuple[Repeat, dict[str, str]]:
       directory.mkdir()
       tokenization.load(case.tokenizer).save(directory)
       copy = shutil.copytree(spool, pathlib.Path(folder) / 'spool')
-      # Fresh workers: they are started, and have not cached any word.
+      # Starts fresh workers, whose word caches are empty.
       list(workers.map(time.sleep, [0.1] * 4 * case.cores))
       start = time.perf_counter()
       local_engine.encode(workers, copy, directory, 10**8, lambda *_: None)

@@ -1,8 +1,8 @@
-"""Runs candidates in processes of their own and lets them alternate.
+"""Runs each candidate in its own process and alternates between them.
 
-A candidate prints JSON lines: its versions once it is warm, then one result for
-each line that it reads. While one runs, the others wait in a read and use no
-processor.
+A candidate prints JSON lines: library versions once it has warmed up, then one
+result for each line that it reads. While one runs, the others block on a read
+and use no CPU time.
 """
 
 import contextlib
@@ -23,14 +23,14 @@ from benchmarks.case import Case
 from gpt1_jax.errors import UserError
 
 LAUNCH = pathlib.Path(__file__).resolve().parents[1]
-# Runs one repetition; returns the units of work done and the seconds they took.
+# Runs one repetition; returns the units of work done and the seconds taken.
 Repeat = Callable[[], tuple[float, float]]
-# A candidate's results: seconds, rate (units a second), peak_bytes.
+# A candidate's results: seconds, rate (units per second), peak_bytes.
 Result = dict[str, float]
 
 
 def timed(work: Callable[[], float]) -> Repeat:
-  """Returns a repetition that times all of `work`, which returns its units."""
+  """Returns a repetition that times `work`, which returns its units."""
 
   def repeat() -> tuple[float, float]:
     start = time.perf_counter()
@@ -48,16 +48,17 @@ class Candidate:
   """A process that repeats a measurement on request."""
 
   def __init__(self, name: str, function: str, case: Case):
-    """Starts the process and waits until it is warm.
+    """Starts the process and waits until it has warmed up.
 
     Args:
-      name: for messages.
-      function: MODULE.FUNCTION in this package: case → `Repeat`, versions.
-      case: the argument of the function.
+      name: name for messages.
+      function: MODULE.FUNCTION in this package, which maps a case to a `Repeat`
+        and library versions.
+      case: argument of the function.
 
     Raises:
-      MissingError: a library it needs is not installed.
-      UserError: it failed.
+      MissingError: a library that the candidate needs is not installed.
+      UserError: the candidate failed.
     """
     self.name = name
     self._errors = tempfile.TemporaryFile('w+')  # noqa: SIM115, see `close`
@@ -111,11 +112,11 @@ class Candidate:
 
 @dataclasses.dataclass
 class Results:
-  """What the candidates of a suite reported.
+  """Results of all candidates in a suite.
 
   Attributes:
-    measured: candidate → one result for each repetition.
-    versions: library → version.
+    measured: maps candidates to one result per repetition.
+    versions: maps libraries to versions.
     failed: candidates that failed.
   """
 
@@ -129,12 +130,12 @@ def alternate(
   repeats: int,
   say: Callable[[str], None],
 ) -> Results:
-  """Measures candidates in turn, A B A B, each in its own process.
+  """Measures candidates alternately (A B A B), each in its own process.
 
   Args:
-    candidates: name → function and case, see `Candidate`.
-    repeats: repetitions of each.
-    say: takes lines of progress, and the reason why a candidate is left out.
+    candidates: maps names to function and case, see `Candidate`.
+    repeats: repetitions per candidate.
+    say: receives progress lines, and the reason if a candidate is skipped.
   """
   out = Results()
   with contextlib.ExitStack() as stack:
@@ -151,7 +152,7 @@ def alternate(
       try:
         candidate = Candidate(name, function, case)
       except MissingError as missing:
-        say(f'{name}: left out, {missing}')
+        say(f'{name}: skipped, {missing}')
       except UserError as error:
         fail(name, error)
       else:
@@ -171,8 +172,8 @@ def alternate(
 
 
 def _serve(function: str, case: Case) -> None:
-  """Prepares a candidate, then measures once for each line of stdin."""
-  # Whatever libraries print goes to stderr.
+  """Prepares a candidate, then measures once per line of stdin."""
+  # Redirects everything that libraries print to stderr.
   with os.fdopen(os.dup(1), 'w') as out:
     os.dup2(2, 1)
 

@@ -1,4 +1,4 @@
-"""The comparisons of launch/benchmark.py; each returns rows of a table."""
+"""Runs the comparisons of launch/benchmark.py; each returns table rows."""
 
 import dataclasses
 import os
@@ -28,13 +28,13 @@ class Options:
   """The flags of launch/benchmark.py.
 
   Attributes:
-    steps: updates in one repetition.
-    repeats: repetitions of each candidate.
-    quick: use sizes that take seconds, to see that everything runs.
-    data: folder of real text, or None.
-    say: takes lines of progress.
-    versions: collected from the candidates.
-    failed: names of candidates that failed, collected.
+    steps: updates per repetition.
+    repeats: repetitions per candidate.
+    quick: True uses tiny sizes, to check that everything runs.
+    data: folder with real data, or None.
+    say: receives progress lines.
+    versions: library versions, collected from the candidates.
+    failed: candidates that failed, collected.
   """
 
   steps: int
@@ -53,7 +53,7 @@ class Options:
     return Case('paper', 40_478, steps=self.steps)
 
   def measure(self, candidates: Candidates) -> dict[str, list[process.Result]]:
-    """Returns the results of each candidate that is installed and works."""
+    """Returns the results of the candidates that are installed and succeed."""
     results = process.alternate(candidates, self.repeats, self.say)
     self.versions |= results.versions
     self.failed += results.failed
@@ -62,14 +62,14 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """One line of the table: medians over the repetitions; None: not measured.
+  """A table row: medians over repetitions, or None if not measured.
 
   Attributes:
-    name: of the measurement.
-    unit: of `ours` and `theirs`.
-    ours: the figure of this project.
-    reference: name of the candidate it is compared with.
-    theirs: the figure of that candidate.
+    name: name of the measurement.
+    unit: unit of `ours` and `theirs`.
+    ours: this project's median.
+    reference: name of the candidate to compare with.
+    theirs: that candidate's median.
     ratio: ours / theirs.
   """
 
@@ -91,7 +91,7 @@ def compare(
   reference: str,
   key: str = 'rate',
 ) -> Row:
-  """Compares the candidate 'ours' with another by the median of a result."""
+  """Compares the medians of a result between 'ours' and another candidate."""
 
   def median(candidate: str) -> float | None:
     values = [result[key] for result in measured.get(candidate, ())]
@@ -101,7 +101,7 @@ def compare(
 
 
 def train(options: Options) -> list[Row]:
-  """Compares the training step on a CPU, and its peak memory."""
+  """Compares speed and peak memory of the training step on a CPU."""
   rows = []
   for dtype in ('float32', 'bfloat16'):
     case = dataclasses.replace(options.case, dtype=dtype)
@@ -122,7 +122,7 @@ def train(options: Options) -> list[Row]:
 
 
 def generate(options: Options) -> list[Row]:
-  """Compares greedy generation, one prompt a row."""
+  """Compares greedy generation, with one prompt per row."""
   rows = []
   for batch in (1, 8):
     case = dataclasses.replace(
@@ -169,9 +169,9 @@ def finetune(options: Options) -> list[Row]:
 def _task_batches(
   options: Options, name: str
 ) -> tuple[list[case_lib.Batch], int]:
-  """Returns the batches of the first updates, and the number of classes.
+  """Returns the first batches of a task and its number of classes.
 
-  The tokenizer is trained on the task itself, so that no run is needed.
+  Trains the tokenizer on the task itself, so that no run is needed.
   """
   settings = case_lib.finetune_config(name)
   task = table.resolve(settings.task)
@@ -189,7 +189,7 @@ def _task_batches(
     case.pretrain_config().model.n_ctx,
     settings.data.truncation,
   )
-  # The specials are the last rows of the model's embedding.
+  # Moves special tokens to the last rows of the model's embedding.
   moved = laid_out.tokens >= tokenizer.vocab_size
   laid_out.tokens[moved] += case.vocab_size - tokenizer.vocab_size
   batch_settings = batches.BatchSettings(

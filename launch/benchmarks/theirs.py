@@ -1,7 +1,7 @@
-"""The candidates of other libraries: torch with transformers, SentencePiece.
+"""Candidates from other libraries: torch with transformers, SentencePiece.
 
-Written as users of those libraries would: Adam fused, gradients clipped, and
-torch.autocast where the computation is in bfloat16.
+Written as users of these libraries would write them: with fused Adam, gradient
+clipping, and torch.autocast for bfloat16.
 """
 
 import contextlib
@@ -40,10 +40,10 @@ def train(case: Case) -> tuple[Repeat, dict[str, str]]:
 
 
 def finetune(case: Case) -> tuple[Repeat, dict[str, str]]:
-  """Fine-tunes on the batches of a file; counts examples.
+  """Fine-tunes on batches from a file; counts examples.
 
-  OpenAIGPTLMHeadModel with a linear classifier on the state at the extract
-  token, and the objective of P §3.2: task loss + 0.5 LM loss.
+  Adds a linear classifier to OpenAIGPTLMHeadModel's hidden state at the extract
+  token, and minimises task loss + 0.5 LM loss (P §3.2).
   """
   import torch
   import transformers
@@ -88,7 +88,7 @@ def finetune(case: Case) -> tuple[Repeat, dict[str, str]]:
 def generate(case: Case) -> tuple[Repeat, dict[str, str]]:
   """Generates greedily with transformers; counts tokens.
 
-  GPT2LMHeadModel of the same size has the cache of keys and values that
+  GPT2LMHeadModel of the same size has the key-value cache that
   OpenAIGPTLMHeadModel lacks.
   """
   import torch
@@ -121,7 +121,7 @@ def generate(case: Case) -> tuple[Repeat, dict[str, str]]:
 
 
 def encode(case: Case) -> tuple[Repeat, dict[str, str]]:
-  """Encodes lines in memory with SentencePiece alone; counts bytes."""
+  """Encodes lines in memory with plain SentencePiece; counts bytes."""
   import sentencepiece
 
   processor = sentencepiece.SentencePieceProcessor(

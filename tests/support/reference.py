@@ -1,8 +1,8 @@
-"""GPT-1 in plain numpy: the equations of REFERENCE §1-3, and nothing more.
+"""Implements the equations of docs/reference.md §1 to §3 in plain numpy.
 
-What the package is compared with: float64, no jax, no batching tricks, no
+Tests compare the package with it: float64, no jax, no batching tricks, no
 chunks. Written from the equations, not from the package; only the layout of
-the tree of parameters is the package's (blocks stacked on a leading axis).
+the parameter tree is the package's (blocks stacked on a leading axis).
 """
 
 from collections.abc import Callable
