@@ -67,10 +67,7 @@ def report(tmp_path_factory):
   top = tmp_path_factory.mktemp('report')
   runs = runs_lib.find([str(run_folders.everything(top))])
   path = top / 'report.html'
-  path.write_text(
-    page.page(sections.facts(runs), sections.NOTES, sections.sections(runs)),
-    encoding='utf-8',
-  )
+  path.write_text(page.html(sections.build(runs)), encoding='utf-8')
   return path
 
 

@@ -74,14 +74,14 @@ def read_markdown(text):
 
 
 @pytest.fixture
-def parts(tmp_path):
+def report(tmp_path):
   runs = runs_lib.find([str(run_folders.everything(tmp_path))])
-  return sections.facts(runs), sections.NOTES, sections.sections(runs)
+  return sections.build(runs)
 
 
-def test_results_hold_what_the_page_holds(parts):
-  found = Reader(page.page(*parts)).tables
-  assert found == read_markdown(page.markdown(*parts))
+def test_results_hold_what_the_page_holds(report):
+  found = Reader(page.html(report)).tables
+  assert found == read_markdown(page.markdown(report))
   assert len(found) == 9
   captions = ' '.join(found)
   for words in ('Table 2. GPT-1: test', 'Table 5. GPT-1: test', 'Figure 2, r'):
@@ -90,14 +90,14 @@ def test_results_hold_what_the_page_holds(parts):
 
 
 def test_markdown_leaves_text_as_it_is():
-  text = page._cell('a_b _c_ *d* [e](f) <g>\n`h` | \\')
+  text = page.escape_markdown('a_b _c_ *d* [e](f) <g>\n`h` | \\')
   assert text == r'a_b \_c\_ \*d\* [e]\(f) &lt;g> \`h\` \| \\'
 
 
-def test_every_figure_of_the_paper_is_there(parts):
+def test_every_figure_of_the_paper_is_there(report):
   cells = [
     cell
-    for rows in Reader(page.page(*parts)).tables.values()
+    for rows in Reader(page.html(report)).tables.values()
     for row in rows
     for cell in row
   ]
@@ -108,8 +108,8 @@ def test_every_figure_of_the_paper_is_there(parts):
     assert {f'{x:.1f}' for x in (average, *row)} <= set(cells)
 
 
-def test_the_page_stands_alone_and_escapes(parts):
-  text = page.page(*parts)
+def test_the_page_stands_alone_and_escapes(report):
+  text = page.html(report)
   reader = Reader(text)
   assert not reader.open
   assert 'script' not in reader.seen
@@ -131,8 +131,8 @@ def test_the_page_stands_alone_and_escapes(parts):
   assert len(text) < 400_000
 
 
-def test_ids_are_unlike_and_links_lead_somewhere(parts):
-  reader = Reader(page.page(*parts))
+def test_ids_are_unlike_and_links_lead_somewhere(report):
+  reader = Reader(page.html(report))
   assert len(reader.ids) == len(set(reader.ids))
   for _, attributes in reader.attributes:
     target = attributes.get('href', '')
@@ -143,8 +143,8 @@ def test_ids_are_unlike_and_links_lead_somewhere(parts):
         assert name in reader.ids
 
 
-def test_plots_take_their_colours_from_the_page(parts):
-  drawn = [plot for section in parts[2] for plot in section.plots]
+def test_plots_take_their_colours_from_the_page(report):
+  drawn = [plot for section in report.sections for plot in section.plots]
   assert [plot.title for plot in drawn] == [
     'Dev score over layers transferred',
     'Zero-shot over pretraining',
@@ -162,15 +162,15 @@ def test_plots_take_their_colours_from_the_page(parts):
 
 def test_long_lines_are_thinned_and_keep_their_end():
   points = [(float(x), float(x % 7)) for x in range(100_001)]
-  svg = plots.draw('p', [plots.Line('a', points, 0)], x='x', y='y')
+  svg = plots.draw('p', [plots.Line('a', points, 0)], plots.Scales('x', 'y'))
   assert len(svg) < 40_000
-  assert plots._thinned(points)[-1] == points[-1]
-  assert len(plots._thinned(points)) <= 501
+  assert plots.thin(points)[-1] == points[-1]
+  assert len(plots.thin(points)) <= 501
 
 
 def test_a_plot_in_a_file_of_its_own():
   lines = [plots.Line(name, [(1, 2), (2, 1)], i) for i, name in enumerate('ab')]
-  svg = plots.draw('p', lines, x='x', y='y', file=True)
+  svg = plots.draw('p', lines, plots.Scales('x', 'y'), file=True)
   assert ET.fromstring(svg).tag == '{http://www.w3.org/2000/svg}svg'
   assert 'var(' not in svg
   assert 'currentColor' not in svg
@@ -178,9 +178,9 @@ def test_a_plot_in_a_file_of_its_own():
   assert '>b</text>' in svg
 
 
-def test_more_lines_than_colours(parts):
+def test_more_lines_than_colours(report):
   lines = [plots.Line(str(i), [(1, i), (2, i)], i) for i in range(11)]
-  svg = plots.draw('p', lines, x='x', y='y')
+  svg = plots.draw('p', lines, plots.Scales('x', 'y'))
   assert svg.count('stroke: var(--line-0)') == 2
   assert svg.count('stroke: var(--line-7)') == 1
   assert 'var(--line-2)' in plots.key(lines[10])
@@ -189,12 +189,12 @@ def test_more_lines_than_colours(parts):
 def test_nothing_was_run(tmp_path):
   run_folders.pretraining(tmp_path / 'only', finished=False)
   runs = runs_lib.find([str(tmp_path)])
-  parts = (sections.facts(runs), sections.NOTES, sections.sections(runs))
-  text = page.page(*parts)
+  report = sections.build(runs)
+  text = page.html(report)
   tables = Reader(text).tables
   assert {row[2] for row in list(tables.values())[1][1:]} == {'not run'}
   assert 'Figure 2, left: layers transferred: <span' in text
-  assert page.markdown(*parts).count('\nnot run\n') == 4
+  assert page.markdown(report).count('\nnot run\n') == 4
 
 
 def test_the_command(tmp_path):

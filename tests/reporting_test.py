@@ -1,7 +1,6 @@
 """From folders to rows: what is found, and in which cell it stands."""
 
 import dataclasses
-import json
 
 import pytest
 
@@ -53,12 +52,12 @@ def test_a_folder_is_walked(tmp_path):
     'sweep/cola/layers-2',
     'sweep/cola/scratch',
   ]
-  assert runs_lib.counts(runs) == (
+  assert runs_lib.summarize(runs) == (
     '8 runs: 2 pretraining, 6 fine-tuning, 1 not finished, '
     '2 with zero-shot scores'
   )
-  assert runs_lib.described(runs[1]) == 'cola, full, 3 seeds, finished'
-  assert runs_lib.described(runs[3]) == (
+  assert runs[1].describe() == 'cola, full, 3 seeds, finished'
+  assert runs[3].describe() == (
     'rte, no pretraining, not finished: 1 of 3 seeds'
   )
   # Given twice, by itself and in a folder, it is one run, where it was first.
@@ -93,7 +92,7 @@ def test_seeds_that_were_run_one_by_one_are_one_run(tmp_path):
 def test_what_is_no_run_is_refused(tmp_path):
   with pytest.raises(UserError, match='no such folder'):
     found(tmp_path / 'absent')
-  with pytest.raises(UserError, match='not a run, and none below'):
+  with pytest.raises(UserError, match='no run here or below'):
     found(tmp_path)
   run_folders.pretraining(tmp_path / 'run')
   (tmp_path / 'run' / 'scores.json').write_text('{')
@@ -107,14 +106,14 @@ def test_what_is_no_run_is_refused(tmp_path):
     ({'start': 'run'}, paper.FULL, 4),
     ({'start': 'run', 'layers': -1}, paper.FULL, 4),
     ({'start': 'run', 'layers': 4, 'kind': 'gpt'}, paper.FULL, 4),
-    ({'start': 'run', 'layers': 0}, runs_lib.LAYERS, 0),
+    ({'start': 'run', 'layers': 0}, paper.LAYERS, 0),
     ({'start': 'none'}, paper.NO_PRETRAINING, None),
     ({'start': 'none', 'layers': -1}, paper.NO_PRETRAINING, None),
     ({'start': 'run', 'lm_coef': 0.0}, paper.NO_AUXILIARY, 4),
     ({'start': 'run', 'kind': 'lstm', 'layers': -1}, paper.LSTM, 1),
-    ({'start': 'none', 'lm_coef': 0.0}, runs_lib.OTHER, None),
-    ({'start': 'run', 'layers': 2, 'lm_coef': 0.0}, runs_lib.OTHER, 2),
-    ({'start': 'none', 'kind': 'lstm'}, runs_lib.OTHER, None),
+    ({'start': 'none', 'lm_coef': 0.0}, paper.OTHER, None),
+    ({'start': 'run', 'layers': 2, 'lm_coef': 0.0}, paper.OTHER, 2),
+    ({'start': 'none', 'kind': 'lstm'}, paper.OTHER, None),
   ],
 )
 def test_the_row_of_a_run_is_by_its_configuration(
@@ -358,24 +357,14 @@ def test_where_the_pretrained_run_lies(tmp_path):
   assert cells.tokens_seen(g, {}) == 'unknown'
   assert cells.tokens_seen(n, {}) == 'none'
   converted = dataclasses.replace(
-    p, facts=p.facts | {'command': 'convert'}, scores=None
+    p, header=p.header | {'command': 'convert'}, pretraining=None
   )
   assert cells.tokens_seen(f, {p.path: converted}) == 'trained elsewhere'
 
 
-def test_runs_from_before_splits_were_counted(tmp_path):
-  run_folders.finetuning(tmp_path / 'f', 'rte', accuracy(0.5), start='x')
-  path = tmp_path / 'f' / 'scores.json'
-  scores = json.loads(path.read_text())
-  del scores['counts']
-  path.write_text(json.dumps(scores))
-  table = tables.scores('', paper.TABLE_2, found(tmp_path), {})
-  assert rows(table, 'our split')['RTE'] == ['dev, 1,000']
-
-
 def test_the_header_says_what_was_run_on_what(tmp_path):
   top = run_folders.everything(tmp_path)
-  facts = sections.facts(found(top))
+  facts = sections.build(found(top)).facts
   assert (
     'Pretrained: a & <b>$x, 1.2 M parameters, 98.8 M tokens seen, commit '
     '01234567.'

@@ -1,1 +1,1 @@
-"""From finished runs to the report: what is on disk, tables, plots, page."""
+"""Reads run folders and reports them: tables, plots and one page."""

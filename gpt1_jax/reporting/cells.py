@@ -1,121 +1,114 @@
-"""What a run fills into the cells of a row: scores, splits, where it is from.
+"""Formats the cells of a run's row: scores, splits, origin and settings.
 
-All scores are in percent; several seeds are their median [least, most].
+Scores are in percent; several seeds show as median [minimum, maximum].
 """
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from gpt1_jax import storage
-from gpt1_jax.reporting import runs as runs_lib
+from gpt1_jax.reporting import paper, runs as runs_lib
+from gpt1_jax.reporting.runs import RunRecord
+from gpt1_jax.tasks import initialization
 
 NOT_RUN = 'not run'
 NOTHING = '–'
-# Header of what `details` gives.
+# Header of the cells that `details` returns.
 DETAILS = ('split', 'seeds', 'tokens seen', 'parameters', 'commit', 'run')
 
-Origins = Mapping[storage.Path, runs_lib.Run]
+Origins = Mapping[storage.Path, RunRecord]  # runs by their resolved path
 
 
 def percent(values: Sequence[float]) -> str:
-  """One score a seed → '11.4', or '11.4 [9.0, 13.3]' of several."""
-  median, least, most = (
+  """Formats the scores of all seeds: '11.4', or '11.4 [9.0, 13.3]'."""
+  median, low, high = (
     f'{100 * f(values):.1f}' for f in (statistics.median, min, max)
   )
-  return median if len(values) == 1 else f'{median} [{least}, {most}]'
+  return median if len(values) == 1 else f'{median} [{low}, {high}]'
 
 
-def short(count: int) -> str:
-  """10322304 → '10.3 M'."""
+def short(count: float) -> str:
+  """Formats a count in thousands, millions or billions: '10.3 M'."""
   for size, letter in ((1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
     if count >= size:
       return f'{count / size:.1f} {letter}'
   return str(count)
 
 
-def chosen(
-  runs: Iterable[runs_lib.Run], variant: str
-) -> dict[str, runs_lib.Run]:
-  """Task → the run that stands for a row of Table 5.
+def chosen(runs: Iterable[RunRecord], variant: str) -> dict[str, RunRecord]:
+  """Returns task -> the fine-tuning run that fills a row of Table 5.
 
-  That of the most finished seeds, of equals the last; where none is finished,
-  the last begun.
+  The run with the most finished seeds wins; among equals, the last.
   """
-  found: dict[str, runs_lib.Run] = {}
+  found: dict[str, RunRecord] = {}
   for run in runs:
     if run.command == 'finetune' and run.variant == variant:
-      there = found.get(run.task)
-      if there is None or len(run.seeds) >= len(there.seeds):
+      other = found.get(run.task)
+      if other is None or len(run.seeds) >= len(other.seeds):
         found[run.task] = run
   return found
 
 
-def split(run: runs_lib.Run, part: str, metric: str) -> str | None:
-  """Its labelled test split, else its dev split, whose name ends in `part`."""
-  for name in (f'test{part}', f'dev{part}'):
-    if run.values(name, metric) is not None:
+def split(run: RunRecord, suffix: str, metric: str) -> str | None:
+  """Returns the test split with this suffix if it is scored, else dev's."""
+  for name in (f'test{suffix}', f'dev{suffix}'):
+    if run.values(name, metric):
       return name
   return None
 
 
-def details(
-  run: runs_lib.Run, split: str | None, origins: Origins
-) -> list[str]:
-  """Cells under `DETAILS`.
+def details(run: RunRecord, split: str | None, origins: Origins) -> list[str]:
+  """Returns the cells under `DETAILS`.
 
   Args:
-    run: of fine-tuning.
-    split: that the score is of; None where there is none.
-    origins: runs of pretraining by their place.
+    run: a fine-tuning run.
+    split: split of the score; None if there is none.
+    origins: the report's runs.
   """
-  name = NOTHING
-  if split:
-    # Runs from before the counts of all splits have that of dev alone.
-    counts = {'dev': run.scores, **run.scores.get('counts', {})}
-    name = f'{split}, {counts[split]["examples"]:,}'
-  seeds = str(len(run.seeds)) if run.scores else NOTHING
-  rest = (short(run.facts['parameters']), run.commit, run.name)
-  return [name, seeds, tokens_seen(run, origins), *rest]
+  name = seeds = NOTHING
+  if run.scores:
+    seeds = str(len(run.seeds))
+    if split:
+      name = f'{split}, {run.scores["counts"][split]["examples"]:,}'
+  size = short(run.header['parameters'])
+  return [name, seeds, tokens_seen(run, origins), size, run.commit, run.name]
 
 
-def origin(run: runs_lib.Run, origins: Origins) -> runs_lib.Run | None:
-  """The run of pretraining that a run of fine-tuning started from."""
-  start = run.facts['config']['init_from']
-  if start == 'none':
-    return None
-  path = storage.resolved(start)
+def origin(run: RunRecord, origins: Origins) -> RunRecord | None:
+  """Returns the run that a fine-tuning run started from; None if not found."""
+  path = storage.resolved(run.header['config']['init_from'])
   if path in origins:
     return origins[path]
   return runs_lib.load(path) if (path / 'config.json').exists() else None
 
 
-def tokens_seen(run: runs_lib.Run, origins: Origins) -> str:
-  """In pretraining, by the network that a run is of or started from."""
+def tokens_seen(run: RunRecord, origins: Origins) -> str:
+  """Formats the number of tokens that the model was pretrained on."""
   if run.command == 'finetune':
-    if run.facts['config']['init_from'] == 'none':
+    if run.layers is None:
       return 'none'
     source = origin(run, origins)
     return tokens_seen(source, origins) if source else 'unknown'
   if run.command == 'convert':
     return 'trained elsewhere'
-  return short(run.scores['tokens_seen']) if run.scores else run.state
+  return short(run.pretraining['tokens_seen']) if run.pretraining else run.state
 
 
-def start(run: runs_lib.Run, origins: Origins) -> str:
-  """What a run of fine-tuning started from, in words."""
-  given = run.facts['config']['init_from']
-  if given == 'none':
+def start(run: RunRecord, origins: Origins) -> str:
+  """Describes the initial weights of a fine-tuning run."""
+  given = run.header['config']['init_from']
+  if given == initialization.SCRATCH:
     return 'scratch'
   path = storage.resolved(given)
   source = origins[path].name if path in origins else given
-  if run.variant == runs_lib.LAYERS:
+  if run.variant == paper.LAYERS:
     return f'{run.layers} of {run.depth} layers of {source}'
   return source
 
 
-def settings(run: runs_lib.Run) -> str:
-  """How a run of fine-tuning was trained, in a few words."""
-  config = run.facts['config']
+def settings(run: RunRecord) -> str:
+  """Lists the main hyperparameters of a fine-tuning run."""
+  config = run.header['config']
   optim, train = config['optim'], config['train']
   length = f'{train["num_epochs"]:g} epochs'
   if train['num_steps']:
@@ -123,5 +116,5 @@ def settings(run: runs_lib.Run) -> str:
   return (
     f'rate {optim["peak_lr"]:g}, batch {config["data"]["batch_size"]}, '
     f'{length}, LM {config["head"]["lm_coef"]:g}, {optim["variant"]}, '
-    f'{run.facts["model"]["dtype"]}'
+    f'{run.header["model"]["dtype"]}'
   )

@@ -1,75 +1,74 @@
-"""Runs → the two halves of Figure 2 (P §5) and the curves of training.
+"""Builds both halves of Figure 2 (P §5) and the training curves.
 
-Each half is lines for `plots.py` and a table of the figures behind them.
+Each half of Figure 2 is a table of scores and the lines to draw from them.
 """
 
 import dataclasses
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from gpt1_jax import storage
-from gpt1_jax.reporting import cells, paper, plots, runs as runs_lib, tables
+from gpt1_jax.reporting import cells, paper, plots, tables
+from gpt1_jax.reporting.runs import RunRecord, short_commit
 from gpt1_jax.tasks.zero_shot import results
 
 _HALVES = ('race_middle', 'race_high')
+_LAYERS_HEADER = ('task', 'layers transferred', 'metric', 'ours')
+_ZERO_SHOT_HEADER = (
+  'task',
+  'metric',
+  'split',
+  'chance',
+  'reference (1)',
+  'ours',
+  'normalised',
+  'updates',
+  'tokens seen',
+  'parameters',
+  'commit',
+  'run',
+)
 
 
 def layers(
-  runs: Sequence[runs_lib.Run], origins: cells.Origins
+  runs: Sequence[RunRecord], origins: cells.Origins
 ) -> tuple[tables.Table, list[plots.Line]]:
-  """Figure 2, left: dev score over the number of layers transferred.
+  """Builds Figure 2, left: dev score over the number of layers transferred.
 
-  The full model stands at the right end, where some of its layers were
-  transferred from the same run for the same task.
+  The full model is the right end of a line, if some runs transferred only some
+  of its layers from the same pretrained run for the same task.
   """
-  groups: dict[tuple[str, storage.Path], dict[int, runs_lib.Run]] = {}
-  for wanted in (runs_lib.LAYERS, paper.FULL):
-    for run in runs:
-      if run.command != 'finetune' or not run.scores or run.variant != wanted:
-        continue
-      start = storage.resolved(run.facts['config']['init_from'])
-      where = (run.task, start)
-      if wanted == runs_lib.LAYERS or where in groups:
-        group = groups.setdefault(where, {})
-        there = group.setdefault(run.layers, run)
-        if len(run.seeds) >= len(there.seeds):
-          group[run.layers] = run
-  sources = {start for _, start in groups}
+  groups = _group_by_origin(runs)
+  several = len({start for _, start in groups}) > 1
   rows, lines = [], []
   for number, ((task, start), found) in enumerate(groups.items()):
-    points, ends = [], []
+    points, ends, name = [], [], ''
     for layer, run in sorted(found.items()):
-      metric = run.scores['metric']
-      values = [100 * value for value in run.values('dev', metric)]
-      points.append((layer, statistics.median(values)))
-      ends.append((min(values), max(values)))
+      metric = run.scores['metric'] if run.scores else ''
+      values = run.values('dev', metric)
+      percents = [100 * value for value in values]
+      points.append((layer, statistics.median(percents)))
+      ends.append((min(percents), max(percents)))
       name = tables.metric_name(metric)
-      text = cells.percent(run.values('dev', metric))
-      count = f'{layer} of {run.depth}'
-      details = cells.details(run, 'dev', origins)
-      rows.append([task, count, name, text, *details])
-    label = f'{task}, {tables.metric_name(metric)}'
-    if len(sources) > 1:
-      label += f', from {start.name}'
+      first = [task, f'{layer} of {run.depth}', name, cells.percent(values)]
+      rows.append([*first, *cells.details(run, 'dev', origins)])
+    label = f'{task}, {name}' + f', from {start.name}' * several
     lines.append(plots.Line(label, points, number, ends, marks=True))
-  header = ('task', 'layers transferred', 'metric', 'ours', *cells.DETAILS)
-  table = tables.Table(
-    'Figure 2, left: layers transferred', header, rows, ours=3
-  )
-  return table, lines
+  caption = 'Figure 2, left: layers transferred'
+  header = (*_LAYERS_HEADER, *cells.DETAILS)
+  return tables.Table(caption, header, rows, ours=3), lines
 
 
 def zero_shot(
-  runs: Sequence[runs_lib.Run],
+  runs: Sequence[RunRecord],
 ) -> tuple[tables.Table, list[plots.Line]]:
-  """Figure 2, right: zero-shot scores along pretraining.
+  """Builds Figure 2, right: zero-shot scores over the updates of pretraining.
 
-  The lines have all checkpoints, the table the last one of each run and task.
-  LSTMs are dashed.
+  The lines show all checkpoints, the table the last of each run and task. Lines
+  of LSTMs are dashed.
   """
   found = [run for run in runs if run.zero_shot]
-  colors: dict[str, int] = {}  # of a task, whatever the run
+  colors: dict[str, int] = {}  # by task, the same in all runs
   rows, lines = [], []
   for run in found:
     series = _by_task(run.zero_shot)
@@ -77,75 +76,63 @@ def zero_shot(
     for line in zero_shot_lines(run.zero_shot):
       color = colors.setdefault(line.label, len(colors))
       label = line.label if len(found) == 1 else f'{line.label}, {run.name}'
-      lstm = run.facts['model'].get('kind') == 'lstm'
       lines.append(
-        dataclasses.replace(line, label=label, color=color, dashed=lstm)
+        dataclasses.replace(line, label=label, color=color, dashed=run.is_lstm)
       )
-  header = (
-    'task',
-    'metric',
-    'split',
-    'chance',
-    'reference (1)',
-    'ours',
-    'normalised',
-    'updates',
-    'tokens seen',
-    'parameters',
-    'commit',
-    'run',
-  )
-  table = tables.Table(
-    'Figure 2, right: zero-shot, last checkpoint', header, rows, ours=5
-  )
-  return table, lines
+  caption = 'Figure 2, right: zero-shot, last checkpoint'
+  return tables.Table(caption, _ZERO_SHOT_HEADER, rows, ours=5), lines
 
 
-def zero_shot_lines(rows: Sequence[Mapping[str, Any]]) -> list[plots.Line]:
-  """One run's rows of zero_shot.jsonl → normalised scores over updates.
+def zero_shot_lines(rows: Sequence[results.ZeroShotRow]) -> list[plots.Line]:
+  """Returns a line of normalised scores for each task of one run.
 
-  Without a line are tasks that have no reference, and RACE's halves where the
-  whole is there.
+  Leaves out tasks without a reference, and the halves of RACE where the whole
+  was scored.
   """
   series = _by_task([row for row in rows if row['normalised'] is not None])
   if 'race' in series:
     series = {task: s for task, s in series.items() if task not in _HALVES}
   return [
     plots.Line(
-      task, [(r['step'], r['normalised']) for r in each], number, marks=True
+      task,
+      [
+        (r['step'], r['normalised'])
+        for r in each
+        if r['normalised'] is not None
+      ],
+      number,
+      marks=True,
     )
     for number, (task, each) in enumerate(series.items())
   ]
 
 
 def write_zero_shot_plot(workdir: str) -> None:
-  """Draws WORKDIR/zero_shot.svg from the rows of zero_shot.jsonl."""
+  """Draws the rows of WORKDIR/zero_shot.jsonl as WORKDIR/zero_shot.svg."""
   lines = zero_shot_lines(results.read_rows(workdir))
   svg = draw_zero_shot(lines, file=True)
   storage.write_text(storage.path(workdir) / 'zero_shot.svg', svg)
 
 
 def draw_zero_shot(lines: Sequence[plots.Line], *, file: bool = False) -> str:
-  """Figure 2, right, for the page or as a file of its own."""
+  """Draws Figure 2, right, for the page or for a file of its own."""
   steps = [step for line in lines for step, _ in line.points]
-  return plots.draw(
-    'zero-shot',
-    lines,
+  scales = plots.Scales(
     x='updates of pretraining',
     y='normalised score',
-    log=bool(steps) and min(steps) > 0,  # a converted run has no updates
+    log=bool(steps) and min(steps) > 0,  # a converted run is at update 0
     levels=((0, 'random guessing'), (1, 'state of the art before GPT-1')),
-    file=file,
   )
+  return plots.draw('zero-shot', lines, scales, file=file)
 
 
-def losses(runs: Sequence[runs_lib.Run]) -> list[plots.Line]:
-  """Training loss, and on held-out text with marks."""
+def losses(runs: Sequence[RunRecord]) -> list[plots.Line]:
+  """Returns lines of the training loss and, dashed, the validation loss."""
   lines = []
   for number, run in enumerate(runs):
-    train = [(r['step'], r['loss']) for r in run.rows if 'loss' in r]
+    train = [(r['step'], r['loss']) for r in run.metrics if 'loss' in r]
     held_out = [
-      (r['step'], r['eval_loss']) for r in run.rows if 'eval_loss' in r
+      (r['step'], r['eval_loss']) for r in run.metrics if 'eval_loss' in r
     ]
     if train:
       lines.append(plots.Line(run.name, train, number))
@@ -155,11 +142,31 @@ def losses(runs: Sequence[runs_lib.Run]) -> list[plots.Line]:
   return lines
 
 
+def _group_by_origin(
+  runs: Sequence[RunRecord],
+) -> dict[tuple[str, storage.Path], dict[int, RunRecord]]:
+  """Returns (task, pretrained run) -> layers transferred -> run."""
+  groups: dict[tuple[str, storage.Path], dict[int, RunRecord]] = {}
+  for wanted in (paper.LAYERS, paper.FULL):
+    for run in runs:
+      if run.command != 'finetune' or not run.scores or run.variant != wanted:
+        continue
+      start = storage.resolved(run.header['config']['init_from'])
+      key = (run.task, start)
+      if run.layers is None or (wanted == paper.FULL and key not in groups):
+        continue
+      group = groups.setdefault(key, {})
+      other = group.setdefault(run.layers, run)
+      if len(run.seeds) >= len(other.seeds):
+        group[run.layers] = run
+  return groups
+
+
 def _by_task(
-  rows: Sequence[Mapping[str, Any]],
-) -> dict[str, list[Mapping[str, Any]]]:
-  """Task → its rows by step; of two for one step, the later written."""
-  found: dict[str, dict[int, Mapping[str, Any]]] = {}
+  rows: Sequence[results.ZeroShotRow],
+) -> dict[str, list[results.ZeroShotRow]]:
+  """Returns task -> rows sorted by step; a later row of a step replaces."""
+  found: dict[str, dict[int, results.ZeroShotRow]] = {}
   for row in rows:
     found.setdefault(row['task'], {})[row['step']] = row
   return {
@@ -167,10 +174,11 @@ def _by_task(
   }
 
 
-def _zero_shot_row(run: runs_lib.Run, row: dict[str, Any]) -> list[str]:
+def _zero_shot_row(run: RunRecord, row: results.ZeroShotRow) -> list[str]:
   reference = normalised = tokens = cells.NOTHING
   if row['reference'] is not None:
     reference = f'{100 * row["reference"]:.1f}, {row["reference_source"]}'
+  if row['normalised'] is not None:
     normalised = f'{row["normalised"]:.3f}'
   if row['tokens_seen'] is not None:
     tokens = cells.short(row['tokens_seen'])
@@ -184,7 +192,7 @@ def _zero_shot_row(run: runs_lib.Run, row: dict[str, Any]) -> list[str]:
     normalised,
     f'{row["step"]:,}',
     tokens,
-    cells.short(run.facts['parameters']),
-    runs_lib.short_commit(row.get('commit')),
+    cells.short(run.header['parameters']),
+    short_commit(row['commit']),
     run.name,
   ]

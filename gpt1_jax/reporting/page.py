@@ -1,38 +1,25 @@
-"""Tables, plots and text → report.html and results.md.
+"""Renders a report as HTML (page.html, page.css) and as Markdown.
 
-Both are made of the same sections. The page needs no network and no script;
-everything that comes from a run is escaped.
+The page needs no network and no script, and jinja2 escapes all text from runs.
 """
 
 import dataclasses
-import html
 import pathlib
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from gpt1_jax.reporting import cells, plots as plots_lib, tables as tables_lib
+import jinja2
 
-_CSS = pathlib.Path(__file__).with_name('page.css')
+from gpt1_jax.reporting import cells
+from gpt1_jax.reporting.plots import Plot, key
+from gpt1_jax.reporting.tables import Table
+
 _TITLE = 'GPT-1 in JAX, beside the paper'
 _NUMBER = re.compile(r'(≈ )?[\d.,\-]+( [kMG])?( \[[\d., \-]+\])?')
 _ABSENT = (cells.NOT_RUN, 'not finished', cells.NOTHING)
-_LONG = 60  # characters from which a cell may break into lines
-_NAME = 16  # beyond, the first cell of a row does so on a phone
-
-
-@dataclasses.dataclass(frozen=True)
-class Plot:
-  """A drawing with its legend.
-
-  Attributes:
-    title: what it shows.
-    svg: from `plots.draw`.
-    lines: for the legend.
-  """
-
-  title: str
-  svg: str
-  lines: Sequence[plots_lib.Line]
+_LONG = 60  # characters; longer cells wrap
+_NAME = 16  # characters; longer first cells wrap on a phone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,30 +27,66 @@ class Section:
   """A part of the page.
 
   Attributes:
-    name: id of its heading.
+    name: id of the section.
     title: its heading.
-    note: a paragraph of ours.
-    tables: in order; one without rows says that nothing was run.
+    note: an introductory paragraph.
+    tables: in order; one without rows is shown as 'not run'.
     plots: in order.
-    text: what a network wrote, as it is.
+    text: a text sample, shown verbatim.
   """
 
   name: str
   title: str
   note: str = ''
-  tables: Sequence[tables_lib.Table] = ()
+  tables: Sequence[Table] = ()
   plots: Sequence[Plot] = ()
   text: str = ''
 
 
-def markdown(
-  facts: Sequence[str], notes: Sequence[str], sections: Sequence[Section]
-) -> str:
-  """results.md: all but the plots and samples."""
-  out = [f'# {_TITLE}', '', *(f'- {_cell(fact)}' for fact in facts), '']
-  for note in notes:
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """The content of the page.
+
+  Attributes:
+    facts: lines of the header that name the runs and commits.
+    notes: paragraphs that explain how to read the tables.
+    sections: in order, each with a name of its own.
+  """
+
+  facts: Sequence[str]
+  notes: Sequence[str]
+  sections: Sequence[Section]
+
+
+class _Cell(NamedTuple):
+  text: str
+  style: str  # CSS classes
+
+
+def html(report: Report) -> str:
+  """Renders report.html."""
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+    autoescape=True,
+    trim_blocks=True,
+    undefined=jinja2.StrictUndefined,
+  )
+  return environment.get_template('page.html').render(
+    report=report,
+    title=_TITLE,
+    not_run=cells.NOT_RUN,
+    styled=_styled,
+    key=key,
+  )
+
+
+def markdown(report: Report) -> str:
+  """Renders results.md: the tables, without plots and samples."""
+  facts = [f'- {escape_markdown(fact)}' for fact in report.facts]
+  out = [f'# {_TITLE}', '', *facts, '']
+  for note in report.notes:
     out += [note, '']
-  for section in sections:
+  for section in report.sections:
     if not section.tables:
       continue
     out += [f'## {section.title}', '']
@@ -74,128 +97,45 @@ def markdown(
       if not table.rows:
         out += [cells.NOT_RUN, '']
         continue
-      lines = (table.header, ['---'] * len(table.header), *table.rows)
-      out += [f'| {" | ".join(map(_cell, row))} |' for row in lines]
+      rows = (table.header, ['---'] * len(table.header), *table.rows)
+      out += [f'| {" | ".join(map(escape_markdown, row))} |' for row in rows]
       out.append('')
   return '\n'.join(out)
 
 
-def page(
-  facts: Sequence[str], notes: Sequence[str], sections: Sequence[Section]
-) -> str:
-  """report.html, whole.
-
-  Args:
-    facts: lines of the header: what was run on what.
-    notes: paragraphs of ours: how to read it.
-    sections: in order, their names unlike.
-  """
-  e = html.escape
-  links = ''.join(
-    f'<li><a href="#{s.name}">{e(s.title)}</a></li>' for s in sections
-  )
-  lines = ''.join(f'<li>{e(fact)}</li>\n' for fact in facts)
-  reading = ''.join(f'<p class="note">{e(note)}</p>\n' for note in notes)
-  return (
-    '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-    '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
-    f'<link rel="icon" href="data:,">\n<title>{e(_TITLE)}</title>\n'
-    f'<style>\n{_CSS.read_text(encoding="utf-8")}</style>\n</head>\n<body>\n'
-    f'<header>\n<h1>{e(_TITLE)}</h1>\n<ul class="facts">\n{lines}</ul>\n'
-    f'{reading}</header>\n'
-    f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n<main>\n'
-    + ''.join(map(_section, sections))
-    + '</main>\n</body>\n</html>\n'
-  )
-
-
-def _section(section: Section) -> str:
-  e = html.escape
-  name = f'{section.name}-title'
-  parts = [
-    f'<section id="{section.name}" aria-labelledby="{name}">\n'
-    f'<h2 id="{name}">{e(section.title)}</h2>\n'
-  ]
-  if section.note:
-    parts.append(f'<p class="note">{e(section.note)}</p>\n')
-  figures = ''.join(map(_plot, section.plots))
-  if len(section.plots) > 1:
-    figures = f'<div class="curves">{figures}</div>'
-  parts += [figures, *map(_table, section.tables)]
-  if section.text:
-    parts.append(f'<pre>{e(section.text)}</pre>\n')
-  return ''.join([*parts, '</section>\n'])
-
-
-def _table(table: tables_lib.Table) -> str:
-  """A box that scrolls by itself, by keyboard as well."""
-  e = html.escape
-  if not table.rows:
-    return (
-      f'<p>{e(table.caption)}: <span class="absent">{cells.NOT_RUN}</span></p>'
-    )
-  right = [_numeric(column) for column in zip(*table.rows, strict=True)]
-  head = ''.join(
-    f'<th scope="col"{_class(number=right[i])}>{e(name)}</th>'
-    for i, name in enumerate(table.header)
-  )
-  rows = []
-  for row in table.rows:
-    line = ''.join(
-      f'<td{_class(**_look(cell, i == table.ours or "ours" in row, right[i]))}>'
-      f'{e(cell)}</td>'
-      for i, cell in enumerate(row)
-      if i
-    )
-    name = _class(name=len(row[0]) > _NAME)
-    rows.append(f'<tr><th scope="row"{name}>{e(row[0])}</th>{line}</tr>\n')
-  return (
-    f'<div class="scroll" role="region" tabindex="0" '
-    f'aria-label="{e(table.caption)}"><table>\n'
-    f'<caption><span>{e(table.caption)}</span></caption>\n<thead><tr>{head}</tr></thead>\n'
-    f'<tbody>\n{"".join(rows)}</tbody>\n</table></div>\n'
-  )
-
-
-def _numeric(column: Sequence[str]) -> bool:
-  """Whether all that is there is numbers."""
-  there = [text for text in column if not text.startswith(_ABSENT)]
-  return bool(there) and all(map(_NUMBER.fullmatch, there))
-
-
-def _look(text: str, ours: bool, number: bool) -> dict[str, bool]:
-  absent = text.startswith(_ABSENT)
-  return {
-    'absent': absent,
-    'ours': ours and not absent,
-    'number': number,
-    'long': len(text) >= _LONG,
-  }
-
-
-def _class(**names: bool) -> str:
-  """The attribute with the names that hold."""
-  found = ' '.join(name for name, holds in names.items() if holds)
-  return f' class="{found}"' if found else ''
-
-
-def _plot(plot: Plot) -> str:
-  e = html.escape
-  title = e(plot.title)
-  svg = plot.svg.replace('<svg ', f'<svg role="img" aria-label="{title}" ', 1)
-  legend = ''.join(
-    f'<li>{plots_lib.key(line)}<span>{e(line.label)}</span></li>'
-    for line in plot.lines
-    if line.label
-  )
-  return (
-    f'<figure><figcaption>{title}</figcaption>\n{svg}\n'
-    f'<ul class="legend">{legend}</ul></figure>\n'
-  )
-
-
-def _cell(text: str) -> str:
-  """Text that Markdown leaves as it is, on one line."""
+def escape_markdown(text: str) -> str:
+  """Joins the lines of a text and escapes what Markdown would interpret."""
   text = re.sub(r'([\\|*`])', r'\\\1', ' '.join(text.split()))
-  text = re.sub(r'\b_|_\b', r'\\_', text)  # within a word it is no mark
+  text = re.sub(r'\b_|_\b', r'\\_', text)  # harmless within a word
   return text.replace('<', '&lt;').replace('](', ']\\(')
+
+
+def _styled(table: Table) -> tuple[list[_Cell], list[list[_Cell]]]:
+  """Returns the header and the rows of a table with their CSS classes."""
+  numeric = [_is_numeric(column) for column in zip(*table.rows, strict=True)]
+  header = [
+    _Cell(text, 'number' if right else '')
+    for text, right in zip(table.header, numeric, strict=True)
+  ]
+  rows = []
+  for first, *rest in table.rows:
+    row = [_Cell(first, 'name' if len(first) > _NAME else '')]
+    for column, text in enumerate(rest, 1):
+      absent = text.startswith(_ABSENT)
+      ours = column == table.ours or 'ours' in (first, *rest)
+      classes = {
+        'absent': absent,
+        'ours': ours and not absent,
+        'number': numeric[column],
+        'long': len(text) >= _LONG,
+      }
+      style = ' '.join(name for name, holds in classes.items() if holds)
+      row.append(_Cell(text, style))
+    rows.append(row)
+  return header, rows
+
+
+def _is_numeric(column: Sequence[str]) -> bool:
+  """Returns True if all cells that hold a score hold a number."""
+  present = [text for text in column if not text.startswith(_ABSENT)]
+  return bool(present) and all(map(_NUMBER.fullmatch, present))

@@ -1,8 +1,8 @@
-"""What the paper reports: its Tables 2 to 5, in percent.
+"""Scores the paper reports in its Tables 2 to 5, in percent.
 
-P is Radford, Narasimhan, Salimans, Sutskever 2018. GPT-1's scores are listed in
-docs/reference.md §4. Each is paired with the best earlier score in the same
-column of the same table and the name of its method (5x: an ensemble of five).
+P is Radford, Narasimhan, Salimans, Sutskever 2018 (docs/reference.md §4).
+Beside each score stands the best earlier score of the same column, with its
+method's name (5x: an ensemble of five).
 """
 
 import dataclasses
@@ -13,14 +13,15 @@ class Score:
   """One column of Table 2, 3 or 4.
 
   Attributes:
-    column: what the paper calls it.
-    task: name in `tasks/table.py`.
-    metric: that of P, as `tasks/metrics.py` calls it.
-    score: of GPT-1, on test.
-    earlier: the best earlier score of the column.
-    earlier_by: whose.
-    part: ending of the splits that are this column's ('_mismatched').
-    instead: another task of ours whose splits, without ending, serve as well.
+    column: its name in the paper.
+    task: its task in `tasks/table.py`.
+    metric: its metric in `tasks/metrics.py`.
+    score: test score of GPT-1.
+    earlier: the best earlier score.
+    earlier_by: method of that score.
+    suffix: suffix of the task's splits for this column ('_mismatched').
+    fallback: another task that holds only the examples of this column; its
+      splits have no suffix.
   """
 
   column: str
@@ -29,8 +30,8 @@ class Score:
   score: float
   earlier: float
   earlier_by: str
-  part: str = ''
-  instead: str = ''
+  suffix: str = ''
+  fallback: str = ''
 
 
 _SAN = 'Stochastic Answer Network (3x)'
@@ -57,7 +58,7 @@ TABLE_3 = (
   Score('RACE-h', 'race', 'accuracy', 57.4, 50.3, _MRU, '_high', 'race_high'),
   Score('RACE', 'race', 'accuracy', 59.0, 53.3, _MRU),
 )
-# P §4.2, Table 4; the column GLUE is below.
+# P §4.2, Table 4, without its column GLUE.
 TABLE_4 = (
   Score('CoLA', 'cola', 'matthews', 45.4, 35.0, _SINGLE),
   Score('SST-2', 'sst2', 'accuracy', 91.3, 93.2, 'Sparse byte mLSTM'),
@@ -67,8 +68,8 @@ TABLE_4 = (
 )
 GLUE, GLUE_EARLIER, GLUE_EARLIER_BY = 72.8, 68.9, _MULTI
 
-# P §5, Table 5: the unweighted average, then a score for each of the tasks.
-# The paper does not say so, but its MNLI is the mean of 82.1 and 81.4.
+# P §5, Table 5: the unweighted average, then a score for each task. MNLI is the
+# mean of 82.1 and 81.4, which the paper does not state.
 TABLE_5_TASKS = (
   'cola', 'sst2', 'mrpc', 'stsb', 'qqp', 'mnli', 'qnli', 'rte',
 )
@@ -79,6 +80,8 @@ FULL = 'full'  # Transformer, pretrained, with the auxiliary LM
 NO_PRETRAINING = 'no pretraining'
 NO_AUXILIARY = 'no auxiliary LM'
 LSTM = 'LSTM'  # pretrained, with the auxiliary LM
+LAYERS = 'some layers'  # Figure 2, left: only some layers transferred
+OTHER = 'other'  # two of these deviations at once: not in the paper
 TABLE_5 = {
   FULL: (74.7, (45.4, 91.3, 82.3, 82.0, 70.3, 81.8, 88.1, 56.0)),
   NO_PRETRAINING: (59.9, (18.9, 84.0, 79.4, 30.9, 65.5, 75.7, 71.2, 53.8)),
@@ -87,8 +90,8 @@ TABLE_5 = {
 }
 # fmt: on
 
-# P §4.1, or derived from the shapes, the batch size and the 100 epochs there
+# P §4.1, or derived from the shapes, the batch and the 100 epochs
 # (docs/reference.md §1).
 PARAMETERS = 116_534_784
 UPDATES, TOKENS_SEEN = 3.4e6, 3.4e6 * 64 * 512
-PERPLEXITY = 18.4  # of a token of BooksCorpus
+PERPLEXITY = 18.4  # per token of BooksCorpus

@@ -1,129 +1,152 @@
-"""What is on disk: folders of runs → runs, each assigned by its config.
+"""Finds run folders and reads each into a `RunRecord`.
 
-A folder is a run (config.json), a run of several seeds (seed-N folders), or
-holds such ones at any depth: what `finetune :all` and a sweep leave, or a
-folder of everything.
+A run folder holds config.json, or folders seed-N that do. Run folders may lie
+at any depth below the folder that is searched.
 """
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypedDict
 
 from gpt1_jax import storage
 from gpt1_jax.errors import UserError
 from gpt1_jax.reporting import paper
 from gpt1_jax.tasks import initialization, summary
+from gpt1_jax.tasks.scores import Scores
+from gpt1_jax.tasks.zero_shot import results
 from gpt1_jax.train import run as run_lib, telemetry
 
-LAYERS = 'some layers'  # transferred: Figure 2, left
-OTHER = 'other'  # what the paper has not: two of these at once
 _SEED = 'seed-'
 
 
+class PretrainingScores(TypedDict):
+  """The part of a pretraining run's scores.json that the report shows."""
+
+  step: int
+  tokens_seen: int
+  eval_perplexity: float
+  eval_word_perplexity: float
+
+
 @dataclasses.dataclass(frozen=True)
-class Run:
-  """A run, or several that differ by their seed alone.
+class RunRecord:
+  """A run folder in memory: one run, or runs that differ only by their seed.
 
   Attributes:
-    name: where it lies, without what all runs of the report share.
-    path: where it lies, resolved.
-    facts: config.json: command, config, commit, model, parameters.
-    scores: scores.json (over seeds as `summary.over_seeds` makes it), None
-      where it is not finished.
-    state: 'finished', or how far it is.
-    rows: of metrics.jsonl, of the first seed.
+    name: path below the folder that all runs of the report share.
+    path: resolved path.
+    header: config.json.
+    scores: scores.json of fine-tuning, summarised over seeds; None if
+      unfinished.
+    pretraining: scores.json of pretraining; None if unfinished.
+    state: 'finished', or how far the run is.
+    metrics: rows of metrics.jsonl, of the first seed.
     zero_shot: rows of zero_shot.jsonl.
     samples: samples.txt.
   """
 
   name: str
   path: storage.Path
-  facts: dict[str, Any]
-  scores: dict[str, Any] | None
+  header: run_lib.RunHeader
+  scores: Scores | None
+  pretraining: PretrainingScores | None
   state: str
-  rows: list[dict[str, Any]]
-  zero_shot: list[dict[str, Any]]
-  samples: str
+  metrics: Sequence[Mapping[str, Any]]
+  zero_shot: Sequence[results.ZeroShotRow] = ()
+  samples: str = ''
 
   @property
   def command(self) -> str:
-    return self.facts['command']
+    return self.header['command']
 
   @property
   def commit(self) -> str:
-    return short_commit(self.facts['commit'])
+    return short_commit(self.header['commit'])
+
+  @property
+  def finished(self) -> bool:
+    return bool(self.scores or self.pretraining)
+
+  @property
+  def is_lstm(self) -> bool:
+    return self.header['model'].get('kind') == 'lstm'
 
   @property
   def task(self) -> str:
-    """Of a fine-tuning run."""
-    task = self.facts['config']['task']
+    """Name of the task of a fine-tuning run."""
+    task = self.header['config']['task']
     return task if isinstance(task, str) else task.get('name', 'own')
 
   @property
   def seeds(self) -> list[int]:
-    """Of what is finished."""
+    """Seeds of the finished runs."""
     if not self.scores:
       return []
-    return self.scores.get('seeds', [self.scores.get('seed', 0)])
+    return self.scores.get('seeds', [self.scores['seed']])
 
   @property
   def depth(self) -> int:
-    """Layers of the model; an LSTM has one and does not say so."""
-    return self.facts['model'].get('n_layer', 1)
+    """Number of layers; an LSTM has one, which its header does not state."""
+    return self.header['model'].get('n_layer', 1)
 
   @property
   def layers(self) -> int | None:
-    """Those that came from pretraining; None from scratch."""
-    config = run_lib.complete(self.facts['config'])
-    if config['init_from'] == 'none':
+    """Number of pretrained layers transferred; None from scratch."""
+    config = self.header['config']
+    if config['init_from'] == initialization.SCRATCH:
       return None
     layers = config['transfer']['layers']
     return self.depth if layers == initialization.ALL_LAYERS else layers
 
   @property
   def variant(self) -> str:
-    """Row of Table 5 that a fine-tuning run belongs to, `LAYERS` or `OTHER`.
+    """Row of Table 5 of a fine-tuning run, `paper.LAYERS` or `paper.OTHER`.
 
-    By what the configuration says, not by the folder's name.
+    The configuration decides, not the folder's name.
     """
-    config, model = self.facts['config'], self.facts['model']
-    found = [
-      name
-      for name, here in (
-        (paper.NO_PRETRAINING, self.layers is None),
-        (LAYERS, self.layers not in (None, self.depth)),
-        (paper.NO_AUXILIARY, config['head']['lm_coef'] == 0),
-        (paper.LSTM, model.get('kind') == 'lstm'),
-      )
-      if here
-    ]
-    return OTHER if len(found) > 1 else (*found, paper.FULL)[0]
+    layers = self.layers
+    deviations = {
+      paper.NO_PRETRAINING: layers is None,
+      paper.LAYERS: layers not in (None, self.depth),
+      paper.NO_AUXILIARY: self.header['config']['head']['lm_coef'] == 0,
+      paper.LSTM: self.is_lstm,
+    }
+    found = [name for name, holds in deviations.items() if holds]
+    return paper.OTHER if len(found) > 1 else (*found, paper.FULL)[0]
 
-  def values(self, split: str, metric: str) -> list[float] | None:
-    """One score a seed, or None where there is none."""
-    try:
-      value = self.scores['splits'][split][metric]
-    except (KeyError, TypeError):
-      return None
-    spread = self.scores.get('spread', {}).get(split, {}).get(metric)
-    return spread['values'] if spread else [value]
+  def values(self, split: str, metric: str) -> list[float]:
+    """Returns the score of each seed; empty if there is none."""
+    if not self.scores or metric not in self.scores['splits'].get(split, {}):
+      return []
+    if 'spread' in self.scores:
+      return self.scores['spread'][split][metric]['values']
+    return [self.scores['splits'][split][metric]]
+
+  def describe(self) -> str:
+    """Returns one line: command or task, row of Table 5, seeds and state."""
+    if self.command == 'finetune':
+      seeds = f', {len(self.seeds)} seeds' if len(self.seeds) > 1 else ''
+      return f'{self.task}, {self.variant}{seeds}, {self.state}'
+    count = len(self.zero_shot)
+    scores = f', {count} zero-shot scores' if count else ''
+    return f'{self.command}{scores}, {self.state}'
 
 
 def short_commit(commit: str | None) -> str:
-  """Eight digits, and '+' where the tree had changes."""
+  """Returns eight digits of a commit; '+' marks uncommitted changes."""
   if not commit:
     return 'unknown'
   return commit.rstrip('+')[:8] + '+' * commit.endswith('+')
 
 
-def find(names: Sequence[str]) -> list[Run]:
-  """The runs in the folders, in the order given and by name within a folder.
+def find(names: Sequence[str]) -> list[RunRecord]:
+  """Reads all runs in the folders, each once, sorted by name within a folder.
 
   Raises:
     UserError: a folder holds no run, or a file is damaged.
   """
-  found: dict[storage.Path, Run] = {}
+  found: dict[storage.Path, RunRecord] = {}
   for name in names:
     path = storage.path(name)
     if not path.is_dir():
@@ -131,122 +154,115 @@ def find(names: Sequence[str]) -> list[Run]:
     folders = list(_walk(path))
     if not folders:
       raise UserError(
-        f'{name}: not a run, and none below (no config.json); give the '
-        '--workdir of a pretrain or finetune command, or a folder of such ones'
+        f'{name}: no run here or below (no config.json); give the --workdir '
+        'of a pretrain or finetune command, or a folder that holds such runs'
       )
     for folder in folders:
       found.setdefault(storage.resolved(folder), load(folder))
-  runs = list(found.values())
-  places = [os.fspath(run.path) for run in runs]
-  if len({storage.is_remote(place) for place in places}) > 1:
-    return [
-      dataclasses.replace(run, name=place)
-      for run, place in zip(runs, places, strict=True)
-    ]
-  # What all names begin with says nothing about any of them.
-  shared = os.path.commonpath([os.path.dirname(place) for place in places])
+  paths = [os.fspath(path) for path in found]
+  if len({storage.is_remote(path) for path in paths}) > 1:
+    short = paths  # a bucket and a local folder share no parent
+  else:
+    parent = os.path.commonpath([os.path.dirname(path) for path in paths])
+    short = [os.path.relpath(path, parent) for path in paths]
   return [
-    dataclasses.replace(run, name=os.path.relpath(place, shared))
-    for run, place in zip(runs, places, strict=True)
+    dataclasses.replace(run, name=name)
+    for run, name in zip(found.values(), short, strict=True)
   ]
 
 
-def load(folder: storage.Path | str) -> Run:
-  """The run, or the seeds, in one folder.
+def load(folder: storage.Path | str) -> RunRecord:
+  """Reads the run, or the runs of several seeds, in one folder.
 
   Raises:
     UserError: there is no config.json, or a file is damaged.
   """
   folder = storage.path(folder)
-  seeds = _seeds(folder)
-  if seeds:
-    return _of_seeds(folder, [load(seed) for seed in seeds])
-  facts = run_lib.load(str(folder))
-  scores = folder / 'scores.json'
+  if seeds := _seed_folders(folder):
+    return _combine(folder, [load(seed) for seed in seeds])
+  header = run_lib.load(str(folder))
+  tuned = header['command'] == 'finetune'
+  scores = _read_scores(folder)
   samples = folder / 'samples.txt'
-  found = storage.read_json(scores) if scores.exists() else None
-  return Run(
-    str(folder),
-    storage.resolved(folder),
-    facts,
-    found,
-    'finished' if found else 'not finished',
-    telemetry.read_rows(folder / 'metrics.jsonl'),
-    telemetry.read_rows(folder / 'zero_shot.jsonl'),
-    samples.read_text(encoding='utf-8') if samples.exists() else '',
+  return RunRecord(
+    name=str(folder),
+    path=storage.resolved(folder),
+    header=header,
+    scores=scores if tuned else None,
+    pretraining=None if tuned else scores,
+    state='finished' if scores else 'not finished',
+    metrics=telemetry.read_rows(folder / 'metrics.jsonl'),
+    zero_shot=results.read_rows(folder),
+    samples=samples.read_text(encoding='utf-8') if samples.exists() else '',
   )
 
 
-def described(run: Run) -> str:
-  """What a run was taken for, in words."""
-  if run.command == 'finetune':
-    seeds = f', {len(run.seeds)} seeds' if len(run.seeds) > 1 else ''
-    return f'{run.task}, {run.variant}{seeds}, {run.state}'
-  rows = f', {len(run.zero_shot)} zero-shot scores' if run.zero_shot else ''
-  return f'{run.command}{rows}, {run.state}'
-
-
-def counts(runs: Sequence[Run]) -> str:
-  """What was found, in words."""
-  parts = [
-    ('pretraining', [r for r in runs if r.command == 'pretrain']),
-    ('converted', [r for r in runs if r.command == 'convert']),
-    ('fine-tuning', [r for r in runs if r.command == 'finetune']),
-    ('not finished', [r for r in runs if r.state.startswith('not')]),
-    ('with zero-shot scores', [r for r in runs if r.zero_shot]),
-  ]
-  said = ', '.join(f'{len(some)} {what}' for what, some in parts if some)
-  return f'{len(runs)} run{"s" * (len(runs) != 1)}: {said}'
+def summarize(runs: Sequence[RunRecord]) -> str:
+  """Returns one line that counts the runs by command and state."""
+  counts = {
+    'pretraining': sum(run.command == 'pretrain' for run in runs),
+    'converted': sum(run.command == 'convert' for run in runs),
+    'fine-tuning': sum(run.command == 'finetune' for run in runs),
+    'not finished': sum(run.state.startswith('not') for run in runs),
+    'with zero-shot scores': sum(bool(run.zero_shot) for run in runs),
+  }
+  parts = ', '.join(f'{n} {name}' for name, n in counts.items() if n)
+  return f'{len(runs)} run{"s" * (len(runs) != 1)}: {parts}'
 
 
 def _walk(top: storage.Path) -> Iterator[storage.Path]:
-  """Folders of runs and of seeds, depth first; never into a run."""
+  """Yields run folders depth first, without those inside a run folder."""
   for folder, below, files in storage.walk(top):
     below.sort(key=_natural)
-    if 'config.json' in files or _seeds(folder):
+    if 'config.json' in files or _seed_folders(folder):
       below.clear()
       yield folder
 
 
-def _seeds(folder: storage.Path) -> list[storage.Path]:
-  """seed-N folders that have begun, by their number."""
-  found = [
-    path.parent
+def _seed_folders(folder: storage.Path) -> list[storage.Path]:
+  """Returns the seed-N folders of started runs, sorted by N."""
+  found = {
+    path.parent.name.removeprefix(_SEED): path.parent
     for path in folder.glob(f'{_SEED}*/config.json')
-    if path.parent.name.removeprefix(_SEED).isdecimal()
-  ]
-  return sorted(found, key=lambda path: int(path.name.removeprefix(_SEED)))
+  }
+  return [found[n] for n in sorted(filter(str.isdecimal, found), key=int)]
 
 
-def _natural(name: str) -> list[Any]:
-  """Sorts layers-2 before layers-10."""
+def _natural(name: str) -> tuple[list[str], list[int]]:
+  """Returns a sort key that puts layers-2 before layers-10."""
   digits = ''.join(c if c.isdecimal() else ' ' for c in name).split()
   words = ''.join(' ' if c.isdecimal() else c for c in name).split()
-  return [words, [int(number) for number in digits]]
+  return words, [int(number) for number in digits]
 
 
-def _of_seeds(folder: storage.Path, each: list[Run]) -> Run:
-  """One run of several; its scores are those of scores.json if it is there."""
-  alone = (folder / 'config.json').exists()
-  facts = run_lib.load(str(folder)) if alone else each[0].facts
-  finished = [run for run in each if run.scores]
+def _read_scores(folder: storage.Path) -> Any:
   path = folder / 'scores.json'
-  scores = storage.read_json(path) if path.exists() else None
+  return storage.read_json(path) if path.exists() else None
+
+
+def _combine(folder: storage.Path, each: list[RunRecord]) -> RunRecord:
+  """Combines the runs of a folder's seeds into one record.
+
+  `finetune` writes config.json and, once all seeds are done, scores.json
+  beside the seeds; a sweep writes neither.
+  """
+  header, scores = each[0].header, _read_scores(folder)
+  finished = [run.scores for run in each if run.scores]
   wanted = len(each)
-  if alone:
-    wanted = max(wanted, facts['config']['train']['seeds'])
+  if (folder / 'config.json').exists():
+    header = run_lib.load(str(folder))
+    wanted = max(wanted, header['config']['train']['seeds'])
   elif len(finished) == wanted:
-    scores = summary.over_seeds([run.scores for run in finished])
+    scores = summary.over_seeds(finished)
   state = 'finished'
   if not scores:
     state = f'not finished: {len(finished)} of {wanted} seeds'
-  return Run(
-    str(folder),
-    storage.resolved(folder),
-    facts,
-    scores,
-    state,
-    each[0].rows,
-    [],
-    '',
+  return RunRecord(
+    name=str(folder),
+    path=storage.resolved(folder),
+    header=header,
+    scores=scores,
+    pretraining=None,
+    state=state,
+    metrics=each[0].metrics,
   )

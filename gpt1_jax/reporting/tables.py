@@ -1,6 +1,6 @@
-"""Runs → the tables of the report: Tables 2 to 5, and what was run.
+"""Builds the report's tables: Tables 2 to 5 and the lists of runs.
 
-A table is text in cells; `page.py` makes HTML and Markdown of it.
+Cells are plain text; `page.py` renders them as HTML and Markdown.
 """
 
 import dataclasses
@@ -8,7 +8,8 @@ import pathlib
 import statistics
 from collections.abc import Sequence
 
-from gpt1_jax.reporting import cells, paper, runs as runs_lib
+from gpt1_jax.reporting import cells, paper
+from gpt1_jax.reporting.runs import RunRecord
 
 _METRICS = {
   'accuracy': 'accuracy',
@@ -18,14 +19,38 @@ _METRICS = {
   'spearman': 'Spearman',
 }
 
+_PAPER_ROW = [
+  'GPT-1 (paper)',
+  'BooksCorpus',
+  f'{paper.PARAMETERS:,}',
+  f'≈ {cells.short(paper.UPDATES)}',
+  f'≈ {cells.short(paper.TOKENS_SEEN)}',
+  f'{paper.PERPLEXITY:.2f}',
+  cells.NOTHING,
+  cells.NOTHING,
+]
+_PRETRAINING_HEADER = (
+  'run',
+  'corpus',
+  'parameters',
+  'updates',
+  'tokens seen',
+  'perplexity a token',
+  'perplexity a word',
+  'commit',
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """A caption, the names of the columns, and rows of as many cells.
+  """A table of text.
 
   Attributes:
-    ours: number of the column that holds our scores, if one does; a row with
-      the cell 'ours' is ours as a whole.
+    caption: its caption.
+    header: names of the columns.
+    rows: a cell for each column.
+    ours: index of the column of our scores, which is highlighted; None if there
+      is none. A row with a cell 'ours' is highlighted as a whole.
   """
 
   caption: str
@@ -35,20 +60,28 @@ class Table:
 
 
 def metric_name(metric: str) -> str:
+  """Returns the name of a metric as the paper writes it."""
   return _METRICS.get(metric, metric)
 
 
 def scores(
   caption: str,
   columns: Sequence[paper.Score],
-  runs: Sequence[runs_lib.Run],
+  runs: Sequence[RunRecord],
   origins: cells.Origins,
 ) -> Table:
-  """Table 2, 3 or 4: a row for each of its columns; full models alone."""
+  """Builds Table 2, 3 or 4 from full models, a row for each task.
+
+  Args:
+    caption: caption of the table.
+    columns: the paper's scores; `paper.TABLE_4` adds the GLUE average.
+    runs: all runs.
+    origins: the same runs by path.
+  """
   full = cells.chosen(runs, paper.FULL)
   rows = []
   for column in columns:
-    run, split = _best_documented(column, full)
+    run, split = _run_and_split(column, full)
     ours, rest = cells.NOT_RUN, [cells.NOTHING] * len(cells.DETAILS)
     if run:
       rest = cells.details(run, split, origins)
@@ -61,19 +94,18 @@ def scores(
   if columns is paper.TABLE_4:
     rows.append(_glue(full))
   header = ('task', 'metric', 'ours', 'our split', 'GPT-1 (test)')
-  header = (*header, 'best before (test)', *cells.DETAILS[1:])
-  return Table(caption, header, rows, ours=2)
+  more = ('best before (test)', *cells.DETAILS[1:])
+  return Table(caption, (*header, *more), rows, ours=2)
 
 
-def ablations(runs: Sequence[runs_lib.Run]) -> Table:
-  """Table 5: a row of the paper's and a row of ours for each model."""
+def ablations(runs: Sequence[RunRecord]) -> Table:
+  """Builds Table 5: for each model a row of the paper and a row of ours."""
   rows = []
   for variant, (average, row) in paper.TABLE_5.items():
     rows.append([variant, 'paper', *(f'{x:.1f}' for x in (average, *row))])
     found = cells.chosen(runs, variant)
-    ours = [_ablated(found.get(task)) for task in paper.TABLE_5_TASKS]
-    shown = [text for text, _ in ours]
-    rows.append([variant, 'ours', _average([v for _, v in ours]), *shown])
+    ours = [found.get(task) for task in paper.TABLE_5_TASKS]
+    rows.append([variant, 'ours', _average(ours), *map(_ablated_cell, ours)])
   return Table(
     'Table 5. GPT-1: test sets. Ours: dev sets, listed below',
     ('model', 'of', 'average', *paper.TABLE_5_COLUMNS),
@@ -81,10 +113,8 @@ def ablations(runs: Sequence[runs_lib.Run]) -> Table:
   )
 
 
-def ablation_runs(
-  runs: Sequence[runs_lib.Run], origins: cells.Origins
-) -> Table:
-  """The runs behind our rows of Table 5."""
+def ablation_runs(runs: Sequence[RunRecord], origins: cells.Origins) -> Table:
+  """Lists the runs behind our rows of Table 5."""
   rows = []
   for variant in paper.TABLE_5:
     found = cells.chosen(runs, variant)
@@ -96,9 +126,8 @@ def ablation_runs(
       run = found[task]
       split = cells.split(run, '', _metric(task))
       rest = cells.details(run, split, origins)
-      text, _ = _ablated(run)
       name = metric_name(_metric(task))
-      rows.append([variant, column, name, text, *rest])
+      rows.append([variant, column, name, _ablated_cell(run), *rest])
   return Table(
     'Our runs in Table 5',
     ('model', 'task', 'metric', 'ours', *cells.DETAILS),
@@ -107,51 +136,33 @@ def ablation_runs(
   )
 
 
-def pretraining(runs: Sequence[runs_lib.Run]) -> Table:
-  """A row for the paper and one for each run of pretraining."""
-  unknown = [cells.NOTHING] * 3
-  given = [
-    f'{paper.PARAMETERS:,}',
-    f'≈ {cells.short(paper.UPDATES)}',
-    f'≈ {cells.short(paper.TOKENS_SEEN)}',
-    f'{paper.PERPLEXITY:.2f}',
-  ]
-  rows = [['GPT-1 (paper)', 'BooksCorpus', *given, *unknown[:2]]]
+def pretraining(runs: Sequence[RunRecord]) -> Table:
+  """Lists the paper's pretraining, then our pretrained and converted runs."""
+  rows = [_PAPER_ROW]
   for run in runs:
     if run.command == 'finetune':
       continue
-    corpus = 'trained elsewhere'
+    corpus, scores = 'trained elsewhere', [cells.NOTHING] * 4
     if run.command == 'pretrain':
-      corpus = pathlib.Path(run.facts['config']['data']['path']).name
-    figures = [run.state, *unknown]
-    if run.command == 'convert':
-      figures = [cells.NOTHING, *unknown]
-    if run.scores:
-      figures = [
-        f'{run.scores["step"]:,}',
-        f'{run.scores["tokens_seen"]:,}',
-        f'{run.scores["eval_perplexity"]:.2f}',
-        f'{run.scores["eval_word_perplexity"]:.2f}',
+      corpus = pathlib.Path(run.header['config']['data']['path']).name
+      scores[0] = run.state
+    if run.pretraining:
+      scores = [
+        f'{run.pretraining["step"]:,}',
+        f'{run.pretraining["tokens_seen"]:,}',
+        f'{run.pretraining["eval_perplexity"]:.2f}',
+        f'{run.pretraining["eval_word_perplexity"]:.2f}',
       ]
-    size = f'{run.facts["parameters"]:,}'
-    rows.append([run.name, corpus, size, *figures, run.commit])
+    size = f'{run.header["parameters"]:,}'
+    rows.append([run.name, corpus, size, *scores, run.commit])
   if len(rows) == 1:
     rows.append([cells.NOT_RUN, *[cells.NOTHING] * 7])
-  header = (
-    'run',
-    'corpus',
-    'parameters',
-    'updates',
-    'tokens seen',
-    'perplexity a token',
-    'perplexity a word',
-    'commit',
-  )
-  return Table('Pretraining: perplexity on held-out text', header, rows)
+  caption = 'Pretraining: perplexity on held-out text'
+  return Table(caption, _PRETRAINING_HEADER, rows)
 
 
-def finetuning(runs: Sequence[runs_lib.Run], origins: cells.Origins) -> Table:
-  """A row for each run of fine-tuning, in the order given."""
+def finetuning(runs: Sequence[RunRecord], origins: cells.Origins) -> Table:
+  """Lists all fine-tuning runs, in the order given."""
   rows = []
   for run in runs:
     if run.command != 'finetune':
@@ -160,63 +171,65 @@ def finetuning(runs: Sequence[runs_lib.Run], origins: cells.Origins) -> Table:
     if run.scores:
       metric, split = run.scores['metric'], run.scores['split']
       text = cells.percent(run.values(split, metric))
-    rest = cells.details(run, split, origins)
-    split, seeds, *which, name = rest
-    first = (name, run.task, run.variant, metric_name(metric), text)
+    place, seeds, *which, name = cells.details(run, split, origins)
+    first = [name, run.task, run.variant, metric_name(metric), text]
     start = cells.start(run, origins)
-    rows.append([*first, split, seeds, start, *which, cells.settings(run)])
+    rows.append([*first, place, seeds, start, *which, cells.settings(run)])
   header = ('run', 'task', 'model', 'metric', 'ours', 'split', 'seeds', 'from')
-  header = (*header, *cells.DETAILS[2:-1], 'settings')
-  return Table('All runs of fine-tuning', header, rows, ours=4)
+  more = (*cells.DETAILS[2:-1], 'settings')
+  return Table('All runs of fine-tuning', (*header, *more), rows, ours=4)
 
 
-def _best_documented(
-  column: paper.Score, full: dict[str, runs_lib.Run]
-) -> tuple[runs_lib.Run | None, str | None]:
-  """The run of a column and the split its score is of."""
-  for task, part in ((column.task, column.part), (column.instead, '')):
+def _run_and_split(
+  column: paper.Score, full: dict[str, RunRecord]
+) -> tuple[RunRecord | None, str | None]:
+  """Returns the run of a column and the split to show, None if unscored."""
+  for task, suffix in ((column.task, column.suffix), (column.fallback, '')):
     run = full.get(task)
-    split = cells.split(run, part, column.metric) if run else None
+    split = cells.split(run, suffix, column.metric) if run else None
     if split:
       return run, split
-  return full.get(column.task) or full.get(column.instead), None
+  return full.get(column.task) or full.get(column.fallback), None
 
 
 def _metric(task: str) -> str:
-  """Of a task of Table 5: that of its column in Table 2 or 4."""
+  """Returns the metric of a task of Table 5: that of Table 2 or 4."""
   columns = (*paper.TABLE_2, *paper.TABLE_4)
   return next(c.metric for c in columns if c.task == task)
 
 
-def _ablated(
-  run: runs_lib.Run | None,
-) -> tuple[str, list[float] | None]:
-  """Text of a cell of Table 5 and its values; MNLI: the mean of both sets."""
+def _ablated(run: RunRecord | None) -> list[float]:
+  """Returns each seed's score in Table 5; MNLI averages its two sets."""
   if run is None:
-    return cells.NOT_RUN, None
+    return []
   metric = _metric(run.task)
   split = cells.split(run, '', metric)
   if not split:
-    return run.state, None
+    return []
   values = run.values(split, metric)
-  other = run.values(f'{split}_mismatched', metric)
-  if other:
-    values = [(a + b) / 2 for a, b in zip(values, other, strict=True)]
-  return cells.percent(values), values
+  other = run.values(f'{split}_mismatched', metric) or values
+  return [(a + b) / 2 for a, b in zip(values, other, strict=True)]
 
 
-def _average(found: list[list[float] | None]) -> str:
-  """The mean of the medians, if none of them is missing."""
-  done = [statistics.median(values) for values in found if values]
-  if len(done) < len(found):
+def _ablated_cell(run: RunRecord | None) -> str:
+  if run is None:
     return cells.NOT_RUN
-  return f'{100 * statistics.mean(done):.1f}'
+  values = _ablated(run)
+  return cells.percent(values) if values else run.state
 
 
-def _glue(full: dict[str, runs_lib.Run]) -> list[str]:
-  """The last column of Table 4; ours is the plain mean of Table 5's eight."""
-  found = [_ablated(full.get(task))[1] for task in paper.TABLE_5_TASKS]
-  first = ['GLUE', 'average', _average(found), cells.NOTHING]
+def _average(runs: Sequence[RunRecord | None]) -> str:
+  """Formats the mean of the medians, if all runs are scored."""
+  medians = [statistics.median(v) for v in map(_ablated, runs) if v]
+  if len(medians) < len(runs):
+    return cells.NOT_RUN
+  return f'{100 * statistics.mean(medians):.1f}'
+
+
+def _glue(full: dict[str, RunRecord]) -> list[str]:
+  """Builds the GLUE row of Table 4; ours is the mean of Table 5's tasks."""
+  average = _average([full.get(task) for task in paper.TABLE_5_TASKS])
   earlier = f'{paper.GLUE_EARLIER:.1f}, {paper.GLUE_EARLIER_BY}'
   rest = [cells.NOTHING] * (len(cells.DETAILS) - 1)
+  first = ['GLUE', 'average', average, cells.NOTHING]
   return [*first, f'{paper.GLUE:.1f}', earlier, *rest]
