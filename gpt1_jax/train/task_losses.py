@@ -1,7 +1,7 @@
-"""The task losses, and the weights of the auxiliary LM loss (P §3.2).
+"""Computes task losses and the weights of the auxiliary LM loss (P §3.2).
 
-Every loss is a sum over examples. The step divides it by their number, so that
-microbatches, padding and hosts change nothing.
+Every loss is a sum over examples. The train step divides it by their number, so
+that microbatches, padding and the number of hosts do not change it.
 """
 
 from collections.abc import Mapping
