@@ -1,4 +1,4 @@
-"""The report in a real browser: whole, quiet, legible, on a phone as well."""
+"""Tests the page in Chromium, at phone and desktop size."""
 
 import re
 import shutil
@@ -18,7 +18,7 @@ pytestmark = [
 ]
 SIZES = {'phone': (360, 740), 'desktop': (1280, 900)}
 
-# Every piece of text with its colour, and what is painted behind it.
+# Every text with its colour and the colour behind it.
 TEXTS = r"""() => {
   const found = [];
   const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -38,7 +38,7 @@ TEXTS = r"""() => {
   }
   return found;
 }"""
-# Lines of plots and of legends against the page.
+# Lines of plots and legends with the colour of the page.
 STROKES = r"""() => [...document.querySelectorAll('figure svg path')]
   .map(path => getComputedStyle(path))
   .filter(style => style.stroke != 'none' && +style.strokeOpacity == 1)
@@ -47,7 +47,7 @@ STROKES = r"""() => [...document.querySelectorAll('figure svg path')]
 
 
 def luminance(color):
-  """WCAG 2: of rgb(...)."""
+  """Returns the relative luminance of rgb(...) (WCAG 2)."""
   channels = [int(x) / 255 for x in re.findall(r'\d+', color)[:3]]
   linear = [
     c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4
@@ -63,7 +63,7 @@ def contrast(found):
 
 @pytest.fixture(scope='module')
 def report(tmp_path_factory):
-  """report.html of one run of each kind."""
+  """Writes report.html of one run of each kind."""
   top = tmp_path_factory.mktemp('report')
   runs = runs_lib.find([str(run_folders.everything(top))])
   path = top / 'report.html'
@@ -83,7 +83,7 @@ def browser():
 
 @pytest.fixture(params=[(s, c) for s in SIZES for c in ('light', 'dark')])
 def opened(request, report, browser):
-  """The page at a size, in a colour scheme; nothing said, nothing fetched."""
+  """Opens the page; checks that it logs and fetches nothing."""
   size, scheme = request.param
   width, height = SIZES[size]
   context = browser.new_context(
@@ -102,7 +102,7 @@ def opened(request, report, browser):
   context.close()
 
 
-def test_tables_and_plots_are_seen(opened):
+def test_tables_and_plots_are_visible(opened):
   assert opened.locator('table').count() == 9
   assert opened.locator('figure > svg[role=img]').count() == 5
   for kind in ('table', 'figure > svg', 'h2', 'nav a', '.legend li'):
@@ -111,7 +111,6 @@ def test_tables_and_plots_are_seen(opened):
       box = element.bounding_box()
       assert min(box['width'], box['height']) > 10
   assert opened.locator('section').count() == opened.locator('nav a').count()
-  # What was not run says so; the name of a run is text.
   assert opened.get_by_text('not run', exact=True).count() > 20
   assert opened.get_by_role('rowheader', name='a & <b>$x').count() == 1
 
@@ -123,7 +122,7 @@ def test_nothing_is_wider_than_the_screen(opened):
     at = box.bounding_box()
     assert at['x'] >= 0
     assert at['x'] + at['width'] <= width
-  # The text of a plot stays within it.
+  # No text leaves its plot.
   outside = opened.evaluate("""() => [...document.querySelectorAll('svg text')]
     .filter(text => {
       const a = text.getBoundingClientRect();
@@ -134,8 +133,7 @@ def test_nothing_is_wider_than_the_screen(opened):
   assert outside == []
 
 
-def test_wide_tables_scroll_in_their_box(opened):
-  """By touch and by keyboard, with the first column and caption in view."""
+def test_wide_tables_scroll_with_fixed_first_column(opened):
   box = opened.locator('.scroll').first
   assert box.get_attribute('tabindex') == '0'
   inner, outer = box.evaluate('e => [e.scrollWidth, e.clientWidth]')
@@ -148,7 +146,7 @@ def test_wide_tables_scroll_in_their_box(opened):
   for part in ('tbody th', 'caption span'):
     at = box.locator(part).first.bounding_box()
     assert left <= at['x'] < left + 20
-  # The names of tasks stay whole, long names of runs take a few lines.
+  # Long names of runs wrap, names of tasks do not.
   heights = {
     name: opened.get_by_role(
       'rowheader', name=name, exact=True
@@ -159,7 +157,7 @@ def test_wide_tables_scroll_in_their_box(opened):
   assert heights['sweep/cola/layers-0'] > heights['STS-B']
 
 
-def test_text_and_lines_stand_out(opened):
+def test_contrast_is_sufficient(opened):
   texts = opened.evaluate(TEXTS)
   assert len(texts) > 300
   assert {t['text'] for t in texts} > {'82.1', 'not run', 'layers transferred'}
@@ -170,7 +168,7 @@ def test_text_and_lines_stand_out(opened):
   assert [t for t in lines if contrast(t) < 3] == []
 
 
-def test_schemes_differ(report, browser):
+def test_page_has_a_dark_scheme(report, browser):
   behind = {}
   for scheme in ('light', 'dark'):
     tab = browser.new_page(color_scheme=scheme)

@@ -1,4 +1,4 @@
-"""The page: complete where runs are, honest where not, safe to open."""
+"""Tests the rendered page: complete, self-contained, escaped."""
 
 import html.parser
 import re
@@ -11,7 +11,7 @@ from tests.support import commands, run_folders
 
 
 class Reader(html.parser.HTMLParser):
-  """Tables by caption, ids, links and the nesting of elements."""
+  """Parses tables by caption, ids and attributes; checks the nesting."""
 
   VOID = ('meta', 'link', 'br')
 
@@ -59,7 +59,7 @@ class Reader(html.parser.HTMLParser):
 
 
 def read_markdown(text):
-  """Tables by their heading, as they were before escaping."""
+  """Returns tables by heading, with escapes undone."""
   tables, name = {}, None
   for line in text.splitlines():
     if line.startswith('### '):
@@ -79,7 +79,7 @@ def report(tmp_path):
   return sections.build(runs)
 
 
-def test_results_hold_what_the_page_holds(report):
+def test_markdown_and_page_hold_the_same_tables(report):
   found = Reader(page.html(report)).tables
   assert found == read_markdown(page.markdown(report))
   assert len(found) == 9
@@ -89,12 +89,12 @@ def test_results_hold_what_the_page_holds(report):
   assert any('a & <b>$x' in row for row in found['All runs of fine-tuning'][1])
 
 
-def test_markdown_leaves_text_as_it_is():
+def test_markdown_is_escaped():
   text = page.escape_markdown('a_b _c_ *d* [e](f) <g>\n`h` | \\')
   assert text == r'a_b \_c\_ \*d\* [e]\(f) &lt;g> \`h\` \| \\'
 
 
-def test_every_figure_of_the_paper_is_there(report):
+def test_page_shows_every_score_of_the_paper(report):
   cells = [
     cell
     for rows in Reader(page.html(report)).tables.values()
@@ -108,7 +108,7 @@ def test_every_figure_of_the_paper_is_there(report):
     assert {f'{x:.1f}' for x in (average, *row)} <= set(cells)
 
 
-def test_the_page_stands_alone_and_escapes(report):
+def test_page_is_self_contained_and_escaped(report):
   text = page.html(report)
   reader = Reader(text)
   assert not reader.open
@@ -121,7 +121,7 @@ def test_the_page_stands_alone_and_escapes(report):
       assert not name.startswith('on')
       if name in ('href', 'xlink:href'):
         assert value.startswith(('#', 'data:,')), (tag, value)
-  # Addresses name dialects of XML, nothing to fetch.
+  # XML namespaces only, nothing to fetch.
   assert set(re.findall(r'https?://[\w./]+', text)) <= {
     'http://www.w3.org/1999/xlink',
     'http://www.w3.org/2000/svg',
@@ -131,7 +131,7 @@ def test_the_page_stands_alone_and_escapes(report):
   assert len(text) < 400_000
 
 
-def test_ids_are_unlike_and_links_lead_somewhere(report):
+def test_ids_are_unique_and_links_resolve(report):
   reader = Reader(page.html(report))
   assert len(reader.ids) == len(set(reader.ids))
   for _, attributes in reader.attributes:
@@ -143,7 +143,7 @@ def test_ids_are_unlike_and_links_lead_somewhere(report):
         assert name in reader.ids
 
 
-def test_plots_take_their_colours_from_the_page(report):
+def test_plots_use_the_colours_of_the_page(report):
   drawn = [plot for section in report.sections for plot in section.plots]
   assert [plot.title for plot in drawn] == [
     'Dev score over layers transferred',
@@ -160,7 +160,7 @@ def test_plots_take_their_colours_from_the_page(report):
       assert f'var(--line-{line.color % plots.COLORS})' in plot.svg
 
 
-def test_long_lines_are_thinned_and_keep_their_end():
+def test_long_lines_are_thinned_and_keep_the_last_point():
   points = [(float(x), float(x % 7)) for x in range(100_001)]
   svg = plots.draw('p', [plots.Line('a', points, 0)], plots.Scales('x', 'y'))
   assert len(svg) < 40_000
@@ -168,7 +168,7 @@ def test_long_lines_are_thinned_and_keep_their_end():
   assert len(plots.thin(points)) <= 501
 
 
-def test_a_plot_in_a_file_of_its_own():
+def test_plot_for_a_file_has_fixed_colours_and_a_legend():
   lines = [plots.Line(name, [(1, 2), (2, 1)], i) for i, name in enumerate('ab')]
   svg = plots.draw('p', lines, plots.Scales('x', 'y'), file=True)
   assert ET.fromstring(svg).tag == '{http://www.w3.org/2000/svg}svg'
@@ -178,7 +178,7 @@ def test_a_plot_in_a_file_of_its_own():
   assert '>b</text>' in svg
 
 
-def test_more_lines_than_colours(report):
+def test_colours_wrap_around():
   lines = [plots.Line(str(i), [(1, i), (2, i)], i) for i in range(11)]
   svg = plots.draw('p', lines, plots.Scales('x', 'y'))
   assert svg.count('stroke: var(--line-0)') == 2
@@ -186,7 +186,7 @@ def test_more_lines_than_colours(report):
   assert 'var(--line-2)' in plots.key(lines[10])
 
 
-def test_nothing_was_run(tmp_path):
+def test_sections_without_runs_say_so(tmp_path):
   run_folders.pretraining(tmp_path / 'only', finished=False)
   runs = runs_lib.find([str(tmp_path)])
   report = sections.build(runs)
@@ -197,7 +197,7 @@ def test_nothing_was_run(tmp_path):
   assert page.markdown(report).count('\nnot run\n') == 4
 
 
-def test_the_command(tmp_path):
+def test_report_command(tmp_path):
   top = run_folders.everything(tmp_path)
   said = commands.succeed(
     'report', f'--runs={top}', f'--output={tmp_path}/out'

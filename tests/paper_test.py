@@ -10,7 +10,7 @@ from gpt1_jax.reporting import paper
 from gpt1_jax.tasks import table
 from gpt1_jax.tasks.zero_shot import questions
 
-# Column, GPT-1, best before; in the order of the paper's columns.
+# Column, GPT-1, best earlier score; in the paper's order.
 TABLES = {
   paper.TABLE_2: """
     MNLI-m 82.1 80.6, MNLI-mm 81.4 80.1, SNLI 89.9 89.3, SciTail 88.3 83.3,
@@ -44,13 +44,13 @@ def test_table_5():
   } == ABLATIONS
 
 
-def test_averages_are_of_the_columns():
-  """Unweighted (P Table 5); its last row is given a tenth too low."""
+def test_averages_are_unweighted_means():
+  """P Table 5 states the last average a tenth too low."""
   for average, row in paper.TABLE_5.values():
     assert abs(average - statistics.mean(row)) < 0.0626
 
 
-def test_metrics_are_those_that_tasks_are_scored_by():
+def test_metrics_match_the_tasks():
   for column in (*paper.TABLE_2, *paper.TABLE_3, *paper.TABLE_4):
     assert table.TASKS[column.task].metrics[0] == column.metric
     dev = f'dev{column.suffix}'
@@ -59,7 +59,7 @@ def test_metrics_are_those_that_tasks_are_scored_by():
   assert named == set(table.TWELVE)
 
 
-def test_zero_shot_is_held_against_the_same_scores():
+def test_zero_shot_references_match():
   for column in (*paper.TABLE_3, *paper.TABLE_4):
     name = column.fallback or column.task
     if name in questions.TASKS:

@@ -1,4 +1,4 @@
-"""From folders to rows: what is found, and in which cell it stands."""
+"""Tests which runs are found, and which cells of the tables they fill."""
 
 import dataclasses
 
@@ -26,7 +26,7 @@ def origins(runs):
 
 
 def rows(table, *names):
-  """First cell → cells by the header, or those of some columns."""
+  """Returns first cell -> cells by header, or the cells of some columns."""
   out = {}
   for row in table.rows:
     assert len(row) == len(table.header)
@@ -39,18 +39,13 @@ def accuracy(value, **more):
   return {'dev': {'accuracy': value}, **more}
 
 
-def test_a_folder_is_walked(tmp_path):
+def test_find_walks_folders(tmp_path):
   top = run_folders.everything(tmp_path)
   runs = found(top)
+  sweep = ('layers-0', 'layers-1', 'layers-2', 'scratch')
   assert [run.name for run in runs] == [
-    'a & <b>$x',
-    'all/cola',
-    'lstm',
-    'rte',
-    'sweep/cola/layers-0',
-    'sweep/cola/layers-1',
-    'sweep/cola/layers-2',
-    'sweep/cola/scratch',
+    *('a & <b>$x', 'all/cola', 'lstm', 'rte'),
+    *(f'sweep/cola/{name}' for name in sweep),
   ]
   assert runs_lib.summarize(runs) == (
     '8 runs: 2 pretraining, 6 fine-tuning, 1 not finished, '
@@ -60,13 +55,13 @@ def test_a_folder_is_walked(tmp_path):
   assert runs[3].describe() == (
     'rte, no pretraining, not finished: 1 of 3 seeds'
   )
-  # Given twice, by itself and in a folder, it is one run, where it was first.
+  # A run that is given twice counts once, in its first place.
   again = found(top / 'rte', top / 'lstm', top)
   assert [run.path for run in again[:2]] == [top / 'rte', top / 'lstm']
   assert len(again) == len(runs)
 
 
-def test_layers_come_in_the_order_of_their_numbers(tmp_path):
+def test_folders_are_sorted_by_number(tmp_path):
   for layer in (10, 9, 2):
     run_folders.finetuning(tmp_path / f'layers-{layer}', 'rte', accuracy(0.5))
   assert [run.name for run in found(tmp_path)] == [
@@ -76,8 +71,8 @@ def test_layers_come_in_the_order_of_their_numbers(tmp_path):
   ]
 
 
-def test_seeds_that_were_run_one_by_one_are_one_run(tmp_path):
-  """A sweep's folder: no config.json above the seeds."""
+def test_seeds_without_a_common_header_are_one_run(tmp_path):
+  """A sweep writes no config.json above the seeds."""
   for seed, value in ((0, 0.5), (1, 0.9), (2, 0.6)):
     folder = tmp_path / 'rte' / 'full' / f'seed-{seed}'
     run_folders.finetuning(folder, 'rte', accuracy(value), seed=seed)
@@ -89,7 +84,7 @@ def test_seeds_that_were_run_one_by_one_are_one_run(tmp_path):
   assert (run.scores, run.state) == (None, 'not finished: 2 of 3 seeds')
 
 
-def test_what_is_no_run_is_refused(tmp_path):
+def test_find_rejects_folders_without_runs(tmp_path):
   with pytest.raises(UserError, match='no such folder'):
     found(tmp_path / 'absent')
   with pytest.raises(UserError, match='no run here or below'):
@@ -104,28 +99,24 @@ def test_what_is_no_run_is_refused(tmp_path):
   ('options', 'variant', 'layers'),
   [
     ({'start': 'run'}, paper.FULL, 4),
-    ({'start': 'run', 'layers': -1}, paper.FULL, 4),
-    ({'start': 'run', 'layers': 4, 'kind': 'gpt'}, paper.FULL, 4),
+    ({'start': 'run', 'layers': 4}, paper.FULL, 4),
     ({'start': 'run', 'layers': 0}, paper.LAYERS, 0),
     ({'start': 'none'}, paper.NO_PRETRAINING, None),
-    ({'start': 'none', 'layers': -1}, paper.NO_PRETRAINING, None),
     ({'start': 'run', 'lm_coef': 0.0}, paper.NO_AUXILIARY, 4),
-    ({'start': 'run', 'kind': 'lstm', 'layers': -1}, paper.LSTM, 1),
+    ({'start': 'run', 'kind': 'lstm'}, paper.LSTM, 1),
     ({'start': 'none', 'lm_coef': 0.0}, paper.OTHER, None),
     ({'start': 'run', 'layers': 2, 'lm_coef': 0.0}, paper.OTHER, 2),
     ({'start': 'none', 'kind': 'lstm'}, paper.OTHER, None),
   ],
 )
-def test_the_row_of_a_run_is_by_its_configuration(
-  tmp_path, options, variant, layers
-):
+def test_configuration_decides_the_row(tmp_path, options, variant, layers):
   folder = tmp_path / 'no-aux-scratch-lstm'
   run_folders.finetuning(folder, 'rte', accuracy(0.5), **options)
   (run,) = found(folder)
   assert (run.variant, run.layers) == (variant, layers)
 
 
-def test_several_seeds_are_median_least_and_most(tmp_path):
+def test_several_seeds_show_median_and_range(tmp_path):
   top = run_folders.everything(tmp_path)
   runs = found(top)
   table = tables.scores('', paper.TABLE_4, runs, origins(runs))
@@ -153,7 +144,7 @@ def test_several_seeds_are_median_least_and_most(tmp_path):
   assert cells.percent([-0.012]) == '-1.2'
 
 
-def test_only_full_models_stand_in_tables_2_to_4(tmp_path):
+def test_tables_2_to_4_show_full_models_only(tmp_path):
   run_folders.finetuning(tmp_path / 'scratch', 'rte', accuracy(0.9))
   runs = found(tmp_path)
   table = tables.scores('', paper.TABLE_2, runs, {})
@@ -168,7 +159,7 @@ def test_only_full_models_stand_in_tables_2_to_4(tmp_path):
   ]
 
 
-def test_of_several_the_most_seeds_count_then_the_last(tmp_path):
+def test_most_seeds_win_then_the_last_run(tmp_path):
   def ours(*names):
     runs = found(*(tmp_path / name for name in names))
     return rows(tables.scores('', paper.TABLE_2, runs, {}), 'ours')['RTE']
@@ -184,8 +175,7 @@ def test_of_several_the_most_seeds_count_then_the_last(tmp_path):
   assert ours('d', 'a', 'b') == ['30.0 [30.0, 40.0]']
 
 
-def test_splits_and_parts(tmp_path):
-  """Test where it is labelled; MNLI and RACE by their parts."""
+def test_labelled_test_splits_and_suffixed_splits(tmp_path):
   halves = {f'dev{p}': {'accuracy': 0.1} for p in ('_middle', '_high')}
   halves |= {'test_middle': {'accuracy': 0.7}, 'test': {'accuracy': 0.6}}
   for task, scores in {
@@ -204,14 +194,14 @@ def test_splits_and_parts(tmp_path):
   assert table['RACE'] == ['60.0', 'test, 1,000']
   assert table['RACE-m'] == ['70.0', 'test_middle, 1,000']
   assert table['RACE-h'] == ['10.0', 'dev_high, 1,000']
-  # Half of RACE fine-tuned by itself serves where there is no whole.
+  # A run on half of RACE fills its column if RACE as a whole was not run.
   runs = found(tmp_path / 'race_high')
   table = rows(tables.scores('', paper.TABLE_3, runs, {}), 'ours', 'our split')
   assert table['RACE-h'] == ['90.0', 'dev, 1,000']
   assert table['RACE'] == ['not run', '–']
 
 
-def test_averages_stand_only_where_all_eight_are(tmp_path):
+def test_averages_need_all_eight_tasks(tmp_path):
   for number, task in enumerate(paper.TABLE_5_TASKS):
     metric = table.TASKS[task].metrics[0]
     each = [{'dev': {metric: x / 100}} for x in (number, number + 10, 90)]
@@ -255,7 +245,7 @@ def test_layers_transferred(tmp_path):
     ['cola', '2 of 4', 'Matthews', '10.0'],
     ['cola', '4 of 4', 'Matthews', '20.0 [10.0, 40.0]'],
   ]
-  # From another run: a line of its own, without the full model of the first.
+  # Another pretrained run has its own line, without the first full model.
   run_folders.finetuning(
     top / 'z',
     'cola',
@@ -279,7 +269,7 @@ def test_zero_shot(tmp_path):
     run, 'wsc273', [(0, 0.6, None)], reference=None, tokens_seen=None
   )
   assert 'wsc273' not in {x.label for x in figures.zero_shot(found(run))[1]}
-  run_folders.zero_shot(run, 'sst2', [(1499, 0.8, 0.69)])  # scored again
+  run_folders.zero_shot(run, 'sst2', [(1499, 0.8, 0.69)])  # replaces the row
   table, lines = figures.zero_shot(found(top))
   assert {line.label: (line.points, line.dashed) for line in lines} == {
     'sst2, a & <b>$x': ([(100, 0.12), (1499, 0.69)], False),
@@ -305,7 +295,7 @@ def test_zero_shot(tmp_path):
   assert len(table.rows) == 5
 
 
-def test_pretraining_beside_the_paper(tmp_path):
+def test_pretraining_table(tmp_path):
   run_folders.pretraining(tmp_path / 'a')
   run_folders.pretraining(tmp_path / 'b', finished=False, commit=None)
   table = rows(tables.pretraining(found(tmp_path)))
@@ -325,7 +315,7 @@ def test_pretraining_beside_the_paper(tmp_path):
   assert 'not run' in rows(tables.pretraining([]))
 
 
-def test_all_runs_are_listed(tmp_path):
+def test_finetuning_table_lists_all_runs(tmp_path):
   top = run_folders.everything(tmp_path)
   run_folders.finetuning(
     top / 'own', {'name': 'mine', 'kind': 'similarity'}, accuracy(0.5)
@@ -343,8 +333,7 @@ def test_all_runs_are_listed(tmp_path):
   ]
 
 
-def test_where_the_pretrained_run_lies(tmp_path):
-  """Given, found on disk, or gone."""
+def test_pretrained_run_is_given_or_on_disk_or_missing(tmp_path):
   run_folders.pretraining(tmp_path / 'p')
   run_folders.finetuning(
     tmp_path / 'f', 'rte', accuracy(0.5), start=tmp_path / 'p'
@@ -362,7 +351,7 @@ def test_where_the_pretrained_run_lies(tmp_path):
   assert cells.tokens_seen(f, {p.path: converted}) == 'trained elsewhere'
 
 
-def test_the_header_says_what_was_run_on_what(tmp_path):
+def test_facts_name_runs_and_commits(tmp_path):
   top = run_folders.everything(tmp_path)
   facts = sections.build(found(top)).facts
   assert (

@@ -1,6 +1,6 @@
-"""Folders of runs as pretrain and finetune leave them, without the training.
+"""Writes run folders as pretrain and finetune do, without training.
 
-The configurations are those of configs/; the scores are what a test gives.
+Configurations come from configs/, scores from the test.
 """
 
 import json
@@ -12,7 +12,7 @@ MODEL = {'n_layer': 4, 'n_embd': 8, 'dtype': 'float32'}
 
 
 def pretraining(folder, *, finished=True, commit='0123456789ab', **model):
-  """One run; the dropped rows of zero-shot are for a test to write."""
+  """Writes a pretraining run; `model` changes its model's configuration."""
   config = pretrain_config.get_config('tiny').to_dict()
   config['data']['path'] = '/data/<novels>'
   facts = {
@@ -43,29 +43,28 @@ def finetuning(
   start='none',
   seed=0,
   seeds=1,
-  layers=None,
+  layers=-1,
   lm_coef=0.5,
-  kind=None,
+  kind='gpt',
 ):
-  """One run.
+  """Writes a fine-tuning run of one seed.
 
   Args:
-    folder: to make.
-    task: a name, or the fields of one's own.
-    scores: split -> metric -> score; None is a run that goes on.
+    folder: folder to create.
+    task: name of a task, or the fields of an `OwnTask`.
+    scores: split -> metric -> score; None for an unfinished run.
     start: config.init_from.
-    seed, seeds: of config.train.
-    layers: config.transfer.layers; None is a run from before there was one.
+    seed, seeds: fields of config.train.
+    layers: config.transfer.layers.
     lm_coef: config.head.lm_coef.
-    kind: config.model.kind; None as above.
+    kind: 'gpt' or 'lstm'.
   """
   name = task if isinstance(task, str) else ''
   config = finetune_config.get_config(f'{name},tiny' if name else 'tiny')
   config = config.to_dict() | {'task': task, 'init_from': str(start)}
   config['head']['lm_coef'] = lm_coef
   config['train'] |= {'seed': seed, 'seeds': seeds}
-  if layers is not None:
-    config['transfer'] = {'layers': layers}
+  config['transfer'] = {'layers': layers}
   model = dict(MODEL)
   if kind == 'lstm':
     model = {'kind': 'lstm', 'units': 9, 'dtype': 'float32'}
@@ -85,7 +84,7 @@ def finetuning(
 
 
 def result(task, seed, scores):
-  """What scores.json of one seed holds."""
+  """Returns scores.json of one seed."""
   metric = next(iter(scores['dev']))
   return {
     'task': task,
@@ -101,7 +100,7 @@ def result(task, seed, scores):
 
 
 def seeds(folder, task, each, *, wanted=None, **options):
-  """Several seeds as `finetune` leaves them: the summary when all are done."""
+  """Writes the runs of several seeds, and their summary if all finished."""
   wanted = wanted or len(each)
   finetuning(folder, task, None, seeds=wanted, **options)
   (folder / 'metrics.jsonl').unlink()
@@ -115,7 +114,7 @@ def seeds(folder, task, each, *, wanted=None, **options):
 
 
 def zero_shot(folder, task, series, **more):
-  """Rows of zero_shot.jsonl; series: (step, score, normalised)."""
+  """Appends rows (step, score, normalised) to zero_shot.jsonl."""
   with (folder / 'zero_shot.jsonl').open('a') as file:
     for step, score, normalised in series:
       row = {
@@ -136,7 +135,7 @@ def zero_shot(folder, task, series, **more):
 
 
 def everything(top):
-  """A folder with one of each, and hostile names; returns it."""
+  """Writes one run of each kind, with hostile names; returns the folder."""
   runs = top / 'runs'
   pretrained = pretraining(runs / 'a & <b>$x')
   (pretrained / 'samples.txt').write_text('<script>alert(1)</script>')
