@@ -41,7 +41,7 @@ def test_peaks_by_device_kind():
 def test_wrong_topology_is_refused(name):
   with pytest.raises(UserError, match=r'such as v5e:4x4'):
     chips.topology(name, 1)
-  with pytest.raises(UserError, match=r'slices are 1 or more'):
+  with pytest.raises(UserError, match=r'at least 1 slice'):
     chips.topology('v5e:2x2', 0)
 
 
@@ -49,7 +49,7 @@ def test_wrong_topology_is_refused(name):
   ('error', 'message'),
   [
     ('JAX TPU support not installed; see', r"pip install '\.\[tpu\]'"),
-    ('ABORTED: accessing libtpu multi-process lockfile', 'only one can'),
+    ('ABORTED: accessing libtpu multi-process lockfile', 'is using libtpu'),
     ('INVALID_ARGUMENT: not divisible by', 'topology=v5e:2x2: INVALID_ARG'),
   ],
 )

@@ -1,1 +1,1 @@
-"""Weights and tokenizers of other programs, in and out."""
+"""Converts weights and tokenizers from and to other formats."""

@@ -1,1 +1,1 @@
-"""The one loop and what it needs: step, loss, optimiser, checkpoints."""
+"""Trains models: loop, step, losses, optimiser and checkpoints."""

@@ -1,7 +1,7 @@
-"""The LM loss (P §3.1), computed in chunks of tokens.
+"""Computes the LM loss (P §3.1) in chunks of tokens.
 
-The loss is a sum over tokens. The step divides it by their number, so that
-microbatches, padding and hosts change nothing.
+The loss is a sum over tokens. The train step divides it by their number, so
+that microbatches, padding and the number of hosts do not change it.
 """
 
 import functools

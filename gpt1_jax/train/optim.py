@@ -18,11 +18,11 @@ Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
 
 
 class Optimizer(NamedTuple):
-  """An optimiser and its learning rate.
+  """An optimiser and its learning-rate schedule.
 
   Attributes:
-    transform: optax's init and update.
-    learning_rate: updates applied → the rate of the next update.
+    transform: the optax transformation.
+    learning_rate: maps the number of updates done to the next learning rate.
   """
 
   transform: optax.GradientTransformation
