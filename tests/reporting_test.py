@@ -21,10 +21,6 @@ def found(*folders):
   return runs_lib.find([str(folder) for folder in folders])
 
 
-def origins(runs):
-  return {run.path: run for run in runs}
-
-
 def rows(table, *names):
   """Returns first cell -> cells by header, or the cells of some columns."""
   out = {}
@@ -119,7 +115,7 @@ def test_configuration_decides_the_row(tmp_path, options, variant, layers):
 def test_several_seeds_show_median_and_range(tmp_path):
   top = run_folders.everything(tmp_path)
   runs = found(top)
-  table = tables.scores('', paper.TABLE_4, runs, origins(runs))
+  table = tables.scores('', paper.TABLE_4, runs)
   assert rows(table)['CoLA'] == {
     'task': 'CoLA',
     'metric': 'Matthews',
@@ -147,11 +143,11 @@ def test_several_seeds_show_median_and_range(tmp_path):
 def test_tables_2_to_4_show_full_models_only(tmp_path):
   run_folders.finetuning(tmp_path / 'scratch', 'rte', accuracy(0.9))
   runs = found(tmp_path)
-  table = tables.scores('', paper.TABLE_2, runs, {})
+  table = tables.scores('', paper.TABLE_2, runs)
   assert {row[2] for row in table.rows} == {'not run'}
   run_folders.finetuning(tmp_path / 'full', 'rte', None, start='x')
   runs = found(tmp_path)
-  table = tables.scores('', paper.TABLE_2, runs, {})
+  table = tables.scores('', paper.TABLE_2, runs)
   assert rows(table, 'ours', 'our split', 'tokens seen')['RTE'] == [
     'not finished',
     '–',
@@ -162,7 +158,7 @@ def test_tables_2_to_4_show_full_models_only(tmp_path):
 def test_most_seeds_win_then_the_last_run(tmp_path):
   def ours(*names):
     runs = found(*(tmp_path / name for name in names))
-    return rows(tables.scores('', paper.TABLE_2, runs, {}), 'ours')['RTE']
+    return rows(tables.scores('', paper.TABLE_2, runs), 'ours')['RTE']
 
   for name, value in (('a', 0.1), ('b', 0.2)):
     run_folders.finetuning(tmp_path / name, 'rte', accuracy(value), start='x')
@@ -186,17 +182,17 @@ def test_labelled_test_splits_and_suffixed_splits(tmp_path):
   }.items():
     run_folders.finetuning(tmp_path / task, task, scores, start='x')
   runs = found(tmp_path)
-  table = rows(tables.scores('', paper.TABLE_2, runs, {}), 'ours', 'our split')
+  table = rows(tables.scores('', paper.TABLE_2, runs), 'ours', 'our split')
   assert table['MNLI-m'] == ['81.0', 'dev, 1,000']
   assert table['MNLI-mm'] == ['80.0', 'dev_mismatched, 1,000']
   assert table['SNLI'] == ['52.0', 'test, 1,000']
-  table = rows(tables.scores('', paper.TABLE_3, runs, {}), 'ours', 'our split')
+  table = rows(tables.scores('', paper.TABLE_3, runs), 'ours', 'our split')
   assert table['RACE'] == ['60.0', 'test, 1,000']
   assert table['RACE-m'] == ['70.0', 'test_middle, 1,000']
   assert table['RACE-h'] == ['10.0', 'dev_high, 1,000']
   # A run on half of RACE fills its column if RACE as a whole was not run.
   runs = found(tmp_path / 'race_high')
-  table = rows(tables.scores('', paper.TABLE_3, runs, {}), 'ours', 'our split')
+  table = rows(tables.scores('', paper.TABLE_3, runs), 'ours', 'our split')
   assert table['RACE-h'] == ['90.0', 'dev, 1,000']
   assert table['RACE'] == ['not run', '–']
 
@@ -218,7 +214,7 @@ def test_averages_need_all_eight_tasks(tmp_path):
   assert ours[3] == '10.0 [0.0, 90.0]'
   assert ours[8] == '16.0 [6.0, 91.0]'  # MNLI: the mean of both, then medians
   assert ours[2] == f'{(sum(range(10, 18)) + 1) / 8:.1f}' == '13.6'
-  assert rows(tables.scores('', paper.TABLE_4, runs, {}), 'ours')['GLUE'] == [
+  assert rows(tables.scores('', paper.TABLE_4, runs), 'ours')['GLUE'] == [
     '13.6'
   ]
   assert set(shown.rows[3][2:]) == {'not run'}
@@ -228,14 +224,14 @@ def test_averages_need_all_eight_tasks(tmp_path):
     assert row[2:] == [f'{x:.1f}' for x in (average, *scores)]
   some = [run for run in runs if run.task != 'qqp']
   assert tables.ablations(some).rows[1][2] == 'not run'
-  details = tables.ablation_runs(runs, {})
+  details = tables.ablation_runs(runs)
   assert [row[1] for row in details.rows] == list(paper.TABLE_5_COLUMNS)
 
 
 def test_layers_transferred(tmp_path):
   top = run_folders.everything(tmp_path)
   runs = found(top)
-  table, (line,) = figures.layers(runs, origins(runs))
+  table, (line,) = figures.layers(runs)
   assert line.points == [(0, 0.0), (1, 5.0), (2, 10.0), (4, 20.0)]
   assert line.ends[-1] == (10.0, 40.0)
   assert line.label == 'cola, Matthews'
@@ -253,7 +249,7 @@ def test_layers_transferred(tmp_path):
     start=top / 'lstm',
     layers=1,
   )
-  _, lines = figures.layers(found(top), {})
+  _, lines = figures.layers(found(top))
   assert [line.label for line in lines] == [
     'cola, Matthews, from a & <b>$x',
     'cola, Matthews, from lstm',
@@ -321,11 +317,11 @@ def test_finetuning_table_lists_all_runs(tmp_path):
     top / 'own', {'name': 'mine', 'kind': 'similarity'}, accuracy(0.5)
   )
   runs = found(top)
-  table = rows(tables.finetuning(runs, origins(runs)), 'task', 'model', 'ours')
+  table = rows(tables.finetuning(runs), 'task', 'model', 'ours')
   assert table['rte'] == ['rte', 'no pretraining', 'not finished: 1 of 3 seeds']
   assert table['own'] == ['mine', 'no pretraining', '50.0']
   assert len(table) == 7
-  table = rows(tables.finetuning(runs, origins(runs)), 'from', 'settings')
+  table = rows(tables.finetuning(runs), 'from', 'settings')
   assert table['sweep/cola/layers-1'][0] == '1 of 4 layers of a & <b>$x'
   assert table['all/cola'] == [
     'a & <b>$x',
@@ -341,14 +337,14 @@ def test_pretrained_run_is_given_or_on_disk_or_missing(tmp_path):
   run_folders.finetuning(tmp_path / 'n', 'rte', accuracy(0.5))
   run_folders.finetuning(tmp_path / 'g', 'rte', accuracy(0.5), start='gone')
   f, g, n, p = found(tmp_path)
-  assert cells.tokens_seen(f, {p.path: p}) == '98.8 M'
-  assert cells.tokens_seen(f, {}) == '98.8 M'
-  assert cells.tokens_seen(g, {}) == 'unknown'
-  assert cells.tokens_seen(n, {}) == 'none'
+  assert cells.tokens_seen(f, [p]) == '98.8 M'
+  assert cells.tokens_seen(f, []) == '98.8 M'
+  assert cells.tokens_seen(g, []) == 'unknown'
+  assert cells.tokens_seen(n, []) == 'none'
   converted = dataclasses.replace(
     p, header=p.header | {'command': 'convert'}, pretraining=None
   )
-  assert cells.tokens_seen(f, {p.path: converted}) == 'trained elsewhere'
+  assert cells.tokens_seen(f, [converted]) == 'trained elsewhere'
 
 
 def test_facts_name_runs_and_commits(tmp_path):

@@ -4,7 +4,7 @@ Scores are in percent; several seeds show as median [minimum, maximum].
 """
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from gpt1_jax import storage
 from gpt1_jax.reporting import paper, runs as runs_lib
@@ -15,8 +15,6 @@ NOT_RUN = 'not run'
 NOTHING = '–'
 # Header of the cells that `details` returns.
 DETAILS = ('split', 'seeds', 'tokens seen', 'parameters', 'commit', 'run')
-
-Origins = Mapping[storage.Path, RunRecord]  # runs by their resolved path
 
 
 def percent(values: Sequence[float]) -> str:
@@ -57,13 +55,15 @@ def split(run: RunRecord, suffix: str, metric: str) -> str | None:
   return None
 
 
-def details(run: RunRecord, split: str | None, origins: Origins) -> list[str]:
+def details(
+  run: RunRecord, split: str | None, runs: Sequence[RunRecord]
+) -> list[str]:
   """Returns the cells under `DETAILS`.
 
   Args:
     run: a fine-tuning run.
     split: split of the score; None if there is none.
-    origins: the report's runs.
+    runs: the report's runs, to find the pretrained one.
   """
   name = seeds = NOTHING
   if run.scores:
@@ -71,36 +71,37 @@ def details(run: RunRecord, split: str | None, origins: Origins) -> list[str]:
     if split:
       name = f'{split}, {run.scores["counts"][split]["examples"]:,}'
   size = short(run.header['parameters'])
-  return [name, seeds, tokens_seen(run, origins), size, run.commit, run.name]
+  return [name, seeds, tokens_seen(run, runs), size, run.commit, run.name]
 
 
-def origin(run: RunRecord, origins: Origins) -> RunRecord | None:
+def origin(run: RunRecord, runs: Sequence[RunRecord]) -> RunRecord | None:
   """Returns the run that a fine-tuning run started from; None if not found."""
   path = storage.resolved(run.header['config']['init_from'])
-  if path in origins:
-    return origins[path]
+  for other in runs:
+    if other.path == path:
+      return other
   return runs_lib.load(path) if (path / 'config.json').exists() else None
 
 
-def tokens_seen(run: RunRecord, origins: Origins) -> str:
+def tokens_seen(run: RunRecord, runs: Sequence[RunRecord]) -> str:
   """Formats the number of tokens that the model was pretrained on."""
   if run.command == 'finetune':
     if run.layers is None:
       return 'none'
-    source = origin(run, origins)
-    return tokens_seen(source, origins) if source else 'unknown'
+    source = origin(run, runs)
+    return tokens_seen(source, runs) if source else 'unknown'
   if run.command == 'convert':
     return 'trained elsewhere'
   return short(run.pretraining['tokens_seen']) if run.pretraining else run.state
 
 
-def start(run: RunRecord, origins: Origins) -> str:
+def start(run: RunRecord, runs: Sequence[RunRecord]) -> str:
   """Describes the initial weights of a fine-tuning run."""
   given = run.header['config']['init_from']
   if given == initialization.SCRATCH:
     return 'scratch'
   path = storage.resolved(given)
-  source = origins[path].name if path in origins else given
+  source = next((other.name for other in runs if other.path == path), given)
   if run.variant == paper.LAYERS:
     return f'{run.layers} of {run.depth} layers of {source}'
   return source

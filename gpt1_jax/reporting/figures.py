@@ -30,9 +30,7 @@ _ZERO_SHOT_HEADER = (
 )
 
 
-def layers(
-  runs: Sequence[RunRecord], origins: cells.Origins
-) -> tuple[tables.Table, list[plots.Line]]:
+def layers(runs: Sequence[RunRecord]) -> tuple[tables.Table, list[plots.Line]]:
   """Builds Figure 2, left: dev score over the number of layers transferred.
 
   The full model is the right end of a line, if some runs transferred only some
@@ -51,7 +49,7 @@ def layers(
       ends.append((min(percents), max(percents)))
       name = tables.metric_name(metric)
       first = [task, f'{layer} of {run.depth}', name, cells.percent(values)]
-      rows.append([*first, *cells.details(run, 'dev', origins)])
+      rows.append([*first, *cells.details(run, 'dev', runs)])
     label = f'{task}, {name}' + f', from {start.name}' * several
     lines.append(plots.Line(label, points, number, ends, marks=True))
   caption = 'Figure 2, left: layers transferred'

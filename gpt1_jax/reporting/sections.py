@@ -59,27 +59,26 @@ _LOSS = plots.Scales('updates', 'loss (nats)')
 
 def build(runs: Sequence[RunRecord]) -> Report:
   """Builds the report; sections without runs say so."""
-  origins = {run.path: run for run in runs}
   return Report(
-    facts=_facts(runs, origins),
+    facts=_facts(runs),
     notes=_NOTES,
     sections=[
-      *_scores(runs, origins),
-      *_figure_2(runs, origins),
+      *_scores(runs),
+      *_figure_2(runs),
       _pretraining(runs),
-      _finetuning(runs, origins),
+      _finetuning(runs),
       *_samples(runs),
     ],
   )
 
 
-def _facts(runs: Sequence[RunRecord], origins: cells.Origins) -> list[str]:
+def _facts(runs: Sequence[RunRecord]) -> list[str]:
   """Returns lines that name the runs, their sizes and commits."""
   facts = [_PAPER]
   for run in runs:
     if run.command == 'finetune':
       continue
-    tokens = cells.tokens_seen(run, origins) + ' tokens seen' * run.finished
+    tokens = cells.tokens_seen(run, runs) + ' tokens seen' * run.finished
     size = cells.short(run.header['parameters'])
     facts.append(
       f'Pretrained: {run.name}, {size} parameters, {tokens}, commit '
@@ -97,22 +96,20 @@ def _facts(runs: Sequence[RunRecord], origins: cells.Origins) -> list[str]:
   return [*facts, f'Page: gpt1_jax {__version__}, commit {commit}.']
 
 
-def _scores(runs: Sequence[RunRecord], origins: cells.Origins) -> list[Section]:
+def _scores(runs: Sequence[RunRecord]) -> list[Section]:
   """Returns the sections of Tables 2 to 5."""
   out = []
   for number, title, columns, note in _SCORES:
     caption = f'Table {number}. GPT-1: test sets. Ours: the split in the row'
-    table = tables.scores(caption, columns, runs, origins)
+    table = tables.scores(caption, columns, runs)
     title = f'Table {number}: {title}'
     out.append(Section(f'table-{number}', title, note, [table]))
-  both = [tables.ablations(runs), tables.ablation_runs(runs, origins)]
+  both = [tables.ablations(runs), tables.ablation_runs(runs)]
   return [*out, Section('table-5', 'Table 5: ablations', _ABLATIONS, both)]
 
 
-def _figure_2(
-  runs: Sequence[RunRecord], origins: cells.Origins
-) -> list[Section]:
-  left, lines = figures.layers(runs, origins)
+def _figure_2(runs: Sequence[RunRecord]) -> list[Section]:
+  left, lines = figures.layers(runs)
   scales = plots.Scales('layers transferred', 'dev score (%)', integer=True)
   title = 'Dev score over layers transferred'
   left_plots = _plots(title, 'layers', lines, scales)
@@ -142,7 +139,7 @@ def _pretraining(runs: Sequence[RunRecord]) -> Section:
   return Section('pretraining', 'Pretraining', _PRETRAINING, [table], drawn)
 
 
-def _finetuning(runs: Sequence[RunRecord], origins: cells.Origins) -> Section:
+def _finetuning(runs: Sequence[RunRecord]) -> Section:
   tuned = [run for run in runs if run.command == 'finetune']
   drawn = []
   for number, task in enumerate(dict.fromkeys(run.task for run in tuned)):
@@ -150,7 +147,7 @@ def _finetuning(runs: Sequence[RunRecord], origins: cells.Origins) -> Section:
     title = f'{task}: loss of task and LM'
     drawn += _plots(title, f'loss-{number}', lines, _LOSS)
   note = 'Every run that was found. Curves are of the first seed.'
-  table = tables.finetuning(runs, origins)
+  table = tables.finetuning(runs)
   return Section('fine-tuning', 'Fine-tuning', note, [table], drawn)
 
 

@@ -68,7 +68,6 @@ def scores(
   caption: str,
   columns: Sequence[paper.Score],
   runs: Sequence[RunRecord],
-  origins: cells.Origins,
 ) -> Table:
   """Builds Table 2, 3 or 4 from full models, a row for each task.
 
@@ -76,7 +75,6 @@ def scores(
     caption: caption of the table.
     columns: the paper's scores; `paper.TABLE_4` adds the GLUE average.
     runs: all runs.
-    origins: the same runs by path.
   """
   full = cells.chosen(runs, paper.FULL)
   rows = []
@@ -84,7 +82,7 @@ def scores(
     run, split = _run_and_split(column, full)
     ours, rest = cells.NOT_RUN, [cells.NOTHING] * len(cells.DETAILS)
     if run:
-      rest = cells.details(run, split, origins)
+      rest = cells.details(run, split, runs)
       ours = run.state
       if split:
         ours = cells.percent(run.values(split, column.metric))
@@ -113,7 +111,7 @@ def ablations(runs: Sequence[RunRecord]) -> Table:
   )
 
 
-def ablation_runs(runs: Sequence[RunRecord], origins: cells.Origins) -> Table:
+def ablation_runs(runs: Sequence[RunRecord]) -> Table:
   """Lists the runs behind our rows of Table 5."""
   rows = []
   for variant in paper.TABLE_5:
@@ -125,7 +123,7 @@ def ablation_runs(runs: Sequence[RunRecord], origins: cells.Origins) -> Table:
         continue
       run = found[task]
       split = cells.split(run, '', _metric(task))
-      rest = cells.details(run, split, origins)
+      rest = cells.details(run, split, runs)
       name = metric_name(_metric(task))
       rows.append([variant, column, name, _ablated_cell(run), *rest])
   return Table(
@@ -161,7 +159,7 @@ def pretraining(runs: Sequence[RunRecord]) -> Table:
   return Table(caption, _PRETRAINING_HEADER, rows)
 
 
-def finetuning(runs: Sequence[RunRecord], origins: cells.Origins) -> Table:
+def finetuning(runs: Sequence[RunRecord]) -> Table:
   """Lists all fine-tuning runs, in the order given."""
   rows = []
   for run in runs:
@@ -171,9 +169,9 @@ def finetuning(runs: Sequence[RunRecord], origins: cells.Origins) -> Table:
     if run.scores:
       metric, split = run.scores['metric'], run.scores['split']
       text = cells.percent(run.values(split, metric))
-    place, seeds, *which, name = cells.details(run, split, origins)
+    place, seeds, *which, name = cells.details(run, split, runs)
     first = [name, run.task, run.variant, metric_name(metric), text]
-    start = cells.start(run, origins)
+    start = cells.start(run, runs)
     rows.append([*first, place, seeds, start, *which, cells.settings(run)])
   header = ('run', 'task', 'model', 'metric', 'ours', 'split', 'seeds', 'from')
   more = (*cells.DETAILS[2:-1], 'settings')
