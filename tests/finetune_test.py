@@ -5,7 +5,6 @@ The tokens 0 to 9 stand for themselves, then come start, delimiter, extract.
 
 import dataclasses
 import functools
-import math
 import pathlib
 
 import jax
@@ -15,161 +14,31 @@ import optax
 import pytest
 from flax import linen as nn
 
-from gpt1_jax.config import OwnTask
 from gpt1_jax.model import gpt, heads
-from gpt1_jax.tasks import batches, examples, features, initialization, table
-from gpt1_jax.tasks.definition import Task
+from gpt1_jax.tasks import batches, features, initialization
 from gpt1_jax.train import optim, step as step_lib, task_losses
-from tests.support import networks, reference, toy_tokenizers
+from tests.support import networks, reference, task_cases, toy_tokenizers
+from tests.support.task_cases import D, E, S
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-S, D, E = 10, 11, 12  # start, delimiter, extract
-CONFIG = dataclasses.replace(networks.GPT_CONFIG, vocab_size=10, n_special=3)
-LN2 = math.log(2)
-
-
-@dataclasses.dataclass
-class Case:
-  """A task, two examples, and their batch of three rows (one is padding).
-
-  Attributes:
-    task, rows: what goes in.
-    tokens: the sequences, example by example.
-    label: of the batch.
-    nats: the task loss of the two examples, if the outputs are BIAS's.
-    bits: the mean LM loss over tokens and over sequences, if a token of text
-      costs 4 bits and a special one 3.
-    targets: of the LM, an example.
-  """
-
-  task: Task
-  rows: list[examples.Example]
-  tokens: list[list[list[int]]]
-  label: list[float]
-  nats: tuple[float, float]
-  bits: tuple[float, float]
-  targets: float
-
-  @property
-  def kind(self):
-    return self.task.kind
-
-  def batch(self):
-    """The arrays, laid out by hand."""
-    C = len(self.tokens[0])
-    out = {
-      'tokens': np.zeros((3, C, 8), np.int32),
-      'lm_weights': np.zeros((3, C, 8), np.float32),
-      'extract': np.zeros((3, C), np.int32),
-      'label': np.array([*self.label, 0]),
-      'example_weight': np.array([1, 1, 0], np.float32),
-      'index': np.array([0, 1, -1], np.int32),
-      'mean_targets': np.full(3, self.targets, np.float32),
-    }
-    for b, sequences in enumerate(self.tokens):
-      for c, sequence in enumerate(sequences):
-        out['tokens'][b, c, : len(sequence)] = sequence
-        out['lm_weights'][b, c, 1 : len(sequence)] = 1
-        out['extract'][b, c] = len(sequence) - 1
-    value = np.float32 if self.task.regression else np.int32
-    return {**out, 'label': out['label'].astype(value)}
-
-
-def task(kind, **fields):
-  if 'labels' in fields:
-    fields['metrics'] = ('accuracy',)
-  return table.resolve(OwnTask(kind=kind, **fields))
-
-
-Row = examples.Example
-# A quarter for class 0 and three for class 1; 2.0 for a value.
-BIAS = {2: [math.log(0.25), math.log(0.75)], 1: [1.0]}
-CASES = {
-  'classification': Case(
-    task('classification', labels=('a', 'b')),
-    [Row(('1 2 3',), (), 1), Row(('4',), (), 0)],
-    [[[S, 1, 2, 3, E]], [[S, 4, E]]],
-    [1, 0],
-    (math.log(4 / 3), math.log(4)),
-    ((15 + 7) / (4 + 2), (15 / 4 + 7 / 2) / 2),
-    3,
-  ),
-  'entailment': Case(
-    task('entailment', labels=('a', 'b')),
-    [Row(('1 2', '3'), (), 0), Row(('4', '5'), (), 1)],
-    [[[S, 1, 2, D, 3, E]], [[S, 4, D, 5, E]]],
-    [0, 1],
-    (math.log(4), math.log(4 / 3)),
-    ((18 + 14) / (5 + 4), (18 / 5 + 14 / 4) / 2),
-    4.5,
-  ),
-  'similarity': Case(
-    task('similarity', labels=('a', 'b')),
-    [Row(('1 2', '3'), (), 1), Row(('4', '5'), (), 1)],
-    [
-      [[S, 1, 2, D, 3, E], [S, 3, D, 1, 2, E]],
-      [[S, 4, D, 5, E], [S, 5, D, 4, E]],
-    ],
-    [1, 1],
-    (math.log(4 / 3), math.log(4 / 3)),
-    ((18 + 18 + 14 + 14) / (5 + 5 + 4 + 4), (18 / 5 + 14 / 4) / 2),
-    9,
-  ),
-  'regression': Case(
-    task('similarity'),
-    [Row(('1', '2'), (), 2.5), Row(('3 4', '5 6'), (), 1.0)],
-    [
-      [[S, 1, D, 2, E], [S, 2, D, 1, E]],
-      [[S, 3, 4, D, 5, 6, E], [S, 5, 6, D, 3, 4, E]],
-    ],
-    [2.5, 1.0],
-    (0.25, 1.0),
-    ((14 + 14 + 22 + 22) / (4 + 4 + 6 + 6), (14 / 4 + 22 / 6) / 2),
-    10,
-  ),
-  'choice': Case(
-    task('choice', texts=('text', 'text_pair')),
-    [Row(('1', '2'), ('3', '4 5'), 1), Row(('7 8', '9'), ('0', '1'), 0)],
-    [
-      [[S, 1, 2, D, 3, E], [S, 1, 2, D, 4, 5, E]],
-      [[S, 7, 8, 9, D, 0, E], [S, 7, 8, 9, D, 1, E]],
-    ],
-    [1, 0],
-    (math.log(2), math.log(2)),
-    (
-      (18 + 22 + 22 + 22) / (5 + 6 + 6 + 6),
-      (18 / 5 + 22 / 6 + 22 / 6 + 22 / 6) / 4,
-    ),
-    11.5,
-  ),
-}
-EACH = pytest.mark.parametrize('case', CASES.values(), ids=CASES)
-
-
-def built(case):
-  made = features.build(
-    case.task, case.rows, toy_tokenizers.DigitTokenizer(), 16
-  )
-  return batches.Batches(made, batches.BatchSettings(3, lengths=(8,))).batch(0)
+EACH = pytest.mark.parametrize(
+  'case', task_cases.CASES.values(), ids=task_cases.CASES
+)
 
 
 @EACH
 def test_batch_by_hand(case):
-  batch, expected = built(case), case.batch()
+  batch, expected = task_cases.built(case), case.batch()
   assert batch.keys() == expected.keys()
   for name, x in expected.items():
     np.testing.assert_array_equal(batch[name], x, err_msg=name)
     assert batch[name].dtype == x.dtype, name
 
 
-def head_of(case, clf_pdrop=0.0):
-  return heads.Head(case.kind, case.task.num_outputs, clf_pdrop)
-
-
 def loss_of(case, config, params, reduction, clf_pdrop=0.0, dropout_key=None):
   """Mean loss and its parts, as fine-tuning computes them."""
   loss_fn = step_lib.finetune_loss(
-    gpt.GPT(config), head_of(case, clf_pdrop), 0.5, reduction
+    gpt.GPT(config), task_cases.head_of(case, clf_pdrop), 0.5, reduction
   )
 
   @jax.jit
@@ -180,7 +49,7 @@ def loss_of(case, config, params, reduction, clf_pdrop=0.0, dropout_key=None):
     )
     return loss, sums['task_loss'], sums['lm_loss']
 
-  return [float(x) for x in mean_loss(params, built(case))]
+  return [float(x) for x in mean_loss(params, task_cases.built(case))]
 
 
 @EACH
@@ -191,31 +60,21 @@ def test_loss_by_hand(case, reduction):
   Its logits are the first column of the embedding: a text token costs 4 bits,
   a special one 3, whatever came before.
   """
-  params = jax.tree.map(np.zeros_like, networks.gpt_params(CONFIG))
+  params = jax.tree.map(np.zeros_like, networks.gpt_params(task_cases.CONFIG))
   params['h']['ln_2']['bias'][:, 0] = 1
-  params['tokens_embed'][:10, 0] = -4 * LN2  # 10/16 + 3/8 = 1
-  params['tokens_embed'][10:, 0] = -3 * LN2
+  params['tokens_embed'][:10, 0] = -4 * task_cases.LN2  # 10/16 + 3/8 = 1
+  params['tokens_embed'][10:, 0] = -3 * task_cases.LN2
   Y = case.task.num_outputs
   kernel = np.zeros((64, Y), np.float32)
   kernel[0] = 0.5  # both orders of a regression: 0.5 + 0.5 + 1 = 2
-  clf = {'kernel': kernel, 'bias': np.array(BIAS[Y], np.float32)}
+  clf = {'kernel': kernel, 'bias': np.array(task_cases.BIAS[Y], np.float32)}
   params = {'gpt': params, 'head': {'clf': clf}}
-  loss, task_part, lm_part = loss_of(case, CONFIG, params, reduction)
+  loss, task_part, lm_part = loss_of(case, task_cases.CONFIG, params, reduction)
   nats = sum(case.nats) / 2
-  lm = LN2 * case.bits[task_losses.LM_REDUCTIONS.index(reduction)]
+  lm = task_cases.LN2 * case.bits[task_losses.LM_REDUCTIONS.index(reduction)]
   assert task_part == pytest.approx(nats, rel=1e-6)
   assert lm_part == pytest.approx(lm, rel=1e-6)
   assert loss == pytest.approx(nats + 0.5 * lm, rel=1e-6)
-
-
-def random_params(case, config):
-  rng = np.random.default_rng(5)
-  Y = case.task.num_outputs
-  clf = {'kernel': rng.normal(size=(64, Y)) * 0.2, 'bias': rng.normal(size=Y)}
-  return {
-    'gpt': networks.gpt_params(config),
-    'head': {'clf': jax.tree.map(jnp.float32, clf)},
-  }
 
 
 @EACH
@@ -223,13 +82,13 @@ def random_params(case, config):
 def test_loss_equals_numpy(case, preset):
   """Of a random network, batches by hand, in float64; every dropout site."""
   dropout_key = networks.DROPOUT_KEY
-  config, reduction = CONFIG, 'tokens'
+  config, reduction = task_cases.CONFIG, 'tokens'
   if preset == 'openai':
     reduction = 'sequences'
     config = dataclasses.replace(
-      CONFIG, embedding_dropout='matrix', softmax_rows='all'
+      task_cases.CONFIG, embedding_dropout='matrix', softmax_rows='all'
     )
-  params = random_params(case, config)
+  params = task_cases.random_params(case, config)
   loss, _, _ = loss_of(case, config, params, reduction, 0.1, dropout_key)
   expected = reference.finetune_loss(
     reference.float64(jax.device_get(params)),
@@ -252,7 +111,7 @@ def update(case, reduction, lm_coef=0.5, microbatches=1, rows=1):
   batch = batches.Batches(
     made, batches.BatchSettings(2 * rows, lengths=(8,))
   ).batch(0)
-  params = random_params(case, CONFIG)
+  params = task_cases.random_params(case, task_cases.CONFIG)
   optimizer = optax.sgd(1.0)
   state = step_lib.TrainState(
     jnp.zeros([], jnp.int32), params, optimizer.init(params)
@@ -261,7 +120,10 @@ def update(case, reduction, lm_coef=0.5, microbatches=1, rows=1):
     functools.partial(
       step_lib.train_step,
       loss_fn=step_lib.finetune_loss(
-        gpt.GPT(CONFIG), head_of(case, 0.1), lm_coef, reduction
+        gpt.GPT(task_cases.CONFIG),
+        task_cases.head_of(case, 0.1),
+        lm_coef,
+        reduction,
       ),
       optimizer=optim.Optimizer(optimizer, lambda step: 1.0),
       microbatches=microbatches,
@@ -278,7 +140,7 @@ def test_microbatches_equal_the_whole_batch(reduction):
 
   The parts are strided: one has the long sequences, one the short.
   """
-  case = CASES['classification']
+  case = task_cases.CASES['classification']
   whole, grads = update(case, reduction, rows=2)
   parts, others = update(case, reduction, microbatches=2, rows=2)
   assert parts == pytest.approx(whole, rel=1e-6)
@@ -300,13 +162,13 @@ def test_the_special_embeddings_are_trained(case):
 
 
 def test_the_lm_loss_trains_every_row():
-  _, grads = update(CASES['classification'], 'tokens')
+  _, grads = update(task_cases.CASES['classification'], 'tokens')
   assert (np.abs(grads['gpt/tokens_embed']).max(axis=1) > 1e-6).all()
 
 
 def test_specials_and_head_start_fresh():
   """N(0, 0.02) from the run's seed; the rest is the pretrained run's."""
-  config = dataclasses.replace(CONFIG, n_embd=512)
+  config = dataclasses.replace(task_cases.CONFIG, n_embd=512)
   pretrained = jax.device_get(
     networks.gpt_params(dataclasses.replace(config, n_special=0))
   )

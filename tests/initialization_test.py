@@ -15,11 +15,15 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.model import heads, models
 from gpt1_jax.tasks import all_tasks, initialization
 from gpt1_jax.train import checkpoint, optim, run, step as step_lib
-from tests import finetune_test
-from tests.support import finetuning as finetuning_runs, networks, reference
+from tests.support import (
+  finetuning as finetuning_runs,
+  networks,
+  reference,
+  task_cases,
+)
 
 LSTM_RATES = {'embd_pdrop': 0.1, 'output_pdrop': 0.1}
-DEEP = dataclasses.replace(finetune_test.CONFIG, n_layer=3)
+DEEP = dataclasses.replace(task_cases.CONFIG, n_layer=3)
 
 
 @functools.cache
@@ -83,10 +87,10 @@ def test_the_one_layer_of_an_lstm_is_taken():
 
 def vocabulary_shapes(lm_coef, config):
   """Shapes with a vocabulary axis in an update's program, before XLA."""
-  case = finetune_test.CASES['classification']
+  case = task_cases.CASES['classification']
   params = {
     'gpt': fresh(config)['gpt'],
-    'head': finetune_test.random_params(case, DEEP)['head'],
+    'head': task_cases.random_params(case, DEEP)['head'],
   }
   optimizer = optax.sgd(1.0)
   state = step_lib.TrainState(
@@ -95,13 +99,13 @@ def vocabulary_shapes(lm_coef, config):
   step = functools.partial(
     step_lib.train_step,
     loss_fn=step_lib.finetune_loss(
-      models.new(config), finetune_test.head_of(case, 0.1), lm_coef, 'tokens'
+      models.new(config), task_cases.head_of(case, 0.1), lm_coef, 'tokens'
     ),
     optimizer=optim.Optimizer(optimizer, lambda step: 1.0),
     microbatches=1,
     seed=3,
   )
-  batch = jax.tree.map(jnp.asarray, finetune_test.built(case))
+  batch = jax.tree.map(jnp.asarray, task_cases.built(case))
   text = jax.jit(step).lower(state, batch).as_text()
   shapes = set(re.findall(r'tensor<([0-9x]+)x[a-z]', text))
   rows = str(config.token_rows)
@@ -155,7 +159,7 @@ def test_layers_and_their_record(configure, shared_data, tmp_path):
   [
     ({'init_from': 'none'}, 'init_from is none: set --config.like'),
     ({'transfer': {'layers': 2}}, 'is 2, and .*pretrained has 1: give 0 to 1'),
-    ({'transfer': {'layers': -2}}, 'config.transfer.layers is -2: at least -1'),
+    ({'transfer': {'layers': -2}}, 'config.transfer.layers is -2: must be at least -1'),
     (
       {'model': {'kind': 'lstm', 'dtype': 'float32'} | LSTM_RATES},
       'its model is a gpt, config.model.kind is lstm; use .*py:TASK$',
