@@ -159,7 +159,7 @@ def test_layers_and_their_record(configure, shared_data, tmp_path):
   [
     ({'init_from': 'none'}, 'init_from is none: set --config.like'),
     ({'transfer': {'layers': 2}}, 'is 2, and .*pretrained has 1: give 0 to 1'),
-    ({'transfer': {'layers': -2}}, 'config.transfer.layers is -2: must be at least -1'),
+    ({'transfer': {'layers': -2}}, 'layers is -2: must be at least -1'),
     (
       {'model': {'kind': 'lstm', 'dtype': 'float32'} | LSTM_RATES},
       'its model is a gpt, config.model.kind is lstm; use .*py:TASK$',
