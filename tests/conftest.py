@@ -28,6 +28,14 @@ def shared_data() -> pathlib.Path:
   return path
 
 
+@pytest.fixture(scope='session')
+def archives(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+  """A folder of small archives of all tasks, with invented rows."""
+  from tests.support import task_archives
+
+  return task_archives.pack_all(tmp_path_factory.mktemp('archives'))
+
+
 @pytest.fixture(scope='module')
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
   """A pretraining run of a network that has learned nothing."""

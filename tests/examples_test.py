@@ -1,4 +1,4 @@
-"""Rows become examples: every archive, every mistake in a user's file."""
+"""Rows become examples, and every mistake in a user's file is one line."""
 
 import json
 import zipfile
@@ -6,8 +6,10 @@ import zipfile
 import pytest
 from absl import logging
 
-from gpt1_jax import config, errors
+from gpt1_jax import config
+from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import examples, table
+from gpt1_jax.tasks.examples import Example
 from gpt1_jax.tasks.readers import sources
 
 
@@ -20,7 +22,7 @@ def jsonl(folder, name, *objects):
   write(folder, name, [json.dumps(o) for o in objects])
 
 
-def resolve(fields):
+def own(**fields):
   return table.resolve(config.parse(config.OwnTask, fields))
 
 
@@ -42,12 +44,11 @@ def warned(monkeypatch):
     ('STS-B', (5749, 1500), 5.0),
   ],
 )
-def test_real_glue_tasks_whole(shared_data, name, rows, first):
+def test_real_glue_tasks_are_read_whole(shared_data, name, rows, first):
   task = table.TASKS[name.lower().replace('-', '')]
   glue = shared_data / 'tasks' / 'glue'
   for split, count in zip(('train', 'dev'), rows, strict=True):
     found = examples.read(task, glue / name, split)
-    assert len(found) == count
     assert [example.row for example in found] == list(range(count))
     if split == 'train':
       assert found[0].label == first
@@ -55,7 +56,7 @@ def test_real_glue_tasks_whole(shared_data, name, rows, first):
   assert not sources.has(task, glue, 'test')
 
 
-# Task, archive, splits and rows; the last training example.
+# Task, real archive, rows in its splits, the last training example.
 ARCHIVES = [
   ('cola', 'glue-cola', {'train': 3, 'dev': 2, 'test': 1}, 'One more', 1),
   ('sst2', 'glue-sst2', {'train': 3, 'dev': 2, 'test': 1}, 'that loves', 1),
@@ -65,20 +66,9 @@ ARCHIVES = [
   ('qqp', 'glue-qqp', {'train': 3, 'dev': 2, 'test': 1}, 'What causes', 0),
   ('stsb', 'glue-stsb', {'train': 3, 'dev': 2, 'test': 1}, 'A man is', 3.8),
   ('mrpc', 'glue-mrpc', {'train': 10, 'dev': 8, 'test': 15}, 'As well', 0),
-  (
-    'mnli',
-    'glue-mnli',
-    {'train': 3, 'dev': 2, 'dev_mismatched': 2, 'test_mismatched': 1},
-    'One of our',
-    0,
-  ),
-  (
-    'mnli',
-    'multi_nli-0.0.0',
-    {'train': 4, 'dev': 4, 'dev_mismatched': 4},
-    'How do you',
-    0,
-  ),
+  ('mnli', 'glue-mnli', {'train': 3, 'dev_mismatched': 2}, 'One of our', 0),
+  ('mnli', 'multi_nli-0.0.0', {'train': 4, 'dev': 4}, 'How do you', 0),
+  ('race', 'race-all', {'train': 22, 'dev': 17}, 'One warm', 2),
   ('snli', 'snli-plain_text', {'train': 3, 'dev': 2, 'test': 1}, 'A person', 0),
   ('scitail', 'scitail-tsv_format', {'train': 6, 'dev': 6}, 'kinetic', 0),
   ('scitail', 'scitail-dgem_format', {'train': 2, 'test': 2}, 'Wavelength', 0),
@@ -92,7 +82,7 @@ ARCHIVES = [
   ARCHIVES,
   ids=[row[1] for row in ARCHIVES],
 )
-def test_original_archives(
+def test_real_archives(
   shared_data, tmp_path, name, archive, counts, text, label
 ):
   task = table.TASKS[name]
@@ -102,27 +92,16 @@ def test_original_archives(
     found = examples.read(task, path, split)
     assert len(found) == count
     if archive != 'glue-stsb':  # its folder is misspelled SST-B
-      unpacked = examples.read(task, tmp_path / 'dummy_data', split)
-      assert unpacked == found
+      assert examples.read(task, tmp_path / 'dummy_data', split) == found
   last = examples.read(task, path, 'train')[-1]
   assert last.texts[0].startswith(text)
   assert last.label == label
   assert len(last.texts) == len(task.texts)
 
 
-def test_hidden_test_labels_keep_their_rows(shared_data):
-  path = shared_data / 'tasks' / 'archives' / 'glue-rte.zip'
-  found = examples.read(table.TASKS['rte'], path, 'test')
-  assert [example.label for example in found] == [None]
-
-
-def test_mrpc_dev_rows_leave_the_training_rows(shared_data):
-  path = shared_data / 'tasks' / 'archives' / 'glue-mrpc.zip'
-  task = table.TASKS['mrpc']
-  train = {example.row for example in examples.read(task, path, 'train')}
-  dev = {example.row for example in examples.read(task, path, 'dev')}
-  assert train | dev == set(range(18))
-  assert not train & dev
+def test_hidden_test_labels_keep_their_rows(archives):
+  found = examples.read(table.TASKS['rte'], archives, 'test')
+  assert [example.label for example in found] == [None, None]
 
 
 def test_mrpc_as_glue_ships_it(tmp_path):
@@ -132,59 +111,42 @@ def test_mrpc_as_glue_ships_it(tmp_path):
   write(tmp_path / 'MRPC', 'dev_ids.tsv', ['1\t2'])
   task = table.TASKS['mrpc']
   assert examples.read(task, tmp_path, 'train') == [
-    examples.Example(('a "b', 'c'), (), 1, 0)
+    Example(('a "b', 'c'), (), 1, 0)
   ]
   assert examples.read(task, tmp_path, 'dev')[0].texts == ('d', 'e')
 
 
-def test_qqp_rows_broken_in_two_are_dropped_and_counted(tmp_path, warned):
+def test_broken_rows_of_qqp_are_dropped_and_counted(tmp_path, warned):
   head = 'id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate'
-  lines = [head, '1\t1\t2\ta\tb\t1', '2\t3\t4\tbroken', 'off\t0', *['3\t5\t6']]
+  lines = [head, '1\t1\t2\ta\tb\t1', '2\t3\t4\tbroken', 'off\t0', '3\t5\t6']
   write(tmp_path, 'train.tsv', [*lines, '4\t7\t8\tc\td\t0'])
   found = examples.read(table.TASKS['qqp'], tmp_path, 'train')
-  assert [(e.texts, e.label, e.row) for e in found] == [
-    (('a', 'b'), 1, 0),
-    (('c', 'd'), 0, 4),
-  ]
-  assert len(warned) == 1
-  assert '3 rows cut short' in warned[0]
+  assert found == [Example(('a', 'b'), (), 1, 0), Example(('c', 'd'), (), 0, 4)]
+  (line,) = warned
+  assert '3 rows cut short' in line
   write(tmp_path, 'test.tsv', ['id\tquestion1\tquestion2', '0\ta', '1\tb\tc'])
   found = examples.read(table.TASKS['qqp'], tmp_path, 'test')
   assert [e.texts for e in found] == [('a', ''), ('b', 'c')]  # none is dropped
 
 
-def test_snli_rows_without_gold_label_are_dropped_and_counted(tmp_path, warned):
-  lines = ['gold_label\tsentence1\tsentence2', '-\ta\tb', 'neutral\tc\td']
-  for split in ('train', 'dev'):
-    write(tmp_path, f'snli_1.0_{split}.txt', lines)
-    found = examples.read(table.TASKS['snli'], tmp_path, split)
-    assert [(e.label, e.row) for e in found] == [(1, 1)]
-  assert ['1 rows without a label' in text for text in warned] == [True] * 2
-
-
 def test_own_tasks_of_every_kind(tmp_path):
-  own = resolve({'kind': 'classification', 'labels': ('no', 'yes')})
+  task = own(kind='classification', labels=('no', 'yes'))
   jsonl(tmp_path, 'train.jsonl', {'text': 'a', 'label': 'yes', 'more': 1})
-  assert examples.read(own, tmp_path, 'train') == [
-    examples.Example(('a',), (), 1, 0)
-  ]
-  numbers = resolve({'kind': 'entailment', 'labels': (0, 1)})
+  assert examples.read(task, tmp_path, 'train') == [Example(('a',), (), 1, 0)]
   pair = {'text': 'a', 'text_pair': 'b'}
-  jsonl(tmp_path, 'dev.jsonl', *[{**pair, 'label': v} for v in (1, 0.0, '1')])
-  found = examples.read(numbers, tmp_path, 'dev')
-  assert [example.label for example in found] == [1, 0, 1]
-  value = resolve({'kind': 'similarity'})
-  jsonl(tmp_path, 'dev.jsonl', {**pair, 'label': 2}, {**pair, 'label': -0.5})
-  found = examples.read(value, tmp_path, 'dev')
-  assert [example.label for example in found] == [2.0, -0.5]
-  choice = resolve({'kind': 'choice', 'name': 'ends'})
+  for task, given, labels in (
+    (own(kind='entailment', labels=(0, 1)), (1, 0.0, '1'), [1, 0, 1]),
+    (own(kind='similarity'), (2, -0.5), [2.0, -0.5]),
+  ):
+    jsonl(tmp_path, 'dev.jsonl', *[{**pair, 'label': value} for value in given])
+    found = examples.read(task, tmp_path, 'dev')
+    assert [example.label for example in found] == labels
   row = {'text': 'a', 'choices': ['b', 'c', 'd'], 'label': 2}
   jsonl(tmp_path / 'ends', 'test.jsonl', row)
-  assert examples.read(choice, str(tmp_path), 'test') == [
-    examples.Example(('a',), ('b', 'c', 'd'), 2, 0)
-  ]
-  letters = resolve({'kind': 'choice', 'labels': ('A', 'B', 'C', 'D')})
+  found = examples.read(own(kind='choice', name='ends'), str(tmp_path), 'test')
+  assert found == [Example(('a',), ('b', 'c', 'd'), 2, 0)]
   jsonl(tmp_path, 'test.jsonl', {**row, 'label': 'B'})
+  letters = own(kind='choice', labels=tuple('ABCD'))
   assert examples.read(letters, tmp_path, 'test')[0].label == 1
 
 
@@ -217,69 +179,75 @@ GOOD = {'text': 'a', 'text_pair': 'b', 'choices': ['c', 'd'], 'label': 'no'}
 def test_bad_rows_name_file_and_line(tmp_path, fields, change, what):
   good = {**GOOD, 'label': 0} if fields is not OWN else GOOD
   jsonl(tmp_path, 'train.jsonl', good, {**good, **change})
-  with pytest.raises(errors.UserError) as caught:
-    examples.read(resolve(fields), tmp_path, 'train')
+  with pytest.raises(UserError) as caught:
+    examples.read(own(**fields), tmp_path, 'train')
   assert str(caught.value).startswith(f'{tmp_path}/train.jsonl:2: ')
   assert what in str(caught.value)
   assert '\n' not in str(caught.value)
 
 
-def test_column_missing_in_a_row_or_in_a_header(tmp_path):
-  jsonl(tmp_path, 'train.jsonl', GOOD, {'text': 'a', 'text_pair': 'b'})
-  with pytest.raises(
-    errors.UserError, match=r"jsonl:2: no 'label' in this row; allowed: no, yes"
-  ):
-    examples.read(resolve(OWN), tmp_path, 'train')
-  jsonl(tmp_path, 'train.jsonl', {'text': 'a', 'label': 'no'})
-  with pytest.raises(errors.UserError, match=r"jsonl:1: no 'text_pair' in"):
-    examples.read(resolve(OWN), tmp_path, 'train')
-  write(tmp_path, 'dev.tsv', ['index\tsentence1\tsentence2', '0\ta\tb'])
-  with pytest.raises(errors.UserError, match=r"tsv:1: no column 'label'"):
-    examples.read(table.TASKS['rte'], tmp_path, 'dev')
-  write(tmp_path, 'dev.tsv', ['index\tsentence1\tsentence2\tlabel', '0\ta'])
-  with pytest.raises(errors.UserError, match=r"tsv:2: no 'sentence2' in this"):
-    examples.read(table.TASKS['rte'], tmp_path, 'dev')
+@pytest.mark.parametrize(
+  ('lines', 'message'),
+  [
+    (['{"text": "a", "label": "no"}'], "jsonl:1: no 'text_pair' in"),
+    (
+      [json.dumps(GOOD), '{"text": "a", "text_pair": "b"}'],
+      "jsonl:2: no 'label' in this row; allowed: no, yes",
+    ),
+    (['index\tsentence1\tsentence2', '0\ta\tb'], "tsv:1: no column 'label'"),
+    (
+      ['index\tsentence1\tsentence2\tlabel', '0\ta'],
+      "tsv:2: no 'sentence2' in this",
+    ),
+  ],
+)
+def test_missing_columns_are_named(tmp_path, lines, message):
+  in_json = lines[0].startswith('{')
+  task = own(**OWN) if in_json else table.TASKS['rte']
+  write(tmp_path, 'dev.jsonl' if in_json else 'dev.tsv', lines)
+  with pytest.raises(UserError, match=message):
+    examples.read(task, tmp_path, 'dev')
 
 
-def test_choices_of_different_number(tmp_path):
+def test_rows_need_the_same_number_of_choices(tmp_path):
   good = {**GOOD, 'label': 0}
   jsonl(tmp_path, 'dev.jsonl', good, {**good, 'choices': ['a', 'b', 'c']})
-  with pytest.raises(errors.UserError, match='row 2 has 3 choices'):
-    examples.read(resolve(CHOICE), tmp_path, 'dev')
+  with pytest.raises(UserError, match='row 2 has 3 choices'):
+    examples.read(own(**CHOICE), tmp_path, 'dev')
 
 
-def test_rows_without_label_are_dropped_and_counted(tmp_path, warned):
+def test_rows_without_a_label_are_dropped_and_counted(tmp_path, warned):
   hidden = [{**GOOD, 'label': value} for value in (None, -1, '', '-')]
+  task = own(**OWN)
   for split in ('train', 'dev'):
     jsonl(tmp_path, f'{split}.jsonl', *hidden, GOOD)
-    found = examples.read(resolve(OWN), tmp_path, split)
+    found = examples.read(task, tmp_path, split)
     assert [(e.label, e.row) for e in found] == [(0, 4)]
     assert '4 rows without a label' in warned.pop()
+  jsonl(tmp_path, 'dev.jsonl', *hidden)
+  with pytest.raises(UserError, match='no row of split dev has a label'):
+    examples.read(task, tmp_path, 'dev')
+  jsonl(tmp_path, 'test.jsonl', *hidden)
+  assert len(examples.read(task, tmp_path, 'test')) == 4
+  # -1 is a value where the bounds allow it.
   jsonl(tmp_path, 'dev.jsonl', {**GOOD, 'label': -1.0}, {**GOOD, 'label': 2})
   for fields, labels in ((VALUE, [2.0]), ({'kind': 'entailment'}, [-1.0, 2.0])):
-    found = examples.read(resolve(fields), tmp_path, 'dev')
+    found = examples.read(own(**fields), tmp_path, 'dev')
     assert [example.label for example in found] == labels
-  jsonl(tmp_path, 'dev.jsonl', *hidden)
-  with pytest.raises(errors.UserError, match='no row of split dev has a label'):
-    examples.read(resolve(OWN), tmp_path, 'dev')
-  jsonl(tmp_path, 'test.jsonl', *hidden)
-  assert len(examples.read(resolve(OWN), tmp_path, 'test')) == 4
 
 
-def test_files_not_found_say_what_was_looked_for(tmp_path):
-  with pytest.raises(errors.UserError) as caught:
+def test_missing_data_says_what_to_set(tmp_path):
+  with pytest.raises(UserError) as caught:
     examples.read(table.TASKS['mrpc'], tmp_path, 'dev')
   for word in ('no dev file of task mrpc', 'dev.tsv', 'dev_ids.tsv', 'MRPC/'):
     assert word in str(caught.value)
-  with pytest.raises(errors.UserError, match=r'config\.data\.path is not set'):
+  with pytest.raises(UserError, match=r'config\.data\.path is not set'):
     examples.read(table.TASKS['rte'], None, 'dev')
-  with pytest.raises(errors.UserError, match="no split 'validation'"):
+  with pytest.raises(UserError, match="no split 'validation'"):
     examples.read(table.TASKS['rte'], tmp_path, 'validation')
 
 
-def test_folder_of_another_task_is_refused(tmp_path):
+def test_the_folder_of_another_task_is_refused(tmp_path):
   write(tmp_path / 'SST-2', 'dev.tsv', ['sentence\tlabel', 'a\t1'])
-  with pytest.raises(
-    errors.UserError, match='folder of task sst2, not of cola'
-  ):
+  with pytest.raises(UserError, match='folder of task sst2, not of cola'):
     examples.read(table.TASKS['cola'], tmp_path / 'SST-2', 'dev')

@@ -1,4 +1,4 @@
-"""Predictions, their scores and the files of the GLUE server, on real rows."""
+"""Predictions, their scores, and the files of the GLUE server."""
 
 import numpy as np
 import pytest
@@ -7,11 +7,10 @@ from gpt1_jax.config import OwnTask
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import examples, features, predictions, table
 from gpt1_jax.tasks.readers import sources
-from tests.support import toy_tokenizers
 from tests.support.prediction_files import read_table, recomputed
+from tests.support.toy_tokenizers import WordTokenizer
 
-# What the server wants: the file, and its labels in the order of the head's
-# outputs (STS-B: a number from 0 to 5).
+# File of the GLUE server -> its labels in the order of the head's outputs.
 NLI = ('entailment', 'neutral', 'contradiction')
 RTE = ('entailment', 'not_entailment')
 SERVER = {
@@ -19,7 +18,7 @@ SERVER = {
   'SST-2.tsv': ('0', '1'),
   'MRPC.tsv': ('0', '1'),
   'QQP.tsv': ('0', '1'),
-  'STS-B.tsv': None,
+  'STS-B.tsv': None,  # a number from 0 to 5
   'MNLI-m.tsv': NLI,
   'MNLI-mm.tsv': NLI,
   'QNLI.tsv': RTE,
@@ -29,27 +28,18 @@ SERVER = {
 }
 
 
-def labels_of(task, rows):
-  return features.build(task, rows, toy_tokenizers.WordTokenizer(), 256).labels
-
-
-CASES = [(name, False) for name in table.TASKS if name != 'story_cloze']
-
-
-@pytest.mark.parametrize(('name', 'soft'), [*CASES, ('stsb', True)])
-def test_files_of_every_task(shared_data, tmp_path, name, soft):
+@pytest.mark.parametrize(
+  ('name', 'soft'), [*((name, False) for name in table.TASKS), ('stsb', True)]
+)
+def test_files_of_every_task(archives, tmp_path, name, soft):
   task = table.TASKS[name]
-  path = shared_data / 'tasks' / 'archives'
   rng = np.random.default_rng(0)
-  width = 6 if soft else task.num_outputs
   submitted = set()
-  for split in task.files:
-    if split == 'train' or not sources.has(task, path, split):
-      continue
-    rows = examples.read(task, path, split)
-    labels = labels_of(task, rows)
-    if task.kind == 'choice':
-      width = len(rows[0].choices)
+  for split in (*task.dev_splits, *task.test_splits):
+    assert sources.has(task, archives, split)
+    rows = examples.read(task, archives, split)
+    labels = features.build(task, rows, WordTokenizer(), 256).labels
+    width = 6 if soft else len(rows[0].choices) or task.num_outputs
     outputs = rng.normal(size=(len(rows), width)).astype(np.float32) * 3
     predictions.write_predictions(str(tmp_path), task, split, labels, outputs)
     file = tmp_path / 'predictions' / f'{split}.tsv'
@@ -57,15 +47,12 @@ def test_files_of_every_task(shared_data, tmp_path, name, soft):
     assert [[float(x) for x in line[3].split()] for line in lines] == [
       pytest.approx(row, abs=1e-6) for row in outputs.tolist()
     ]
-    if labels is not None:
-      if len(rows) > 1 and len({row.label for row in rows}) > 1:
-        found = predictions.score(task, labels, outputs)
-        assert found == pytest.approx(recomputed(task, file), abs=1e-6)
-      assert [float(line[1]) for line in lines] == [
-        pytest.approx(row.label) for row in rows
-      ]
-    else:
+    if labels is None:
       assert {line[1] for line in lines} == {'-'}
+    else:
+      found = predictions.score(task, labels, outputs)
+      assert found == pytest.approx(recomputed(task, file), abs=1e-6)
+      assert [float(line[1]) for line in lines] == [row.label for row in rows]
     if split in task.submission:
       predictions.write_submission(str(tmp_path), task, split, outputs)
       submitted.add(task.submission[split])
@@ -73,15 +60,15 @@ def test_files_of_every_task(shared_data, tmp_path, name, soft):
   assert submitted == set(task.submission.values())
 
 
-def check_submission(folder, task, split, predictions):
-  """Header, row numbers, and each label as its prediction is spelled."""
+def check_submission(folder, task, split, lines):
+  """Asserts the header, the row numbers, and the spelling of each label."""
   path = folder / 'submission' / task.submission[split]
-  header, lines = read_table(path)
+  header, submitted = read_table(path)
   assert header == ['index', 'prediction']
-  assert [line[0] for line in lines] == [str(i) for i in range(len(lines))]
+  assert [line[0] for line in submitted] == [str(i) for i in range(len(lines))]
   assert path.read_text().endswith('\n')
   spellings = SERVER[path.name]
-  for (_, word), (_, _, value, _) in zip(lines, predictions, strict=True):
+  for (_, word), (_, _, value, _) in zip(submitted, lines, strict=True):
     if spellings:
       assert word == spellings[int(value)]
     else:
@@ -106,8 +93,6 @@ def test_soft_classes_predict_their_expectation():
 
 
 def test_outputs_that_are_not_finite_are_refused():
-  task = table.TASKS['rte']
-  with pytest.raises(
-    UserError, match=r'not finite; try a lower optim\.peak_lr'
-  ):
-    predictions.score(task, np.array([1]), np.array([[np.nan, 0]], np.float32))
+  outputs = np.array([[np.nan, 0]], np.float32)
+  with pytest.raises(UserError, match=r'not finite; try a lower optim\.peak'):
+    predictions.score(table.TASKS['rte'], np.array([1]), outputs)

@@ -1,186 +1,171 @@
-"""Every task from its archives and from TFDS: the same rows, found by itself.
+"""Reads every task from its original archive and from TFDS.
 
-TFDS's own builders write real ArrayRecord files here, of the rows of the
-archives; only their downloads are replaced.
+TFDS's own builders write real ArrayRecord files of the archives' rows; only
+their downloads are replaced.
 """
 
-import csv
-import dataclasses
 import subprocess
 import sys
-import tarfile
-import zipfile
 
 import numpy as np
 import pytest
 import sklearn.model_selection
 
-from gpt1_jax import config, errors
+from gpt1_jax.config import OwnTask
+from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import examples, table
-from gpt1_jax.tasks.readers import rows, sources
-from tests.support import tfds_builds
+from gpt1_jax.tasks.examples import Example
+from gpt1_jax.tasks.readers import sources
+from tests.support import task_archives, tfds_builds
+from tests.support.task_archives import ARCHIVES, text
 
-# Task: rows of train, dev and test in all the archives of one folder.
-COUNTS = {
-  'snli': (3, 2, 1),
-  'mnli': (3, 2, 1),
-  'qnli': (3, 2, 1),
-  'rte': (3, 2, 1),
-  'scitail': (6, 6, 6),
-  'race': (22, 17, 22),
-  'race_middle': (10, 11, 14),
-  'race_high': (12, 6, 8),
-  'mrpc': (10, 8, 15),
-  'qqp': (3, 2, 1),
-  'stsb': (3, 2, 1),
-  'sst2': (3, 2, 1),
-  'cola': (3, 2, 1),
-  'wnli': (3, 2, 1),
+# Task -> archive, and its rows in train, dev and test.
+ROWS = {
+  'cola': ('CoLA.zip', (4, 3, 2)),
+  'sst2': ('SST-2.zip', (4, 3, 2)),
+  'rte': ('RTE.zip', (4, 3, 2)),
+  'wnli': ('WNLI.zip', (4, 3, 2)),
+  'qnli': ('QNLI.zip', (4, 3, 2)),
+  'qqp': ('QQP.zip', (4, 3, 2)),
+  'stsb': ('STS-B.zip', (4, 3, 2)),
+  'mnli': ('MNLI.zip', (4, 3, 2)),
+  'snli': ('snli_1.0.zip', (4, 3, 2)),
+  'scitail': ('SciTailV1.1.zip', (4, 3, 2)),
+  'mrpc': ('MRPC.zip', (7, 3, 5)),
+  'race': ('RACE.tar.gz', (10, 8, 4)),
+  'race_middle': ('RACE.tar.gz', (5, 4, 2)),
+  'race_high': ('RACE.tar.gz', (5, 4, 2)),
+  'story_cloze': ('StoryCloze.zip', (1497, 374, 20)),
 }
 
 
-@pytest.fixture(scope='module')
-def archives(shared_data):
-  return shared_data / 'tasks' / 'archives'
-
-
-@pytest.mark.parametrize('name', COUNTS)
-def test_found_in_a_folder_of_archives(archives, name):
-  task = table.TASKS[name]
-  for split, count in zip(('train', 'dev', 'test'), COUNTS[name], strict=True):
+@pytest.mark.parametrize('name', ROWS)
+def test_task_in_a_folder_of_archives(archives, tmp_path, name):
+  archive, counts = ROWS[name]
+  task, members = table.TASKS[name], ARCHIVES[archive]
+  unpacked = task_archives.unpack(tmp_path, members)
+  column = task.texts[0]
+  for split, count in zip(('train', 'dev', 'test'), counts, strict=True):
     assert sources.has(task, archives, split)
-    assert len(examples.read(task, archives, split)) == count
+    found = examples.read(task, archives, split)
+    assert len(found) == count
+    assert examples.read(task, archives / archive, split) == found
+    assert examples.read(task, unpacked, split) == found
+    if task.layout == 'rows' and name != 'mrpc':
+      part = 'matched ' if name == 'mnli' and split != 'train' else ''
+      first = text(split, 0, column).replace('"', f'{part}"')
+      assert found[0].texts[0] == first
+      assert [example.row for example in found] == list(range(count))
 
 
 def test_mnli_has_two_dev_sets_two_test_sets_and_ax(archives):
   task = table.TASKS['mnli']
-  for split in ('dev_mismatched', 'test_mismatched', 'test_ax'):
-    assert sources.has(task, archives, split)
-  found = examples.read(task, archives / 'glue-ax.zip', 'test_ax')
-  assert [e.label for e in found] == [None] * 3
-  assert found[0].texts[0] == 'The cat sat on the mat.'
-  assert not sources.has(task, archives / 'multi_nli-0.0.0.zip', 'test')
+  for split in ('dev_mismatched', 'test_mismatched'):
+    found = examples.read(task, archives, split)
+    assert found[0].texts[0].startswith(split.replace('_', ' '))
+  found = examples.read(task, archives / 'AX.zip', 'test_ax')
+  assert [e.label for e in found] == [None] * 2
+  assert not sources.has(task, archives / 'multinli_1.0.zip', 'test')
 
 
-def test_race_is_flattened_to_questions(archives, tmp_path):
-  whole = examples.read(table.TASKS['race'], archives / 'race-all.zip', 'dev')
-  parts = []
-  for level in ('middle', 'high'):
-    path = archives / f'race-{level}.zip'
-    half = examples.read(table.TASKS[f'race_{level}'], path, 'dev')
-    with_all = examples.read(
-      table.TASKS['race'], archives / 'race-all.zip', f'dev_{level}'
-    )
-    assert half == with_all
-    parts += half
-  assert [e.texts for e in whole] == [e.texts for e in parts]
-  first = whole[0]  # dev/middle/13.txt
-  assert first.texts[0].startswith('What is color?')
-  assert first.texts[1] == 'When something reflects light, we can   _  .'
-  assert first.choices[first.label] == 'see its color'
-  labels = [example.label for example in whole[:5]]
-  assert labels == [0, 2, 0, 3, 1]
-  zipfile.ZipFile(archives / 'race-all.zip').extractall(tmp_path)
-  with tarfile.open(tmp_path / 'RACE.tar.gz', 'w:gz') as tar:
-    tar.add(tmp_path / 'dummy_data' / 'RACE', 'RACE')
-  for path in ('dummy_data', 'dummy_data/RACE', 'RACE.tar.gz'):
-    assert examples.read(table.TASKS['race'], tmp_path / path, 'dev') == whole
+def test_mrpc_dev_rows_leave_the_training_rows(archives):
+  task = table.TASKS['mrpc']
+  train, dev = (
+    {e.row for e in examples.read(task, archives, s)} for s in ('train', 'dev')
+  )
+  assert dev == {1, 4, 8}
+  assert train == set(range(10)) - dev
 
 
-def test_half_of_race_is_not_the_whole(archives):
-  path = archives / 'race-high.zip'
-  with pytest.raises(errors.UserError) as caught:
+@pytest.mark.parametrize('form', ['tsv', 'dgem', 'snli'])
+def test_every_format_of_scitail(tmp_path, form):
+  members = ARCHIVES['SciTailV1.1.zip']
+  inside = {name: x for name, x in members.items() if f'/{form}_' in name}
+  folder = task_archives.unpack(tmp_path, inside)
+  for split, count in task_archives.SPLITS.items():
+    found = examples.read(table.TASKS['scitail'], folder, split)
+    assert [e.label for e in found] == [n % 2 for n in range(count)]
+
+
+def test_race_yields_questions_in_natural_order(archives):
+  whole = examples.read(table.TASKS['race'], archives, 'dev')
+  halves = [
+    examples.read(table.TASKS[f'race_{level}'], archives, 'dev')
+    for level in task_archives.LEVELS
+  ]
+  for level, half in zip(task_archives.LEVELS, halves, strict=True):
+    assert half == examples.read(table.TASKS['race'], archives, f'dev_{level}')
+  assert [e.texts for e in whole] == [e.texts for h in halves for e in h]
+  assert [e.row for e in whole] == list(range(8))
+  place = 'dev middle 9.txt'
+  assert whole[1] == Example(
+    (text(place, 0, 'article'), text(place, 1, 'question _')),
+    tuple(text(place, 1, letter) for letter in 'ABCD'),
+    0,
+    1,
+  )
+  assert 'middle 10.txt' in whole[3].texts[0]  # after 9.txt
+  assert [e.label for e in whole] == [3, 0, 1, 3] * 2
+
+
+def test_half_of_race_is_not_the_whole(tmp_path):
+  members = ARCHIVES['RACE.tar.gz']
+  high = {name: x for name, x in members.items() if '/high/' in name}
+  path = task_archives.pack(tmp_path / 'race.zip', high)
+  with pytest.raises(UserError) as caught:
     examples.read(table.TASKS['race'], path, 'train')
   assert str(caught.value) == (
     f'no train file of task race: looked in {path} for train/middle/*.txt'
   )
 
 
-@pytest.fixture
-def stories(tmp_path):
-  """Story Cloze's two files under the names they are handed out with."""
-  folder = tmp_path / 'stories' / 'StoryCloze'
-  folder.mkdir(parents=True)
-  for part, count in (('val', 1871), ('test', 20)):
-    name = f'cloze_test_{part}__spring2016 - cloze_test_ALL_{part}.csv'
-    with (folder / name).open('w', newline='') as file:
-      table = csv.writer(file)
-      table.writerow(['InputStoryid', *rows.STORY, 'AnswerRightEnding'])
-      for i in range(count):
-        texts = (f'{part} "{i}", sentence {n}.' for n in range(6))
-        table.writerow([f'id-{i}', *texts, 1 + i % 2])
-  return folder.parent
-
-
-def test_story_cloze_is_split_as_the_released_code_does(stories):
+def test_story_cloze_is_split_as_the_released_code_does(archives):
   task = table.TASKS['story_cloze']
-  train = examples.read(task, stories, 'train')
-  dev = examples.read(task, stories, 'dev')
-  assert (len(train), len(dev)) == (1497, 374)
   expected = sklearn.model_selection.train_test_split(  # C: datasets.py
     np.arange(1871), test_size=374, random_state=3535999445
   )
-  for part, chosen in zip((train, dev), expected, strict=True):
-    assert [example.row for example in part] == sorted(chosen)
-  test = examples.read(task, stories / 'StoryCloze', 'test')
-  assert test[1] == examples.Example(
-    (' '.join(f'test "1", sentence {n}.' for n in range(4)),),
-    ('test "1", sentence 4.', 'test "1", sentence 5.'),
+  for split, chosen in zip(('train', 'dev'), expected, strict=True):
+    found = examples.read(task, archives, split)
+    assert [example.row for example in found] == sorted(chosen)
+  test = examples.read(task, archives, 'test')
+  assert test[1] == Example(
+    (' '.join(text('test', 1, f'InputSentence{n}') for n in range(1, 5)),),
+    tuple(text('test', 1, f'RandomFifthSentenceQuiz{n}') for n in (1, 2)),
     1,
     1,
   )
-  assert [example.label for example in test[:4]] == [0, 1, 0, 1]
 
 
-def test_story_cloze_with_hidden_test_labels(stories):
-  (path,) = (stories / 'StoryCloze').glob('*test_ALL_test.csv')
-  lines = path.read_text().splitlines()
-  path.write_text('\n'.join(line.rpartition(',')[0] for line in lines))
-  found = examples.read(table.TASKS['story_cloze'], stories, 'test')
+def test_story_cloze_with_hidden_test_labels(tmp_path):
+  members = ARCHIVES['StoryCloze.zip']
+  (name,) = (name for name in members if 'ALL_test' in name)
+  lines = members[name].splitlines()
+  hidden = '\n'.join(line.rpartition(',')[0] for line in lines)
+  task_archives.unpack(tmp_path, {name: hidden})
+  found = examples.read(table.TASKS['story_cloze'], tmp_path, 'test')
   assert [example.label for example in found] == [None] * 20
 
 
 @pytest.mark.parametrize('name', table.TASKS)
-def test_not_found_says_what_was_looked_for(tmp_path, name):
+def test_missing_files_are_reported_with_the_places_searched(tmp_path, name):
   task = table.TASKS[name]
-  with pytest.raises(errors.UserError) as caught:
+  with pytest.raises(UserError) as caught:
     examples.read(task, tmp_path, 'train')
-  for word in (f'no train file of task {name}', task.files['train'][0]):
-    assert word in str(caught.value)
-  assert f'*/{task.folders[0]}/' in str(caught.value)
+  for part in (
+    f'no train file of task {name}',
+    task.files['train'][0],
+    f'*/{task.folders[0]}/',
+  ):
+    assert part in str(caught.value)
   assert '\n' not in str(caught.value)
 
 
-# Task: the archive its TFDS builder unpacks.
-BUILT = {
-  'cola': 'glue-cola',
-  'sst2': 'glue-sst2',
-  'mrpc': 'glue-mrpc',
-  'qqp': 'glue-qqp',
-  'stsb': 'glue-stsb',
-  'mnli': 'glue-mnli',
-  'qnli': 'glue-qnli',
-  'rte': 'glue-rte',
-  'wnli': 'glue-wnli',
-  'snli': 'snli-plain_text',
-  'scitail': 'scitail-tsv_format',
-  'race': 'race-all',
-}
-
-
 @tfds_builds.ALLOW_WARNINGS
-@pytest.mark.parametrize('name', BUILT)
-def test_tfds_gives_the_rows_of_the_archive(
-  archives, name, tmp_path, monkeypatch
-):
+@pytest.mark.parametrize('name', [n for n in ROWS if '_' not in n])
+def test_tfds_has_the_rows_of_the_archive(name, tmp_path, monkeypatch):
   task = table.TASKS[name]
-  for archive in (BUILT[name], 'glue-ax'):
-    zipfile.ZipFile(archives / f'{archive}.zip').extractall(tmp_path)
-  folder = tmp_path / 'dummy_data'
-  if (folder / 'SST-B').exists():  # misspelled in this copy
-    (folder / 'SST-B').rename(folder / 'STS-B')
-  for litter in folder.rglob('.DS_Store'):  # not in RACE's own archive
-    litter.unlink()
+  folder = task_archives.unpack(tmp_path / 'files', ARCHIVES[ROWS[name][0]])
+  task_archives.unpack(folder, {'ax.tsv': ARCHIVES['AX.zip']['AX/ax.tsv']})
   addresses = {a for split in task.tfds.values() for a in split}
   for address in sorted({a.partition(':')[0] for a in addresses}):
     tfds_builds.build(address, folder, tmp_path / 'tfds', monkeypatch)
@@ -194,33 +179,25 @@ def test_tfds_gives_the_rows_of_the_archive(
       assert {e.label for e in found} == {None}
       found = [e.texts for e in found]
       expected = [e.texts for e in expected]
+    elif name in ('snli', 'scitail', 'mrpc'):  # numbered in another way
+      found, expected = (
+        [(e.texts, e.label) for e in x] for x in (found, expected)
+      )
     if name in ('snli', 'scitail'):  # no numbers: TFDS's own order
-      found = sorted((e.texts, e.label) for e in found)
-      expected = sorted((e.texts, e.label) for e in expected)
-    if name == 'mrpc' and split != 'test':  # held-out rows keep their number
-      found, expected = without_rows(found), without_rows(expected)
-    if name == 'stsb':  # float32 there
-      expected = [
-        dataclasses.replace(e, label=single(e.label)) for e in expected
-      ]
+      found, expected = sorted(found), sorted(expected)
     assert found == expected
 
 
-def single(label):
-  return None if label is None else float(np.float32(label))
-
-
-def without_rows(found):
-  return [(e.texts, e.label) for e in found]
-
-
 @tfds_builds.ALLOW_WARNINGS
-def test_story_cloze_from_tfds(stories, tmp_path, monkeypatch):
-  folder = stories / 'StoryCloze'
-  for part in ('val', 'test'):
+def test_story_cloze_from_tfds(tmp_path, monkeypatch):
+  folder = tmp_path / 'files'
+  task_archives.unpack(folder, ARCHIVES['StoryCloze.zip'])
+  folder /= 'StoryCloze'
+  for part in ('val', 'test'):  # TFDS's names
     (path,) = folder.glob(f'*{part}__*.csv')
     path.rename(folder / f'cloze_test_{part}__spring2016.csv')
-  tfds_builds.build('story_cloze/2016', folder, tmp_path / 'tfds', monkeypatch)
+  name = 'story_cloze/2016'
+  tfds_builds.build(name, folder, tmp_path / 'tfds', monkeypatch)
   task, path = table.TASKS['story_cloze'], f'tfds:{tmp_path}/tfds'
   counts = [len(examples.read(task, path, s)) for s in ('train', 'dev', 'test')]
   assert counts == [1497, 374, 20]
@@ -230,42 +207,38 @@ def test_story_cloze_from_tfds(stories, tmp_path, monkeypatch):
 
 
 @tfds_builds.ALLOW_WARNINGS
-def test_a_task_of_ones_own_from_tfds(archives, tmp_path, monkeypatch):
-  zipfile.ZipFile(archives / 'glue-sst2.zip').extractall(tmp_path)
-  tfds_builds.build(
-    'glue/sst2', tmp_path / 'dummy_data', tmp_path / 'tfds', monkeypatch
+def test_own_task_from_tfds(tmp_path, monkeypatch):
+  folder = task_archives.unpack(tmp_path / 'files', ARCHIVES['SST-2.zip'])
+  tfds_builds.build('glue/sst2', folder, tmp_path / 'tfds', monkeypatch)
+  own = OwnTask(
+    kind='classification',
+    labels=('negative', 'positive'),
+    texts=('sentence',),
+    tfds={'train': 'glue/sst2:train[:2]', 'dev': 'glue/sst2:train'},
   )
-  fields = {'kind': 'classification', 'labels': ('negative', 'positive')}
-  fields |= {'texts': ('sentence',)}
-  fields['tfds'] = {'train': 'glue/sst2:train[:2]', 'dev': 'glue/sst2:train'}
-  task, path = table.resolve(config.OwnTask(**fields)), f'tfds:{tmp_path}/tfds'
+  task, path = table.resolve(own), f'tfds:{tmp_path}/tfds'
   assert len(examples.read(task, path, 'train')) == 2
   dev = examples.read(task, path, 'dev')
-  assert [example.label for example in dev] == [0, 0, 1]
-  with pytest.raises(errors.UserError, match='TFDS has no test split of it'):
+  assert [example.label for example in dev] == [0, 1, 0, 1]
+  with pytest.raises(UserError, match='TFDS has no test split of it'):
     examples.read(task, path, 'test')
 
 
 @tfds_builds.ALLOW_WARNINGS
-def test_tfds_that_cannot_be_read_is_one_line(tmp_path):
-  fields = {'kind': 'similarity', 'tfds': {'train': 'no_such_set:train'}}
-  with pytest.raises(errors.UserError) as caught:
-    examples.read(
-      table.resolve(config.OwnTask(**fields)), f'tfds:{tmp_path}', 'train'
-    )
+def test_failure_of_tfds_is_one_line(tmp_path):
+  def own(address):
+    return table.resolve(OwnTask(kind='similarity', tfds={'train': address}))
+
+  with pytest.raises(UserError) as caught:
+    examples.read(own('no_such_set:train'), f'tfds:{tmp_path}', 'train')
   assert str(caught.value).startswith('tfds:no_such_set:train: cannot be read')
   assert '\n' not in str(caught.value)
-  assert not sources.has(
-    table.resolve(config.OwnTask(**fields)), f'tfds:{tmp_path}', 'train'
-  )
-  fields['tfds'] = {'train': 'rte'}
-  with pytest.raises(
-    errors.UserError, match=r'tfds:rte: write NAME\[/CONFIG\]'
-  ):
-    examples.read(table.resolve(config.OwnTask(**fields)), 'tfds', 'train')
+  assert not sources.has(own('no_such_set:train'), f'tfds:{tmp_path}', 'train')
+  with pytest.raises(UserError, match=r'tfds:rte: write NAME\[/CONFIG\]'):
+    examples.read(own('rte'), 'tfds', 'train')
 
 
-def test_tfds_brings_no_tensorflow_along():
+def test_tfds_imports_no_tensorflow():
   code = (
     'import sys; from gpt1_jax.tasks.readers import tfds_rows\n'
     'try: tfds_rows.read("no_such_set:train", "/nowhere")\n'
