@@ -260,7 +260,7 @@ def test_a_fine_tuned_run_keeps_specials_and_head(converted, tmp_path):
   readme = (hf / 'README.md').read_text()
   assert '| accuracy, dev set | 0.5600 |' in readme
   first = config.vocab_size
-  assert f'Rows {first}, {first + 1} and {first + 2} are the start' in readme
+  assert f'Ids {first}, {first + 1} and {first + 2} are the start' in readme
   assert 'clf.kernel [128, 2]' in readme
   written = json.loads((hf / 'config.json').read_text())
   assert written['vocab_size'] == first + 3
