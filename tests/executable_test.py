@@ -94,7 +94,7 @@ def test_settings_outside_the_step_may_differ(saved):
   assert loaded.train_step is not built.train_step
 
 
-@pytest.mark.parametrize('change', [{'vocab_size': 98}, {'num_steps': 11}])
+@pytest.mark.parametrize('change', [{'vocab_size': 98}, {'num_steps': 110}])
 def test_vocabulary_and_number_of_updates_are_checked(saved, change):
   with pytest.raises(UserError, match='the number of updates or the code'):
     executable.load(saved[0], build(config(), **change), config())
