@@ -86,7 +86,7 @@ def make(
   loss.backward()
   out |= {
     'choice/tokens': tokens.astype(np.int32),
-    'choice/weights': inside.astype(np.float32),
+    'choice/lm_weights': inside.astype(np.float32),
     'choice/extract': extract.astype(np.int32),
     'choice/label': label.astype(np.int32),
     'choice/logits': result.logits.detach().numpy(),
