@@ -230,11 +230,20 @@ def update(
   eps: float,
   weight_decay: float,
   clip_norm: float,
+  corrections: tuple[float, float] | None = None,
   **schedule: Any,
 ) -> None:
-  """One update of flat dicts, in place: t counts those before it."""
+  """Updates flat dicts in place.
+
+  Args:
+    t: updates applied before this one.
+    params, grads, m, v: float64, by name.
+    variant, b1, b2, eps, weight_decay, clip_norm: config.optim.
+    corrections: 1 - b1^(t+1) and 1 - b2^(t+1); None computes them in float64.
+    **schedule: of `learning_rate`.
+  """
   lr = learning_rate(t, variant=variant, **schedule)
-  c1, c2 = 1 - b1 ** (t + 1), 1 - b2 ** (t + 1)
+  c1, c2 = corrections or (1 - b1 ** (t + 1), 1 - b2 ** (t + 1))
   for name, g in clip(grads, clip_norm).items():
     p = params[name]
     m[name] = b1 * m[name] + (1 - b1) * g
