@@ -63,7 +63,7 @@ setuptools.setup(
   license='Apache-2.0',
   python_requires='>=3.11',
   packages=setuptools.find_packages(include=['gpt1_jax', 'gpt1_jax.*']),
-  package_data={'gpt1_jax.reporting': ['*.css', '*.html', '*.j2']},
+  package_data={'gpt1_jax.reporting': ['*.css', '*.html']},
   install_requires=REQUIRES,
   extras_require={
     'gcs': GCS,

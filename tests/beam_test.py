@@ -109,7 +109,7 @@ def mixed(pages, tmp_path) -> list[str]:
 
 @pytest.mark.slow
 def test_real_books_of_every_form(shared_data, tmp_path):
-  """As a user runs it, on a sample that is less than the text."""
+  """Runs the command, with a sample smaller than the text."""
   files = sorted((shared_data / 'books').glob('*.txt'))[3:52:8]
   (tmp_path / 'in').mkdir()
   texts = [file.read_text('utf-8-sig') for file in files]

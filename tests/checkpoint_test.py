@@ -1,4 +1,4 @@
-"""Which checkpoints stay, and which one is read."""
+"""Tests which checkpoints are kept and which one is read."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""What every test shares: eight CPU devices and the real data, if present.
+"""Fixtures of every test: eight CPU devices, and the real data if present.
 
 The environment is set before any test module can import jax.
 """

@@ -55,7 +55,7 @@ def loss_of(case, config, params, reduction, clf_pdrop=0.0, dropout_key=None):
 @EACH
 @pytest.mark.parametrize('reduction', task_losses.LM_REDUCTIONS)
 def test_loss_by_hand(case, reduction):
-  """Of a network whose last state is (1, 0, 0, ...) wherever one looks.
+  """Checks a network whose last state is (1, 0, 0, ...) at every position.
 
   Its logits are the first column of the embedding: a text token costs 4 bits,
   a special one 3, whatever came before.
@@ -80,7 +80,7 @@ def test_loss_by_hand(case, reduction):
 @EACH
 @pytest.mark.parametrize('preset', ['paper', 'openai'])
 def test_loss_equals_numpy(case, preset):
-  """Of a random network, batches by hand, in float64; every dropout site."""
+  """Compares a random network with float64, at every dropout site."""
   dropout_key = networks.DROPOUT_KEY
   config, reduction = task_cases.CONFIG, 'tokens'
   if preset == 'openai':

@@ -1,4 +1,4 @@
-"""What an ablation starts from, and what it does not compute."""
+"""Initial weights of fine-tuning, and the products an ablation saves."""
 
 import dataclasses
 import functools
@@ -130,7 +130,7 @@ def test_without_auxiliary_lm_no_logits_are_computed(config):
 
 @pytest.mark.slow
 def test_layers_and_their_record(configure, shared_data, tmp_path):
-  """All layers by number are all layers; what was done is in config.json."""
+  """layers=n_layer equals layers=-1; config.json records the number."""
   archives = shared_data / 'tasks' / 'archives'
 
   def tuned(name, **changes):

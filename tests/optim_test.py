@@ -84,7 +84,7 @@ def test_a_warm_up_longer_than_the_run_never_decays():
 @BOTH
 @EACH
 def test_twenty_updates_equal_numpy(settings, schedule):
-  """Of a whole model, in its real step: dropout, clipping, decay, schedule.
+  """Updates a whole model: dropout, clipping, decay, schedule.
 
   Numpy updates its own float64 parameters with the gradients of the step. Each
   tensor, stacked layers included, ends within 1e-6 of its norm and, element by

@@ -1,4 +1,4 @@
-"""Where arrays lie: meshes, the table of axes, what moves between devices."""
+"""Tests meshes, the table of axes, and the traffic between devices."""
 
 import math
 import re

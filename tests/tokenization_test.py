@@ -1,4 +1,4 @@
-"""What both tokenizers promise: files, ids out of reach, bounded memory."""
+"""Tests both tokenizers: files, ids out of range, bounded memory."""
 
 import pytest
 

@@ -70,7 +70,7 @@ def released(shared_data):
   return tokenization.load(f'openai:{shared_data / "vocab"}')
 
 
-def check(ours, theirs, raw):
+def assert_same_ids(ours, theirs, raw):
   ids = ours.encode(raw)
   assert theirs.encode(raw).ids == ids
   assert theirs.decode(ids) == ours.decode(ids)
@@ -145,13 +145,13 @@ def test_symbols_have_their_rows(bpe, converted):
 def test_novels_through_the_released_vocabulary(released, novels):
   converted = load(released)
   for novel in novels:
-    check(released, converted, novel)
+    assert_same_ids(released, converted, novel)
 
 
 def test_the_manual_through_an_original_vocabulary(
   original, converted_original, manual
 ):
-  """Its words; code is split by rules that the regular expressions lack."""
+  """Compares words only: spaCy splits code by rules that are not exported."""
   for text in manual:
     words = re.findall(r"(?<!\S)[A-Za-z][a-z']*[,.;!?]?(?!\S)", text)
     text = ' '.join(words)
@@ -170,7 +170,7 @@ def test_the_manual_through_an_original_vocabulary(
   ],
 )
 def test_words_are_split_alike(original, converted_original, raw):
-  check(original, converted_original, raw)
+  assert_same_ids(original, converted_original, raw)
 
 
 @hypothesis.given(st.text('abcXYZ,-!?"();\n 09', max_size=60))

@@ -636,7 +636,7 @@ def test_ties_are_counted():
 
 
 def test_the_order_of_the_examples_is_told_apart_from_the_border():
-  """All are called positive; the positive ones are more so."""
+  """Every sentence is called positive, positive ones with a wider margin."""
   labels = np.array([0, 1, 0, 1])
   candidate = questions_lib.Candidate([1, 2], first_scored=1)
   part = questions_lib.Questions('sst2', 'dev', [candidate] * 8, labels, 0)

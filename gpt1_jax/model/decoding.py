@@ -24,7 +24,7 @@ _WIDTH = 64  # pads prompts and caches to a multiple; few shapes are compiled
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-  """How to choose the next token.
+  """Rules that choose the next token.
 
   Attributes:
     greedy: True takes the most likely token and ignores the other fields.
@@ -42,7 +42,7 @@ class Sampling:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-  """How much to generate.
+  """Number and seed of the samples.
 
   Attributes:
     num_tokens: tokens per sample.

@@ -62,7 +62,7 @@ def attend(
 
 
 class _Static(NamedTuple):
-  """What both kernels are compiled for."""
+  """Constants of both compiled kernels."""
 
   n_head: int
   rate: float

@@ -81,7 +81,7 @@ class Finetuner:
 
   @property
   def facts(self) -> dict[str, Any]:
-    """What config.json records beside the configuration."""
+    """Keys that config.json holds beside the configuration."""
     model = self._source.model
     return {
       'model': dataclasses.asdict(model),

@@ -1,4 +1,4 @@
-"""Where a fine-tuning run starts: pretrained weights below a fresh head."""
+"""Initialises fine-tuning: pretrained weights below a fresh head."""
 
 import dataclasses
 from typing import Any

@@ -26,7 +26,7 @@ COUNT, INDEX = 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'
 
 @dataclasses.dataclass(frozen=True)
 class HostSettings:
-  """How to find the other hosts, and how long to wait for them.
+  """Settings that find the other hosts and bound the wait for them.
 
   Attributes:
     multihost: 'on', 'off', or 'auto': 'on' if the environment describes a

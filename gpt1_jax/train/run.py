@@ -33,7 +33,7 @@ _MAY_DIFFER = (
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
-  """How often a run logs, evaluates and saves, in updates.
+  """Intervals at which a run logs, evaluates and saves.
 
   Attributes:
     log_every, eval_every, checkpoint_every: intervals in updates.

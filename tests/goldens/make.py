@@ -102,7 +102,7 @@ def make(
 
 
 def _numpy(model, grad: bool = False) -> dict[str, np.ndarray]:
-  """Its parameters, or their gradients, each once (the softmax is tied)."""
+  """Returns parameters or gradients, each once (the softmax is tied)."""
   return {
     name: (x.grad if grad else x.detach()).numpy().copy()
     for name, x in model.named_parameters()

@@ -37,7 +37,7 @@ class CandidateBatch(TypedDict):
 
 
 class CandidateBatches:
-  """All candidates, shortest first, in batches of similar length."""
+  """Batches of candidates of similar length, shortest first."""
 
   def __init__(
     self,
