@@ -44,9 +44,6 @@ _HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
   'ends.',
   lower_bound=1,
 )
-_PRINT_CONFIG = flags.DEFINE_bool(
-  'print_config', False, 'Print every setting of --config and exit.'
-)
 _CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
 _SETTING = '--config.'
 _settings: list[tuple[str, str]] = []  # --config.KEY=VALUE, in order
@@ -98,7 +95,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
   """Parses flags and collects the --config.KEY=VALUE ones."""
   rest, arguments = argv[:1], iter(argv[1:])
   for argument in arguments:
-    if argument.startswith(_SETTING):
+    if 'config' in flags.FLAGS and argument.startswith(_SETTING):
       key, equals, value = argument.removeprefix(_SETTING).partition('=')
       _settings.append((key, value if equals else next(arguments, '')))
     else:
@@ -110,7 +107,13 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 
 def define_config(default: str, help_text: str) -> flags.FlagHolder[str]:
-  """Defines --config=FILE[:WORDS], which --config.KEY=VALUE flags override."""
+  """Defines --config=FILE[:WORDS], its overrides and --print_config.
+
+  --config.KEY=VALUE overrides a setting.
+  """
+  flags.DEFINE_bool(
+    'print_config', False, 'Print every setting of --config and exit.'
+  )
   return flags.DEFINE_string('config', default, help_text)
 
 
@@ -144,9 +147,9 @@ def config_values(spec: str) -> dict[str, Any]:
     values = module.get_config(*[words] * bool(colon)).to_dict()
   except ValueError as error:
     raise errors.UserError(f'--config={spec}: {error}') from None
-  except (AttributeError, ImportError, SyntaxError) as error:
+  except Exception as error:  # whatever the user's file raises
     raise errors.UserError(
-      f'--config={spec}: not a configuration file ({error})'
+      f'--config={spec}: {name} does not run ({type(error).__name__}: {error})'
     ) from None
   for key, text in _settings:
     _set(values, key, text)
@@ -177,7 +180,7 @@ def read_config(kind: type[T], spec: str) -> T | None:
     UserError: the configuration is invalid; one line per error.
   """
   values = config_values(spec)
-  if _PRINT_CONFIG.value:
+  if flags.FLAGS.print_config:
     print(config.as_flags(values))
     return None
   return config.parse(kind, values)

@@ -125,3 +125,20 @@ def test_an_own_task_is_checked_key_by_key():
     config.parse(config.FinetuneConfig, values)
   assert 'did you mean labels?' in str(caught.value)
   assert "config.task.kind is 'clas': must be 'classif" in str(caught.value)
+
+
+def test_settings_of_a_command_without_a_configuration_are_refused():
+  code, _, err = command(
+    '--workdir=x', '--config.model.n_layer=1', name='generate'
+  )
+  assert code == 1
+  assert err.startswith("error: Unknown command line flag 'config.model")
+
+
+def test_a_configuration_file_that_raises_is_one_line(tmp_path):
+  file = tmp_path / 'broken.py'
+  file.write_text('def get_config():\n  return undefined\n')
+  code, out, err = command(f'--config={file}', f'--workdir={tmp_path / "run"}')
+  assert (code, out) == (1, '')
+  assert 'broken.py does not run (NameError: ' in err
+  assert err.count('\n') == 1

@@ -60,12 +60,12 @@ def run_training(
     UserError: the loss or the gradient is not finite, or the last checkpoint
       does not fit.
   """
-  seed = step_lib.place_seed(run.seed, program.mesh)
   keep_best = run.pace.best_metric is not None
   with contextlib.closing(
     Checkpoints(run.workdir, keep=run.pace.keep, keep_best=keep_best)
   ) as checkpoints:
     if checkpoints.latest_step is None:
+      seed = step_lib.place_seed(run.seed, program.mesh)
       state = program.new_state(seed)
     else:
       state = checkpoints.restore(checkpoints.latest_step, program.state)

@@ -168,7 +168,7 @@ def build(
   sharding.check_divides(mesh, batch_size, microbatches, **model.divided)
   network = models.new(model)
 
-  def init(key: jax.Array) -> program_lib.Params:
+  def init(key: jax.Array) -> step.Params:
     tokens_BT = jnp.zeros((1, model.n_ctx), jnp.int32)
     variables = network.init(key, tokens_BT, dropout_key=None)
     return {'gpt': variables['params']}

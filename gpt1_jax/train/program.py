@@ -15,8 +15,6 @@ from gpt1_jax import settings
 from gpt1_jax.model import models
 from gpt1_jax.train import optim, sharding, step
 
-Params = Any  # a tree of float32 arrays
-
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
@@ -29,7 +27,7 @@ class Objective:
   """
 
   model: models.Model
-  init: Callable[[jax.Array], Params]
+  init: Callable[[jax.Array], step.Params]
   loss_fn: step.LossFn
 
 
