@@ -71,7 +71,10 @@ def run(main: Callable[[list[str]], None]) -> None:
         'see --help'
       )
     try:
-      main(argv)
+      if 'print_config' in flags.FLAGS and flags.FLAGS.print_config:
+        print(config.as_flags(config_values(flags.FLAGS.config)))
+      else:
+        main(argv)
     except errors.UserError as error:
       _fail(str(error))
     except KeyboardInterrupt:
@@ -173,17 +176,13 @@ def _set(values: dict[str, Any], key: str, text: str) -> None:
     values[last] = text
 
 
-def read_config(kind: type[T], spec: str) -> T | None:
-  """Returns the validated configuration, or None if --print_config printed it.
+def read_config(kind: type[T], spec: str) -> T:
+  """Returns the validated configuration.
 
   Raises:
     UserError: the configuration is invalid; one line per error.
   """
-  values = config_values(spec)
-  if flags.FLAGS.print_config:
-    print(config.as_flags(values))
-    return None
-  return config.parse(kind, values)
+  return config.parse(kind, config_values(spec))
 
 
 def required(flag: str, value: str | None) -> str:

@@ -41,8 +41,6 @@ def main(argv: list[str]) -> None:
   """Runs the command."""
   del argv
   settings = cli.read_config(config.FinetuneConfig, _CONFIG.value)
-  if settings is None:
-    return
   workdir = cli.required('workdir', _WORKDIR.value)
   with cli.connected():
     tasks_path = staging.fetch(settings.data.path, cli.STAGE_TO.value)

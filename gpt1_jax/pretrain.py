@@ -44,8 +44,6 @@ def main(argv: list[str]) -> None:
   """Runs the command."""
   del argv
   settings = cli.read_config(config.PretrainConfig, _CONFIG.value)
-  if settings is None:
-    return
   workdir = cli.required('workdir', _WORKDIR.value)
   with cli.connected():
     data = shards.fetch(settings.data.path, cli.STAGE_TO.value)
