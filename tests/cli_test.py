@@ -7,7 +7,6 @@ import sys
 import pytest
 
 from gpt1_jax import cli, config
-from gpt1_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TINY = f'{ROOT}/configs/pretrain.py:tiny'
@@ -98,33 +97,6 @@ def test_values_keep_their_types(monkeypatch):
   parsed = config.parse(config.FinetuneConfig, values)
   assert parsed.data.lengths == (8, 16)
   assert config.as_dict(parsed)['train'] == values['train']
-
-
-def test_exactly_one_length():
-  values = cli.config_values(TINY)
-  values['data']['path'] = 'x'
-  train = config.parse(config.PretrainConfig, values).train
-  assert train.updates(100.0) == 200
-  values['train'] |= {'num_steps': 0, 'num_epochs': 1.5}
-  train = config.parse(config.PretrainConfig, values).train
-  assert train.updates(100.0) == 150
-  values['train']['num_epochs'] = 0.0
-  with pytest.raises(UserError, match='set exactly one'):
-    config.parse(config.PretrainConfig, values)
-
-
-def test_an_own_task_is_checked_key_by_key():
-  values = cli.config_values(f'{ROOT}/configs/own_task.py')
-  values |= {'init_from': 'x'}
-  values['data']['path'] = 'y'
-  task = config.parse(config.FinetuneConfig, values).task
-  assert isinstance(task, config.OwnTask)
-  assert (task.name, task.labels) == ('my_task', ('bad', 'good'))
-  values['task'] |= {'kind': 'clas', 'labls': ['a']}
-  with pytest.raises(UserError) as caught:
-    config.parse(config.FinetuneConfig, values)
-  assert 'did you mean labels?' in str(caught.value)
-  assert "config.task.kind is 'clas': must be 'classif" in str(caught.value)
 
 
 def test_settings_of_a_command_without_a_configuration_are_refused():

@@ -1,13 +1,18 @@
-"""The two kinds of model behind one door: the GPT, and the LSTM of P §5."""
+"""Builds either kind of model: the GPT, or the LSTM of P §5."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+import pydantic
 
 from gpt1_jax import config
 from gpt1_jax.model import gpt, lstm
 from gpt1_jax.settings import GPTConfig, LSTMConfig, ModelConfig
 
 Model = gpt.GPT | lstm.LSTM
+_RECORDED: Any = Annotated[
+  GPTConfig | LSTMConfig, pydantic.Field(discriminator='kind')
+]
 
 
 def config_class(kind: str) -> type[GPTConfig] | type[LSTMConfig]:
@@ -19,10 +24,9 @@ def read(recorded: Mapping[str, Any]) -> ModelConfig:
   """Returns the model's configuration that a checkpoint recorded.
 
   Raises:
-    UserError: it is damaged; one line for each wrong key.
+    UserError: the record is damaged; one line for each wrong key.
   """
-  kind = 'lstm' if recorded.get('kind') == 'lstm' else 'gpt'
-  return config.parse(config_class(kind), recorded)
+  return config.parse(_RECORDED, recorded)
 
 
 def new(model: ModelConfig) -> Model:
