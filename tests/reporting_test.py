@@ -295,7 +295,7 @@ def test_pretraining_table(tmp_path):
   run_folders.pretraining(tmp_path / 'a')
   run_folders.pretraining(tmp_path / 'b', finished=False, commit=None)
   table = rows(tables.pretraining(found(tmp_path)))
-  assert table['GPT-1 (paper)']['perplexity a token'] == '18.40'
+  assert table['GPT-1 (paper)']['perplexity per token'] == '18.40'
   assert list(table['a'].values()) == [
     'a',
     '<novels>',

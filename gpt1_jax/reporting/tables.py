@@ -35,8 +35,8 @@ _PRETRAINING_HEADER = (
   'parameters',
   'updates',
   'tokens seen',
-  'perplexity a token',
-  'perplexity a word',
+  'perplexity per token',
+  'perplexity per word',
   'commit',
 )
 
