@@ -141,7 +141,7 @@ def test_sigterm_at_a_start_leaves_no_job(tmp_path):
     check=False,
   )
   assert done.returncode == 128 + signal.SIGTERM, done.stderr
-  assert '[1/1] cola full: runs' in done.stdout
+  assert '[1/1] cola full: running' in done.stdout
   # A job that lived would hold the lock.
   with (tmp_path / 'out' / 'cola' / 'full.log').open('a') as log:
     fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -167,7 +167,7 @@ def test_killed_failed_and_resumed(pretrained, shared_data, tmp_path):
   # Stopped while it runs the second job.
   process = start(*arguments)
   said = ''
-  while '[2/4] cola scratch: runs' not in said:
+  while '[2/4] cola scratch: running' not in said:
     line = process.stdout.readline()
     assert line, process.communicate()[1]
     said += line
