@@ -98,7 +98,7 @@ def test_loss_equals_numpy(case, preset):
     reduction,
     config.embedding_dropout,
     config.softmax_rows,
-    networks.gpt_dropout(config, dropout_key, 0.1),
+    networks.masks(config, dropout_key, 0.1),
   )
   assert loss == pytest.approx(expected, rel=1e-6)
 

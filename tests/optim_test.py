@@ -1,31 +1,18 @@
 """Schedules and updates of both variants against numpy and optax."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import linen as nn
 
 from gpt1_jax.model import gpt
-from gpt1_jax.settings import OptimSettings
-from gpt1_jax.train import optim, step as step_lib
-from tests.support import networks, reference
+from gpt1_jax.train import optim, step
+from tests.support import networks, reference, updates
 
-PAPER = OptimSettings(
-  variant='paper',
-  schedule='cosine',
-  peak_lr=1e-2,
-  warmup=5.0,
-  b1=0.9,
-  b2=0.999,
-  eps=1e-8,
-  weight_decay=0.01,
-  clip_norm=1.0,
-)
+PAPER = dataclasses.replace(updates.OPTIM, peak_lr=1e-2, warmup=5.0)
 OPENAI = dataclasses.replace(PAPER, variant='openai')
 BOTH = pytest.mark.parametrize(
   'settings', [PAPER, OPENAI], ids=lambda s: s.variant
@@ -35,31 +22,23 @@ EACH = pytest.mark.parametrize('schedule', ['cosine', 'linear'])
 
 def rate_of(settings, num_steps, **changes):
   settings = dataclasses.replace(settings, **changes)
-  return optim.make_optimizer(settings, num_steps)[1]
+  return optim.make_optimizer(settings, num_steps).learning_rate
 
 
 @BOTH
 @EACH
 @pytest.mark.parametrize('warmup', [0.0, 5.0, 300.0])
 def test_rates_equal_numpy(settings, schedule, warmup):
-  """Equal to 1e-6; `paper` near 0 to float32's rounding of the peak.
+  """Compares to 1e-6; `paper` near 0 to float32's rounding of the peak.
 
   There optax's schedules subtract numbers of the size of the peak.
   """
   rate = rate_of(settings, 3000, schedule=schedule, warmup=warmup)
   got = jax.jit(jax.vmap(rate))(jnp.arange(3000))
   assert got[0] == 0.0 if settings is OPENAI else got[0] > 0
-  expected = [
-    reference.learning_rate(
-      t,
-      variant=settings.variant,
-      schedule=schedule,
-      peak_lr=1e-2,
-      warmup=warmup,
-      num_steps=3000,
-    )
-    for t in range(1, 3000)
-  ]
+  chosen = {'peak_lr': 1e-2, 'warmup': warmup, 'num_steps': 3000}
+  chosen |= {'variant': settings.variant, 'schedule': schedule}
+  expected = [reference.learning_rate(t, **chosen) for t in range(1, 3000)]
   atol = 1e-16 if settings is OPENAI else 2**-24 * 1e-2
   np.testing.assert_allclose(got[1:], expected, rtol=1e-6, atol=atol)
 
@@ -94,39 +73,27 @@ def test_twenty_updates_equal_numpy(settings, schedule):
   released = settings is OPENAI
   config = networks.RELEASED_CONFIG if released else networks.GPT_CONFIG
   settings = dataclasses.replace(settings, schedule=schedule)
-  optimizer, rate = optim.make_optimizer(settings, 20)
+  made = optim.make_optimizer(settings, 20)
   noted = optax.GradientTransformation(
     init=lambda params: jax.tree.map(jnp.zeros_like, params),
     update=lambda grads, state, params: (grads, grads),
   )
-  optimizer = optax.chain(noted, optimizer)
-  model = gpt.GPT(config)
+  optimizer = made._replace(transform=optax.chain(noted, made.transform))
   tokens = jax.random.randint(jax.random.key(2), (4, 16), 0, 101)
+  batch = {'tokens': tokens, 'lm_weights': jnp.ones((4, 16))}
   params = {'gpt': networks.gpt_params(config)}
-  state = step_lib.TrainState(
-    jnp.zeros([], jnp.int32), params, optimizer.init(params)
-  )
-  step = jax.jit(
-    functools.partial(
-      step_lib.train_step,
-      loss_fn=step_lib.pretrain_loss(model),
-      optimizer=optim.Optimizer(optimizer, rate),
-      microbatches=1,
-      seed=0,
-    )
-  )
+  opt_state = optimizer.transform.init(params)
+  state = step.TrainState(jnp.zeros([], jnp.int32), params, opt_state)
+  train_step = updates.jit_step(gpt.GPT(config), optimizer)
   # Biases start at zero: all of their value comes from the updates.
-  params = reference.flat(reference.float64(jax.device_get(params)))
+  params = flat64(params)
   m = {name: np.zeros_like(x) for name, x in params.items()}
   v = dict(m)
-  batch = {'tokens': tokens, 'lm_weights': jnp.ones((4, 16))}
   clipped = 0
   for t in range(20):
     before = jax.device_get(state.params)
-    state, metrics = step(state, batch)
-    grads = reference.flat(
-      reference.float64(jax.device_get(state.opt_state[0]))
-    )
+    state, metrics = train_step(state, batch)
+    grads = flat64(state.opt_state[0])
     clipped += float(metrics['grad_norm']) > 1
     reference.update(
       t,
@@ -139,12 +106,16 @@ def test_twenty_updates_equal_numpy(settings, schedule):
       num_steps=20,
     )
     if t == 0 and released:  # the first update has a rate of 0
-      jax.tree.map(np.testing.assert_array_equal, before, state.params)
+      updates.assert_same_bits(before, state.params)
   assert clipped > 10
-  for name, x in reference.flat(jax.device_get(state.params)).items():
-    error, y = np.asarray(x, np.float64) - params[name], params[name]
+  for name, x in flat64(state.params).items():
+    error, y = x - params[name], params[name]
     assert np.linalg.norm(error) <= 1e-6 * np.linalg.norm(y), name
     assert np.abs(error).max() <= 1e-6 * np.abs(y).max(), name
+
+
+def flat64(tree):
+  return reference.flat(reference.float64(jax.device_get(tree)))
 
 
 def optax_corrections(count):
@@ -159,16 +130,14 @@ def optax_corrections(count):
 @pytest.mark.parametrize('count', [1, 2, 3, 10, 20, 1000])
 def test_bias_corrections_of_optax_round_in_float32(count):
   """Rounds b to float32, then the power, then the inverse."""
-  for b, found in zip(
-    (PAPER.b1, PAPER.b2), optax_corrections(count), strict=True
-  ):
-    bound = (count * b ** (count - 1) + 1) * 2**-25 + 2**-24 * found
-    assert abs(found - (1 - b**count)) <= bound
+  found = optax_corrections(count)
+  for b, correction in zip((PAPER.b1, PAPER.b2), found, strict=True):
+    bound = (count * b ** (count - 1) + 1) * 2**-25 + 2**-24 * correction
+    assert abs(correction - (1 - b**count)) <= bound
 
 
-def test_weights_are_decayed_biases_and_gains_are_not():
-  fresh = networks.fresh_gpt(networks.GPT_CONFIG)[1]
-  params = {'gpt': nn.unbox(fresh['params'])}
-  for name, is_decayed in reference.flat(optim.decayed(params)).items():
-    assert is_decayed == reference.is_weight(name), name
-  assert optim.decayed(params)['gpt']['tokens_embed']
+@pytest.mark.parametrize('config', [networks.GPT_CONFIG, networks.LSTM_CONFIG])
+def test_weights_are_decayed_biases_and_gains_are_not(config):
+  decayed = reference.flat(optim.decayed(networks.fresh(config)))
+  assert decayed == {name: reference.is_weight(name) for name in decayed}
+  assert decayed['tokens_embed']

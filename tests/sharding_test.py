@@ -8,18 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 
 from configs import pretrain
 from gpt1_jax import config
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt
-from gpt1_jax.train import losses, optim, pretraining, sharding
+from gpt1_jax.train import losses, pretraining, sharding
 from tests.support import networks, updates
 from tests.support.meshes import make_mesh
 
-# name: (layers,) and the axes of the mesh; optimiser state follows.
-PLACES = {
+# Parameter: the mesh axis of each of its axes. A block's first is the layers.
+GPT_PLACES = {
   'tokens_embed': (None, 'fsdp'),
   'positions_embed': (None, 'fsdp'),
   'h/attn/c_attn/kernel': (None, 'fsdp', None, 'tensor', None),
@@ -35,21 +34,35 @@ PLACES = {
   'h/ln_2/scale': (None, None),
   'h/ln_2/bias': (None, None),
 }
+LSTM_PLACES = {
+  'tokens_embed': (None, 'fsdp'),
+  'c_proj/kernel': ('tensor', 'fsdp'),
+  'c_proj/bias': ('fsdp',),
+  **{f'lstm/i{gate}/kernel': ('fsdp', 'tensor') for gate in 'ifgo'},
+  **{f'lstm/h{gate}/kernel': (None, 'tensor') for gate in 'ifgo'},
+  **{f'lstm/h{gate}/bias': ('tensor',) for gate in 'ifgo'},
+}
 
 
-def test_every_parameter_is_placed_by_the_table():
-  mesh = make_mesh(2, 2, 2)
-  values = pretrain.get_config('paper')
+@pytest.mark.parametrize(
+  ('preset', 'places', 'size'),
+  [
+    ('paper', GPT_PLACES, 116_534_784),
+    ('lstm,paper', LSTM_PLACES, 55_737_600),
+  ],
+)
+def test_every_parameter_is_placed_by_the_table(preset, places, size):
+  values = pretrain.get_config(preset)
   values.data.path = 'not read'
-  paper = config.parse(config.PretrainConfig, values.to_dict())
-  model = pretraining.model_config(paper, 40478)
-  state = pretraining.build(paper, model, mesh, 10).state
+  settings = config.parse(config.PretrainConfig, values.to_dict())
+  model = pretraining.model_config(settings, 40478)
+  state = pretraining.build(settings, model, make_mesh(2, 2, 2), 10).state
   adam = state.opt_state[1][0]
   for tree in (state.params['gpt'], adam.mu['gpt'], adam.nu['gpt']):
     flat = jax.tree_util.tree_leaves_with_path(tree)
     names = {'/'.join(k.key for k in path): leaf for path, leaf in flat}
-    assert {n: tuple(x.sharding.spec) for n, x in names.items()} == PLACES
-    assert sum(x.size for x in names.values()) == 116_534_784
+    assert {n: tuple(x.sharding.spec) for n, x in names.items()} == places
+    assert sum(x.size for x in names.values()) == size
   for scalar in (state.step, adam.count):
     assert scalar.sharding.is_fully_replicated
 
@@ -60,29 +73,32 @@ COLLECTIVE = re.compile(
 )
 
 
-def collectives(shape):
-  """(kind, shape of an array, whether in a loop) of all that moves in a step.
+def compiled_text(*shape):
+  program = updates.build(updates.UNROLLED, make_mesh(*shape))
+  return program.lower().compile().as_text()
 
-  Those of groups of one device, which move nothing, are left out.
+
+def collectives(*shape):
+  """Returns (kind, shape of an array) of all that moves in a step.
+
+  Groups of one device move nothing and are left out. No collective may be in a
+  loop.
   """
-  mesh = make_mesh(*shape)
-  program = pretraining.build(
-    updates.pretrain_config(), updates.UNROLLED, mesh, 10
-  )
-  found, inside = [], ''
-  for line in program.lower().compile().as_text().splitlines():
+  found, inside = [], True
+  for line in compiled_text(*shape).splitlines():
     if header := re.match(r'(ENTRY )?%?[\w.\-]+ \(.*\{$', line):
       inside = header[1] is None
     match = COLLECTIVE.search(line)
     if match and not re.search(r'replica_groups=\{(\{\d+\},?)+\}', line):
+      assert not inside
       for dims in re.findall(r'\w\d+\[([\d,]*)\]', match['type']):
         dims = tuple(int(d) for d in dims.split(',') if d)
-        found.append((match['kind'], dims, inside))
+        found.append((match['kind'], dims))
   return found
 
 
 def size(found, kind):
-  return sum(math.prod(dims) for k, dims, _ in found if k == kind)
+  return sum(math.prod(dims) for k, dims in found if k == kind)
 
 
 # Of UNROLLED: the matrix's gradient is summed once for the softmax and once
@@ -91,42 +107,33 @@ ONCE = gpt.num_parameters(updates.UNROLLED) + 101 * 64
 
 
 def test_data_reduces_gradients_and_nothing_else():
-  found = collectives((8, 1, 1))
-  assert {kind for kind, _, _ in found} == {'all-reduce'}
-  assert not any(inside for _, _, inside in found)
+  found = collectives(8, 1, 1)
+  assert {kind for kind, _ in found} == {'all-reduce'}
   assert size(found, 'all-reduce') == ONCE + 2  # loss and weight
 
 
 def test_fsdp_gathers_parameters_and_reduces_gradients():
   """The CPU's compiler has no reduce-scatter: it reduces, then slices."""
-  found = collectives((1, 8, 1))
-  assert {kind for kind, _, _ in found} == {'all-gather', 'all-reduce'}
-  assert not any(inside for _, _, inside in found)
-  model = updates.UNROLLED
-  state = jax.eval_shape(
-    lambda: nn.unbox(updates.new_state(gpt.GPT(model), optim_of_step()))
-  )
-  parameters = jax.tree.leaves(state.params['gpt'])
-  # Of a layer, or of none; axes may be swapped, heads and their width be one.
+  found = collectives(1, 8, 1)
+  assert {kind for kind, _ in found} == {'all-gather', 'all-reduce'}
+  parameters = jax.tree.leaves(networks.fresh(updates.UNROLLED))
+  # With or without the layers; axes may be swapped, heads and their width be
+  # one.
   sizes = {math.prod(x.shape[i:]) for x in parameters for i in (0, 1)}
-  for _, dims, _ in found:
-    assert math.prod(dims) in sizes | {1}
-  # For use and, but for the embeddings, again for the gradient.
+  assert {math.prod(dims) for _, dims in found} <= sizes | {1}
+  # For use and, except for the embeddings, again for the gradient.
   gathered = size(found, 'all-gather')
-  assert gathered <= 2 * gpt.num_parameters(model) - 101 * 64 - 16 * 64
-  scalars = sum(dims == () for _, dims, _ in found)
+  count = gpt.num_parameters(updates.UNROLLED)
+  assert gathered <= 2 * count - 101 * 64 - 16 * 64
+  scalars = sum(dims == () for _, dims in found)
   assert size(found, 'all-reduce') - scalars == ONCE
 
 
-def optim_of_step():
-  return optim.make_optimizer(updates.OPTIM, 10)[0]
-
-
-def test_tensor_reduces_what_a_block_hands_on():
-  found = collectives((1, 1, 4))
-  assert {kind for kind, _, _ in found} == {'all-reduce', 'all-gather'}
+def test_tensor_reduces_the_outputs_of_a_block():
+  found = collectives(1, 1, 4)
+  assert {kind for kind, _ in found} == {'all-reduce', 'all-gather'}
   B, T, D, L = 16, 16, 64, 2
-  sums = [dims for kind, dims, _ in found if kind == 'all-reduce' and dims]
+  sums = [dims for kind, dims in found if kind == 'all-reduce' and dims]
   # Two a block forward, two backward; the gradient of the softmax's input.
   states = [dims for dims in sums if math.prod(dims) == B * T * D]
   assert len(states) == 4 * L + 1
@@ -136,15 +143,12 @@ def test_tensor_reduces_what_a_block_hands_on():
   # XLA of jax 0.12 divides the embedding's scatter among the devices as well.
   assert others[3:] in ([], [(26, 64)])
   # The matrix's gradient, in rows that divide by 4.
-  gathers = [dims for kind, dims, _ in found if kind == 'all-gather']
+  gathers = [dims for kind, dims in found if kind == 'all-gather']
   assert gathers == [(104, D)]
 
 
 def test_constraints_are_in_the_compiled_text():
-  program = pretraining.build(
-    updates.pretrain_config(), updates.UNROLLED, make_mesh(2, 2, 2), 10
-  )
-  text = program.lower().compile().as_text()
+  text = compiled_text(2, 2, 2)
   assert 'f32[4,16,64]' in text  # a quarter of the batch
   assert 'f32[4,16,3,2,16]' in text  # and half the heads
   assert 'f32[4,16,128]' in text  # and half the feed-forward
@@ -154,37 +158,56 @@ def test_constraints_are_in_the_compiled_text():
 
 
 def test_constraints_reach_the_compiler():
-  model = gpt.GPT(networks.GPT_CONFIG)
-  mesh = make_mesh(2, 2, 2)
-  state = jax.eval_shape(
-    lambda: nn.unbox(updates.new_state(model, optim_of_step()))
-  )
+  model, params = networks.GPT_CONFIG, networks.fresh(networks.GPT_CONFIG)
+  tokens, mesh = jnp.zeros((8, 16), jnp.int32), make_mesh(2, 2, 2)
 
-  def forward(params):
-    tokens = jnp.zeros((8, 16), jnp.int32)
-    return model.apply({'params': params}, tokens, dropout_key=None)[0]
+  def constraints():
+    def forward(params):  # new each time: jit compiles again
+      return gpt.GPT(model).apply({'params': params}, tokens, dropout_key=None)
+
+    text = jax.jit(forward).lower(params).as_text()
+    return text.count('sdy.sharding_constraint')
 
   with sharding.use(mesh):
-    text = jax.jit(forward).lower(state.params['gpt']).as_text()
-  constraints = text.count('sdy.sharding_constraint')
-  with jax.set_mesh(mesh):  # the table is not in force: silently nothing
-    text = jax.jit(lambda p: forward(p)).lower(state.params['gpt']).as_text()
-  assert constraints > text.count('sdy.sharding_constraint') == 0
+    assert constraints() > 0
+  with jax.set_mesh(mesh):  # the table is not in force
+    assert constraints() == 0
 
 
 def test_impossible_meshes_are_refused():
-  with pytest.raises(UserError, match='8 devices'):
-    make_mesh(3, 1, 1, devices=jax.devices())
-  with pytest.raises(UserError, match='one may be -1'):
-    make_mesh(-1, -1, 1, devices=jax.devices())
   mesh = make_mesh(2, 2, -1, devices=jax.devices())
   assert dict(mesh.shape) == {'data': 2, 'fsdp': 2, 'tensor': 2}
-  with pytest.raises(UserError, match=r'batch_size 6'):
-    sharding.check_divides(mesh, 6, 1, n_embd=64, n_head=4)
-  with pytest.raises(UserError, match='n_head'):
-    sharding.check_divides(mesh, 8, 1, n_embd=64, n_head=3)
-  with pytest.raises(UserError, match=r'batch_size 6'):
-    sharding.host_rows(mesh, 6)
+  for refused, message in (
+    (lambda: make_mesh(3, 1, 1, devices=jax.devices()), '8 devices'),
+    (lambda: make_mesh(-1, -1, 1, devices=jax.devices()), 'one may be -1'),
+    (lambda: check(6, n_embd=64, n_head=4), 'batch_size 6'),
+    (lambda: check(8, n_embd=64, n_head=3), 'n_head'),
+    (lambda: check(8, n_embd=2, units=3), 'units 3 does not divide over mesh'),
+    (lambda: sharding.host_rows(mesh, 6), 'batch_size 6'),
+  ):
+    with pytest.raises(UserError, match=message):
+      refused()
+
+
+def check(batch_size, **sizes):
+  sharding.check_divides(make_mesh(2, 2, 2), batch_size, 1, **sizes)
+
+
+def slices_of(sizes, per_process, per_slice):
+  """Arranges eight devices of several slices; returns the slice of each."""
+  devices = [
+    types.SimpleNamespace(
+      id=i,
+      process_index=i // per_process,
+      slice_index=i // per_slice,
+      device_kind='cpu',
+      platform='cpu',
+    )
+    for i in reversed(range(8))
+  ]
+  mesh = sharding.arrange(devices, sizes)
+  assert len({device.id for device in mesh.flat}) == 8
+  return np.vectorize(lambda device: device.slice_index)(mesh)
 
 
 @pytest.mark.parametrize(
@@ -199,44 +222,20 @@ def test_impossible_meshes_are_refused():
   ],
 )
 def test_slices_are_joined_along_data_first(sizes, across):
-  """Across slices, the slower network: data if it can be."""
-  devices = [
-    types.SimpleNamespace(
-      id=i,
-      process_index=i // 2,
-      slice_index=i // 4,
-      device_kind='cpu',
-      platform='cpu',
-    )
-    for i in reversed(range(8))
-  ]
-  mesh = sharding.arrange(devices, sizes)
-  slices = np.vectorize(lambda device: device.slice_index)(mesh)
-  assert len({device.id for device in mesh.flat}) == 8
-  block = [n // a for n, a in zip(mesh.shape, across, strict=True)]
+  """Across slices, the slower network: data if possible."""
+  slices = slices_of(sizes, per_process=2, per_slice=4)
+  block = [n // a for n, a in zip(slices.shape, across, strict=True)]
   for place, found in np.ndenumerate(slices):
-    along = [p // b for p, b in zip(place, block, strict=True)]
-    assert found == sum(along)
+    assert found == sum(p // b for p, b in zip(place, block, strict=True))
 
 
 def test_four_slices_share_data_and_fsdp():
-  devices = [
-    types.SimpleNamespace(
-      id=i,
-      process_index=i,
-      slice_index=i // 2,
-      device_kind='cpu',
-      platform='cpu',
-    )
-    for i in range(8)
-  ]
-  mesh = sharding.arrange(devices, (2, 4, 1))
-  slices = np.vectorize(lambda device: device.slice_index)(mesh)
+  slices = slices_of((2, 4, 1), per_process=1, per_slice=2)
   assert slices[..., 0].tolist() == [[0, 0, 1, 1], [2, 2, 3, 3]]
 
 
 def test_padded_rows_are_no_part_of_the_softmax():
-  """Value and gradients of both operands, with 5 rows over 4 devices."""
+  """Compares value and gradients, with 5 rows over 4 devices."""
   keys = jax.random.split(jax.random.key(0), 3)
   h = jax.random.normal(keys[0], (4, 13, 8))
   table = jax.random.normal(keys[1], (5, 8))
@@ -247,7 +246,5 @@ def test_padded_rows_are_no_part_of_the_softmax():
   for sizes in ((1, 1, 4), (2, 1, 4), (2, 2, 2), (4, 1, 1)):
     with sharding.use(make_mesh(*sizes)):
       found = jax.jit(loss)(h, table, tokens, weights)
-    for x, y in zip(
-      jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
-    ):
+    for x, y in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
       np.testing.assert_allclose(x, y, rtol=0, atol=2e-6 * np.abs(y).max())

@@ -11,25 +11,26 @@ from typing import Any
 import numpy as np
 
 # (site, layer or None, values) → values, dropped. Sites: 'embedding',
-# 'attention', 'residual_attention', 'residual_mlp', 'head'.
+# 'attention', 'residual_attention', 'residual_mlp', 'output' (of the LSTM),
+# 'head'.
 Drop = Callable[[str, int | None, np.ndarray], np.ndarray]
 
 
 def keep(site: str, layer: int | None, x: np.ndarray) -> np.ndarray:
-  """No dropout."""
+  """Drops nothing."""
   del site, layer
   return x
 
 
 def float64(tree: Any) -> Any:
-  """A nested dict of arrays, in float64."""
+  """Converts a nested dict of arrays to float64."""
   if isinstance(tree, dict):
     return {name: float64(value) for name, value in tree.items()}
   return np.asarray(tree, np.float64)
 
 
 def flat(tree: Any, prefix: str = '') -> dict[str, np.ndarray]:
-  """A nested dict as {'h/attn/c_attn/kernel': array}."""
+  """Flattens a nested dict to {'h/attn/c_attn/kernel': array}."""
   out = {}
   for name, value in tree.items():
     if isinstance(value, dict):
@@ -89,6 +90,35 @@ def block(p: dict, x_BTD: np.ndarray, drop, layer: int) -> np.ndarray:
   return layer_norm(p['ln_2'], n_BTD + m_BTD)
 
 
+def lstm(
+  p: dict, tokens_BT: np.ndarray, drop: Drop = keep
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the projected states, gate by gate, and the softmax's rows."""
+
+  def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+  x_BTD = drop('embedding', None, p['tokens_embed'][tokens_BT])
+  B, T, _ = x_BTD.shape
+  memory_BU = h_BU = np.zeros((B, len(p['c_proj']['kernel'])))
+  states = []
+  for t in range(T):
+    gate = {
+      name: x_BTD[:, t] @ p['lstm'][f'i{name}']['kernel']
+      + h_BU @ p['lstm'][f'h{name}']['kernel']
+      + p['lstm'][f'h{name}']['bias']
+      for name in 'ifgo'
+    }
+    memory_BU = sigmoid(gate['f']) * memory_BU
+    memory_BU = memory_BU + sigmoid(gate['i']) * np.tanh(gate['g'])
+    h_BU = sigmoid(gate['o']) * np.tanh(memory_BU)
+    states.append(h_BU)
+  out_BTU = drop('output', None, np.stack(states, axis=1))
+  return out_BTU @ p['c_proj']['kernel'] + p['c_proj']['bias'], p[
+    'tokens_embed'
+  ]
+
+
 def forward(
   gpt: dict,
   tokens_BT: np.ndarray,
@@ -96,7 +126,7 @@ def forward(
   softmax_rows: str = 'tokens',
   drop: Drop = keep,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """States of the last block, and the rows that make logits of them."""
+  """Returns the states of the last block, and the rows of the softmax."""
   tokens, positions = gpt['tokens_embed'], gpt['positions_embed']
   V = len(tokens)
   if embedding_dropout == 'matrix':
@@ -122,7 +152,7 @@ def _layer(tree: dict, layer: int) -> dict:
 def lm_nll(
   h_BTD: np.ndarray, rows_VD: np.ndarray, tokens_BT: np.ndarray
 ) -> np.ndarray:
-  """[B, T - 1]: -log p of each token but the first, given those before it."""
+  """Returns -log p of each token but the first, [B, T - 1]."""
   log_probs = log_softmax(h_BTD[:, :-1] @ rows_VD.T)
   return -np.take_along_axis(log_probs, tokens_BT[:, 1:, None], axis=2)[..., 0]
 
@@ -130,7 +160,7 @@ def lm_nll(
 def lm_loss(
   nll_BT: np.ndarray, weights_BT: np.ndarray, reduction: str
 ) -> float:
-  """Mean over the tokens, or over the sequences of the mean over each."""
+  """Averages over the tokens, or over each sequence and then over all."""
   weights = weights_BT[:, 1:]
   if reduction == 'tokens':
     return (nll_BT * weights).sum() / weights.sum()
@@ -140,7 +170,7 @@ def lm_loss(
 def head(
   p: dict, h_BCTD: np.ndarray, extract_BC: np.ndarray, kind: str, drop=keep
 ) -> np.ndarray:
-  """[B, classes or choices] from the states at the extract tokens."""
+  """Returns [B, classes or choices] from the states at the extract tokens."""
   B, C, _, D = h_BCTD.shape
   mask_B1D = drop('head', None, np.ones((B, 1, D)))
   out = []
@@ -154,7 +184,7 @@ def head(
 
 
 def task_loss(outputs_BY: np.ndarray, label_B: np.ndarray) -> np.ndarray:
-  """[B]: cross-entropy, or the squared error of a value."""
+  """Returns the cross-entropy, or the squared error of a value, [B]."""
   if np.issubdtype(label_B.dtype, np.floating):
     return (outputs_BY[:, 0] - label_B) ** 2
   return -log_softmax(outputs_BY)[np.arange(len(label_B)), label_B]
@@ -170,7 +200,7 @@ def finetune_loss(
   softmax_rows: str = 'tokens',
   drop: Drop = keep,
 ) -> float:
-  """Mean task loss + lm_coef * LM loss, over the examples of weight 1."""
+  """Returns the mean of task loss + lm_coef * LM loss; skips weight 0."""
   real = batch['example_weight'] > 0
   B, C, T = batch['tokens'].shape
   tokens_BT = batch['tokens'].reshape(B * C, T)
@@ -195,7 +225,7 @@ def learning_rate(
   warmup: float,
   num_steps: int,
 ) -> float:
-  """The rate of update t, the first being 0; `warmup` in updates."""
+  """Returns the rate of update t, the first being 0; `warmup` in updates."""
 
   def decay(x):
     return 1 - x if schedule == 'linear' else 0.5 * (1 + np.cos(np.pi * x))
@@ -212,7 +242,7 @@ def learning_rate(
 
 
 def clip(grads: dict, norm: float) -> dict:
-  """Scaled to the global norm where they exceed it."""
+  """Scales gradients down to the global norm."""
   total = np.sqrt(sum((g**2).sum() for g in grads.values()))
   return {name: g * min(1.0, norm / total) for name, g in grads.items()}
 
@@ -238,9 +268,9 @@ def update(
   Args:
     t: updates applied before this one.
     params, grads, m, v: float64, by name.
-    variant, b1, b2, eps, weight_decay, clip_norm: config.optim.
+    variant, b1, b2, eps, weight_decay, clip_norm: see config.optim.
     corrections: 1 - b1^(t+1) and 1 - b2^(t+1); None computes them in float64.
-    **schedule: of `learning_rate`.
+    **schedule: arguments of `learning_rate`.
   """
   lr = learning_rate(t, variant=variant, **schedule)
   c1, c2 = corrections or (1 - b1 ** (t + 1), 1 - b2 ** (t + 1))
@@ -258,9 +288,5 @@ def update(
 
 
 def is_weight(name: str) -> bool:
-  """Tensors with more than one axis in the released layout."""
-  return name.rpartition('/')[2] in (
-    'kernel',
-    'tokens_embed',
-    'positions_embed',
-  )
+  """Returns True for tensors of two or more axes in the released layout."""
+  return name.endswith(('kernel', 'tokens_embed', 'positions_embed'))

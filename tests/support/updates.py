@@ -7,28 +7,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from configs import pretrain as config_file
 from gpt1_jax import config as config_lib
 from gpt1_jax.config import PretrainConfig
 from gpt1_jax.model import models
 from gpt1_jax.settings import ModelConfig, OptimSettings
-from gpt1_jax.train import optim, pretraining, sharding, step as step_lib
+from gpt1_jax.train import optim, pretraining, program, sharding, step
 from tests.support import networks
 from tests.support.meshes import make_mesh
 
 OPTIM = OptimSettings(
-  variant='paper',
-  schedule='cosine',
-  peak_lr=1e-3,
-  warmup=0.0,
-  b1=0.9,
-  b2=0.999,
-  eps=1e-8,
-  weight_decay=0.01,
-  clip_norm=1.0,
-)
+  variant='paper', schedule='cosine', peak_lr=1e-3, warmup=0.0, b1=0.9,
+  b2=0.999, eps=1e-8, weight_decay=0.01, clip_norm=1.0,
+)  # fmt: skip
 # No loop over layers: an operation in the compiled text runs once.
 UNROLLED = dataclasses.replace(networks.GPT_CONFIG, unroll=2)
 BATCH = {
@@ -40,14 +32,13 @@ BATCH['lm_weights'][3, 5:] = 0  # microbatches of unequal weight
 
 def new_state(
   model: models.Model, optimizer: Any, seed: int = 0
-) -> step_lib.TrainState:
+) -> step.TrainState:
   """Returns an initial state, its parameters boxed with logical axes."""
   tokens = jnp.zeros((1, 8), jnp.int32)
   key = jax.random.key(seed)
   params = {'gpt': model.init(key, tokens, dropout_key=None)['params']}
-  return step_lib.TrainState(
-    jnp.zeros([], jnp.int32), params, optimizer.init(params)
-  )
+  zero = jnp.zeros([], jnp.int32)
+  return step.TrainState(zero, params, optimizer.init(params))
 
 
 def pretrain_config(microbatches: int = 1) -> PretrainConfig:
@@ -61,20 +52,26 @@ def pretrain_config(microbatches: int = 1) -> PretrainConfig:
   return config_lib.parse(PretrainConfig, values)
 
 
+def build(
+  config: ModelConfig, mesh: jax.sharding.Mesh, microbatches: int = 1
+) -> program.Program:
+  """Builds the program of ten updates."""
+  return pretraining.build(pretrain_config(microbatches), config, mesh, 10)
+
+
 @functools.cache
 def one_update(
   microbatches: int = 1,
   shape: tuple[int, int, int] = (1, 1, 1),
   config: ModelConfig = networks.GPT_CONFIG,
-) -> tuple[dict[str, np.ndarray], step_lib.TrainState]:
+) -> tuple[dict[str, np.ndarray], step.TrainState]:
   """Returns the metrics of one update on BATCH and the state after it."""
   mesh = make_mesh(*shape)
-  program = pretraining.build(pretrain_config(microbatches), config, mesh, 10)
+  built = build(config, mesh, microbatches)
   with sharding.use(mesh):
-    seed = step_lib.place_seed(7, mesh)
-    state, metrics = program.train_step(
-      program.new_state(seed), sharding.put_batch(BATCH, mesh), seed
-    )
+    seed = step.place_seed(7, mesh)
+    batch = sharding.put_batch(BATCH, mesh)
+    state, metrics = built.train_step(built.new_state(seed), batch, seed)
     return jax.device_get((metrics, state))
 
 
@@ -91,22 +88,21 @@ def assert_same_update(a: Any, b: Any) -> None:
     np.testing.assert_allclose(x, y, rtol=0, atol=2e-6 * np.abs(y).max())
 
 
-def loss_after_repeating_a_batch(model: models.Model) -> float:
-  """Returns the loss after 200 updates on the first two rows of BATCH."""
-  optimizer, rate = optim.make_optimizer(
-    dataclasses.replace(OPTIM, peak_lr=1e-2), 200
+def assert_same_bits(a: Any, b: Any) -> None:
+  """Compares two trees of arrays, bit for bit."""
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    np.testing.assert_array_equal(x, y)
+
+
+def jit_step(
+  model: models.Model, optimizer: optim.Optimizer, seed: int = 0, **jit: Any
+) -> Any:
+  """Jits the pretraining step with a constant seed."""
+  train_step = functools.partial(
+    step.train_step,
+    loss_fn=step.pretrain_loss(model),
+    optimizer=optimizer,
+    microbatches=1,
+    seed=seed,
   )
-  state = nn.unbox(new_state(model, optimizer))
-  step = jax.jit(
-    functools.partial(
-      step_lib.train_step,
-      loss_fn=step_lib.pretrain_loss(model),
-      optimizer=optim.Optimizer(optimizer, rate),
-      microbatches=1,
-      seed=0,
-    )
-  )
-  batch = jax.tree.map(lambda x: jnp.asarray(x[:2]), BATCH)
-  for _ in range(200):
-    state, metrics = step(state, batch)
-  return float(metrics['loss'])
+  return jax.jit(train_step, **jit)
