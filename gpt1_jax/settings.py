@@ -52,8 +52,9 @@ class GPTSettings(FinetuneGPTSettings):
     n_layer, n_head, n_embd: blocks, attention heads, width (P §4.1: 12, 12,
       768).
     n_ctx: context length in tokens (P §4.1: 512).
-    attention: 'plain', 'flash' (the Pallas TPU kernel in model/flash.py), or
-      'auto', which uses the kernel where it is available.
+    attention: 'plain', 'flash' (the Pallas kernels: model/flash.py on a TPU,
+      model/flash_gpu.py on a GPU), or 'auto', which uses the kernel on a TPU
+      where it is available; the GPU kernels have not run on a card yet.
     remat: recomputation in the backward pass: 'none'; 'dots' recomputes
       everything except matrix products; 'full' recomputes each block; 'auto' is
       'dots' if the layers run in a loop, else 'none'.

@@ -3,11 +3,13 @@
 `attend` is that of the released code: scores of all pairs of positions, masked,
 softmax in float32, dropout on the probabilities. Decoding uses it, on cached
 keys and values. Training uses `causal`, which skips masked blocks; the Pallas
-kernel of `flash` on a TPU; or cuDNN on a GPU if nothing is dropped.
+kernels of `flash` on a TPU and, on request, those of `flash_gpu` on a GPU; or
+cuDNN on a GPU if nothing is dropped.
 """
 
 import functools
 import math
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ from absl import logging
 from flax import linen as nn
 from jax import ad_checkpoint
 
-from gpt1_jax.model import causal, dropout, flash
+from gpt1_jax.model import causal, dropout, flash, flash_gpu
 from gpt1_jax.model.linear import Linear, einsum
 
 MASKED = -1e9  # C: train.py, mask_attn_weights
@@ -49,10 +51,18 @@ def attend(
   return out_BTHK.astype(q_BTHK.dtype)
 
 
+def kernels() -> ModuleType:
+  """Returns the module with this platform's kernels; a CPU interprets TPU's."""
+  return flash_gpu if platform() == 'gpu' else flash
+
+
 def attend_flash(
-  qkv_CBTN: jax.Array, n_head: int, drop: dropout.Dropout
+  qkv_CBTN: jax.Array,
+  n_head: int,
+  drop: dropout.Dropout,
+  module: ModuleType,
 ) -> jax.Array:
-  """Runs the kernel of `flash` on the current mesh, causally masked.
+  """Runs an attention kernel on the current mesh, causally masked.
 
   Each device computes its sequences and its heads. Dropout bits depend on the
   global number of a head, so they are the same on every mesh.
@@ -62,6 +72,7 @@ def attend_flash(
       columns: a layout that XLA passes to the kernel without a copy.
     n_head: heads.
     drop: dropout of the probabilities.
+    module: from `kernels`.
 
   Returns:
     [B, T, N] in the type of the queries.
@@ -75,13 +86,13 @@ def attend_flash(
   def local(
     qkv_CBTN: jax.Array, keys_B2: jax.Array, heads_H: jax.Array
   ) -> jax.Array:
-    return flash.attend(
+    return module.attend(
       qkv_CBTN,
       keys_B2,
       heads_H[:1],
       n_head=len(heads_H),
       rate=rate,
-      interpret=platform() != 'tpu',
+      interpret=platform() == 'cpu',
     )
 
   mesh = jax.sharding.get_abstract_mesh()
@@ -102,13 +113,18 @@ def fallback_reason(path: str, B: int, T: int, H: int, K: int) -> str | None:
 
   Args:
     path: config.model.attention. 'auto' runs the kernel on a TPU; 'flash' runs
-      it anywhere (off a TPU interpreted, slowly: for tests).
+      it anywhere (on a CPU interpreted, slowly: for tests).
     B, T, H, K: shape of the queries.
   """
   if path == 'plain':
     return 'config.model.attention is plain'
+  if path == 'auto' and platform() == 'gpu':
+    return (
+      'the GPU kernel has not run on a card yet; '
+      '--config.model.attention=flash selects it'
+    )
   if path == 'auto' and platform() != 'tpu':
-    return f'the kernel is for TPUs, this is a {platform()}'
+    return f'the kernel is for TPUs and GPUs, this is a {platform()}'
   if path == 'auto' and device_kind() in UNSUPPORTED_TPUS:
     return f'the kernel does not compile for a {device_kind()}'
   mesh = jax.sharding.get_abstract_mesh()
@@ -119,7 +135,7 @@ def fallback_reason(path: str, B: int, T: int, H: int, K: int) -> str | None:
       parts = math.prod(mesh.shape[axis] for axis in axes if axis)
       if size % parts:
         return f'{name} of {size} does not divide over {parts} devices'
-  return flash.unsupported_reason(T, K)
+  return kernels().unsupported_reason(T, K)
 
 
 def _mesh_axes(*names: str) -> jax.sharding.PartitionSpec:
@@ -202,8 +218,7 @@ class Attention(nn.Module):
     qkv = nn.with_logical_constraint(qkv, qkv_axes)
     qkv = ad_checkpoint.checkpoint_name(qkv, 'qkv')
     if reason is None:
-      a = attend_flash(qkv, H, drop)
-      a = ad_checkpoint.checkpoint_name(a, 'attended')
+      a = attend_flash(qkv, H, drop, kernels())
     elif offsets_B is None:
       if not self.is_initializing():
         log_fallback(reason)
@@ -226,11 +241,15 @@ class Attention(nn.Module):
     on_gpu = self.implementation == 'auto' and platform() == 'gpu'
     if not (keep_all and on_gpu and qkv_BTCHK.dtype == jnp.bfloat16):
       return causal.attend(qkv_BTCHK, drop)
-    a_BTHK = jax.nn.dot_product_attention(
-      *(qkv_BTCHK[:, :, i] for i in range(3)),
-      is_causal=True,
-      implementation='cudnn',
-    )
+    try:
+      a_BTHK = jax.nn.dot_product_attention(
+        *(qkv_BTCHK[:, :, i] for i in range(3)),
+        is_causal=True,
+        implementation='cudnn',
+      )
+    except RuntimeError as e:  # ROCm, or a CUDA installation without it
+      log_fallback(f'cuDNN does not run here ({e})')
+      return causal.attend(qkv_BTCHK, drop)
     return ad_checkpoint.checkpoint_name(a_BTHK, 'attended')
 
   def _attend_cached(

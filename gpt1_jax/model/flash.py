@@ -2,8 +2,9 @@
 
 A grid step computes a few heads of one sequence, and for each block of queries
 all its scores at once: nothing of size T x T reaches HBM, and the softmax needs
-no running sums. The backward pass recomputes the scores. Dropout bits are those
-of `dropout.element_bits`, equal element by element to the plain path's.
+no running sums. The backward pass recomputes the probabilities. Dropout bits
+are those of `dropout.element_bits`, equal element by element to the plain
+path's.
 """
 
 import functools
@@ -13,16 +14,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import ad_checkpoint
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from gpt1_jax.model import dropout
+from gpt1_jax.model import tiles
 
 QUERIES = 128  # of a block; it reads no key after its last query
 MAX_T = 1024  # a block of queries against all keys fits VMEM
 _LANES = 128  # columns of a TPU register; a grid step takes as many, or all
 # Operations for each score: softmax, mask, hash, gradients.
-_FORWARD_OPS, _BACKWARD_OPS = 22, 30
+_FORWARD_OPS, _BACKWARD_OPS = 20, 27
 
 
 def unsupported_reason(T: int, K: int) -> str | None:
@@ -80,6 +82,19 @@ class _Tile(NamedTuple):
   def columns(self, head: int) -> slice:
     return slice(head * self.K, (head + 1) * self.K)
 
+  def factors(
+    self, scalars: tuple[Any, Any], head: int, start: int
+  ) -> jax.Array:
+    """Returns the dropout factors of queries from `start` on, [Q, S]."""
+    keys_2B, first_head = scalars
+    b, group = pl.program_id(0), pl.program_id(1).astype(jnp.uint32)
+    number = first_head[0] + group * jnp.uint32(self.heads) + jnp.uint32(head)
+    at_QS = tiles.positions((QUERIES, start + QUERIES), (start, 0))
+    element_QS = tiles.element(number, self.T, *at_QS)
+    return tiles.dropout_factors(
+      element_QS, keys_2B[0, b], keys_2B[1, b], self.rate
+    )
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(
@@ -94,6 +109,7 @@ def _attend_fwd(
   static: _Static, qkv_CBTN: jax.Array, keys_B2: jax.Array, head: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
   out_BTN = _attend(static, qkv_CBTN, keys_B2, head)
+  out_BTN = ad_checkpoint.checkpoint_name(out_BTN, 'attended')
   return out_BTN, (qkv_CBTN, keys_B2, head)
 
 
@@ -175,9 +191,11 @@ def _forward(
       columns = tile.columns(head)
       q_QK = qkv_CBTN[0, 0, queries, columns]
       k_SK, v_SK = (qkv_CBTN[i, 0, keys, columns] for i in (1, 2))
-      probs_QS = _probs(q_QK, k_SK, start)
-      kept_QS = _dropped(probs_QS, (keys_2B, first_head), head, start, tile)
-      outs.append(_product(kept_QS.astype(v_SK.dtype), v_SK, 1, 0))
+      exp_QS, sum_Q1 = _exp_and_sum(q_QK, k_SK)
+      if tile.rate:
+        exp_QS *= tile.factors((keys_2B, first_head), head, start)
+      out_QK = tiles.product(exp_QS.astype(v_SK.dtype), v_SK, 1, 0)
+      outs.append(out_QK / sum_Q1)
     out_BTN[0, queries, :] = jnp.concatenate(outs, 1).astype(out_BTN.dtype)
 
 
@@ -203,22 +221,20 @@ def _backward(
       q_QK = qkv_CBTN[0, 0, queries, columns]
       k_SK, v_SK = (qkv_CBTN[i, 0, keys, columns] for i in (1, 2))
       d_out_QK = d_out_BTN[0, queries, columns].astype(dtype)
-      probs_QS = _probs(q_QK, k_SK, start)
-      drop = functools.partial(
-        _dropped,
-        scalars=(keys_2B, first_head),
-        head=head,
-        start=start,
-        tile=tile,
-      )
-      d_v_SK = _product(drop(probs_QS).astype(dtype), d_out_QK, 0, 0)
-      d_probs_QS = drop(_product(d_out_QK, v_SK, 1, 1))
-      d_scores_QS = probs_QS * (
-        d_probs_QS - jnp.sum(probs_QS * d_probs_QS, axis=1, keepdims=True)
-      )
+      exp_QS, sum_Q1 = _exp_and_sum(q_QK, k_SK)
+      probs_QS = kept_QS = exp_QS / sum_Q1
+      d_probs_QS = tiles.product(d_out_QK, v_SK, 1, 1)
+      if tile.rate:
+        factors_QS = tile.factors((keys_2B, first_head), head, start)
+        kept_QS, d_probs_QS = probs_QS * factors_QS, d_probs_QS * factors_QS
+      d_v_SK = tiles.product(kept_QS.astype(dtype), d_out_QK, 0, 0)
+      # The outputs times their gradients have the same sums, but reading them
+      # costs more than these operations (1.9 GB of 39 in the paper's step).
+      mean_Q1 = jnp.sum(probs_QS * d_probs_QS, axis=1, keepdims=True)
+      d_scores_QS = probs_QS * (d_probs_QS - mean_Q1)
       d_scores_QS = (d_scores_QS * tile.K**-0.5).astype(dtype)
-      d_q.append(_product(d_scores_QS, k_SK, 1, 0))
-      d_k_SK = _product(d_scores_QS, q_QK, 0, 0)
+      d_q.append(tiles.product(d_scores_QS, k_SK, 1, 0))
+      d_k_SK = tiles.product(d_scores_QS, q_QK, 0, 0)
       d_k_TK, d_v_TK = _add_rows(d_k_TK, d_k_SK), _add_rows(d_v_TK, d_v_SK)
     of_head = (jnp.concatenate(d_q[::-1], 0), d_k_TK, d_v_TK)
     for parts, x in zip(d_qkv, of_head, strict=True):
@@ -235,49 +251,21 @@ def _add_rows(total_TK: jax.Array | None, new_SK: jax.Array) -> jax.Array:
   return jnp.concatenate([total_TK[:S] + new_SK, total_TK[S:]], 0)
 
 
-def _product(x: jax.Array, y: jax.Array, x_axis: int, y_axis: int) -> jax.Array:
-  """Contracts one axis of each, in float32."""
-  return jax.lax.dot_general(
-    x,
-    y,
-    (((x_axis,), (y_axis,)), ((), ())),
-    preferred_element_type=jnp.float32,
-  )
-
-
-def _probs(q_QK: jax.Array, k_SK: jax.Array, start: int) -> jax.Array:
-  """Returns the float32 softmax of the scores of queries from `start` on."""
-  scores_QS = _product(q_QK, k_SK, 1, 1) * (q_QK.shape[1] ** -0.5)
-  query_QS, key_QS = _positions(scores_QS.shape, start, jnp.int32)
-  scores_QS = jnp.where(key_QS <= query_QS, scores_QS, -jnp.inf)
-  max_Q1 = jnp.max(scores_QS, axis=1, keepdims=True)
-  exp_QS = jnp.exp(scores_QS - max_Q1)
-  return exp_QS / jnp.sum(exp_QS, axis=1, keepdims=True)
-
-
-def _positions(
-  shape: tuple[int, ...], start: Any, dtype: Any
+def _exp_and_sum(
+  q_QK: jax.Array, k_SK: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Returns the positions of the query and of the key of each score."""
-  return (
-    start + jax.lax.broadcasted_iota(dtype, shape, 0),
-    jax.lax.broadcasted_iota(dtype, shape, 1),
-  )
+  """Returns exp(scores - their maximum) [Q, S] and its sums [Q, 1], float32.
 
-
-def _dropped(
-  x_QS: jax.Array, scalars: tuple[Ref, Ref], head: int, start: int, tile: _Tile
-) -> jax.Array:
-  """Applies dropout to an array shaped as the probabilities of a head."""
-  if tile.rate == 0.0:
-    return x_QS
-  (keys_2B, first_head), T = scalars, tile.T
-  b, group = pl.program_id(0), pl.program_id(1).astype(jnp.uint32)
-  head_id = first_head[0] + group * jnp.uint32(tile.heads) + jnp.uint32(head)
-  query_QS, key_QS = _positions(x_QS.shape, jnp.uint32(start), jnp.uint32)
-  # Index into the flattened [H, T, S] of the plain path.
-  element_QS = head_id * jnp.uint32(T * T) + query_QS * jnp.uint32(T) + key_QS
-  bits_QS = dropout.element_bits(element_QS, keys_2B[0, b], keys_2B[1, b])
-  threshold, scale = dropout.threshold_and_scale(tile.rate)
-  keep_QS = bits_QS >= jnp.uint32(threshold)
-  return jnp.where(keep_QS, x_QS * jnp.float32(scale), 0.0)
+  The last of the keys are at the positions of the queries: only there a key can
+  come after its query.
+  """
+  scores_QS = tiles.product(q_QK, k_SK, 1, 1) * (q_QK.shape[1] ** -0.5)
+  query_QQ, key_QQ = tiles.positions((QUERIES, QUERIES), (0, 0))
+  before = k_SK.shape[0] - QUERIES
+  diagonal_QQ = jnp.where(key_QQ <= query_QQ, scores_QS[:, before:], -jnp.inf)
+  if before:
+    scores_QS = jnp.concatenate([scores_QS[:, :before], diagonal_QQ], axis=1)
+  else:
+    scores_QS = diagonal_QQ
+  exp_QS = jnp.exp(scores_QS - jnp.max(scores_QS, axis=1, keepdims=True))
+  return exp_QS, jnp.sum(exp_QS, axis=1, keepdims=True)
