@@ -1,6 +1,6 @@
 """The train step compiled for eight CPU devices, and its statistics.
 
-Steps compiled for TPUs are in aot_tpu_test.
+Steps compiled for TPUs are in tpu_test.
 """
 
 import dataclasses

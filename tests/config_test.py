@@ -1,34 +1,34 @@
 """Checks settings: types, bounds, and a line for each mistake."""
 
 import dataclasses
-import pathlib
 
 import pytest
 
 from gpt1_jax import cli, config
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt, lstm, models
-from tests.support import networks
-
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-TINY = f'{ROOT}/configs/pretrain.py:tiny'
+from tests.support import commands, networks
 
 
-def pretraining(words='tiny'):
-  values = cli.config_values(f'{ROOT}/configs/pretrain.py:{words}')
-  values['data']['path'] = 'x'
-  return values
-
-
-def finetuning():
-  values = cli.config_values(f'{ROOT}/configs/finetune.py:rte')
+def values_of(spec='pretrain.py:tiny'):
+  values = cli.config_values(f'{commands.ROOT}/configs/{spec}')
   values['data']['path'] = values['init_from'] = 'x'
+  if spec.startswith('pretrain'):
+    del values['init_from']
   return values
 
 
-# A preset, and wrong values that its section must refuse.
+def pretraining(values):
+  return config.parse(config.PretrainConfig, values)
+
+
+def finetuning(values):
+  return config.parse(config.FinetuneConfig, values)
+
+
+# A configuration, and wrong values that its sections must refuse.
 WRONG = {
-  'pretrain': {
+  'pretrain.py:tiny': {
     'model.n_head': [3, 0, 2.0, '4', True],
     'model.n_layer': [0, -1],
     'model.attn_pdrop': [1.0, -0.1, 'a tenth'],
@@ -58,13 +58,13 @@ WRONG = {
     'data.cross_documents': [1],
     'mesh.data': [0, -2],
   },
-  'lstm,tiny': {
+  'pretrain.py:lstm,tiny': {
     'model.units': [0],
     'model.output_pdrop': [1.0],
     'model.dtype': ['float16'],
     'model.n_head': [4],
   },
-  'finetune': {
+  'finetune.py:rte': {
     'head.clf_pdrop': [1.0],
     'head.lm_coef': [-0.5],
     'head.lm_reduction': ['mean'],
@@ -78,39 +78,34 @@ WRONG = {
   },
 }
 CASES = [
-  (words, key, value)
-  for words, keys in WRONG.items()
+  (spec, key, value)
+  for spec, keys in WRONG.items()
   for key, values in keys.items()
   for value in values
 ]
 
 
-@pytest.mark.parametrize(
-  ('words', 'key', 'value'), CASES, ids=lambda part: str(part)
-)
-def test_a_wrong_value_is_named(words, key, value):
-  """The message names the key, or its section, and the value."""
-  kind, values = config.PretrainConfig, None
-  if words == 'finetune':
-    kind, values = config.FinetuneConfig, finetuning()
-  else:
-    values = pretraining('tiny' if words == 'pretrain' else words)
-  config.parse(kind, values)
+@pytest.mark.parametrize(('spec', 'key', 'value'), CASES, ids=str)
+def test_a_wrong_value_is_named(spec, key, value):
+  """Expects the key, or its section, and the value in the message."""
+  parse = finetuning if spec.startswith('finetune') else pretraining
+  values = values_of(spec)
+  parse(values)
   section, _, name = key.rpartition('.')
   (values[section] if section else values)[name] = value
   with pytest.raises(UserError) as caught:
-    config.parse(kind, values)
+    parse(values)
   message = str(caught.value)
   assert f'config.{key}' in message or f'config.{section}: ' in message
   assert name in message or section == 'mesh'
 
 
 def test_a_missing_and_an_unknown_section_are_named():
-  values = pretraining()
+  values = values_of()
   del values['mesh'], values['model']['kind']
   values['optimizer'] = values['optim']
   with pytest.raises(UserError) as caught:
-    config.parse(config.PretrainConfig, values)
+    pretraining(values)
   message = str(caught.value)
   assert message.startswith('3 invalid settings:')
   assert 'config.mesh is missing' in message
@@ -130,30 +125,27 @@ def test_a_recorded_model_is_read_back(recorded, network):
     models.read({k: v for k, v in values.items() if k != 'dtype'})
   with pytest.raises(UserError, match="kind is 'rnn'"):
     models.read({**values, 'kind': 'rnn'})
+  with pytest.raises(UserError, match='vocab_size is 0'):
+    models.read({**values, 'vocab_size': 0})
 
 
 def test_exactly_one_length():
-  values = cli.config_values(TINY)
-  values['data']['path'] = 'x'
-  train = config.parse(config.PretrainConfig, values).train
-  assert train.updates(100.0) == 200
+  values = values_of()
+  assert pretraining(values).train.updates(100.0) == 200
   values['train'] |= {'num_steps': 0, 'num_epochs': 1.5}
-  train = config.parse(config.PretrainConfig, values).train
-  assert train.updates(100.0) == 150
+  assert pretraining(values).train.updates(100.0) == 150
   values['train']['num_epochs'] = 0.0
   with pytest.raises(UserError, match='set exactly one'):
-    config.parse(config.PretrainConfig, values)
+    pretraining(values)
 
 
 def test_an_own_task_is_checked_key_by_key():
-  values = cli.config_values(f'{ROOT}/configs/own_task.py')
-  values |= {'init_from': 'x'}
-  values['data']['path'] = 'y'
-  task = config.parse(config.FinetuneConfig, values).task
+  values = values_of('own_task.py')
+  task = finetuning(values).task
   assert isinstance(task, config.OwnTask)
   assert (task.name, task.labels) == ('my_task', ('bad', 'good'))
   values['task'] |= {'kind': 'clas', 'labls': ['a']}
   with pytest.raises(UserError) as caught:
-    config.parse(config.FinetuneConfig, values)
+    finetuning(values)
   assert 'did you mean labels?' in str(caught.value)
   assert "config.task.kind is 'clas': must be 'classif" in str(caught.value)

@@ -1,5 +1,6 @@
-"""Decoding with a cache: the same numbers as without one, only sooner."""
+"""Decoding with a cache gives the same numbers as without one."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,19 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpt1_jax.model import decoding, gpt, models
-from gpt1_jax.settings import GPTConfig, LSTMConfig
+from gpt1_jax.model import decoding, models
+from tests.support import networks
 
-GPT = GPTConfig(
-  kind='gpt', n_layer=3, n_head=4, n_embd=32, n_ctx=16, vocab_size=29,
-  n_special=3, embd_pdrop=0.1, attn_pdrop=0.1, resid_pdrop=0.1,
-  embedding_dropout='sum', softmax_rows='tokens', dtype='float32',
-  attention='auto', remat='none', unroll=1,
-)  # fmt: skip
-LSTM = LSTMConfig(
-  kind='lstm', units=40, n_embd=32, n_ctx=16, vocab_size=29, n_special=3,
-  embd_pdrop=0.1, output_pdrop=0.1, dtype='float32',
-)  # fmt: skip
+SIZES = {'n_embd': 32, 'vocab_size': 29, 'n_special': 3}
+GPT = dataclasses.replace(networks.GPT_CONFIG, n_layer=3, **SIZES)
+LSTM = dataclasses.replace(networks.LSTM_CONFIG, units=40, **SIZES)
+EACH = pytest.mark.parametrize('config', [GPT, LSTM], ids=['gpt', 'lstm'])
 GREEDY = decoding.Sampling(True, 1.0, 0, 1.0)
 FREE = decoding.Sampling(False, 1.3, 0, 1.0)
 PROMPTS = ([3, 1, 4, 1, 5], [9], [2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2])
@@ -27,14 +22,11 @@ PROMPTS = ([3, 1, 4, 1, 5], [9], [2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2])
 
 @functools.cache
 def made(config):
-  """Parameters large enough for the tokens to matter."""
-  variables = models.new(config).init(
-    jax.random.key(0), jnp.zeros((1, 4), jnp.int32), dropout_key=None
-  )
+  """Returns parameters large enough for the tokens to matter."""
   draw = np.random.default_rng(0)
   return jax.tree.map(
     lambda x: x + 0.2 * draw.standard_normal(x.shape, np.float32),
-    jax.tree.map(np.asarray, gpt.nn.unbox(variables['params'])),
+    jax.device_get(networks.fresh(config)),
   )
 
 
@@ -45,7 +37,7 @@ def forward(config, params, tokens_1T):
 
 
 def states(config, tokens):
-  """[T, D] of one whole text, without a cache."""
+  """Returns the states [T, D] of a whole text, without a cache."""
   padded = [*tokens, *[0] * (config.n_ctx - len(tokens))]
   h_1TD = forward(config, made(config), jnp.array([padded]))
   return np.asarray(h_1TD[0, : len(tokens)])
@@ -56,9 +48,9 @@ def next_logits(config, tokens):
   return states(config, tokens)[-1] @ embed_VD.T
 
 
-@pytest.mark.parametrize('config', [GPT, LSTM], ids=['gpt', 'lstm'])
+@EACH
 def test_states_equal_those_of_the_whole_text(config):
-  """Prompts of unequal length at once, then a token at a time."""
+  """Reads prompts of unequal length at once, then a token at a time."""
   model, params = models.new(config), made(config)
   rows = [list(prompt) for prompt in PROMPTS]
   tokens_BT, lengths_B = decoding._padded(rows, config.n_ctx)
@@ -85,7 +77,7 @@ def generate(
   return decoding.generate(made(config), config, prompts, request, sampling)
 
 
-@pytest.mark.parametrize('config', [GPT, LSTM], ids=['gpt', 'lstm'])
+@EACH
 @pytest.mark.parametrize('length', [1, 5, 15, 16, 40])
 def test_greedy_tokens_follow_the_rule_for_long_texts(config, length):
   prompt = np.random.default_rng(length).integers(0, 29, length).tolist()
@@ -99,25 +91,18 @@ def test_greedy_tokens_follow_the_rule_for_long_texts(config, length):
   assert ours == want
 
 
-@pytest.mark.parametrize('config', [GPT, LSTM], ids=['gpt', 'lstm'])
+@EACH
 def test_a_row_does_not_depend_on_the_others(config):
-  """Through full contexts, which the rows reach at different times."""
-  together = generate(
-    config, PROMPTS, num_tokens=24, num_samples=2, sampling=FREE
-  )
+  """Passes full contexts, which the rows reach at different times."""
+  sample = functools.partial(generate, config, num_tokens=24, sampling=FREE)
+  together = sample(PROMPTS, num_samples=2)
   assert together.shape == (3, 2, 24)
   assert together.max() < config.vocab_size
-  first = generate(
-    config, PROMPTS[:1], num_tokens=24, num_samples=1, sampling=FREE
-  )
+  first = sample(PROMPTS[:1])
   assert (first[0, 0] == together[0, 0]).all()
   assert (together[:, 0] != together[:, 1]).any(axis=1).all()
-  again = generate(config, PROMPTS, num_tokens=24, num_samples=2, sampling=FREE)
-  assert (again == together).all()
-  other = generate(
-    config, PROMPTS, num_tokens=24, num_samples=2, sampling=FREE, seed=1
-  )
-  assert (other != together).any()
+  assert (sample(PROMPTS, num_samples=2) == together).all()
+  assert (sample(PROMPTS, num_samples=2, seed=1) != together).any()
 
 
 def test_tokens_are_drawn_as_often_as_their_probability():
@@ -146,7 +131,7 @@ def test_tokens_are_drawn_as_often_as_their_probability():
     (2, 0.7, {1, 3}),
   ],
 )
-def test_what_is_left_to_draw_from(top_k, top_p, kept):
+def test_top_k_and_top_p_keep_the_likeliest(top_k, top_p, kept):
   probs_BV = np.array([[0.15, 0.5, 0.05, 0.3]])
   logits_BV = decoding.kept_logits(
     jnp.log(probs_BV), decoding.Sampling(False, 1.0, top_k, top_p)
@@ -155,17 +140,15 @@ def test_what_is_left_to_draw_from(top_k, top_p, kept):
 
 
 def test_a_decoded_token_reads_no_other():
-  """One step multiplies one row of states by each matrix, not T of them."""
-  config = GPT
-  model, params = models.new(config), made(config)
-  cache, _ = decoding.prefill(
-    model, params, *decoding._padded([[1] * 9], config.n_ctx)
-  )
+  """Multiplies one row of states by each matrix, not T of them."""
+  model, params = models.new(GPT), made(GPT)
+  tokens = decoding._padded([[1] * 9], GPT.n_ctx)
+  cache, _ = decoding.prefill(model, params, *tokens)
   lowered = decoding.decode.lower(
     model, params, cache, jnp.array([1]), jnp.array([9])
   )
   cost = lowered.compile().cost_analysis()
-  D, F, T = config.n_embd, 4 * config.n_embd, config.n_ctx
+  D, F, T = GPT.n_embd, 4 * GPT.n_embd, GPT.n_ctx
   # A scanned body is counted once.
   layer = 2 * (4 * D * D + 2 * D * F + 2 * T * D)
   assert layer <= cost['flops'] < 1.6 * layer

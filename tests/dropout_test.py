@@ -77,7 +77,7 @@ def test_rate_and_scale(rate):
 
 
 def test_rate_at_every_site():
-  """At each site alone, and over all 3.7 million outcomes."""
+  """Tests each site alone, and all 3.7 million outcomes."""
   z = []
   for layer, site in SITES:
     x = dropped(layer=layer, site=site)
@@ -108,7 +108,7 @@ def test_updates_and_seeds_are_independent():
     for seed in (0, 1, 2)
     for step in range(12)
   ]
-  # Keys that differ in one bit only; `update_key` returns no such pair.
+  # Keys that differ in one bit; `update_key` returns no such pair.
   streams += [
     dropped(key=KEY ^ jnp.array([high << bit, (1 - high) << bit], jnp.uint32))
     for bit in range(0, 32, 3)
@@ -119,7 +119,7 @@ def test_updates_and_seeds_are_independent():
 
 @pytest.mark.parametrize('first', [0, 2**20])
 def test_examples_are_independent(first):
-  """Rows of one batch, with low or high ids, at every distance."""
+  """Compares rows of a batch, with low or high ids, at every distance."""
   x = dropped(rows=ROWS + first, shape=(64, 2**14))
   assert_independent(correlations(x))
   assert_independent(correlations(dropped(rows=ROWS << 20, shape=(64, 2**14))))
@@ -132,7 +132,7 @@ def test_examples_are_independent(first):
 
 @pytest.mark.parametrize('rate', [0.1, 0.5])
 def test_no_serial_correlation_along_any_axis(rate):
-  """Every distance within a row [heads, queries, keys] of attention."""
+  """Tests every distance in a row [heads, queries, keys] of attention."""
   shape = (2, 4, 192, 192)
   x = dropped(rate=rate, rows=ROWS[:2], shape=shape).reshape(2, -1)
   n = x.shape[1]
@@ -146,7 +146,7 @@ def test_no_serial_correlation_along_any_axis(rate):
 
 
 def test_pairs_of_bytes_are_uniform():
-  """Chi^2 over 65,536 pairs: within a row, then across rows and layers."""
+  """Bounds chi^2 over 65,536 pairs: in a row, across rows and layers."""
   x = jnp.zeros((2, 2**22))
   here = np.asarray(bits(x, KEY, 0, dropout.ATTENTION, ROWS[:2])) >> 24
   above = np.asarray(bits(x, KEY, 1, dropout.ATTENTION, ROWS[:2])) >> 24
@@ -161,7 +161,7 @@ def test_pairs_of_bytes_are_uniform():
 
 
 def test_dropped_neighbours_are_binomial():
-  """The number dropped among 16, 48 or 768 neighbours."""
+  """Counts those dropped among 16, 48 or 768 neighbours."""
   x = dropped().reshape(-1) + np.float32(0.1)
   for size in (16, 48, 768):
     counts = x.reshape(-1, size).sum(axis=1)
@@ -174,7 +174,7 @@ def test_dropped_neighbours_are_binomial():
 
 @pytest.mark.parametrize('sizes', [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)])
 def test_masks_are_the_same_on_every_mesh(sizes):
-  """Bit for bit; the shards are as independent of each other as rows are."""
+  """Compares bit for bit; the shards are as independent as rows are."""
   ones = jnp.ones((16, 8, 32, 32))
   site = dropout.site_id(2, dropout.ATTENTION)
 
@@ -200,21 +200,16 @@ def test_an_example_has_the_same_mask_in_any_batch():
 
 
 def test_the_choices_of_an_example_share_the_head_mask():
-  """One mask per example (C: train.py), of the right rate."""
-  head = heads.Head('choice', 1, 0.1)
+  """Expects one mask per example (C: train.py), of the right rate."""
+  head, ids = heads.Head('choice', 1, 0.1), {'example_ids_B': ROWS[:32]}
   h_BCD = jnp.ones((32, 4, 768))
-  example_ids_B = ROWS[:32]
   params = nn.unbox(
-    head.init(
-      jax.random.key(0), h_BCD, dropout_key=None, example_ids_B=example_ids_B
-    )
+    head.init(jax.random.key(0), h_BCD, dropout_key=None, **ids)
   )
   params = jax.tree.map(jnp.ones_like, params)
 
   def total(h_BCD):
-    return head.apply(
-      params, h_BCD, dropout_key=KEY, example_ids_B=example_ids_B
-    ).sum()
+    return head.apply(params, h_BCD, dropout_key=KEY, **ids).sum()
 
   mask_BCD = np.asarray(jax.grad(total)(h_BCD))
   for choice in range(1, 4):

@@ -1,4 +1,4 @@
-"""The loops over layers: as autodiff of a plain loop, in less memory."""
+"""The loops over layers equal autodiff of a plain loop, in less memory."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ WIDTH, TOKENS = 32, 48
 
 
 def layer_fn(params, h_TD, layer, shift):
-  """Unlike in each layer, by its parameters and by its number."""
+  """Depends on the layer's parameters and on its number."""
   a_TF = jnp.tanh(h_TD.astype(jnp.float32) @ params['up'] + shift * layer)
   out_TD = a_TF @ params['down'] + params['bias']
   return (h_TD + out_TD).astype(h_TD.dtype)
@@ -62,23 +62,21 @@ def looped(stack, h_TD, shift, unroll=1):
   ('length', 'unroll'),
   [(1, 1), (3, 1), (5, 2), (layers.TWO_LOOPS_FROM, 1), (13, 3)],
 )
-def test_value_and_gradients_are_those_of_a_plain_loop(length, unroll, dtype):
+def test_value_and_gradients_equal_a_plain_loop(length, unroll, dtype):
   args = inputs(length, dtype)
   found, expected = (
     jax.jit(jax.value_and_grad(f, argnums=(0, 1)))(*args)
     for f in (lambda *x: looped(*x, unroll=unroll), plain)
   )
   assert found[1][1].dtype == jnp.dtype(dtype)
-  for x, y in zip(
-    jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
-  ):
+  for x, y in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
     x, y = np.asarray(x, np.float32), np.asarray(y, np.float32)
     scale = np.abs(y).max()
     np.testing.assert_allclose(x / scale, y / scale, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-def test_of_a_layer_is_kept_what_checkpoint_names_and_no_parameter(dtype):
+def test_a_layer_keeps_its_input_and_no_parameter(dtype):
   length = 3
   _, (_, (kept,)) = layers._forward(recomputed, 1, *inputs(length, dtype))
   large = [x for x in kept.arrays if x.size > length]
@@ -96,8 +94,8 @@ def test_deep_stacks_take_two_loops(length, parts):
   np.testing.assert_array_equal(jnp.concatenate(loops), range(length))
 
 
-def test_gradients_take_no_room_before_the_loss_is_known():
-  """A loss as large in memory as the gradients is free again for them."""
+def test_gradients_take_no_memory_before_the_loss_is_known():
+  """Memory of a loss as large as the gradients is free again for them."""
   args = inputs(6)
   size = sum(x.nbytes for x in jax.tree.leaves(args[0]))
 

@@ -2,10 +2,10 @@
 
 import ctypes
 import json
-import subprocess
-import sys
 
 import pytest
+
+from tests.support import commands
 
 pytestmark = pytest.mark.skipif(
   not hasattr(ctypes.CDLL(None), 'malloc_trim'),
@@ -38,13 +38,7 @@ COMPILED = '/jax/core/compile/backend_compile_duration'
 
 def returned_share(*events, trimming=True):
   words = ['trimming'] * trimming
-  done = subprocess.run(
-    [sys.executable, '-c', PROGRAM, *words, json.dumps(events)],
-    capture_output=True,
-    text=True,
-    check=True,
-  )
-  return float(done.stdout)
+  return float(commands.succeed('-c', PROGRAM, *words, json.dumps(events)))
 
 
 def test_memory_is_returned_after_a_long_compilation():
@@ -66,7 +60,4 @@ jax.monitoring.register_event_duration_secs_listener(
 jax.jit(lambda x: x + 1)(1.0)
 print('\\n'.join(found))
 """
-  done = subprocess.run(
-    [sys.executable, '-c', program], capture_output=True, text=True, check=True
-  )
-  assert COMPILED in done.stdout.split()
+  assert COMPILED in commands.succeed('-c', program).split()

@@ -1,4 +1,4 @@
-"""Messages of the compiler about memory, and the sentence made of them."""
+"""Messages of the compiler about memory become one sentence."""
 
 import dataclasses
 
@@ -52,22 +52,17 @@ stack_frame_id=4
 """
 
 
-def test_message_without_a_list_of_buffers():
-  """In the format of libtpu 0.0.42."""
-  memory, buffers = out_of_memory.parse(
+def test_messages_without_a_list_of_buffers():
+  """The first is of libtpu 0.0.42, the second states no size."""
+  message = (
     'RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required '
     'for HLO temporaries (28.25G) exceeds available HBM (15.75G).'
   )
-  assert memory == out_of_memory.HbmUse(
-    peak=28.25 * GIB, temp=28.25 * GIB, arguments=None, capacity=15.75 * GIB
-  )
-  assert buffers == ()
-
-
-def test_message_that_tells_nothing_leaves_the_known_capacity():
-  memory, buffers = out_of_memory.parse('RESOURCE_EXHAUSTED', 5)
-  assert memory == out_of_memory.HbmUse(None, None, None, 5)
-  assert buffers == ()
+  size = 28.25 * GIB
+  memory = out_of_memory.HbmUse(size, size, None, 15.75 * GIB)
+  assert out_of_memory.parse(message) == (memory, ())
+  memory = out_of_memory.HbmUse(None, None, None, 5)
+  assert out_of_memory.parse('RESOURCE_EXHAUSTED', 5) == (memory, ())
 
 
 def test_message_becomes_a_sentence():

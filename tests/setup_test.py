@@ -13,24 +13,17 @@ import gpt1_jax
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(scope='module')
-def metadata() -> importlib.metadata.PackageMetadata:
-  """Returns the metadata of the installed package, as setup.py made it."""
+def test_metadata_of_the_package():
+  """Checks the metadata that pip made of setup.py."""
   try:
-    return importlib.metadata.metadata('gpt1_jax')
+    metadata = importlib.metadata.metadata('gpt1_jax')
   except importlib.metadata.PackageNotFoundError:
     pytest.skip('gpt1_jax is not installed: pip install -e .')
-
-
-def test_name_version_and_python(metadata):
   assert metadata['Name'].replace('-', '_') == 'gpt1_jax'
   assert metadata['Version'] == gpt1_jax.__version__
   assert metadata['Requires-Python'] == '>=3.11'
   extras = 'beam browser cuda dev gcs openai peers test torch tpu'
   assert set(metadata.get_all('Provides-Extra')) == set(extras.split())
-
-
-def test_every_requirement_has_a_lower_bound(metadata):
   for requirement in importlib.metadata.requires('gpt1_jax'):
     assert '>=' in requirement or '==' in requirement, requirement
 
@@ -52,12 +45,8 @@ def test_the_lock_file_pins_every_requirement_of_the_tests():
   [('false', 'older than Python 3.11'), ('no-such-python', 'missing or older')],
 )
 def test_make_refuses_an_interpreter_that_is_too_old(tmp_path, python, message):
-  result = subprocess.run(
-    ['make', 'demo', f'PYTHON={python}', f'VENV={tmp_path / "venv"}'],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-  )
+  words = ['make', 'demo', f'PYTHON={python}', f'VENV={tmp_path}/venv']
+  result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
   assert result.returncode != 0
   assert message in result.stderr
   assert not (tmp_path / 'venv').exists()

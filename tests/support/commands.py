@@ -1,53 +1,99 @@
-"""Runs the commands of the package in processes of their own."""
+"""Runs the commands of the package, and of launch/, in their own processes."""
 
+import json
 import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Iterable
 
 from tests import QUICKLY_COMPILED
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+Done = subprocess.CompletedProcess[str]
+# Runs `main` of a command once for each command line, with one import.
+FORK = """
+import importlib, json, os, sys
+module, folder, lines = json.loads(sys.argv[1])
+command = importlib.import_module(module)
+codes = []
+for number, words in enumerate(lines):
+  if not os.fork():
+    for stream in (1, 2):
+      path = os.path.join(folder, f'{number}.{stream}')
+      os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
+    sys.argv = [module, *words]
+    command.cli.run(command.main)
+  codes.append(os.waitstatus_to_exitcode(os.wait()[1]))
+print(json.dumps(codes))
+"""
 
 
-def start(verb: str, *args: object) -> subprocess.Popen[str]:
-  """Starts `python -m gpt1_jax.VERB`, or a program of launch/ by its path."""
-  program = [verb] if verb.endswith('.py') else ['-m', f'gpt1_jax.{verb}']
+def start(program: str, *args: object, **env: str) -> subprocess.Popen[str]:
+  """Starts a program that can import this checkout and launch/.
+
+  Args:
+    program: a command, such as 'prepare' for `python -m gpt1_jax.prepare`; a
+      file, such as 'launch/sweep.py'; or '-c'.
+    *args: its arguments.
+    **env: environment variables.
+  """
+  is_command = not program.endswith('.py') and program != '-c'
+  words = ['-m', f'gpt1_jax.{program}'] if is_command else [program]
+  paths = f'{ROOT}{os.pathsep}{ROOT / "launch"}'
+  settings = {'XLA_FLAGS': QUICKLY_COMPILED, 'PYTHONPATH': paths}
   return subprocess.Popen(
-    [sys.executable, *program, *map(str, args)],
+    [sys.executable, *words, *map(str, args)],
     cwd=ROOT,
-    env={
-      **os.environ,
-      'XLA_FLAGS': QUICKLY_COMPILED,
-      'PYTHONPATH': str(ROOT),
-    },
+    env={**os.environ, **settings, **env},
     text=True,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
   )
 
 
-def run(verb: str, *args: object) -> subprocess.CompletedProcess[str]:
-  """Runs a command to its end."""
-  process = start(verb, *args)
-  stdout, stderr = process.communicate()
-  return subprocess.CompletedProcess(
-    process.args, process.returncode, stdout, stderr
-  )
+def run(program: str, *args: object, **env: str) -> Done:
+  """Runs a program to its end; see `start`."""
+  process = start(program, *args, **env)
+  out, err = process.communicate()
+  return Done(process.args, process.returncode, out, err)
 
 
-def succeed(verb: str, *args: object) -> str:
-  """Runs a command that must succeed; returns its stdout."""
-  done = run(verb, *args)
+def succeed(program: str, *args: object, **env: str) -> str:
+  """Runs a program that must succeed; returns its stdout."""
+  done = run(program, *args, **env)
   assert done.returncode == 0, done.stderr
   return done.stdout
 
 
-def fail(verb: str, *args: object) -> str:
-  """Runs a command that must fail; returns its one line of error."""
-  done = run(verb, *args)
+def fail(program: str, *args: object) -> str:
+  """Runs a program that must fail; returns its one line of error."""
+  return error_of(run(program, *args))
+
+
+def error_of(done: Done) -> str:
+  """Returns the one line of error of a program that failed."""
   assert done.returncode == 1, done.stderr
   assert 'Traceback' not in done.stderr
   lines = [x for x in done.stderr.splitlines() if x.startswith('error:')]
   assert len(lines) == 1, done.stderr
   return lines[0]
+
+
+def run_each(
+  command: str, lines: Iterable[Iterable[object]], folder: pathlib.Path
+) -> list[Done]:
+  """Runs a command with several command lines, in forks of one process.
+
+  Args:
+    command: such as 'prepare'. Its mistakes cost no import each.
+    lines: the arguments of each run.
+    folder: receives the output.
+  """
+  words = [list(map(str, line)) for line in lines]
+  argument = json.dumps([f'gpt1_jax.{command}', str(folder), words])
+  codes = json.loads(succeed('-c', FORK, argument, PYTHONWARNINGS='ignore'))
+  return [
+    Done(line, code, *((folder / f'{n}.{i}').read_text() for i in (1, 2)))
+    for n, (line, code) in enumerate(zip(words, codes, strict=True))
+  ]

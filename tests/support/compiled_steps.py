@@ -10,7 +10,6 @@ from gpt1_jax import config as config_lib
 from gpt1_jax.compiler import hlo_cost, out_of_memory, roofline, stats
 from gpt1_jax.compiler.hlo_text import HloText
 from gpt1_jax.model import causal
-from gpt1_jax.train import chips
 
 VOCAB = 500
 # What `aot_compile --json` prints.
@@ -28,16 +27,6 @@ JSON_KEYS = {
   'estimated_step_seconds',
   'estimated_utilisation',
 }
-# In bfloat16, with widths that fill a TPU's matrix unit. Attention is plain and
-# nothing is recomputed, so that every product can be counted.
-TPU_SHAPE = {
-  'model.n_layer': 3,
-  'model.n_embd': 256,
-  'model.n_head': 4,
-  'model.n_ctx': 128,
-  'model.dtype': 'bfloat16',
-  'model.attention': 'plain',
-}
 
 
 def preset(name: str, **changes: Any) -> config_lib.PretrainConfig:
@@ -51,16 +40,6 @@ def small(**changes: Any) -> config_lib.PretrainConfig:
   """Returns a configuration of four looped layers, with dotted changes."""
   base = {'model.n_layer': 4, 'model.unroll': 1, 'model.remat': 'none'}
   return preset('tiny', **{**base, **changes})
-
-
-def compile_for_tpu(topology: str, slices: int = 1, **changes: Any) -> tuple:
-  """Compiles a step of TPU_SHAPE; returns what `stats.compile_step` does."""
-  return stats.compile_step(
-    small(**{**TPU_SHAPE, **changes}),
-    chips.topology(topology, slices),
-    VOCAB,
-    10,
-  )
 
 
 def product_flops(compiled: jax.stages.Compiled) -> float:
@@ -104,10 +83,10 @@ def made_up(
 
   Args:
     fits: False for a step that does not fit.
-    memory: of the step.
+    memory: memory of the step.
     bound: seconds of compute and HBM.
-    model_flops: a device's share.
-    **cost: fields of `stats.StepCost` that matter.
+    model_flops: one device's share.
+    **cost: fields of `stats.StepCost` to replace.
   """
   found = None
   if fits:
