@@ -97,6 +97,8 @@ PAPER: dict[str, Any] = {
     'num_steps': 0,  # 0 means unset; set exactly one of the two
     'log_every': 10,
     'eval_every': 0,  # updates; 0 means after each epoch
+    'checkpoint_minutes': 10.0,  # saves at least so often; 0: never
+    'stall_minutes': 30.0,  # without an update: exit code 75; 0: never
     'keep': 1,
     'microbatches': 1,
     'seed': 0,

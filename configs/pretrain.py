@@ -58,6 +58,8 @@ PAPER: dict[str, Any] = {
     'log_every': 100,
     'eval_every': 10_000,
     'checkpoint_every': 2_000,
+    'checkpoint_minutes': 10.0,  # saves at least so often; 0: never
+    'stall_minutes': 30.0,  # without an update: exit code 75; 0: never
     'keep': 3,
     'microbatches': 1,
     'seed': 0,  # seeds the initial weights and dropout

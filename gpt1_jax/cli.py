@@ -2,7 +2,8 @@
 
 `run(main)` is the last line of every command. A `UserError` (or an operating
 system error such as a full disk) becomes one line on stderr and exit code 1;
-any other exception is a bug and keeps its traceback.
+a signal becomes one line and exit code 75 (`interrupts`); any other exception
+is a bug and keeps its traceback.
 """
 
 import ast
@@ -16,7 +17,7 @@ from typing import Any, NoReturn, TypeVar
 
 from absl import app, flags, logging
 
-from gpt1_jax import config, errors, staging, storage
+from gpt1_jax import config, errors, interrupts, staging, storage, terminal
 
 STAGE_TO = flags.DEFINE_string(
   'stage_to',
@@ -61,8 +62,16 @@ def connected() -> contextlib.AbstractContextManager[None]:
   )
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-  """Runs `main(argv)` under absl; prints user errors as one line."""
+def run(main: Callable[[list[str]], None], is_run: bool = False) -> None:
+  """Runs `main(argv)` under absl; prints user errors as one line.
+
+  Args:
+    main: the command.
+    is_run: True for a command that trains, which outlives its terminal.
+  """
+  interrupts.install()
+  if is_run:
+    terminal.outlive()
 
   def guarded(argv: list[str]) -> None:
     if len(argv) > 1:
@@ -70,6 +79,7 @@ def run(main: Callable[[list[str]], None]) -> None:
         f'unexpected argument {argv[1]!r}: write options as --name=value, '
         'see --help'
       )
+    interrupts.enter(interrupts.Phase.RAISE)
     try:
       if 'print_config' in flags.FLAGS and flags.FLAGS.print_config:
         print(config.as_flags(config_values(flags.FLAGS.config)))
@@ -77,8 +87,9 @@ def run(main: Callable[[list[str]], None]) -> None:
         main(argv)
     except errors.UserError as error:
       _fail(str(error))
-    except KeyboardInterrupt:
-      _fail('interrupted; saved work is intact: run it again to continue')
+    except errors.Stopped as stopped:
+      print(stopped, file=sys.stderr, flush=True)
+      sys.exit(interrupts.EXIT_CODE)
     except OSError as error:
       line = storage.bucket_error(error)
       _fail(
@@ -89,6 +100,8 @@ def run(main: Callable[[list[str]], None]) -> None:
       if line is None:
         raise
       _fail(line)
+    finally:
+      interrupts.enter(interrupts.Phase.RECORD)  # nothing is left to clean up
 
   logging.set_verbosity(logging.WARNING)
   app.run(guarded, flags_parser=_parse_flags)

@@ -21,6 +21,11 @@ Files are copied from there to --stage_to, once per machine; an archive copies
 much faster than a folder of many files.
 """
 
+if __name__ == '__main__':  # before the other imports, which take seconds
+  from gpt1_jax import interrupts
+
+  interrupts.install()
+
 from absl import flags
 
 from gpt1_jax import cli, config, staging
@@ -48,4 +53,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  cli.run(main, is_run=True)

@@ -37,6 +37,11 @@ to train the tokenizer on and writes the output, for which it needs twice the
 output's size on disk.
 """
 
+if __name__ == '__main__':  # before the other imports, which take seconds
+  from gpt1_jax import interrupts
+
+  interrupts.install()
+
 import os
 import pathlib
 

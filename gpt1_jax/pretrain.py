@@ -13,6 +13,11 @@ WORKDIR and config.data.path may be in a bucket (gs://BUCKET/...); shards are
 copied from there to --stage_to, once per machine.
 """
 
+if __name__ == '__main__':  # before the other imports, which take seconds
+  from gpt1_jax import interrupts
+
+  interrupts.install()
+
 import dataclasses
 
 from absl import flags
@@ -55,4 +60,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  cli.run(main, is_run=True)

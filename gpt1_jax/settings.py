@@ -12,6 +12,7 @@ from pydantic import Field
 AtLeastOne = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
+Minutes = Annotated[float, Field(ge=0, le=1e6)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Dtype = Literal['float32', 'bfloat16']
 
@@ -199,6 +200,10 @@ class TrainSettings:
   Attributes:
     num_steps, num_epochs: length of the run; one is set and the other is 0.
     log_every, eval_every: intervals in updates.
+    checkpoint_minutes: minutes after which a checkpoint is saved at the latest;
+      0 means never.
+    stall_minutes: minutes without a finished update after which a run counts as
+      stuck and ends with exit code 75, compilation left out; 0 means never.
     keep: number of latest checkpoints to keep.
     microbatches: sequential parts that a batch is split into (gradient
       accumulation).
@@ -209,6 +214,8 @@ class TrainSettings:
   num_epochs: Annotated[float, Field(ge=0)]
   log_every: AtLeastOne
   eval_every: Count
+  checkpoint_minutes: Minutes
+  stall_minutes: Minutes
   keep: AtLeastOne
   microbatches: AtLeastOne
   seed: Seed

@@ -12,7 +12,9 @@ def save(workdir, *, keep, keep_best, scores, first=1):
   for step, best in enumerate(scores, start=first):
     state = {'params': {'w': jnp.full(3, float(step))}, 'moments': jnp.ones(3)}
     meta = checkpoint.CheckpointMeta(networks.GPT_CONFIG, f'tokenizer {step}')
-    checkpoints.save(step, state, meta, best if keep_best else None)
+    checkpoints.save(step, state, meta)
+    if keep_best:
+      checkpoints.rank(step, best)
   checkpoints.wait()
   checkpoints.close()
 

@@ -27,6 +27,8 @@ _NOT_COMPILED = frozenset(
     'data.seed',
     'data.cross_documents',
     'train.checkpoint_every',
+    'train.checkpoint_minutes',
+    'train.stall_minutes',
     'train.eval_every',
     'train.keep',
     'train.log_every',

@@ -192,12 +192,8 @@ class Finetuner:
       workdir,
       label=f'finetune {self.task.name}',
       seed=config.train.seed,
-      pace=run_lib.Pace(
-        log_every=config.train.log_every,
-        eval_every=every,
-        checkpoint_every=every,
-        keep=config.train.keep,
-        best_metric=f'eval_{self.task.metrics[0]}',
+      pace=run_lib.pace(
+        config.train, every, every, f'eval_{self.task.metrics[0]}'
       ),
       meta=checkpoint.CheckpointMeta(
         self._source.model, self._tokenizer.fingerprint, self.task.name

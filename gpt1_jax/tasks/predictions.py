@@ -13,7 +13,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import metrics
 from gpt1_jax.tasks.batches import Batches
 from gpt1_jax.tasks.definition import Task
-from gpt1_jax.train import sharding, step as step_lib
+from gpt1_jax.train import pulse, sharding, step as step_lib
 
 Outputs = Callable[[Any, Batches], np.ndarray]
 
@@ -44,6 +44,7 @@ def outputs_fn(loss_fn: step_lib.LossFn, mesh: jax.sharding.Mesh) -> Outputs:
         shape = (batches.features.num_examples, values_BY.shape[1])
         out = np.full(shape, np.nan, np.float32)
       out[index_B[index_B >= 0]] = values_BY[index_B >= 0]
+      pulse.tick('evaluating')
     assert out is not None  # a split has one batch or more
     return out
 

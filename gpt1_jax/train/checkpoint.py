@@ -19,6 +19,7 @@ from gpt1_jax import storage
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
 from gpt1_jax.settings import ModelConfig
+from gpt1_jax.train import ranking
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,21 +65,19 @@ class Checkpoints:
     Args:
       workdir: run directory.
       keep: number of latest checkpoints to keep.
-      keep_best: True also keeps the checkpoint with the highest metric 'best'.
+      keep_best: True also keeps the checkpoint that `rank` gave the highest
+        score.
     """
     self._directory = _directory(workdir)
+    self._ranking = ranking.Ranking(workdir)
     policy: preservation_policy.PreservationPolicy
     policy = preservation_policy.LatestN(keep)
     if keep_best:
-      best = preservation_policy.BestN(
-        get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False
+      policy = preservation_policy.AnyPreservationPolicy(
+        [policy, self._ranking]
       )
-      policy = preservation_policy.AnyPreservationPolicy([policy, best])
     options = ocp.CheckpointManagerOptions(
-      preservation_policy=policy,
-      # Orbax writes metrics to disk only if best_fn is set.
-      best_fn=_rank if keep_best else None,
-      cleanup_tmp_directories=True,
+      preservation_policy=policy, cleanup_tmp_directories=True
     )
     self._quiet = contextlib.ExitStack()
     self._quiet.enter_context(_only_errors())
@@ -89,20 +88,13 @@ class Checkpoints:
     """Step of the latest complete checkpoint, or None."""
     return self._manager.latest_step()
 
-  def save(
-    self,
-    step: int,
-    state: Any,
-    meta: CheckpointMeta,
-    best: float | None = None,
-  ) -> None:
+  def save(self, step: int, state: Any, meta: CheckpointMeta) -> None:
     """Starts a save; returns once the state is copied off the devices.
 
     Args:
       step: number of updates applied.
       state: tree of arrays.
       meta: the JSON metadata.
-      best: metric that ranks checkpoints; higher is better.
     """
     if step in self._manager.all_steps():
       return
@@ -112,9 +104,13 @@ class Checkpoints:
         state=ocp.args.PyTreeSave(state),
         meta=ocp.args.JsonSave(meta.as_json()),
       ),
-      metrics=None if best is None else {'best': best, 'step': step},
       force=True,
     )
+
+  def rank(self, step: int, score: float) -> None:
+    """Waits for a checkpoint and records its score; higher is better."""
+    self.wait()
+    self._ranking.add(step, score)
 
   def restore(self, step: int, state: Any) -> Any:
     """Restores a checkpoint's state with the shardings of `state`.
@@ -167,7 +163,8 @@ def read(
   with _open(workdir) as manager:
     steps = manager.all_steps()
     if step is None:
-      step = _best_step(manager) if best else max(steps)
+      best_step = ranking.Ranking(workdir).best(steps) if best else None
+      step = max(steps) if best_step is None else best_step
     if step not in steps:
       have = ', '.join(str(s) for s in sorted(steps))
       raise UserError(f'{workdir}: no checkpoint {step}; available: {have}')
@@ -217,10 +214,18 @@ def _open(workdir: str) -> Iterator[ocp.CheckpointManager]:
     yield manager
 
 
+class _Manager(ocp.CheckpointManager):
+  """Leaves preemption to `pulse`, which counts calls instead of updates."""
+
+  def reached_preemption(self, step: int) -> bool:
+    del step
+    return False
+
+
 def _manager(
   directory: storage.Path, options: ocp.CheckpointManagerOptions
 ) -> ocp.CheckpointManager:
-  return ocp.CheckpointManager(
+  return _Manager(
     directory,
     options=options,
     item_handlers={
@@ -241,18 +246,6 @@ def _only_errors() -> Iterator[None]:
     yield
   finally:
     logging.set_verbosity(verbosity)
-
-
-def _rank(metrics: dict[str, float]) -> tuple[float, float]:
-  """Ranks by higher metric; ties go to the earlier step (C: train.py)."""
-  return metrics['best'], -metrics['step']
-
-
-def _best_step(manager: ocp.CheckpointManager) -> int:
-  """Returns the step with the highest 'best' metric, or else the latest."""
-  saved = [manager.metrics(step) for step in manager.all_steps()]
-  ranks = [_rank(metrics) for metrics in saved if metrics]
-  return -int(max(ranks)[1]) if ranks else max(manager.all_steps())
 
 
 def _directory(workdir: str) -> storage.Path:

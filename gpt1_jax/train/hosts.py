@@ -15,6 +15,7 @@ from typing import TypedDict
 
 import jax
 
+from gpt1_jax import interrupts
 from gpt1_jax.errors import UserError
 from gpt1_jax.train import heartbeat
 
@@ -64,7 +65,9 @@ def connected(settings: HostSettings) -> Iterator[None]:
   ):
     yield
     return
-  _join(settings, count)
+  with interrupts.within(interrupts.Phase.EXIT):  # nothing has been started
+    _join(settings, count)
+  interrupts.relay()
   try:
     if jax.process_count() == 1:
       yield

@@ -10,10 +10,13 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from gpt1_jax.errors import UserError
+from gpt1_jax import interrupts
+from gpt1_jax.errors import Stopped, UserError
 from gpt1_jax.model import models
 from gpt1_jax.train import (
   program as program_lib,
+  pulse,
+  saving,
   sharding,
   step as step_lib,
   telemetry,
@@ -59,11 +62,16 @@ def run_training(
   Raises:
     UserError: the loss or the gradient is not finite, or the last checkpoint
       does not fit.
+    Stopped: a signal asked the run to stop; it has been saved.
   """
   keep_best = run.pace.best_metric is not None
-  with contextlib.closing(
-    Checkpoints(run.workdir, keep=run.pace.keep, keep_best=keep_best)
-  ) as checkpoints:
+  with (
+    interrupts.within(interrupts.Phase.RECORD),
+    pulse.watched(run.pace.stall_minutes),
+    contextlib.closing(
+      Checkpoints(run.workdir, keep=run.pace.keep, keep_best=keep_best)
+    ) as checkpoints,
+  ):
     if checkpoints.latest_step is None:
       seed = step_lib.place_seed(run.seed, program.mesh)
       state = program.new_state(seed)
@@ -83,43 +91,54 @@ def fit(
   checkpoints: Checkpoints,
   log: telemetry.Telemetry,
 ) -> tuple[step_lib.TrainState, dict[str, float] | None]:
-  """Applies updates until `program.num_steps` are done.
+  """Applies updates until `program.num_steps` are done; see `run_training`.
 
   Always logs the first update: its loss should be close to the logarithm of the
-  vocabulary size. Always logs, evaluates and saves the last. Reads metrics one
-  update late, so that the devices never wait for the host.
-
-  Returns:
-    The final state and its scores (None if the run was already complete).
-
-  Raises:
-    UserError: the loss or the gradient is not finite.
+  vocabulary size. Always logs, saves and evaluates the last. Saves before it
+  evaluates.
   """
   seed = step_lib.place_seed(run.seed, program.mesh)
-  pace, num_steps = run.pace, program.num_steps
+  pace, stop = run.pace, program.num_steps
+  start = done = int(state.step)
+  saver = saving.Saver(checkpoints, run, log, start)
+  reports = _Reports(log, pace.log_every, stop)
+
+  def evaluate() -> dict[str, float]:
+    scores = data.evaluate(state.params)
+    if pace.best_metric:
+      checkpoints.rank(done, scores[pace.best_metric])
+    log.evaluation(done, scores)  # last: the row says that all is done
+    return scores
+
   scores = None
-  waiting = None  # metrics of the previous update
-  for step, rows in _prefetch(data.batches, int(state.step), num_steps):
-    batch = sharding.put_batch(rows, program.mesh)
-    state, metrics = program.train_step(state, batch, seed)
-    if waiting:
-      _read(waiting, log, pace.log_every, num_steps)
-    done = step + 1
-    waiting = _Metrics(done, metrics, batch['tokens'].size)
-    last = done == num_steps
-    evaluating = last or done % pace.eval_every == 0
-    saving = last or done % pace.checkpoint_every == 0
-    if evaluating or saving:
-      _read(waiting, log, pace.log_every, num_steps)
-      waiting = None
-    scores = None
-    if evaluating:
-      scores = data.evaluate(state.params)
-      log.evaluation(done, scores)
-    best = scores[pace.best_metric] if scores and pace.best_metric else None
-    if saving or best is not None:
-      log.upload()  # before the checkpoint, so that no row up to it is lost
-      checkpoints.save(done, state, run.meta, best)
+  try:
+    if pulse.asked():
+      raise pulse.stopped('before the first update')
+    if pace.evaluates(done, stop) and not log.evaluated(done):
+      scores = evaluate()
+    with contextlib.closing(_prefetch(data.batches, start, stop)) as batches:
+      for step, rows in batches:
+        pulse.beat(f'applying update {step + 1}')
+        batch = sharding.put_batch(rows, program.mesh)
+        state, metrics = program.train_step(state, batch, seed)
+        done, scores = step + 1, None
+        reports.add(_Metrics(done, metrics, batch['tokens'].size))
+        if pulse.asked():
+          raise pulse.stopped('after this update')
+        evaluates = pace.evaluates(done, stop)
+        if saver.due(done) or done == stop or (evaluates and pace.best_metric):
+          reports.flush()
+          saver.save(done, state)
+        if evaluates:
+          reports.flush()
+          scores = evaluate()
+        pulse.beat(f'reading the batch of update {done + 1}')
+  except Stopped:
+    if done > start:
+      reports.flush()
+      saver.save(done, state)
+    checkpoints.wait()
+    raise pulse.stopped(f'after update {done}, which is saved') from None
   checkpoints.wait()
   return state, scores
 
@@ -131,6 +150,25 @@ class _Metrics:
   step: int
   values: dict[str, jax.Array]
   tokens: int
+
+
+class _Reports:
+  """Reads metrics one update late, so that devices never wait for the host."""
+
+  def __init__(self, log: telemetry.Telemetry, log_every: int, num_steps: int):
+    self._log, self._every, self._num_steps = log, log_every, num_steps
+    self._waiting: _Metrics | None = None
+
+  def add(self, metrics: _Metrics) -> None:
+    """Logs the metrics of the previous update."""
+    self.flush()
+    self._waiting = metrics
+
+  def flush(self) -> None:
+    """Logs what is waiting; raises UserError if it is not finite."""
+    metrics, self._waiting = self._waiting, None
+    if metrics:
+      _read(metrics, self._log, self._every, self._num_steps)
 
 
 def _read(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gpt1_jax.model import models
-from gpt1_jax.train import sharding, step as step_lib
+from gpt1_jax.train import pulse, sharding, step as step_lib
 
 
 class Split(Protocol):
@@ -53,6 +53,7 @@ def perplexity_fn(
       batch = sharding.put_batch(split.batch(step), mesh)
       loss, weight = jax.device_get(sums(params, batch))
       nats, tokens = nats + float(loss), tokens + float(weight)
+      pulse.tick('evaluating')
     return {
       'eval_loss': nats / tokens,
       'eval_perplexity': math.exp(min(nats / tokens, 700.0)),

@@ -110,9 +110,7 @@ def run(loaded: Pretraining, workdir: str) -> dict[str, Any]:
     workdir,
     label='pretrain',
     seed=train.seed,
-    pace=run_lib.Pace(
-      train.log_every, train.eval_every, train.checkpoint_every, train.keep
-    ),
+    pace=run_lib.pace(train, train.eval_every, train.checkpoint_every),
     meta=CheckpointMeta(model, loaded.tokenizer.fingerprint),
   )
   with sharding.use(program.mesh):

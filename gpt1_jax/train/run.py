@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 
 from gpt1_jax import revision, storage
 from gpt1_jax.errors import UserError
+from gpt1_jax.settings import TrainSettings
 from gpt1_jax.train.checkpoint import CheckpointMeta
 
 # Settings that may change when a run is resumed: they affect where data is,
@@ -37,6 +38,8 @@ class Pace:
 
   Attributes:
     log_every, eval_every, checkpoint_every: intervals in updates.
+    checkpoint_minutes: a save is also due after so many minutes; 0 means never.
+    stall_minutes: see `pulse.watched`.
     keep: number of latest checkpoints to keep.
     best_metric: score whose best checkpoint is also kept (higher is better);
       None keeps only the latest.
@@ -45,8 +48,32 @@ class Pace:
   log_every: int
   eval_every: int
   checkpoint_every: int
+  checkpoint_minutes: float
+  stall_minutes: float
   keep: int
   best_metric: str | None = None
+
+  def evaluates(self, done: int, num_steps: int) -> bool:
+    """Returns True if the run is evaluated after `done` of its updates."""
+    return done > 0 and (done == num_steps or done % self.eval_every == 0)
+
+
+def pace(
+  settings: TrainSettings,
+  eval_every: int,
+  checkpoint_every: int,
+  best_metric: str | None = None,
+) -> Pace:
+  """Returns the pace that config.train sets."""
+  return Pace(
+    settings.log_every,
+    eval_every,
+    checkpoint_every,
+    settings.checkpoint_minutes,
+    settings.stall_minutes,
+    settings.keep,
+    best_metric,
+  )
 
 
 @dataclasses.dataclass(frozen=True)

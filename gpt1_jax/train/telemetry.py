@@ -18,7 +18,9 @@ from types import TracebackType
 from typing import Any
 
 import jax
+import numpy as np
 import tensorboardX
+from jax.experimental import multihost_utils
 from rich import console, progress
 
 from gpt1_jax import storage
@@ -60,14 +62,16 @@ class Telemetry:
     self._peak = peak_flops()
     self._clock = time.perf_counter()
     self._tokens = 0
+    self._evaluated: set[int] = set()
     if not self._on:
       return
     self._buffer = storage.UploadBuffer(workdir)
     self._uploaded = time.perf_counter()
     path = self._buffer.folder / METRICS
     rows = read_rows(storage.path(workdir) / METRICS)
-    kept = [json.dumps(row) + '\n' for row in rows if row['step'] <= span.start]
-    storage.write_text(path, ''.join(kept))
+    rows = [row for row in rows if row['step'] <= span.start]
+    self._evaluated = {row['step'] for row in rows if 'loss' not in row}
+    storage.write_text(path, ''.join(json.dumps(row) + '\n' for row in rows))
     self._file = path.open('a', encoding='utf-8')
     self._board = tensorboardX.SummaryWriter(
       str(self._buffer.folder / 'tensorboard'), purge_step=span.start + 1
@@ -135,6 +139,24 @@ class Telemetry:
       step, '  '.join(f'{name} {value:.4g}' for name, value in metrics.items())
     )
     self._clock, self._tokens = time.perf_counter(), 0
+
+  def evaluated(self, step: int) -> bool:
+    """Returns True on every host if a row has the scores after `step`."""
+    found = step in self._evaluated
+    if jax.process_count() > 1:
+      found = bool(multihost_utils.broadcast_one_to_all(np.bool_(found)))
+    return found
+
+  def saved(self, step: int, seconds: float, since: float) -> None:
+    """Prints the cost of a save.
+
+    Args:
+      step: number of updates saved.
+      seconds: time for which training waited.
+      since: time since the previous save, or since the start.
+    """
+    share = seconds / max(since, 1e-9)
+    self._say(step, f'saved in {seconds:.2f} s, {share:.1%} of the time')
 
   def write(self, row: dict[str, Any]) -> None:
     """Appends a row to metrics.jsonl and to TensorBoard."""

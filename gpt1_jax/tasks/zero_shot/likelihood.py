@@ -15,7 +15,7 @@ import numpy as np
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
 from gpt1_jax.tasks.zero_shot import questions
-from gpt1_jax.train import losses, sharding
+from gpt1_jax.train import losses, pulse, sharding
 
 # Widths T that may be compiled; a batch takes the smallest that holds it. Most
 # sentences of CoLA and SST-2 are below 32 tokens, most of RACE near n_ctx.
@@ -123,6 +123,7 @@ def score_fn(model: models.Model, mesh: jax.sharding.Mesh) -> ScoreFn:
 
     def read(result: tuple[jax.Array, jax.Array], width: int) -> None:
       sums_B, index_B = jax.device_get(result)
+      pulse.tick('evaluating')
       real = index_B >= 0
       sums_N[index_B[real]] = sums_B[real]
       progress(int(real.sum()), int(real.sum()) * width)

@@ -1,0 +1,153 @@
+"""Turns SIGTERM, SIGINT and SIGHUP into an orderly end with exit code 75.
+
+Python runs its own handlers between two steps of the main thread, which may be
+inside a compiler for minutes. A thread therefore reads the signals from a
+wake-up file descriptor. Their effect depends on the phase of the command:
+
+  EXIT    The process exits at once: nothing has been started.
+  RAISE   The main thread raises `Stopped` and cleans up.
+  RECORD  The signal is recorded; the training loop asks `requested`.
+
+A second SIGINT exits at once. A second SIGTERM changes nothing.
+"""
+
+import contextlib
+import enum
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+from gpt1_jax.errors import Stopped
+
+EXIT_CODE = 75  # EX_TEMPFAIL: the same command continues
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_SAME_KEY = 0.05  # seconds; wrappers may deliver one Ctrl-C twice
+_UNWINDING = 10.0  # seconds in which another signal raises nothing
+
+
+class Phase(enum.Enum):
+  """The phases of a command; see above."""
+
+  EXIT = enum.auto()
+  RAISE = enum.auto()
+  RECORD = enum.auto()
+
+
+class _Interrupts:
+  """The signals that the process has received, and its phase."""
+
+  def __init__(self) -> None:
+    self.phase = Phase.EXIT
+    self.received: str | None = None
+    self.relayed = False
+    self._interrupted: float | None = None  # time of the first SIGINT
+    self._raised = -_UNWINDING
+    self._reader, self._writer = socket.socketpair()
+    self._writer.setblocking(False)
+
+  def install(self) -> None:
+    """Handles the signals from now on."""
+    signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+    for number in _SIGNALS:
+      signal.signal(number, self._raise)
+    os.register_at_fork(after_in_child=_restore)
+    threading.Thread(target=self._listen, daemon=True).start()
+
+  def _listen(self) -> None:
+    while numbers := self._reader.recv(64):
+      for number in numbers:
+        if number in _SIGNALS:
+          self._note(signal.Signals(number))
+
+  def _note(self, number: signal.Signals) -> None:
+    """Records a signal, in the listening thread."""
+    now = time.monotonic()
+    if number == signal.SIGINT:
+      first, self._interrupted = self._interrupted, self._interrupted or now
+      if first is not None and now - first > _SAME_KEY:
+        _leave('interrupted twice: left at once; saved work is intact', 130)
+    is_first, self.received = self.received is None, number.name
+    if self.phase is Phase.EXIT:
+      _leave(f'stopped by {number.name} before the start: run it again')
+    if self.relayed and number != signal.SIGTERM:
+      os.kill(os.getpid(), signal.SIGTERM)  # JAX tells the other hosts
+    if is_first and self.phase is Phase.RECORD:
+      _say(f'{number.name}: finishing this update and saving')
+
+  def _raise(self, number: int, frame: FrameType | None) -> None:
+    """Handles a signal in the main thread."""
+    del frame
+    if self.phase is not Phase.RAISE or self.relayed:
+      return
+    now = time.monotonic()
+    if now - self._raised > _UNWINDING:
+      self._raised = now
+      name = signal.Signals(number).name
+      raise Stopped(f'stopped by {name}: run the same command again')
+
+
+_interrupts: _Interrupts | None = None
+
+
+def install() -> None:
+  """Handles signals in this process, once; the phase is EXIT."""
+  global _interrupts
+  if _interrupts is None:
+    _interrupts = _Interrupts()
+    _interrupts.install()
+
+
+def enter(phase: Phase) -> None:
+  """Begins a phase."""
+  if _interrupts:
+    _interrupts.phase = phase
+
+
+@contextlib.contextmanager
+def within(phase: Phase) -> Iterator[None]:
+  """Begins a phase and returns to the previous one after the context."""
+  before = _interrupts.phase if _interrupts else phase
+  enter(phase)
+  try:
+    yield
+  finally:
+    enter(before)
+
+
+def requested() -> str | None:
+  """Returns the name of a signal that asked this process to stop, or None."""
+  return _interrupts.received if _interrupts else None
+
+
+def relay() -> None:
+  """Passes every signal on as SIGTERM, which JAX's service now handles.
+
+  JAX tells the other hosts of it, so that all stop after the same update.
+  """
+  if _interrupts is None:
+    return
+  _interrupts.relayed = True
+  if _interrupts.received:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _restore() -> None:
+  """Gives a forked child the default handlers."""
+  signal.set_wakeup_fd(-1)
+  for number in _SIGNALS:
+    signal.signal(number, signal.SIG_DFL)
+
+
+def _say(message: str) -> None:
+  with contextlib.suppress(OSError):
+    print(message, file=sys.stderr, flush=True)
+
+
+def _leave(message: str, code: int = EXIT_CODE) -> None:
+  _say(message)
+  os._exit(code)

@@ -1,0 +1,51 @@
+"""Lets a run outlive its terminal and the readers of its output."""
+
+import errno
+import os
+import signal
+import sys
+from typing import Any
+
+_GONE = (errno.EPIPE, errno.EIO)
+
+
+def outlive() -> None:
+  """Ignores hang-ups, and discards output that nobody reads any more."""
+  signal.signal(signal.SIGHUP, signal.SIG_IGN)
+  if sys.stdout:
+    sys.stdout = _Outliving(sys.stdout)  # type: ignore[assignment]
+  if sys.stderr:
+    sys.stderr = _Outliving(sys.stderr)  # type: ignore[assignment]
+
+
+class _Outliving:
+  """A text stream that discards its output once its reader is gone."""
+
+  def __init__(self, stream: Any):
+    self._stream = stream
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._stream, name)
+
+  def write(self, text: str) -> int:
+    """Writes text, or discards it."""
+    try:
+      self._stream.write(text)
+    except OSError as error:
+      self._discard(error)
+    return len(text)
+
+  def flush(self) -> None:
+    """Flushes the stream, or discards what it holds."""
+    try:
+      self._stream.flush()
+    except OSError as error:
+      self._discard(error)
+
+  def _discard(self, error: OSError) -> None:
+    """Sends the stream to the null device, if its reader is gone."""
+    if error.errno not in _GONE:
+      raise error
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, self._stream.fileno())
+    os.close(null)

@@ -1,0 +1,135 @@
+"""Follows a run's progress: asks for signals, and ends a run that is stuck.
+
+Every host calls `asked` and `beat` the same number of times in the same order.
+A host whose `beat`s cease is stuck, though it may be alive and send heartbeats:
+its file system may hang, or another host may never join a collective.
+"""
+
+import contextlib
+import faulthandler
+import functools
+import itertools
+import os
+import platform
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import jax
+from orbax.checkpoint import multihost
+
+from gpt1_jax import interrupts
+from gpt1_jax.errors import Stopped
+
+# jax.monitoring events: XLA begins to compile after the first.
+_LOWERED = '/jax/core/compile/jaxpr_to_mlir_module_duration'
+_COMPILED = '/jax/core/compile/backend_compile_duration'
+
+_calls = itertools.count(1)
+
+
+def asked() -> bool:
+  """Returns True if a signal asks the run to stop.
+
+  On several hosts it returns True on all of them at the same call, once any of
+  them has been signalled. JAX compares numbers of calls, not of updates: hosts
+  that have not called yet would else agree on an update that is long past.
+  """
+  if jax.process_count() == 1:
+    return interrupts.requested() is not None
+  return multihost.reached_preemption(next(_calls))
+
+
+def stopped(after: str) -> Stopped:
+  """Returns the exception that ends the run on all hosts."""
+  name = interrupts.requested() or 'a signal to another host'
+  return Stopped(f'stopped by {name} {after}; the same command continues')
+
+
+def tick(doing: str) -> None:
+  """Reports a piece of work that is not an update, such as a batch evaluated.
+
+  Raises:
+    Stopped: a signal asks the run to stop.
+  """
+  beat(doing)
+  if asked():
+    raise stopped(f'while {doing}')
+
+
+def beat(doing: str) -> None:
+  """Reports that work was finished, and what follows."""
+  if _watch:
+    _watch.idle, _watch.doing, _watch.compiling = 0.0, doing, False
+
+
+class _Watch:
+  """Ends the process if no work is finished for too long."""
+
+  def __init__(self, minutes: float):
+    self.idle, self.doing, self.compiling = 0.0, 'starting', False
+    self.done = threading.Event()
+    self._minutes = minutes
+
+  def check(self) -> None:
+    """Runs in a thread; time in which the process is suspended is left out."""
+    pause = min(self._minutes * 60 / 20, 5.0)
+    before = time.monotonic()
+    while not self.done.wait(pause):
+      now = time.monotonic()
+      if not self.compiling:
+        self.idle += min(now - before, 2 * pause)
+      before = now
+      if self.idle > self._minutes * 60:
+        self._end()
+
+  def _end(self) -> None:
+    with contextlib.suppress(OSError):
+      faulthandler.dump_traceback(all_threads=True)
+      print(
+        f'error: host {jax.process_index()} of {jax.process_count()} '
+        f'({platform.node()}, process {os.getpid()}) has finished nothing for '
+        f'{self._minutes:g} min (train.stall_minutes) while {self.doing}; the '
+        'stack of every thread is above. The last checkpoint is intact; the '
+        'same command continues from it',
+        file=sys.stderr,
+        flush=True,
+      )
+    os._exit(interrupts.EXIT_CODE)  # the main thread is blocked
+
+
+_watch: _Watch | None = None
+
+
+@contextlib.contextmanager
+def watched(minutes: float) -> Iterator[None]:
+  """Ends the process if nothing is finished for so long within the context.
+
+  Args:
+    minutes: limit, without the time that XLA compiles; 0 means none.
+  """
+  global _watch
+  if not minutes:
+    yield
+    return
+  _listen_for_compilations()
+  _watch = watch = _Watch(minutes)
+  threading.Thread(target=watch.check, daemon=True).start()
+  try:
+    yield
+  finally:
+    watch.done.set()
+    _watch = None
+
+
+@functools.cache
+def _listen_for_compilations() -> None:
+  def note(event: str, seconds: float, **kwargs: str | int) -> None:
+    del seconds, kwargs
+    if _watch and event == _LOWERED:
+      _watch.compiling = True
+    elif _watch and event == _COMPILED:
+      _watch.idle, _watch.compiling = 0.0, False
+
+  jax.monitoring.register_event_duration_secs_listener(note)

@@ -1,0 +1,92 @@
+"""Decides when a run saves, and reports the cost of each save."""
+
+import time
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from gpt1_jax.train.checkpoint import Checkpoints
+from gpt1_jax.train.run import Run
+from gpt1_jax.train.step import TrainState
+from gpt1_jax.train.telemetry import Telemetry
+
+
+class Saver:
+  """Saves every so many updates and every so many minutes."""
+
+  def __init__(
+    self, checkpoints: Checkpoints, run: Run, log: Telemetry, start: int
+  ):
+    """Begins to count time.
+
+    Args:
+      checkpoints: where to save.
+      run: the run directory and its pace.
+      log: reports the cost of each save.
+      start: number of updates done.
+    """
+    self._checkpoints, self._run, self._log = checkpoints, run, log
+    self._clock = _Clock(run.pace.checkpoint_minutes * 60, start)
+    self._last, self._saved = start, time.monotonic()
+
+  def due(self, done: int) -> bool:
+    """Returns True on every host if a save is due after `done` updates."""
+    by_count = done % self._run.pace.checkpoint_every == 0
+    return self._clock.due(done) or by_count
+
+  def save(self, done: int, state: TrainState) -> None:
+    """Starts a save unless `done` is saved; reports the time it took.
+
+    Training waits while the state is copied off the devices, and for the
+    previous save if that is not on disk yet. The rest runs beside training.
+    """
+    if done == self._last:
+      return
+    self._last, started = done, time.monotonic()
+    self._log.upload()  # before the checkpoint, so that no row up to it is lost
+    self._checkpoints.save(done, state, self._run.meta)
+    ended = time.monotonic()
+    self._log.saved(done, ended - started, ended - self._saved)
+    self._saved = ended
+    self._clock.restart(done)
+
+
+class _Clock:
+  """Tells all hosts at the same update that time is up, by host 0's clock.
+
+  Host 0 tells the others after how many updates to ask again, so that they
+  rarely have to.
+  """
+
+  def __init__(self, seconds: float, start: int):
+    self._seconds = seconds
+    self.restart(start)
+
+  def restart(self, done: int) -> None:
+    """Begins a new period after `done` updates."""
+    self._began, self._first = time.monotonic(), done
+    self._ask_at = done + 1
+
+  def due(self, done: int) -> bool:
+    """Returns True on every host if the period is over."""
+    if not self._seconds or done < self._ask_at:
+      return False
+    wait = self._updates_left(done)
+    if jax.process_count() > 1:
+      wait = int(multihost_utils.broadcast_one_to_all(np.int32(wait)))
+    self._ask_at = done + max(wait, 1)
+    return wait == 0
+
+  def _updates_left(self, done: int) -> int:
+    """Returns how many updates fit into the rest of the period, if halved.
+
+    The first updates are slower: they are compiled.
+    """
+    passed = time.monotonic() - self._began
+    if passed >= self._seconds:
+      return 0
+    if jax.process_count() == 1:
+      return 1
+    rate = (done - self._first) / max(passed, 1e-9)
+    return min(max(int(rate * (self._seconds - passed) / 2), 1), 2**20)
