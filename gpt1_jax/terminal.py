@@ -13,9 +13,9 @@ def outlive() -> None:
   """Ignores hang-ups, and discards output that nobody reads any more."""
   signal.signal(signal.SIGHUP, signal.SIG_IGN)
   if sys.stdout:
-    sys.stdout = _Outliving(sys.stdout)  # type: ignore[assignment]
+    sys.stdout = _Outliving(sys.stdout)
   if sys.stderr:
-    sys.stderr = _Outliving(sys.stderr)  # type: ignore[assignment]
+    sys.stderr = _Outliving(sys.stderr)
 
 
 class _Outliving:

@@ -4,7 +4,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -191,7 +191,7 @@ def _read(
 
 def _prefetch(
   batches: Batches, first: int, stop: int
-) -> Iterator[tuple[int, Mapping[str, np.ndarray]]]:
+) -> Generator[tuple[int, Mapping[str, np.ndarray]]]:
   """Yields (step, batch) in order; prepares the next batch in a thread."""
   with concurrent.futures.ThreadPoolExecutor(1) as pool:
     if first < stop:

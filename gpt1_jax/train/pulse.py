@@ -125,8 +125,8 @@ def watched(minutes: float) -> Iterator[None]:
 
 @functools.cache
 def _listen_for_compilations() -> None:
-  def note(event: str, seconds: float, **kwargs: str | int) -> None:
-    del seconds, kwargs
+  def note(event: str, duration_secs: float, **kwargs: str | int) -> None:
+    del duration_secs, kwargs
     if _watch and event == _LOWERED:
       _watch.compiling = True
     elif _watch and event == _COMPILED:
