@@ -7,6 +7,8 @@ these objects and never sees a dict.
 
 import dataclasses
 import json
+import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -20,9 +22,30 @@ from gpt1_jax.settings import STRICT, AtLeastOne, DropoutRate
 BatchSize = Annotated[int, Field(ge=1, le=2**20)]
 DataSeed = Annotated[int, Field(ge=0, lt=2**32)]
 Words = tuple[str, ...]
-# Labels may be numbers: (0, 1) becomes ('0', '1').
-Labels = tuple[Annotated[str, pydantic.BeforeValidator(str)], ...]
 T = TypeVar('T')
+
+
+def spell_label(value: object) -> str:
+  """Returns a label as text: JSON's true for True, an empty text for null."""
+  if value is None:
+    return ''
+  return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def label_key(value: object) -> str:
+  """Returns what labels are compared by: 1 equals 1.0, and True equals true.
+
+  Composed and decomposed characters are equal (NFC); blanks at the ends do not
+  count.
+  """
+  text = unicodedata.normalize('NFC', spell_label(value)).strip()
+  if text in ('True', 'False'):  # as Python writes them to a table
+    return text.lower()
+  return re.sub(r'^(-?[0-9]+)\.0+$', r'\1', text)
+
+
+# Labels may be numbers: (0, 1) becomes ('0', '1').
+Labels = tuple[Annotated[str, pydantic.BeforeValidator(spell_label)], ...]
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)

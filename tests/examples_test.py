@@ -49,7 +49,10 @@ def test_real_glue_tasks_are_read_whole(shared_data, name, rows, first):
   glue = shared_data / 'tasks' / 'glue'
   for split, count in zip(('train', 'dev'), rows, strict=True):
     found = examples.read(task, glue / name, split)
-    assert [example.row for example in found] == list(range(count))
+    head = name != 'CoLA'
+    assert [int(example.where.rpartition(':')[2]) for example in found] == list(
+      range(1 + head, 1 + head + count)
+    )
     if split == 'train':
       assert found[0].label == first
   assert examples.read(task, glue, 'dev') == found
@@ -111,7 +114,7 @@ def test_mrpc_as_glue_ships_it(tmp_path):
   write(tmp_path / 'MRPC', 'dev_ids.tsv', ['1\t2'])
   task = table.TASKS['mrpc']
   assert examples.read(task, tmp_path, 'train') == [
-    Example(('a "b', 'c'), (), 1, 0)
+    Example(('a "b', 'c'), (), 1)
   ]
   assert examples.read(task, tmp_path, 'dev')[0].texts == ('d', 'e')
 
@@ -121,9 +124,9 @@ def test_broken_rows_of_qqp_are_dropped_and_counted(tmp_path, warned):
   lines = [head, '1\t1\t2\ta\tb\t1', '2\t3\t4\tbroken', 'off\t0', '3\t5\t6']
   write(tmp_path, 'train.tsv', [*lines, '4\t7\t8\tc\td\t0'])
   found = examples.read(table.TASKS['qqp'], tmp_path, 'train')
-  assert found == [Example(('a', 'b'), (), 1, 0), Example(('c', 'd'), (), 0, 4)]
+  assert found == [Example(('a', 'b'), (), 1), Example(('c', 'd'), (), 0)]
   (line,) = warned
-  assert '3 rows cut short' in line
+  assert '3 broken rows, dropped' in line
   write(tmp_path, 'test.tsv', ['id\tquestion1\tquestion2', '0\ta', '1\tb\tc'])
   found = examples.read(table.TASKS['qqp'], tmp_path, 'test')
   assert [e.texts for e in found] == [('a', ''), ('b', 'c')]  # none is dropped
@@ -132,7 +135,7 @@ def test_broken_rows_of_qqp_are_dropped_and_counted(tmp_path, warned):
 def test_own_tasks_of_every_kind(tmp_path):
   task = own(kind='classification', labels=('no', 'yes'))
   jsonl(tmp_path, 'train.jsonl', {'text': 'a', 'label': 'yes', 'more': 1})
-  assert examples.read(task, tmp_path, 'train') == [Example(('a',), (), 1, 0)]
+  assert examples.read(task, tmp_path, 'train') == [Example(('a',), (), 1)]
   pair = {'text': 'a', 'text_pair': 'b'}
   for task, given, labels in (
     (own(kind='entailment', labels=(0, 1)), (1, 0.0, '1'), [1, 0, 1]),
@@ -144,7 +147,7 @@ def test_own_tasks_of_every_kind(tmp_path):
   row = {'text': 'a', 'choices': ['b', 'c', 'd'], 'label': 2}
   jsonl(tmp_path / 'ends', 'test.jsonl', row)
   found = examples.read(own(kind='choice', name='ends'), str(tmp_path), 'test')
-  assert found == [Example(('a',), ('b', 'c', 'd'), 2, 0)]
+  assert found == [Example(('a',), ('b', 'c', 'd'), 2)]
   jsonl(tmp_path, 'test.jsonl', {**row, 'label': 'B'})
   letters = own(kind='choice', labels=tuple('ABCD'))
   assert examples.read(letters, tmp_path, 'test')[0].label == 1
@@ -161,14 +164,16 @@ GOOD = {'text': 'a', 'text_pair': 'b', 'choices': ['c', 'd'], 'label': 'no'}
   [
     (OWN, {'label': 'maybe'}, "label 'maybe' in column 'label'; allowed: no,"),
     (OWN, {'label': 1}, 'label 1 in column'),
-    (OWN, {'label': True}, "label 'true' in column"),
+    (OWN, {'label': True}, 'label true in column'),
     (OWN, {'label': ['no']}, "label ['no']"),
     (OWN, {'text': 5}, "'text' is 5, not a text"),
-    (OWN, {'text_pair': None}, "'text_pair' is None"),
+    (OWN, {'text_pair': None}, "'text_pair' is null, not a text"),
+    (OWN, {'text_pair': ['b']}, "'text_pair' is ['b'], not a text"),
+    (OWN, {'text': 'a\ud800'}, "'text' has half a character (\\ud800) at 2"),
     (VALUE, {'label': 5.5}, 'label 5.5'),
     (VALUE, {'label': 'x'}, 'allowed: a number from 0 to 5'),
     (VALUE, {'label': float('nan')}, 'label nan'),
-    (VALUE, {'label': True}, "label 'true'"),
+    (VALUE, {'label': True}, 'label true'),
     (CHOICE, {'label': 2}, 'label 2 in column'),
     (CHOICE, {'label': -2}, 'allowed: 0, 1'),
     (CHOICE, {'label': 0, 'choices': ['c']}, 'a list of two or more'),
@@ -212,7 +217,7 @@ def test_missing_columns_are_named(tmp_path, lines, message):
 def test_rows_need_the_same_number_of_choices(tmp_path):
   good = {**GOOD, 'label': 0}
   jsonl(tmp_path, 'dev.jsonl', good, {**good, 'choices': ['a', 'b', 'c']})
-  with pytest.raises(UserError, match='row 2 has 3 choices'):
+  with pytest.raises(UserError, match='jsonl:2: 3 choices, and the first'):
     examples.read(own(**CHOICE), tmp_path, 'dev')
 
 
@@ -222,7 +227,9 @@ def test_rows_without_a_label_are_dropped_and_counted(tmp_path, warned):
   for split in ('train', 'dev'):
     jsonl(tmp_path, f'{split}.jsonl', *hidden, GOOD)
     found = examples.read(task, tmp_path, split)
-    assert [(e.label, e.row) for e in found] == [(0, 4)]
+    assert [(e.label, e.where) for e in found] == [
+      (0, f'{tmp_path}/{split}.jsonl:5')
+    ]
     assert '4 rows without a label' in warned.pop()
   jsonl(tmp_path, 'dev.jsonl', *hidden)
   with pytest.raises(UserError, match='no row of split dev has a label'):

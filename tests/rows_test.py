@@ -4,101 +4,10 @@ import json
 
 import pytest
 
-from gpt1_jax import errors
 from gpt1_jax.tasks.readers import archives, rows
+from tests.support.refusals import refused
 
-
-def read(tmp_path, data, needed=('a', 'b'), columns=(), name='t.tsv'):
-  path = tmp_path / name
-  path.write_bytes(data.encode() if isinstance(data, str) else data)
-  found = list(rows.read(archives.Source(path), needed, columns))
-  assert [row.number for row in found] == list(range(len(found)))
-  lines = [row.where.removeprefix(f'{path}:') for row in found]
-  return [(int(n), row.cells) for n, row in zip(lines, found, strict=True)]
-
-
-def test_quotes_and_odd_separators_are_text(tmp_path):
-  data = '\ufeffa\tb\r\n"x\ty"\u2028z\x85\r\n\r\n  p \t\r\n'
-  assert read(tmp_path, data) == [
-    (2, {'a': '"x', 'b': 'y"\u2028z\x85'}),
-    (4, {'a': '  p ', 'b': ''}),
-  ]
-
-
-def test_ragged_rows_keep_what_they_have(tmp_path):
-  assert read(tmp_path, 'a\tb\tc\n1\n1\t2\t3\t4\n') == [
-    (2, {'a': '1'}),
-    (3, {'a': '1', 'b': '2', 'c': '3'}),
-  ]
-
-
-def test_table_without_header(tmp_path):
-  found = read(tmp_path, '1\t2\n3\t4\n', columns=('a', 'b'))
-  assert found == [(1, {'a': '1', 'b': '2'}), (2, {'a': '3', 'b': '4'})]
-  headed = read(tmp_path, 'b\ta\n1\t2\n', columns=('a', 'b'))
-  assert headed == [(2, {'b': '1', 'a': '2'})]
-
-
-def test_json_lines_by_name_or_by_look(tmp_path):
-  expected = [(1, {'a': 'x'}), (3, {'a': 'y'})]
-  for name in ('t.jsonl', 't.txt'):
-    assert read(tmp_path, '{"a": "x"}\n\n{"a": "y"}\n', name=name) == expected
-
-
-@pytest.mark.parametrize(
-  ('name', 'data', 'what'),
-  [
-    ('t.tsv', '', 't.tsv: no rows'),
-    ('t.tsv', 'a\tb\n', 't.tsv: no rows'),
-    ('t.tsv', 'a\tc\n1\t2\n', "t.tsv:1: no column 'b' in the header: 'a', 'c'"),
-    ('t.tsv', b'a\tb\ncaf\xe9\t1\n', 't.tsv:2: not UTF-8 (byte 0xe9 at 4'),
-    ('t.tsv', 'a\tb\n'.encode('utf-16'), 't.tsv:1: not UTF-8'),
-    ('t.jsonl', '', 't.jsonl: no rows'),
-    ('t.jsonl', '{"a": 1}\n{"a": "x', 't.jsonl:2: not a JSON object'),
-    ('t.jsonl', '[1]\n', 't.jsonl:1: a JSON list, not an object'),
-  ],
-)
-def test_mistakes_name_file_and_line(tmp_path, name, data, what):
-  with pytest.raises(errors.UserError) as caught:
-    read(tmp_path, data, name=name)
-  assert what in str(caught.value)
-  assert '\n' not in str(caught.value)
-
-
-STORY = (
-  'InputStoryid,InputSentence1,InputSentence2,InputSentence3,InputSentence4,'
-  'RandomFifthSentenceQuiz1,RandomFifthSentenceQuiz2,AnswerRightEnding\r\n'
-)
-
-
-def test_comma_separated_values(tmp_path):
-  data = STORY + 'id,"A, ""b""",c,d,"e\nf",g,h,2\r\n\r\nid2,a,b,c,d,e,f,1\r\n'
-  found = read(tmp_path, '\ufeff' + data, rows.STORY, name='t.csv')
-  assert [number for number, _ in found] == [3, 5]
-  story = rows.story(found[0][1])
-  assert story['context'] == 'A, "b" c d e\nf'
-  assert story['endings'] == ['g', 'h']
-  assert story['AnswerRightEnding'] == '2'
-  assert rows.story({'InputSentence1': 'a'}) == {'InputSentence1': 'a'}
-
-
-@pytest.mark.parametrize(
-  ('data', 'what'),
-  [
-    ('', 'no rows'),
-    (STORY, 'no rows'),
-    ('a,b\n1,2\n', "t.csv:1: no column 'InputSentence1' in the header: 'a'"),
-    (STORY + 'id,"a', 't.csv:2: not comma-separated values (unexpected end'),
-    (STORY.encode() + b'id,caf\xe9\n', 't.csv:'),
-  ],
-)
-def test_mistakes_in_comma_separated_values(tmp_path, data, what):
-  with pytest.raises(errors.UserError) as caught:
-    read(tmp_path, data, rows.STORY, name='t.csv')
-  assert what in str(caught.value)
-  assert '\n' not in str(caught.value)
-
-
+HEAD = ','.join(('InputStoryid', *rows.STORY, 'AnswerRightEnding')) + '\r\n'
 ARTICLE = {
   'article': 'One.\nTwo.',
   'questions': ['He  _  .', 'Why?'],
@@ -108,29 +17,138 @@ ARTICLE = {
 }
 
 
+def read(tmp_path, data, needed=('a', 'b'), columns=(), name='t.tsv'):
+  """Returns (line, cells, extra cells) of each row."""
+  path = tmp_path / name
+  path.write_bytes(data.encode() if isinstance(data, str) else data)
+  return [
+    (int(row.where.removeprefix(f'{path}:')), row.cells, *row.extra)
+    for row in rows.read(archives.Source(path), needed, columns)
+  ]
+
+
+@pytest.mark.parametrize(
+  ('name', 'data', 'columns', 'expected'),
+  [
+    pytest.param(
+      't.tsv',
+      '\ufeffa\tb\r\n"x\ty"\u2028z\x85\r\n\r\n  p \t\r\n',
+      (),
+      [(2, {'a': '"x', 'b': 'y"\u2028z\x85'}), (4, {'a': '  p ', 'b': ''})],
+      id='quotes and odd separators are text',
+    ),
+    pytest.param(
+      't.tsv',
+      ' a\tb \n1\n1\t2\t3\t\t4\t\n1\t2\t\t \n',
+      (),
+      [
+        (2, {'a': '1'}),
+        (3, {'a': '1', 'b': '2'}, '3', '', '4'),
+        (4, {'a': '1', 'b': '2'}),
+      ],
+      id='ragged rows keep what they have',
+    ),
+    pytest.param(
+      't.tsv',
+      '1\t2\n3\t4\n',
+      ('a', 'b'),
+      [(1, {'a': '1', 'b': '2'}), (2, {'a': '3', 'b': '4'})],
+      id='no header',
+    ),
+    pytest.param(
+      't.tsv', 'b\ta\n1\t2\n', ('a', 'b'), [(2, {'b': '1', 'a': '2'})]
+    ),
+    *(
+      pytest.param(
+        name,
+        '{"a": "x"}\n\n  {"a": "y"}\n',
+        (),
+        [(1, {'a': 'x'}), (3, {'a': 'y'})],
+        id='JSON lines by name or by look',
+      )
+      for name in ('t.jsonl', 'T.JSONL', 't.txt')
+    ),
+    pytest.param('t.txt', '  {"a": 1}\n', (), [(1, {'a': 1})]),
+    pytest.param(
+      'T.CSV',
+      '\ufeffa,b\r\n"x, ""y""","z\r\nw"\r\n\r\n"1","2",3\r\n',
+      (),
+      [
+        (2, {'a': 'x, "y"', 'b': 'z\r\nw'}),
+        (5, {'a': '1', 'b': '2'}, '3'),
+      ],
+      id='comma-separated, named by the first line of each row',
+    ),
+  ],
+)
+def test_rows_are_read(tmp_path, name, data, columns, expected):
+  assert read(tmp_path, data, columns=columns, name=name) == expected
+
+
+@pytest.mark.parametrize(
+  ('name', 'data', 'what'),
+  [
+    ('t.tsv', '', 't.tsv: no rows'),
+    ('t.tsv', 'a\tb\n', 't.tsv: no rows'),
+    ('t.tsv', 'a\tc\n1\t2\n', "t.tsv:1: no column 'b' in the header: 'a', 'c'"),
+    ('t.tsv', 'a\tb\tb\n1\t2\t3\n', "t.tsv:1: two columns 'b' in the header"),
+    ('t.tsv', b'a\tb\ncaf\xe9\t1\n', 't.tsv:2: not UTF-8 (byte 0xe9 at 4)'),
+    ('t.tsv', b'\xef\xbb\xbfa\xe9', 't.tsv:1: not UTF-8 (byte 0xe9 at 5)'),
+    ('t.tsv', 'a\tb\n'.encode('utf-16'), 't.tsv:1: not UTF-8'),
+    ('t.jsonl', '', 't.jsonl: no rows'),
+    ('t.jsonl', '{"a": 1}\n{"a": "x', 't.jsonl:2: not a JSON object'),
+    ('t.jsonl', '[1]\n', 't.jsonl:1: a JSON list, not an object'),
+    ('t.jsonl', '{"a": ' + '[' * 100_000, 't.jsonl:1: not a JSON object'),
+    ('t.jsonl', '{"a": ' + '1' * 5000, 't.jsonl:1: not a JSON object'),
+    ('t.csv', '', 'no rows'),
+    ('t.csv', 'a,b\r\n', 'no rows'),
+    ('t.csv', 'a,c\n1,2\n', "t.csv:1: no column 'b' in the header: 'a', 'c'"),
+    (
+      't.csv',
+      'a,b\nx,"y\nz',
+      't.csv:2: not comma-separated values (unexpected end',
+    ),
+    ('t.csv', b'a,b\nx,"\ncaf\xe9"\n', 't.csv:3: not UTF-8 (byte 0xe9 at 4)'),
+  ],
+)
+def test_mistakes_name_file_and_line(tmp_path, name, data, what):
+  with refused(what, start=f'{tmp_path}/{name}'):
+    read(tmp_path, data, name=name)
+
+
+def test_a_story_has_a_context_and_two_endings(tmp_path):
+  data = HEAD + 'id,"A, ""b""",c,d,"e\nf",g,h,2\r\n'
+  ((_, cells),) = read(tmp_path, data, rows.STORY, name='t.csv')
+  story = rows.story(cells)
+  assert story['context'] == 'A, "b" c d e\nf'
+  assert story['endings'] == ['g', 'h']
+  assert story['AnswerRightEnding'] == '2'
+  assert rows.story({'InputSentence1': 'a'}) == {'InputSentence1': 'a'}
+
+
 def test_articles_become_questions(tmp_path):
   path = tmp_path / '1.txt'
   path.write_text(json.dumps(ARTICLE))
-  found = list(rows.articles([archives.Source(path)]))
-  assert [row.where for row in found] == [
+  first, second = rows.articles([archives.Source(path)])
+  assert first == rows.Row(
     f'{path}, question 1',
-    f'{path}, question 2',
-  ]
-  assert found[0].cells == {
-    'article': 'One.\nTwo.',
-    'question': 'He  _  .',
-    'options': ['a', 'b', 'c', 'd'],
-    'answer': 'D',
-  }
-  assert (found[1].cells['question'], found[1].cells['answer']) == ('Why?', 'A')
+    {
+      'article': 'One.\nTwo.',
+      'question': 'He  _  .',
+      'options': ['a', 'b', 'c', 'd'],
+      'answer': 'D',
+    },
+  )
+  assert second.where == f'{path}, question 2'
+  assert (second.cells['question'], second.cells['answer']) == ('Why?', 'A')
 
 
 @pytest.mark.parametrize(
   ('data', 'what'),
   [
-    (b'', 'not a JSON object (Expecting value at line 1)'),
-    (b'\xff', 'not UTF-8 at byte 0'),
-    (b'[]', 'not a JSON object'),
+    (b'', 'not a JSON object (Expecting value at character 1)'),
+    (b'\xff', 'not UTF-8 (byte 0xff at 1)'),
+    (b'[]', 'a JSON list, not an object'),
     (b'{"article": "a"}', "RACE needs 'questions'; this file has 'article'"),
     (
       json.dumps({**ARTICLE, 'answers': ['A']}).encode(),
@@ -141,7 +159,5 @@ def test_articles_become_questions(tmp_path):
 def test_mistakes_in_articles_name_the_file(tmp_path, data, what):
   path = tmp_path / '1.txt'
   path.write_bytes(data)
-  with pytest.raises(errors.UserError) as caught:
+  with refused(what, start=f'{path}: '):
     list(rows.articles([archives.Source(path)]))
-  assert str(caught.value).startswith(f'{path}: ')
-  assert what in str(caught.value)

@@ -5,9 +5,9 @@ import zipfile
 
 import pytest
 
-from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.zero_shot import winograd
 from tests.support import tfds_builds
+from tests.support.refusals import refused
 from tests.support.winograd_files import BLOCKS, SCHEMA, XML, write
 
 LID = winograd.Schema(
@@ -44,10 +44,7 @@ def test_dprd_however_it_lies_there(tmp_path):
   assert winograd.read('dprd', path) == expected
   with zipfile.ZipFile(tmp_path / 'DPRD.zip', 'w') as archive:
     archive.writestr('anything/test.c.txt', BLOCKS)
-  assert winograd.has('dprd', str(tmp_path / 'DPRD.zip'))
   assert winograd.read('dprd', str(tmp_path / 'DPRD.zip')) == expected
-  (tmp_path / 'c').mkdir()
-  assert not winograd.has('dprd', str(tmp_path / 'c'))
 
 
 def test_odd_rows_are_left_out_and_said(tmp_path):
@@ -71,9 +68,8 @@ def test_odd_rows_are_left_out_and_said(tmp_path):
   ],
 )
 def test_dprd_that_is_not_of_this_form(tmp_path, text, words):
-  with pytest.raises(UserError) as caught:
+  with refused(words):
     winograd.read('dprd', write(tmp_path, 'test.c.txt', text))
-  assert words in str(caught.value)
 
 
 def test_xml_of_the_collection(tmp_path):
@@ -155,18 +151,14 @@ def test_json_lines(tmp_path, form):
 )
 def test_json_that_is_not_of_this_form(tmp_path, row, words):
   path = write(tmp_path, 'wsc273.jsonl', json.dumps(row))
-  with pytest.raises(UserError) as caught:
+  with refused(words):
     winograd.read('wsc273', path)
-  assert words in str(caught.value)
 
 
 def test_what_is_not_there_is_said(tmp_path):
   for name, file in (('dprd', 'test.c.txt'), ('wsc273', 'WSCollection.xml')):
-    with pytest.raises(UserError) as caught:
+    with refused(f'no test file of task {name}: looked for {file}'):
       winograd.read(name, str(tmp_path))
-    assert f'no test file of task {name}: looked for {file}' in (
-      str(caught.value)
-    )
   for text, words in (
     ('<collection><schema>', 'not XML'),
     (
@@ -176,7 +168,7 @@ def test_what_is_not_there_is_said(tmp_path):
     (XML.format(''), 'no row can be used'),
   ):
     path = write(tmp_path, 'WSCollection.xml', text)
-    with pytest.raises(UserError, match=words):
+    with refused(words):
       winograd.read('wsc273', path)
 
 
@@ -189,7 +181,6 @@ def test_dprd_from_tfds(tmp_path, monkeypatch):
   name = 'definite_pronoun_resolution'
   tfds_builds.build(name, tmp_path, folder, monkeypatch)
   path = f'tfds:{folder}'
-  assert winograd.has('dprd', path)
   found, odd = winograd.read('dprd', path)
   expected, _ = winograd.read('dprd', write(tmp_path, 'test.c.txt', blocks))
   assert odd == []

@@ -46,6 +46,7 @@ from tests.support import (
   vocabulary,
   winograd_files,
 )
+from tests.support.refusals import refused
 
 MODEL = {**finetuning.MODEL, 'n_layer': 2, 'n_ctx': 48, 'embd_pdrop': 0.0}
 STEPS = (3, 6)
@@ -408,8 +409,8 @@ def test_real_cola_and_sst2(shared_data):
   assert dev.candidates[-1].tokens == encode(last.split('\t')[3])
   (sst2,) = questions_lib.read('sst2', path, encode, 512)
   assert (len(sst2.labels), sst2.split, sst2.num_cut) == (872, 'dev', 0)
-  assert questions_lib.why_missing('sst2', path) is None
-  assert f' in {path}, ' in questions_lib.why_missing('race', path)
+  with refused(f' in {path}, '):
+    questions_lib.read('race', path, encode, 512)
 
 
 def test_real_rows_from_the_archives(shared_data, run, tmp_path):
@@ -427,7 +428,7 @@ def test_real_rows_from_the_archives(shared_data, run, tmp_path):
   answers = {part.task: part for part in decisions.decide(questions, sums)}
   race = answers['race']
   halves = counts['race_middle', 'test'] + counts['race_high', 'test']
-  assert len(race.labels) == halves
+  assert len(race.predictions) == halves
   assert race.compared.shape == (halves, 4)
 
 

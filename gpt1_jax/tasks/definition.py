@@ -7,6 +7,7 @@ a configuration (`config.OwnTask`).
 import dataclasses
 from collections.abc import Mapping
 
+from gpt1_jax.config import label_key
 from gpt1_jax.errors import UserError
 
 # Number of texts an example of each kind may have.
@@ -18,7 +19,10 @@ KINDS: dict[str, tuple[int, ...]] = {
 }
 CLASS_METRICS: tuple[str, ...] = ('accuracy', 'f1', 'matthews')
 VALUE_METRICS: tuple[str, ...] = ('pearson', 'spearman')
-OWN_FILES = {split: (f'{split}.jsonl',) for split in ('train', 'dev', 'test')}
+OWN_FILES = {
+  split: tuple(f'{split}.{form}' for form in ('jsonl', 'csv', 'tsv'))
+  for split in ('train', 'dev', 'test')
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +47,10 @@ class Task:
     columns: column names of a table without a header.
     bounds: least and greatest value (regression only).
     synonyms: (spelling, label) pairs for files that spell a label otherwise.
-    cut_rows: True drops rows that lack cells instead of refusing them.
+    cut_rows: True drops rows that have cells too few or too many instead of
+      refusing them.
+    label_last: True takes the label of a row that is longer than the header
+      from its last cell (GLUE's SNLI) instead of refusing the row.
     layout: 'rows'; 'stories' for the columns of Story Cloze; 'articles' for
       the JSON files of RACE, where a split is all files of all its patterns.
     dev_share: share of the rows that is dev, where train and dev are one file.
@@ -73,6 +80,7 @@ class Task:
   bounds: tuple[float, float] | None = None
   synonyms: tuple[tuple[str, str], ...] = ()
   cut_rows: bool = False
+  label_last: bool = False
   layout: str = 'rows'
   dev_share: float = 0.0
   held_out: tuple[str, ...] = ()
@@ -85,7 +93,8 @@ class Task:
   )
 
   def __post_init__(self) -> None:
-    if len(set(self.labels)) < len(self.labels) or len(self.labels) == 1:
+    keys = set(map(label_key, self.labels))
+    if len(keys) < len(self.labels) or len(keys) == 1:
       raise UserError(
         f'config.task.labels is {self.labels}: give two or more different '
         'labels, or none for regression'

@@ -10,9 +10,10 @@ from typing import Any
 
 from absl import logging
 
+from gpt1_jax import config
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.definition import Task
-from gpt1_jax.tasks.readers import sources
+from gpt1_jax.tasks.readers import rows, sources
 from gpt1_jax.tasks.readers.rows import Row
 
 
@@ -24,13 +25,13 @@ class Example:
     texts: in the order of `Task.texts`.
     choices: the answers; empty for kinds other than choice.
     label: class or answer number (int), value (float), or None if hidden.
-    row: `Row.number` of the row it was read from.
+    where: file and line, for error messages.
   """
 
   texts: tuple[str, ...]
   choices: tuple[str, ...] = ()
   label: int | float | None = None
-  row: int = 0
+  where: str = dataclasses.field(default='', compare=False)
 
 
 def read(task: Task, path: str | None, split: str) -> list[Example]:
@@ -48,22 +49,23 @@ def read(task: Task, path: str | None, split: str) -> list[Example]:
     UserError: the files are not found, or a row cannot be used (names file,
       line and what is allowed).
   """
-  origin, rows = sources.read(task, path, split)
+  origin, found = sources.read(task, path, split)
   hidden_allowed = split.startswith('test')
   needed = task.texts if hidden_allowed else (*task.texts, task.label)
   examples, num_cut = [], 0
-  for row in rows:
-    if task.cut_rows and any(column not in row.cells for column in needed):
+  for row in found:
+    if task.cut_rows and (row.extra or not row.cells.keys() >= set(needed)):
+      num_cut += 1
       if not hidden_allowed:
-        num_cut += 1
         continue
       # The GLUE server expects a line for every row of a hidden test set.
       cells = {**dict.fromkeys(task.texts, ''), **row.cells}
-      row = dataclasses.replace(row, cells=cells)
-    examples.append(_example(task, row, hidden_allowed))
+      row = Row(row.where, cells)
+    examples.append(example(task, row, hidden_allowed))
   if num_cut:
-    logging.warning('%s: %d rows cut short, dropped', origin, num_cut)
-  kept = [example for example in examples if example.label is not None]
+    done = 'completed' if hidden_allowed else 'dropped'
+    logging.warning('%s: %d broken rows, %s', origin, num_cut, done)
+  kept = [found for found in examples if found.label is not None]
   if not kept and hidden_allowed:
     kept = examples
   if not kept:
@@ -72,15 +74,30 @@ def read(task: Task, path: str | None, split: str) -> list[Example]:
     logging.warning(
       '%s: %d rows without a label, dropped', origin, len(examples) - len(kept)
     )
-  _check_choices(kept, origin)
+  check_choices(kept)
   return kept
 
 
-def _example(task: Task, row: Row, hidden_allowed: bool) -> Example:
-  texts = tuple(_text(row, column) for column in task.texts)
+def example(task: Task, row: Row, hidden_allowed: bool) -> Example:
+  """Reads one row.
+
+  Raises:
+    UserError: the row has more cells than the header, or a cell that cannot be
+      used, or it has no column of the label and `hidden_allowed` is False.
+  """
+  cells = row.cells
+  if row.extra:
+    if not task.label_last:
+      raise UserError(
+        f'{row.where}: {len(row.extra)} cells more than columns; the first is '
+        f'{rows.shown(row.extra[0])}. Quote texts with commas in a .csv, and '
+        'take tabs out of a .tsv'
+      )
+    cells = {**cells, task.label: row.extra[-1]}
+  texts = tuple(rows.text(row, column) for column in task.texts)
   choices: tuple[str, ...] = ()
   if task.kind == 'choice':
-    given = row.cells.get(task.choices)
+    given = cells.get(task.choices)
     if (
       not isinstance(given, list)
       or len(given) < 2
@@ -90,84 +107,71 @@ def _example(task: Task, row: Row, hidden_allowed: bool) -> Example:
         f'{row.where}: {task.choices!r} must be a list of two or more texts'
       )
     choices = tuple(given)
-  if task.label not in row.cells and not hidden_allowed:
-    raise _bad_label(task, row, None, len(choices))
-  return Example(texts, choices, _label(task, row, len(choices)), row.number)
+  allowed = labels(task, len(choices))
+  if task.label not in cells and not hidden_allowed:
+    raise _bad_label(task, row.where, f'no {task.label!r} in this row', allowed)
+  value = cells.get(task.label)
+  try:
+    label = _label(task, value, allowed)
+  except ValueError:
+    problem = f'label {rows.shown(value)} in column {task.label!r}'
+    raise _bad_label(task, row.where, problem, allowed) from None
+  return Example(texts, choices, label, row.where)
 
 
-def _text(row: Row, column: str) -> str:
-  if column not in row.cells:
-    raise UserError(
-      f'{row.where}: no {column!r} in this row; it has '
-      + (', '.join(repr(key) for key in list(row.cells)[:16]) or 'nothing')
-    )
-  if not isinstance(row.cells[column], str):
-    raise UserError(
-      f'{row.where}: {column!r} is {row.cells[column]!r}, not a text'
-    )
-  return row.cells[column]
-
-
-def _label(task: Task, row: Row, num_choices: int) -> int | float | None:
-  """Returns the number of the class or answer, the value, or None if hidden.
-
-  This is the only place where labels become numbers.
-  """
-  value = row.cells.get(task.label)
-  if isinstance(value, bool):
-    value = str(value).lower()  # as JSON spells it
-  elif isinstance(value, float) and value.is_integer():
-    value = int(value)
-  spelled = '' if value is None else str(value).strip()
-  spelled = dict(task.synonyms).get(spelled, spelled)
-  labels = _labels(task, num_choices)
-  if spelled in labels:
-    return labels.index(spelled)
-  low, high = task.bounds or (-math.inf, math.inf)
-  minus_one_is_a_value = task.regression and low <= -1
-  if spelled in ('', '-') or (spelled == '-1' and not minus_one_is_a_value):
-    return None
-  if task.regression:
-    number = _number(value)
-    if math.isfinite(number) and low <= number <= high:
-      return number
-  raise _bad_label(task, row, value, num_choices)
-
-
-def _labels(task: Task, num_choices: int) -> tuple[str, ...]:
+def labels(task: Task, num_choices: int) -> tuple[str, ...]:
   """Returns the spellings a label may have; none for regression."""
   if task.kind != 'choice':
     return task.labels
   return (task.labels or tuple(map(str, range(num_choices))))[:num_choices]
 
 
-def _number(value: Any) -> float:
-  try:
-    return float(value)
-  except (TypeError, ValueError):
-    return math.nan
+def check_choices(examples: list[Example]) -> None:
+  """Requires as many answers in every row: they share one compiled shape."""
+  count = len(examples[0].choices)
+  for found in examples:
+    if len(found.choices) != count:
+      raise UserError(
+        f'{found.where}: {len(found.choices)} choices, and the first row has '
+        f'{count}; all rows need the same number'
+      )
+
+
+def _label(
+  task: Task, value: Any, allowed: tuple[str, ...]
+) -> int | float | None:
+  """Returns the number of the class or answer, the value, or None if hidden.
+
+  This is the only place where labels become numbers.
+
+  Raises:
+    ValueError: the label is not allowed.
+  """
+  spelled = config.label_key(value)
+  spelled = dict(task.synonyms).get(spelled, spelled)
+  keys = [config.label_key(label) for label in allowed]
+  if spelled in keys:
+    return keys.index(spelled)
+  low, high = task.bounds or (-math.inf, math.inf)
+  minus_one_is_a_value = task.regression and low <= -1
+  if spelled in ('', '-') or (spelled == '-1' and not minus_one_is_a_value):
+    return None
+  number = float(spelled)
+  if (
+    not task.regression
+    or not math.isfinite(number)
+    or not low <= number <= high
+  ):
+    raise ValueError
+  return number
 
 
 def _bad_label(
-  task: Task, row: Row, value: object, num_choices: int
+  task: Task, where: str, problem: str, spellings: tuple[str, ...]
 ) -> UserError:
-  problem = f'label {value!r} in column {task.label!r}'
-  if value is None:
-    problem = f'no {task.label!r} in this row'
-  allowed = ', '.join(_labels(task, num_choices))
+  allowed = ', '.join(spellings)
   if task.regression:
     allowed = 'a number'
     if task.bounds:
       allowed += ' from {:g} to {:g}'.format(*task.bounds)
-  return UserError(f'{row.where}: {problem}; allowed: {allowed}')
-
-
-def _check_choices(examples: list[Example], origin: str) -> None:
-  """Requires as many answers in every row: they share one compiled shape."""
-  count = len(examples[0].choices)
-  for example in examples:
-    if len(example.choices) != count:
-      raise UserError(
-        f'{origin}: row {example.row + 1} has {len(example.choices)} choices, '
-        f'the first row has {count}; all rows need the same number'
-      )
+  return UserError(f'{where}: {problem}; allowed: {allowed}')

@@ -119,7 +119,7 @@ _ROWS = (
        files={
          split: (*_nli_files(f'snli_1.0_{split}'), f'{split}.tsv')
          for split in ('train', 'dev', 'test')
-       }, folders=('snli_1.0', 'SNLI'),
+       }, folders=('snli_1.0', 'SNLI'), label_last=True,
        tfds=_tfds('snli'), tfds_texts=_PREMISE),
   Task('scitail', 'entailment', ('entails', 'neutral'), texts=_SENTENCES,
        label='gold_label', files={
@@ -128,7 +128,7 @@ _ROWS = (
          for split in ('train', 'dev', 'test')
        }, folders=('SciTailV1.1', 'SciTail', 'tsv_format', 'snli_format',
                    'predictor_format', 'dgem_format'),
-       columns=('sentence1', 'sentence2', 'gold_label'),
+       columns=('sentence1', 'sentence2', 'gold_label', 'structure'),
        synonyms=(('entailment', 'entails'),),
        tfds=_tfds('sci_tail'), tfds_texts=_PREMISE),
   Task('mrpc', 'similarity', _BINARY, ('f1', 'accuracy'),

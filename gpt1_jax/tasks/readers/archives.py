@@ -13,7 +13,7 @@ import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
 from gpt1_jax.errors import UserError
@@ -25,7 +25,12 @@ _DAMAGE = (
   zlib.error,
   EOFError,
   OSError,  # includes gzip.BadGzipFile
+  RuntimeError,  # an encrypted member, or a compression zipfile lacks
 )
+
+
+class MissingError(UserError):
+  """Says that the files of a split are not there, and where they could be."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,30 +46,24 @@ class Source:
   @property
   def name(self) -> str:
     """File name without folders."""
-    return pathlib.PurePosixPath(self.member or self.path).name
+    return pathlib.PurePosixPath(str(self)).name
 
   @property
   def folder(self) -> str:
     """Name of the folder that holds the file, normalised by `same_name`."""
-    return same_name(pathlib.Path(str(self)).parent.name)
+    return same_name(pathlib.PurePosixPath(str(self)).parent.name)
 
   @contextlib.contextmanager
   def open(self) -> Iterator[IO[bytes]]:
-    """Opens the file to read bytes.
-
-    Raises:
-      UserError: the archive is damaged.
-    """
+    """Opens the file; raises UserError if its archive is damaged."""
     if not self.member:
       with self.path.open('rb') as stream:
         yield stream
       return
-    with _damage_reported(str(self)), _members(self.path) as members:
-      for name, open_member in members:
-        if name == self.member:
-          with open_member() as stream:
-            yield stream
-          return
+    with _members(self.path) as members:
+      open_member = next(m for name, m in members if name == self.member)
+      with open_member() as stream:
+        yield stream
 
 
 def same_name(name: str) -> str:
@@ -80,23 +79,12 @@ def natural(text: str) -> list[tuple[int, str]]:
 
 def find(
   path: pathlib.Path, names: Sequence[str], folders: Sequence[str]
-) -> Source | None:
-  """Returns the first file of the first of `names` found; see `find_all`."""
-  for search in (_in_folders, _in_archives):
-    for name in names:
-      if found := search(path, name, folders):
-        return found[0]
-  return None
-
-
-def find_all(
-  path: pathlib.Path, pattern: str, folders: Sequence[str]
 ) -> list[Source]:
-  """Returns the files that match, from the first place that has any.
+  """Returns the files of one place that match the first of `names` found.
 
   Args:
     path: a folder, a zip or a tar.
-    pattern: a file name, perhaps with `*` and with folders before it:
+    names: file names, perhaps with `*` and with folders before them:
       `train/middle/*.txt`. Hidden files never match.
     folders: names of the folder (or archive) the task is distributed in,
       compared by `same_name`. The places are `path`, `path/FOLDER` and
@@ -109,22 +97,31 @@ def find_all(
   Raises:
     UserError: `path` does not exist, or is neither a folder nor an archive.
   """
-  return _in_folders(path, pattern, folders) or _in_archives(
-    path, pattern, folders
-  )
+  if not path.exists():
+    raise UserError(f'{path}: no such file or folder; set config.data.path')
+  if not path.is_dir() and not _is_archive(path):
+    raise UserError(
+      f'{path}: neither a folder nor a zip or tar; set config.data.path'
+    )
+  wanted = {same_name(folder) for folder in folders}
+  for search in (_in_folders, _in_archives):
+    for name in names:
+      if found := search(path, name, wanted):
+        return sorted(found, key=lambda source: natural(str(source)))
+  return []
 
 
-def looked_for(
-  path: pathlib.Path, names: Sequence[str], folders: Sequence[str]
-) -> str:
-  """Says where `find` looked, for an error message."""
+def missing(
+  what: str, path: pathlib.Path, names: Sequence[str], folders: Sequence[str]
+) -> MissingError:
+  """Returns the error that says where `find` looked for a file."""
   files = ' or '.join(names)
   if not path.is_dir():
-    return f'looked in {path} for {files}'
+    return MissingError(f'no {what}: looked in {path} for {files}')
   inside = ', '.join(f'{folder}/, */{folder}/' for folder in folders)
-  return (
-    f'looked for {files} in {path}, in its folders {inside}, and in zips and '
-    'tars with such a name or such a folder'
+  return MissingError(
+    f'no {what}: looked for {files} in {path}, in its folders {inside}, and in '
+    'zips and tars with such a name or such a folder'
   )
 
 
@@ -139,53 +136,42 @@ def contents(sources: Sequence[Source]) -> Iterator[tuple[Source, bytes]]:
     if not files[0].member:
       yield from ((file, file.path.read_bytes()) for file in files)
       continue
-    wanted = {file.member for file in files}
-    data = {}
-    with _damage_reported(str(path)), _members(path) as members:
+    data = dict.fromkeys((file.member for file in files), b'')
+    with _members(path) as members:
       for name, open_member in members:
-        if name in wanted:
+        if name in data:
           with open_member() as stream:
             data[name] = stream.read()
     yield from ((file, data[file.member]) for file in files)
 
 
 def _in_folders(
-  path: pathlib.Path, pattern: str, folders: Sequence[str]
+  path: pathlib.Path, pattern: str, wanted: set[str]
 ) -> list[Source]:
-  """Searches plain files; see `find_all`."""
-  if not path.exists():
-    raise UserError(f'{path}: no such file or folder; set config.data.path')
-  if not path.is_dir():
-    if not _is_archive(path):
-      raise UserError(
-        f'{path}: neither a folder nor a zip or tar; set config.data.path'
-      )
-    return []
-  for place in _places(path, set(map(same_name, folders))):
+  """Searches plain files; see `find`."""
+  for place in _places(path, wanted):
     files = [file for file in place.glob(pattern) if file.is_file()]
-    files = [file for file in files if not file.name.startswith('.')]
-    if files:
-      return _sorted(map(Source, files))
+    if found := [Source(f) for f in files if not f.name.startswith('.')]:
+      return found
   return []
 
 
 def _in_archives(
-  path: pathlib.Path, pattern: str, folders: Sequence[str]
+  path: pathlib.Path, pattern: str, wanted: set[str]
 ) -> list[Source]:
-  """Searches zips and tars; see `find_all`."""
-  wanted = set(map(same_name, folders))
+  """Searches zips and tars; see `find`."""
   if not path.is_dir():
     return _in_archive(path, pattern, wanted, lone=True)
   archives = [
-    file
+    (file, same_name(file.name[: -len(suffix)]) in wanted)
     for place in _places(path, wanted)
     for file in sorted(place.iterdir())
-    if file.name.lower().endswith(_SUFFIXES) and _is_archive(file)
+    for suffix in _SUFFIXES
+    if file.name.lower().endswith(suffix) and _is_archive(file)
   ]
-  for named in (True, False):
-    for archive in (a for a in archives if (_stem(a) in wanted) == named):
-      if found := _in_archive(archive, pattern, wanted, lone=named):
-        return found
+  for archive, named in sorted(archives, key=lambda pair: not pair[1]):
+    if found := _in_archive(archive, pattern, wanted, lone=named):
+      return found
   return []
 
 
@@ -207,13 +193,15 @@ def _in_archive(
   if not inside and not (lone and len(roots) == 1):
     return []
   root = min(inside or roots, key=lambda root: (len(root.parts), str(root)))
-  return _sorted(roots[root])
+  return roots[root]
 
 
 def _places(
   path: pathlib.Path, wanted: set[str], depth: int = 1
 ) -> Iterator[pathlib.Path]:
   """Yields `path`, its subfolders with a wanted name, then one level deeper."""
+  if not path.is_dir():
+    return
   yield path
   others = []
   for child in sorted(child for child in path.iterdir() if child.is_dir()):
@@ -226,15 +214,6 @@ def _places(
       yield from itertools.islice(_places(other, wanted, depth=0), 1, None)
 
 
-def _sorted(sources: Iterable[Source]) -> list[Source]:
-  return sorted(sources, key=lambda source: natural(str(source)))
-
-
-def _stem(path: pathlib.Path) -> str:
-  suffix = next(s for s in _SUFFIXES if path.name.lower().endswith(s))
-  return same_name(path.name[: -len(suffix)])
-
-
 def _is_archive(path: pathlib.Path) -> bool:
   return path.is_file() and (
     zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
@@ -245,7 +224,7 @@ def _is_archive(path: pathlib.Path) -> bool:
 def _names(path: pathlib.Path, mtime_ns: int, size: int) -> tuple[str, ...]:
   """Lists the files of an archive; cached until the archive changes."""
   del mtime_ns, size
-  with _damage_reported(str(path)), _members(path) as members:
+  with _members(path) as members:
     return tuple(n for n, _ in members if not n.startswith('__MACOSX/'))
 
 
@@ -257,34 +236,32 @@ def _members(
 
   A tar has no index and, if compressed, no random access: a member must be
   opened while the iterator points at it.
+
+  Raises:
+    UserError: the archive is damaged.
   """
-  if zipfile.is_zipfile(path):
-    with zipfile.ZipFile(path) as archive:
-      yield (
-        (name, functools.partial(archive.open, name))
-        for name in archive.namelist()
-        if not name.endswith('/')
-      )
-    return
-  with tarfile.open(path) as tar:
-    yield (
-      (info.name, functools.partial(_extract, tar, info))
-      for info in tar
-      if info.isfile()
-    )
+  try:
+    if zipfile.is_zipfile(path):
+      with zipfile.ZipFile(path) as archive:
+        yield (
+          (info.filename, functools.partial(archive.open, info))
+          for info in archive.infolist()
+          if not info.is_dir()
+        )
+    else:
+      with tarfile.open(path) as tar:
+        yield (
+          (info.name, functools.partial(_extract, tar, info))
+          for info in tar
+          if info.isfile()
+        )
+  except _DAMAGE as error:
+    raise UserError(
+      f'{path}: damaged archive ({error}); download it again'
+    ) from None
 
 
 def _extract(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
   stream = tar.extractfile(info)
   assert stream is not None  # None only for members that are not files
   return stream
-
-
-@contextlib.contextmanager
-def _damage_reported(name: str) -> Iterator[None]:
-  try:
-    yield
-  except _DAMAGE as error:
-    raise UserError(
-      f'{name}: damaged archive ({error}); download it again'
-    ) from None

@@ -6,7 +6,6 @@ Every reader yields `Row`s; labels are still spelled as the file spells them
 
 import csv
 import dataclasses
-import io
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +22,6 @@ STORY = (
 )
 
 Cells = dict[str, Any]  # column -> text in a table, any value in JSON
-_Numbered = Iterator[tuple[int, list[str]]]  # line from 1, cells
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,15 +29,14 @@ class Row:
   """One row of a split.
 
   Attributes:
-    number: position from 0 in the file, or in all files of the split; a
-      header does not count.
     where: file and line, for error messages.
     cells: column -> cell; a row that is cut short lacks columns.
+    extra: cells beyond the header, without the empty ones at the end.
   """
 
-  number: int
   where: str
   cells: Cells
+  extra: tuple[str, ...] = ()
 
 
 def read(
@@ -49,8 +46,7 @@ def read(
 
   A `.csv` is comma-separated and quoted. A `.jsonl`, and any file whose first
   line begins with `{`, is JSON lines. Other files are split at tabs and have
-  no quoting. Cells beyond the header are ignored (SNLI's own files are
-  ragged), blank lines are skipped.
+  no quoting. Blank lines are skipped.
 
   Args:
     source: the file.
@@ -62,50 +58,39 @@ def read(
     UserError: the file is empty or not UTF-8, a column is missing, or a line
       is not a JSON object; names file and line.
   """
-  empty = True
-  for number, (line, cells) in enumerate(_cells(source, needed, columns)):
-    empty = False
-    yield Row(number, f'{source}:{line}', cells)
-  if empty:
-    raise UserError(f'{source}: no rows in this file')
+  if source.name.lower().endswith('.csv'):
+    yield from _by_column(_comma_separated(source), source, needed, columns)
+    return
+  full = ((n, line) for n, line in lines(source) if line.strip())
+  first = list(itertools.islice(full, 1))
+  found = itertools.chain(first, full)
+  in_json = source.name.lower().endswith('.jsonl')
+  if first and (in_json or first[0][1].lstrip().startswith('{')):
+    for number, line in found:
+      where = f'{source}:{number}'
+      yield Row(where, _json_object(line, where, '; write one per line'))
+    return
+  tabbed = ((n, line.split('\t')) for n, line in found)
+  yield from _by_column(tabbed, source, needed, columns)
 
 
 def lines(source: archives.Source) -> Iterator[tuple[int, str]]:
   """Yields (number from 1, line); only a newline ends a line."""
-  with source.open() as stream:
-    for number, raw in enumerate(stream, 1):
-      try:
-        # The first line may begin with a byte-order mark.
-        line = raw.decode('utf-8-sig' if number == 1 else 'utf-8')
-      except UnicodeDecodeError as error:
-        raise UserError(
-          f'{source}:{number}: not UTF-8 (byte 0x{raw[error.start]:02x} at '
-          f'{error.start + 1} in the line); save the file as UTF-8'
-        ) from None
-      yield number, line.rstrip('\r\n')
+  return ((number, line.rstrip('\r\n')) for number, line in _decoded(source))
 
 
-def articles(sources: Sequence[archives.Source]) -> Iterator[Row]:
+def articles(sources: Iterable[archives.Source]) -> Iterator[Row]:
   """Yields a row for each question of RACE's files; see `questions`.
 
   Raises:
     UserError: a file is not an article; names the file.
   """
-  for source, data in archives.contents(sources):
-    try:
-      article = json.loads(data.decode('utf-8-sig'))
-    except UnicodeDecodeError as error:
-      raise UserError(
-        f'{source}: not UTF-8 at byte {error.start}; save the file as UTF-8'
-      ) from None
-    except json.JSONDecodeError as error:
-      raise UserError(
-        f'{source}: not a JSON object ({error.msg} at line {error.lineno})'
-      ) from None
+  for source, data in archives.contents(list(sources)):
+    article = _json_object(_utf8(data, str(source)), str(source))
     yield from questions(article, str(source))
 
 
-def questions(article: object, where: str) -> Iterator[Row]:
+def questions(article: Cells, where: str) -> Iterator[Row]:
   """Yields a row for each question of an article of RACE.
 
   Args:
@@ -115,33 +100,24 @@ def questions(article: object, where: str) -> Iterator[Row]:
 
   Yields:
     Rows with article, question (its blank `_` kept), options (a list) and
-    answer (a letter), numbered within the article.
+    answer (a letter).
 
   Raises:
     UserError: the article does not have this form.
   """
-  if not isinstance(article, dict):
-    raise UserError(f'{where}: not a JSON object')
   for key in _ARTICLE:
     if not isinstance(article.get(key), str if key == 'article' else list):
       raise UserError(
-        f'{where}: RACE needs {key!r}; this file has '
-        + (', '.join(repr(k) for k in list(article)[:16]) or 'nothing')
+        f'{where}: RACE needs {key!r}; this file has {_in(article)}'
       )
   lists = [article[key] for key in _ARTICLE[1:]]
   if len({len(values) for values in lists}) > 1:
     counts = ', '.join(f'{len(article[key])} {key}' for key in _ARTICLE[1:])
     raise UserError(f'{where}: {counts}; the numbers must be equal')
-  for number, values in enumerate(zip(*lists, strict=True)):
+  for number, values in enumerate(zip(*lists, strict=True), 1):
     cells = dict(zip(('question', 'options', 'answer'), values, strict=True))
     cells['article'] = article['article']
-    yield Row(number, f'{where}, question {number + 1}', cells)
-
-
-def renumbered(found: Iterable[Row]) -> Iterator[Row]:
-  """Numbers the rows of several files in the order given."""
-  for number, row in enumerate(found):
-    yield dataclasses.replace(row, number=number)
+    yield Row(f'{where}, question {number}', cells)
 
 
 def story(cells: Cells) -> Cells:
@@ -159,73 +135,119 @@ def story(cells: Cells) -> Cells:
   }
 
 
-def _cells(
-  source: archives.Source, needed: Sequence[str], columns: Sequence[str]
-) -> Iterator[tuple[int, Cells]]:
-  """Yields (line number, cells) of a file of any of the three forms."""
-  if source.name.endswith('.csv'):
-    return _by_column(_comma_separated(source), source, needed, columns)
-  full = ((n, line) for n, line in lines(source) if line.strip())
-  first = list(itertools.islice(full, 1))
-  found = itertools.chain(first, full)
-  if source.name.endswith('.jsonl') or (first and first[0][1][0] == '{'):
-    return ((n, _json_object(line, f'{source}:{n}')) for n, line in found)
-  tabbed = ((n, line.split('\t')) for n, line in found)
-  return _by_column(tabbed, source, needed, columns)
+def text(row: Row, column: str) -> str:
+  """Returns a cell that must be a text.
+
+  Raises:
+    UserError: the row lacks the cell, or it is something else.
+  """
+  if column not in row.cells:
+    raise UserError(
+      f'{row.where}: no {column!r} in this row; it has {_in(row.cells)}'
+    )
+  value = row.cells[column]
+  if not isinstance(value, str):
+    raise UserError(f'{row.where}: {column!r} is {shown(value)}, not a text')
+  try:
+    value.encode()
+  except UnicodeEncodeError as error:
+    raise UserError(
+      f'{row.where}: {column!r} has half a character (\\u'
+      f'{ord(value[error.start]):04x}) at {error.start + 1}; escape both halves'
+    ) from None
+  return value
+
+
+def shown(value: object) -> str:
+  """Returns a value as an error message shows it: JSON's names, and short."""
+  names = {None: 'null', True: 'true', False: 'false'}
+  if value is None or isinstance(value, bool):
+    return names[value]
+  whole = repr(value)
+  return whole if len(whole) <= 60 else f'{whole[:60]}...'
+
+
+def _in(names: Iterable[str]) -> str:
+  return ', '.join(map(repr, itertools.islice(names, 16))) or 'nothing'
 
 
 def _by_column(
-  table: _Numbered,
+  table: Iterable[tuple[int, list[str]]],
   source: archives.Source,
   needed: Sequence[str],
   columns: Sequence[str],
-) -> Iterator[tuple[int, Cells]]:
-  """Yields the rows below the header as dicts."""
+) -> Iterator[Row]:
+  """Yields the rows below the header."""
   header: Sequence[str] = ()
+  empty = True
   for line, cells in table:
     if not header:
       # TFDS's test fixture of MRPC spells out its byte-order mark.
       names = [cells[0].removeprefix('BOM'), *cells[1:]]
-      missing = [column for column in needed if column not in names]
-      header = columns if missing else names
+      names = [name.strip() for name in names]
+      absent = [column for column in needed if names.count(column) != 1]
+      header = columns if absent else names
       if not header:
+        times = 'two columns' if absent[0] in names else 'no column'
         raise UserError(
-          f'{source}:{line}: no column {missing[0]!r} in the header: '
-          + ', '.join(repr(name) for name in names[:16])
+          f'{source}:{line}: {times} {absent[0]!r} in the header: {_in(names)}'
         )
-      if not missing:
+      if not absent:
         continue
-    yield line, dict(zip(header, cells, strict=False))
+    extra = cells[len(header) :]
+    while extra and not extra[-1].strip():
+      extra.pop()
+    row = dict(zip(header, cells, strict=False))
+    yield Row(f'{source}:{line}', row, tuple(extra))
+    empty = False
+  if empty:
+    raise UserError(f'{source}: no rows in this file')
 
 
-def _comma_separated(source: archives.Source) -> _Numbered:
-  with source.open() as stream:
-    text = io.TextIOWrapper(stream, 'utf-8-sig', newline='')
-    reader = csv.reader(text, strict=True)
-    try:
-      for cells in reader:
-        if any(cells):
-          yield reader.line_num, cells
-    except UnicodeDecodeError as error:
-      raise UserError(
-        f'{source}:{reader.line_num + 1}: not UTF-8 (byte '
-        f'0x{error.object[error.start]:02x} near there); save the file as '
-        'UTF-8'
-      ) from None
-    except csv.Error as error:
-      raise UserError(
-        f'{source}:{reader.line_num}: not comma-separated values ({error})'
-      ) from None
-
-
-def _json_object(line: str, where: str) -> Cells:
+def _comma_separated(
+  source: archives.Source,
+) -> Iterator[tuple[int, list[str]]]:
+  """Yields (line on which the row begins, cells)."""
+  reader = csv.reader((line for _, line in _decoded(source)), strict=True)
+  first = 1
   try:
-    row = json.loads(line)
-  except json.JSONDecodeError as error:
+    for cells in reader:
+      if any(cells):
+        yield first, cells
+      first = reader.line_num + 1
+  except csv.Error as error:
     raise UserError(
-      f'{where}: not a JSON object ({error.msg} at column {error.colno}); '
-      'write one object per line'
+      f'{source}:{first}: not comma-separated values ({error})'
     ) from None
-  if not isinstance(row, dict):
-    raise UserError(f'{where}: a JSON {type(row).__name__}, not an object')
-  return row
+
+
+def _decoded(source: archives.Source) -> Iterator[tuple[int, str]]:
+  """Yields (number from 1, line with its end)."""
+  with source.open() as stream:
+    for number, raw in enumerate(stream, 1):
+      line = _utf8(raw, f'{source}:{number}')
+      # The first line may begin with a byte-order mark.
+      yield number, line.removeprefix('\ufeff') if number == 1 else line
+
+
+def _utf8(raw: bytes, where: str) -> str:
+  try:
+    return raw.decode()
+  except UnicodeDecodeError as error:
+    raise UserError(
+      f'{where}: not UTF-8 (byte 0x{raw[error.start]:02x} at '
+      f'{error.start + 1}); save the file as UTF-8'
+    ) from None
+
+
+def _json_object(text: str, where: str, remedy: str = '') -> Cells:
+  try:
+    value = json.loads(text.removeprefix('\ufeff'))
+  except (ValueError, RecursionError) as error:
+    reason = f'{error}'
+    if isinstance(error, json.JSONDecodeError):
+      reason = f'{error.msg} at character {error.pos + 1}'
+    raise UserError(f'{where}: not a JSON object ({reason}){remedy}') from None
+  if not isinstance(value, dict):
+    raise UserError(f'{where}: a JSON {type(value).__name__}, not an object')
+  return value

@@ -15,6 +15,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import table
 from gpt1_jax.tasks.definition import Task
 from gpt1_jax.tasks.readers import archives, rows, tfds_rows
+from gpt1_jax.tasks.readers.archives import MissingError
 from gpt1_jax.tasks.readers.rows import Row
 
 # Seed with which the released code splits the validation file (C: train.py).
@@ -23,29 +24,14 @@ _IDS = ('#1 ID', '#2 ID')  # columns of MRPC that identify a pair
 
 
 def has(task: Task, path: str | None, split: str) -> bool:
-  """Returns True if `read` would find this split.
-
-  A data set that TFDS cannot provide is logged and counts as not found.
-  """
-  if split not in task.files:
-    return False
-  tfds = tfds_folder(path)
-  if tfds is not None:
-    addresses = task.tfds.get(split, ())
-    try:
-      return bool(addresses) and all(
-        tfds_rows.has(address, tfds) for address in addresses
-      )
-    except UserError as error:
+  """Returns True if `read` finds this split; logs what TFDS cannot provide."""
+  try:
+    read(task, path, split)
+  except MissingError as error:
+    if tfds_folder(path) is not None and split in task.tfds:
       logging.warning('%s is left out: %s', split, error)
-      return False
-  folder = folder_of(path)
-  if task.layout == 'articles':
-    return all(
-      archives.find_all(folder, pattern, task.folder_names)
-      for pattern in task.files[split]
-    )
-  return any(_find(task, folder, split))
+    return False
+  return True
 
 
 def read(task: Task, path: str | None, split: str) -> tuple[str, Iterator[Row]]:
@@ -58,11 +44,11 @@ def read(task: Task, path: str | None, split: str) -> tuple[str, Iterator[Row]]:
     split: a key of `task.files`.
 
   Raises:
-    UserError: the files are not found (says where it looked) or cannot be
-      read.
+    MissingError: the files are not found; says where it looked.
+    UserError: they cannot be read.
   """
   if split not in task.files:
-    raise UserError(
+    raise MissingError(
       f'task {task.name} has no split {split!r}: choose one of '
       + ', '.join(task.files)
     )
@@ -74,7 +60,7 @@ def read(task: Task, path: str | None, split: str) -> tuple[str, Iterator[Row]]:
   else:
     origin, found = _from_file(task, folder_of(path), split)
   if task.dev_share and split in ('train', 'dev'):
-    found = _dev_share(list(found), task.dev_share, split)
+    found = _dev_share(found, task.dev_share, split)
   return origin, found
 
 
@@ -85,11 +71,7 @@ def tfds_folder(path: str | None) -> str | None:
 
 
 def folder_of(path: str | None) -> pathlib.Path:
-  """Returns the folder or archive to search.
-
-  Raises:
-    UserError: no path is set.
-  """
+  """Returns the folder or archive to search; raises UserError if unset."""
   if not path:
     raise UserError(
       "config.data.path is not set: give the folder, zip or tar of the task's "
@@ -104,10 +86,12 @@ def _from_tfds(
   """Reads TFDS; renames its features to the columns of the task."""
   addresses = task.tfds.get(split)
   if not addresses:
-    raise UserError(
+    raise MissingError(
       f'task {task.name}: TFDS has no {split} split of it; set '
       'config.data.path to the files of the original archive'
     )
+  for address in addresses:
+    tfds_rows.check(address, folder)
 
   def found() -> Iterator[Row]:
     for address in addresses:
@@ -117,8 +101,7 @@ def _from_tfds(
         else:
           yield dataclasses.replace(row, cells=_renamed(task, row.cells))
 
-  origin = ' and '.join(f'tfds:{address}' for address in addresses)
-  return origin, rows.renumbered(found())
+  return ' and '.join(f'tfds:{address}' for address in addresses), found()
 
 
 def _renamed(task: Task, cells: rows.Cells) -> rows.Cells:
@@ -140,39 +123,40 @@ def _from_articles(
   """Reads the questions of all files of all the split's patterns."""
   sources = []
   for pattern in task.files[split]:
-    found = archives.find_all(folder, pattern, task.folder_names)
+    found = archives.find(folder, (pattern,), task.folder_names)
     if not found:
-      raise _not_found(task, folder, split, (pattern,))
+      raise _missing(task, folder, split, (pattern,))
     sources += found
-  origin = f'{sources[0]} and {len(sources) - 1} more'
-  return origin, rows.renumbered(rows.articles(sources))
+  return f'{sources[0]} and {len(sources) - 1} more', rows.articles(sources)
 
 
 def _from_file(
   task: Task, folder: pathlib.Path, split: str
 ) -> tuple[str, Iterator[Row]]:
   """Reads the split's file, or the rows that ids select from another file."""
-  source, ids = _find(task, folder, split)
+  names = task.files[split]
+  source = _first(task, folder, names)
   held_out = None
-  if ids is not None:
+  if (
+    task.held_out
+    and split in ('train', 'dev')
+    and not _first(task, folder, task.files['dev'])
+    and (ids := _first(task, folder, task.held_out))
+  ):
     held_out = {_pair(row) for row in rows.read(ids, _IDS, _IDS)}
-    if split == 'dev':
-      source, _ = _find(task, folder, 'train')
+    source = _first(task, folder, task.files['train'])
   if source is None:
-    names = task.files[split] + (task.held_out if split == 'dev' else ())
-    raise _not_found(task, folder, split, names)
+    names += task.held_out if split == 'dev' else ()
+    raise _missing(task, folder, split, names)
   _check_folder(task, source)
   needed = rows.STORY if task.layout == 'stories' else task.texts
   if not split.startswith('test'):
     needed = (*needed, task.label)
   found = rows.read(source, needed, task.columns)
   if held_out is not None:
-    dev = split == 'dev'
-    found = (row for row in found if (_pair(row) in held_out) == dev)
+    found = (r for r in found if (_pair(r) in held_out) == (split == 'dev'))
   if task.layout == 'stories':
-    found = (
-      dataclasses.replace(row, cells=rows.story(row.cells)) for row in found
-    )
+    found = (dataclasses.replace(r, cells=rows.story(r.cells)) for r in found)
   return str(source), found
 
 
@@ -180,16 +164,10 @@ def _pair(row: Row) -> tuple[str | None, ...]:
   return tuple(row.cells.get(column) for column in _IDS)
 
 
-def _find(
-  task: Task, path: pathlib.Path, split: str
-) -> tuple[archives.Source | None, archives.Source | None]:
-  """Finds the split's file, and the ids of held-out rows if they apply."""
-  source = archives.find(path, task.files[split], task.folder_names)
-  if not task.held_out or split not in ('train', 'dev'):
-    return source, None
-  if archives.find(path, task.files['dev'], task.folder_names):
-    return source, None
-  return source, archives.find(path, task.held_out, task.folder_names)
+def _first(
+  task: Task, folder: pathlib.Path, names: tuple[str, ...]
+) -> archives.Source | None:
+  return next(iter(archives.find(folder, names, task.folder_names)), None)
 
 
 def _check_folder(task: Task, source: archives.Source) -> None:
@@ -205,20 +183,21 @@ def _check_folder(task: Task, source: archives.Source) -> None:
       )
 
 
-def _not_found(
+def _missing(
   task: Task, folder: pathlib.Path, split: str, names: tuple[str, ...]
-) -> UserError:
-  looked = archives.looked_for(folder, names, task.folder_names)
-  return UserError(f'no {split} file of task {task.name}: {looked}')
+) -> MissingError:
+  what = f'{split} file of task {task.name}'
+  return archives.missing(what, folder, names, task.folder_names)
 
 
-def _dev_share(found: list[Row], share: float, split: str) -> Iterator[Row]:
+def _dev_share(found: Iterator[Row], share: float, split: str) -> Iterator[Row]:
   """Yields the train or dev rows of a shared file, in the file's order.
 
   Draws as scikit-learn's train_test_split does with the released code's seed:
   374 of Story Cloze's 1,871 rows are dev (C: datasets.py).
   """
-  count = round(len(found) * share)
-  order = np.random.RandomState(_DEV_SEED).permutation(len(found))
+  whole = list(found)
+  count = round(len(whole) * share)
+  order = np.random.RandomState(_DEV_SEED).permutation(len(whole))
   chosen = order[:count] if split == 'dev' else order[count:]
-  return (found[i] for i in sorted(chosen))
+  yield from (whole[i] for i in sorted(chosen))

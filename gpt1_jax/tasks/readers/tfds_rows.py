@@ -7,7 +7,6 @@ both sources of a task agree.
 
 import contextlib
 import functools
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,9 +14,9 @@ import numpy as np
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.readers import archives
+from gpt1_jax.tasks.readers.archives import MissingError
 from gpt1_jax.tasks.readers.rows import Cells, Row
 
-ADDRESS = re.compile(r'([^:]+):((?:[^:\[]|\[[^\]]*\])+)')
 _NUMBERS = ('idx', 'example_id')  # features that number rows: GLUE, RACE
 
 
@@ -34,13 +33,9 @@ def read(address: str, folder: str) -> list[Row]:
     under its KEY, its number under 'KEY number'; a hidden one (-1) is None.
 
   Raises:
-    UserError: the address is malformed, or TFDS cannot provide the data set
-      (quotes the first line of its message).
+    MissingError: TFDS cannot provide the data set.
   """
-  match = ADDRESS.fullmatch(address)
-  if not match:
-    raise UserError(f'tfds:{address}: write NAME[/CONFIG]:SPLIT')
-  name, split = match.groups()
+  name, split = _parsed(address)
   with _failure_in_one_line(f'tfds:{address}'):
     builder = prepared_builder(name, folder)
     classes = {
@@ -54,16 +49,33 @@ def read(address: str, folder: str) -> list[Row]:
     if found and key in found[0]:
       found.sort(key=lambda cells: archives.natural(str(cells[key])))
   return [
-    Row(number, f'tfds:{address}#{number}', cells)
-    for number, cells in enumerate(found)
+    Row(f'tfds:{address}#{number}', cells) for number, cells in enumerate(found)
   ]
 
 
-def has(address: str, folder: str) -> bool:
-  """Returns True if the data set has this split; downloads it if absent."""
-  name, _, split = address.partition(':')
+def check(address: str, folder: str) -> None:
+  """Downloads a data set if it is absent, and checks that it has the split.
+
+  Raises:
+    UserError: the address is malformed.
+    MissingError: TFDS cannot provide the data set (quotes the first line of
+      its message), or it has no such split.
+  """
+  name, split = _parsed(address)
   with _failure_in_one_line(f'tfds:{address}'):
-    return split.partition('[')[0] in prepared_builder(name, folder).info.splits
+    splits = prepared_builder(name, folder).info.splits
+  if split.partition('[')[0] not in splits:
+    raise MissingError(
+      f'tfds:{address}: no such split; it has {", ".join(splits)}'
+    )
+
+
+def _parsed(address: str) -> tuple[str, str]:
+  """Returns the name and the split of an address."""
+  name, _, split = address.partition(':')
+  if not name or not split:
+    raise UserError(f'tfds:{address}: write NAME[/CONFIG]:SPLIT')
+  return name, split
 
 
 @functools.lru_cache(16)
@@ -103,7 +115,7 @@ def _failure_in_one_line(where: str) -> Iterator[None]:
     yield
   except Exception as error:  # TFDS raises errors of many libraries
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    raise UserError(
+    raise MissingError(
       f'{where}: cannot be read ({first}); set config.data.path to the files '
       'of the original archive instead'
     ) from None

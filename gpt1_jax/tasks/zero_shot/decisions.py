@@ -7,7 +7,7 @@ from typing import TypedDict
 import numpy as np
 
 from gpt1_jax.tasks import metrics
-from gpt1_jax.tasks.zero_shot import questions as questions_lib
+from gpt1_jax.tasks.zero_shot.questions import RACE_HALVES, TASKS, Questions
 
 
 class Diagnostics(TypedDict, total=False):
@@ -37,25 +37,28 @@ class Answers:
 
   Attributes:
     task: a key of `TASKS`, or `cola_train`, which is no task of its own.
-    split: split of the questions.
-    labels: int64 [N].
+    questions: what was asked.
     predictions: int64 [N].
     compared: float64 [N, K], the figures that decided each answer.
-    score: value of the task's metric.
     diagnostics: more figures for zero_shot.jsonl.
   """
 
   task: str
-  split: str
-  labels: np.ndarray
+  questions: Questions
   predictions: np.ndarray
   compared: np.ndarray
-  score: float
   diagnostics: Diagnostics
+
+  @property
+  def score(self) -> float:
+    """Value of the task's metric."""
+    metric = TASKS[self.questions.task].metric
+    labels = self.questions.labels
+    return metrics.score([metric], labels, self.predictions)[metric]
 
 
 def decide(
-  questions: Sequence[questions_lib.Questions], log_probs: np.ndarray
+  questions: Sequence[Questions], log_probs: np.ndarray
 ) -> list[Answers]:
   """Answers all questions.
 
@@ -69,19 +72,20 @@ def decide(
     there, they follow once more, joined as `race`.
   """
   ends = np.cumsum([len(part.candidates) for part in questions])
+  parts = list(zip(questions, np.split(log_probs, ends[:-1]), strict=True))
+  halves = [part for part in parts if part[0].task in RACE_HALVES]
+  if len(halves) == 2:
+    (middle, sums), (high, more_sums) = halves
+    parts.append((middle.joined(high), np.concatenate([sums, more_sums])))
   answers: list[Answers] = []
   threshold = None
-  for part, sums in zip(questions, np.split(log_probs, ends[:-1]), strict=True):
+  for part, sums in parts:
     if part.task == 'cola':
-      means_N = _candidate_scores(part, sums)[:, 0]
-      if threshold is None:
-        threshold = choose_threshold(means_N, part.labels)
-      answers.append(_answer_by_threshold(part, means_N, threshold))
+      answer = _answer_by_threshold(part, sums, threshold)
+      threshold = answer.diagnostics['threshold']
     else:
-      answers.append(_answer_by_maximum(part, _candidate_scores(part, sums)))
-  halves = [a for a in answers if a.task in questions_lib.RACE_HALVES]
-  if len(halves) == 2:
-    answers.append(_joined(halves))
+      answer = _answer_by_maximum(part, sums)
+    answers.append(answer)
   return answers
 
 
@@ -118,86 +122,46 @@ def choose_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
   return float(middle if below < middle else value)
 
 
-def _num_scored(part: questions_lib.Questions) -> np.ndarray:
-  """Returns int [N, C], the number of scored tokens of each candidate."""
-  counts = [candidate.num_scored for candidate in part.candidates]
-  return np.array(counts).reshape(-1, part.num_choices)
-
-
-def _candidate_scores(
-  part: questions_lib.Questions, log_probs: np.ndarray
-) -> np.ndarray:
+def _scores(
+  part: Questions, sums: np.ndarray
+) -> tuple[np.ndarray, Diagnostics]:
   """Returns float64 [N, C]: sums for SST-2 (chain rule), means otherwise."""
-  sums_NC = log_probs.reshape(-1, part.num_choices)
-  if part.task == 'sst2':
-    return sums_NC
-  counts_NC = _num_scored(part)
-  # A candidate without a scored token is never the answer.
-  return np.where(counts_NC > 0, sums_NC / np.maximum(counts_NC, 1), -np.inf)
+  counts = [candidate.num_scored for candidate in part.candidates]
+  counts_NC = np.array(counts).reshape(-1, part.num_choices)
+  scores_NC = sums.reshape(counts_NC.shape)
+  if part.task != 'sst2':
+    # A candidate without a scored token is never the answer.
+    means_NC = scores_NC / np.maximum(counts_NC, 1)
+    scores_NC = np.where(counts_NC > 0, means_NC, -np.inf)
+  unscored = int((counts_NC == 0).any(axis=1).sum())
+  return scores_NC, Diagnostics(cut=part.num_cut, unscored=unscored)
 
 
-def _answer_by_maximum(
-  part: questions_lib.Questions, scores_NC: np.ndarray
-) -> Answers:
-  diagnostics = _counts(part)
+def _answer_by_maximum(part: Questions, sums: np.ndarray) -> Answers:
+  scores_NC, diagnostics = _scores(part, sums)
   if part.task == 'sst2':
     diagnostics['auc'] = _auc(scores_NC[:, 1] - scores_NC[:, 0], part.labels)
   is_best_NC = scores_NC == scores_NC.max(axis=1, keepdims=True)
   diagnostics['ties'] = int((is_best_NC.sum(axis=1) > 1).sum())
   diagnostics['odd'] = len(part.skipped_rows)
-  predictions = scores_NC.argmax(axis=1)
-  return _answers(part.task, part, predictions, scores_NC, diagnostics)
+  predictions_N = scores_NC.argmax(axis=1)
+  return Answers(part.task, part, predictions_N, scores_NC, diagnostics)
 
 
 def _answer_by_threshold(
-  part: questions_lib.Questions, means_N: np.ndarray, threshold: float
+  part: Questions, sums: np.ndarray, threshold: float | None
 ) -> Answers:
-  diagnostics = _counts(part)
+  """Answers CoLA; chooses the threshold if there is none."""
+  scores_NC, diagnostics = _scores(part, sums)
+  means_N = scores_NC[:, 0]
+  if threshold is None:
+    threshold = choose_threshold(means_N, part.labels)
   diagnostics['threshold'] = threshold
   diagnostics['auc'] = _auc(means_N, part.labels)
-  predictions = (means_N >= threshold).astype(np.int64)
+  predictions_N = (means_N >= threshold).astype(np.int64)
   compared = np.stack([means_N, np.full(len(means_N), threshold)], axis=1)
   name = 'cola_train' if part.split == 'train' else 'cola'
-  return _answers(name, part, predictions, compared, diagnostics)
-
-
-def _answers(
-  name: str,
-  part: questions_lib.Questions,
-  predictions: np.ndarray,
-  compared: np.ndarray,
-  diagnostics: Diagnostics,
-) -> Answers:
-  metric = questions_lib.TASKS[part.task].metric
-  score = metrics.score([metric], part.labels, predictions)[metric]
-  return Answers(
-    name, part.split, part.labels, predictions, compared, score, diagnostics
-  )
-
-
-def _joined(halves: Sequence[Answers]) -> Answers:
-  """Joins the middle and high halves of RACE."""
-  labels = np.concatenate([half.labels for half in halves])
-  predictions = np.concatenate([half.predictions for half in halves])
-  return Answers(
-    'race',
-    halves[0].split,
-    labels,
-    predictions,
-    np.concatenate([half.compared for half in halves]),
-    metrics.score(['accuracy'], labels, predictions)['accuracy'],
-    Diagnostics(
-      cut=sum(half.diagnostics['cut'] for half in halves),
-      unscored=sum(half.diagnostics['unscored'] for half in halves),
-      ties=sum(half.diagnostics['ties'] for half in halves),
-      odd=sum(half.diagnostics['odd'] for half in halves),
-    ),
-  )
-
-
-def _counts(part: questions_lib.Questions) -> Diagnostics:
-  unscored = int((_num_scored(part) == 0).any(axis=1).sum())
-  return Diagnostics(cut=part.num_cut, unscored=unscored)
+  return Answers(name, part, predictions_N, compared, diagnostics)
 
 
 def _auc(scores: np.ndarray, labels: np.ndarray) -> float:

@@ -9,7 +9,7 @@ from gpt1_jax import progress
 from gpt1_jax.corpus import tokenization
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
-from gpt1_jax.tasks.readers import archives, sources
+from gpt1_jax.tasks.readers import archives
 from gpt1_jax.tasks.zero_shot import (
   decisions,
   likelihood,
@@ -105,20 +105,29 @@ def read_questions(
         f'--tasks: unknown zero-shot task {name!r}; choose from '
         + ', '.join(questions_lib.TASKS)
       )
-  try:
-    if sources.tfds_folder(path) is None:
-      folder = sources.folder_of(path)
-      if not folder.is_dir():  # raises if it is missing or no archive
-        archives.find(folder, ('*',), ())
-    questions = [
-      part
-      for name in _find_tasks(path, names)
-      for part in questions_lib.read(name, path, encode, n_ctx)
-    ]
-  except UserError as error:
-    # The readers name the key of a fine-tuning configuration.
-    message = str(error).replace('config.data.path', '--tasks_path')
-    raise UserError(message) from None
+  questions: list[questions_lib.Questions] = []
+  found: list[str] = []
+  reasons: set[str] = set()
+  for name in names or questions_lib.TASKS:
+    in_race = name in questions_lib.RACE_HALVES and 'race' in (*found, *names)
+    if name in found or in_race:
+      continue
+    try:
+      questions += questions_lib.read(name, path, encode, n_ctx)
+      found.append(name)
+    except UserError as error:
+      # The readers name the key of a fine-tuning configuration.
+      reason = str(error).replace('config.data.path', '--tasks_path')
+      if names or not isinstance(error, archives.MissingError):
+        raise UserError(reason) from None
+      if reason not in reasons:  # `race` and its missing half give the same
+        _say(f'not run: {reason}')
+      reasons.add(reason)
+  if not found:
+    raise UserError(
+      f'{path}: no zero-shot task found here; set --tasks_path to a folder '
+      'with one of ' + ', '.join(questions_lib.TASKS)
+    )
   for part in questions:
     for line in part.skipped_rows:
       _say(f'skipped: {line}')
@@ -136,30 +145,6 @@ def tokens_seen(workdir: str, step: int) -> int | None:
   if facts['command'] != 'pretrain':
     return None
   return step * facts['config']['data']['batch_size'] * facts['model']['n_ctx']
-
-
-def _find_tasks(path: str, names: Sequence[str]) -> list[str]:
-  """Returns the tasks to run; RACE's halves are part of `race`."""
-  found: list[str] = []
-  reasons: list[str] = []
-  for name in names or questions_lib.TASKS:
-    in_race = name in questions_lib.RACE_HALVES and 'race' in (*found, *names)
-    if name in found or in_race:
-      continue
-    reason = questions_lib.why_missing(name, path)
-    if reason is None:
-      found.append(name)
-    elif names:
-      raise UserError(reason)
-    elif reason not in reasons:  # `race` and its missing half give the same
-      reasons.append(reason)
-      _say(f'not run: {reason}')
-  if not found:
-    raise UserError(
-      f'{path}: no zero-shot task found here; set --tasks_path to a folder '
-      'with one of ' + ', '.join(questions_lib.TASKS)
-    )
-  return found
 
 
 def _say(line: str) -> None:

@@ -18,11 +18,11 @@ and the scored tokens survive; a CoLA sentence loses its end.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from gpt1_jax import errors
 from gpt1_jax.tasks import definition, examples, table
 from gpt1_jax.tasks.readers import sources
 from gpt1_jax.tasks.zero_shot import winograd
@@ -116,22 +116,15 @@ class Questions:
   def num_choices(self) -> int:
     return len(self.candidates) // len(self.labels)
 
-
-def why_missing(name: str, path: str) -> str | None:
-  """Returns one line on the file that a task lacks, or None if it has all."""
-  try:
-    if name in winograd.TASKS:
-      if not winograd.has(name, path):
-        winograd.read(name, path)  # raises
-      return None
-    for task, split in _splits(name, path):
-      if not sources.has(task, path, split):
-        _, rows = sources.read(task, path, split)  # raises
-        next(rows, None)  # TFDS raises when it is read
-        return f'task {name}: {path} has no {split} split'
-  except errors.UserError as error:
-    return str(error)
-  return None
+  def joined(self, other: 'Questions') -> 'Questions':
+    """Joins the middle and high halves of RACE."""
+    return Questions(
+      'race',
+      self.split,
+      self.candidates + other.candidates,
+      np.concatenate([self.labels, other.labels]),
+      self.num_cut + other.num_cut,
+    )
 
 
 def read(name: str, path: str, encode: Encode, n_ctx: int) -> list[Questions]:
@@ -148,7 +141,8 @@ def read(name: str, path: str, encode: Encode, n_ctx: int) -> list[Questions]:
     Otherwise one split: test if its labels are known, else dev.
 
   Raises:
-    UserError: files are missing or malformed.
+    MissingError: a file is not found.
+    UserError: a file is malformed.
   """
   encode = functools.lru_cache(4096)(encode)
   if name in winograd.TASKS:
@@ -250,11 +244,10 @@ def _winograd_layout(
     tokens, context = encode(before + schema.after), encode(before)
     # Punctuation attached to the referent can change its last token: score
     # from the first token that differs.
-    first = 0
-    while first < len(context) and tokens[first : first + 1] == [
-      context[first]
-    ]:
-      first += 1
+    pairs = zip(tokens, context, strict=False)
+    first = len(
+      list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    )
     contexts.append(tokens[:first])
     scored.append(tokens[first:])
   return _fit(contexts, scored, n_ctx)

@@ -60,8 +60,8 @@ def new_row(
     'task': task.name,
     'metric': task.metric,
     'score': answers.score,
-    'examples': len(answers.labels),
-    'split': answers.split,
+    'examples': len(answers.predictions),
+    'split': answers.questions.split,
     'chance': task.chance,
     'reference': task.reference,
     'reference_source': task.reference_source,
@@ -106,11 +106,9 @@ def write(
   folder = storage.path(workdir) / ANSWERS
   for part in answers:
     lines = ['index\tlabel\tprediction\tscores\n']
-    for i, (label, prediction) in enumerate(
-      zip(part.labels, part.predictions, strict=True)
-    ):
-      compared = ' '.join(repr(float(x)) for x in part.compared[i])
-      lines.append(f'{i}\t{label}\t{prediction}\t{compared}\n')
+    for i, label in enumerate(part.questions.labels):
+      compared = ' '.join(map(repr, part.compared[i].tolist()))
+      lines.append(f'{i}\t{label}\t{part.predictions[i]}\t{compared}\n')
     storage.write_text(folder / f'{part.task}-{step}.tsv', ''.join(lines))
   merged = {
     (row['step'], row['task']): row for row in [*read_rows(workdir), *rows]

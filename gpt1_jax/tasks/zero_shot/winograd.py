@@ -8,12 +8,13 @@ collection, or JSON lines in any of the published forms. TFDS has both.
 import dataclasses
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree
 
-from gpt1_jax import errors
+from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.readers import archives, rows, sources, tfds_rows
+from gpt1_jax.tasks.readers.rows import Row
 
 # Task -> file names, preferred first; folders or archives; TFDS address.
 _FILES = {
@@ -60,15 +61,6 @@ class _UnusableRowError(Exception):
   """A row that the published files contain and that states no question."""
 
 
-def has(name: str, path: str) -> bool:
-  """Returns True if `read` would find the file of the task, or TFDS's."""
-  names, folders, address = _FILES[name]
-  tfds = sources.tfds_folder(path)
-  if tfds is not None:
-    return tfds_rows.has(address, tfds)
-  return archives.find(sources.folder_of(path), names, folders) is not None
-
-
 def read(name: str, path: str) -> tuple[list[Schema], list[str]]:
   """Reads the schemas of a task, in the order of its file.
 
@@ -86,49 +78,48 @@ def read(name: str, path: str) -> tuple[list[Schema], list[str]]:
     the sentence, it has not two referents, or its answer is neither of them.
 
   Raises:
-    UserError: the file is missing (lists the places searched) or malformed
-      (names the line).
+    MissingError: the file is not found (lists the places searched).
+    UserError: it is malformed (names the line).
   """
-  names, folders, address = _FILES[name]
-  tfds = sources.tfds_folder(path)
-  if tfds is not None:
-    origin = f'tfds:{address}'
-    located = ((row.where, row.cells) for row in tfds_rows.read(address, tfds))
-    return _schemas(origin, located, _from_json)
-  folder = sources.folder_of(path)
-  source = archives.find(folder, names, folders)
-  if source is None:
-    looked = archives.looked_for(folder, names, folders)
-    raise errors.UserError(f'no test file of task {name}: {looked}')
-  if name == 'dprd':
-    return _schemas(str(source), _blocks(source), _from_block)
-  if source.name.endswith('.xml'):
-    elements = itertools.islice(_elements(source), _WSC_ROWS)
-    return _schemas(str(source), elements, _from_element)
-  lines = itertools.islice(rows.read(source, ()), _WSC_ROWS)
-  located = ((row.where, row.cells) for row in lines)
-  return _schemas(str(source), located, _from_json)
-
-
-def _schemas(
-  origin: str,
-  located_rows: Iterable[tuple[str, Any]],
-  make: Callable[[Any, str], Schema],
-) -> tuple[list[Schema], list[str]]:
+  origin, found = _rows(name, path)
+  if name == 'wsc273':
+    found = itertools.islice(found, _WSC_ROWS)
   schemas, skipped = [], []
-  for where, row in located_rows:
+  for row in found:
     try:
-      schemas.append(make(row, where))
+      schemas.append(_schema(row.cells))
     except _UnusableRowError as error:
-      skipped.append(f'{where}: {error}')
+      skipped.append(f'{row.where}: {error}')
+    except (KeyError, TypeError, ValueError, AttributeError):
+      raise UserError(
+        f'{row.where}: not a schema in a known form: {_JSON_FORMS}'
+      ) from None
   if not schemas:
     reason = f'; {skipped[0]}' if skipped else ''
-    raise errors.UserError(f'{origin}: no row can be used{reason}')
+    raise UserError(f'{origin}: no row can be used{reason}')
   return schemas, skipped
 
 
-def _blocks(source: archives.Source) -> Iterator[tuple[str, list[str]]]:
-  """Yields the blocks of four lines between blank lines."""
+def _rows(name: str, path: str) -> tuple[str, Iterator[Row]]:
+  """Returns the origin of the rows, and the rows in one of `_JSON_FORMS`."""
+  names, folders, address = _FILES[name]
+  tfds = sources.tfds_folder(path)
+  if tfds is not None:
+    return f'tfds:{address}', iter(tfds_rows.read(address, tfds))
+  folder = sources.folder_of(path)
+  found = archives.find(folder, names, folders)
+  if not found:
+    raise archives.missing(f'test file of task {name}', folder, names, folders)
+  source = found[0]
+  if name == 'dprd':
+    return str(source), _blocks(source)
+  if source.name.endswith('.xml'):
+    return str(source), _elements(source)
+  return str(source), rows.read(source, ())
+
+
+def _blocks(source: archives.Source) -> Iterator[Row]:
+  """Reads the blocks of four lines between blank lines."""
   numbered = [(n, ' '.join(line.split())) for n, line in rows.lines(source)]
   for blank, group in itertools.groupby(numbered, lambda pair: not pair[1]):
     if blank:
@@ -136,26 +127,92 @@ def _blocks(source: archives.Source) -> Iterator[tuple[str, list[str]]]:
     numbers, block = zip(*group, strict=True)
     where = f'{source}:{numbers[0]}'
     if len(block) != 4:
-      raise errors.UserError(
+      raise UserError(
         f'{where}: {len(block)} lines between blank lines; expected four: '
         'sentence, pronoun, two candidates with a comma, answer'
       )
-    yield where, list(block)
+    sentence, pronoun, listed, right = block
+    candidates = [candidate.strip() for candidate in listed.split(',')]
+    cells = {'sentence': sentence, 'pronoun': pronoun, 'right': right}
+    yield Row(where, {**cells, 'candidates': candidates})
 
 
-def _from_block(block: list[str], where: str) -> Schema:
-  del where
-  sentence, pronoun, listed, answer = block
-  candidates = [candidate.strip() for candidate in listed.split(',')]
-  if len(candidates) != 2 or not all(candidates):
-    raise _UnusableRowError(f'candidates {listed!r}, not two with a comma')
-  folded = [candidate.casefold() for candidate in candidates]
-  if answer.casefold() not in folded or len(set(folded)) < 2:
-    raise _UnusableRowError(
-      f'answer {answer!r} is not one of {candidates[0]!r}, {candidates[1]!r}'
+def _elements(source: archives.Source) -> Iterator[Row]:
+  """Reads the XML collection."""
+  with source.open() as stream:
+    try:
+      root = ElementTree.parse(stream).getroot()
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+      raise UserError(f'{source}: not XML ({error})') from None
+  for number, element in enumerate(root.iter('schema'), 1):
+    before, pronoun, after, letter = (
+      ''.join(_texts(element, path)[:1])
+      for path in ('text/txt1', 'text/pron', 'text/txt2', 'correctAnswer')
     )
-  label = folded.index(answer.casefold())
-  return _substituted(sentence, _find(pronoun, sentence), candidates, label)
+    answers, letter = _texts(element, 'answers/answer'), letter.rstrip('.')
+    if not pronoun or len(answers) != 2 or letter not in ('A', 'B'):
+      raise UserError(
+        f'{source}, schema {number}: not in the form of the collection: text '
+        '(txt1, pron, txt2), two answers, correctAnswer A or B'
+      )
+    cells = {
+      'context_options': [f'{before} {answer}'.lstrip() for answer in answers],
+      'continuation': after,
+      'gold': 'AB'.index(letter),
+    }
+    yield Row(f'{source}, schema {number}', cells)
+
+
+def _texts(element: ElementTree.Element, path: str) -> list[str]:
+  found = element.iterfind(path)
+  return [' '.join(''.join(part.itertext()).split()) for part in found]
+
+
+def _schema(row: dict[str, Any]) -> Schema:
+  """Reads a row of one of `_JSON_FORMS`; an `answer` counts from 1.
+
+  Raises:
+    KeyError, TypeError, ValueError, AttributeError: it has another form.
+  """
+  options = row.get('options', row.get('candidates'))
+  if 'right' in row:
+    label = _position(row['right'], row['candidates'])
+  elif 'answer' in row:
+    label = int(row['answer']) - 1
+  else:
+    label = int(row.get('label number', row.get('label', row.get('gold', -1))))
+  if label not in (0, 1):
+    raise ValueError
+  if 'context_options' in row:
+    first, second = (text.rstrip() for text in row['context_options'])
+    after = row['continuation']
+    attached = not after or re.match(r"[\s.,;:!?')\]]", after)
+    return Schema((first, second), after if attached else f' {after}', label)
+  first, second = options or (row['option1'], row['option2'])
+  text = row['text'] if 'text' in row else row['sentence']
+  start, end = _span(row, text)
+  before, after = text[:start], text[end:]
+  return Schema((before + first.strip(), before + second.strip()), after, label)
+
+
+def _span(row: dict[str, Any], text: str) -> tuple[int, int]:
+  """Returns the start and the end of the pronoun."""
+  if 'pronoun_loc' in row:
+    pronoun, start = row['pronoun'], int(row['pronoun_loc'])
+    end = start + len(pronoun)
+  elif 'pronoun_start' in row:
+    start, end = int(row['pronoun_start']), int(row['pronoun_end'])
+    pronoun = row.get('pronoun_text', text[start:end])
+  elif 'pronoun' in row:
+    return _find(row['pronoun'], text)
+  else:
+    start = text.index('_')
+    return start, start + 1
+  if text[start:end].casefold() != pronoun.casefold():
+    raise _UnusableRowError(
+      f'pronoun {pronoun!r} is not at {start} of the text'
+    )
+  return start, end
 
 
 def _find(pronoun: str, sentence: str) -> tuple[int, int]:
@@ -167,87 +224,14 @@ def _find(pronoun: str, sentence: str) -> tuple[int, int]:
   raise _UnusableRowError(f'pronoun {pronoun!r} is not in the sentence')
 
 
-def _substituted(
-  text: str, span: tuple[int, int], candidates: Sequence[str], label: int
-) -> Schema:
-  before, after = text[: span[0]], text[span[1] :]
-  first, second = candidates
-  return Schema((before + first, before + second), after, label)
-
-
-def _elements(
-  source: archives.Source,
-) -> Iterator[tuple[str, ElementTree.Element]]:
-  with source.open() as stream:
-    try:
-      root = ElementTree.parse(stream).getroot()
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-      raise errors.UserError(f'{source}: not XML ({error})') from None
-  for number, element in enumerate(root.iter('schema'), 1):
-    yield f'{source}, schema {number}', element
-
-
-def _from_element(element: ElementTree.Element, where: str) -> Schema:
-  def texts(path: str) -> list[str]:
-    found = element.iterfind(path)
-    return [' '.join(''.join(part.itertext()).split()) for part in found]
-
-  before, pronoun, after, letter = (
-    ''.join(texts(path)[:1])
-    for path in ('text/txt1', 'text/pron', 'text/txt2', 'correctAnswer')
-  )
-  answers, letter = texts('answers/answer'), letter.rstrip('.')
-  if not pronoun or len(answers) != 2 or letter not in ('A', 'B'):
-    raise errors.UserError(
-      f'{where}: not in the form of the collection: text (txt1, pron, txt2), '
-      'two answers, correctAnswer A or B'
+def _position(right: str, candidates: list[str]) -> int:
+  """Returns the number of the candidate that is the right answer."""
+  if len(candidates) != 2 or not all(candidates):
+    listed = ','.join(candidates)
+    raise _UnusableRowError(f'candidates {listed!r}, not two with a comma')
+  folded = [candidate.casefold() for candidate in candidates]
+  if right.casefold() not in folded or len(set(folded)) < 2:
+    raise _UnusableRowError(
+      f'answer {right!r} is not one of {candidates[0]!r}, {candidates[1]!r}'
     )
-  attached = not after or re.match(r"[.,;:!?')\]]", after)
-  before, after = before and f'{before} ', after if attached else f' {after}'
-  return Schema(
-    (before + answers[0], before + answers[1]), after, 'AB'.index(letter)
-  )
-
-
-def _from_json(row: dict[str, Any], where: str) -> Schema:
-  """Reads a row of one of `_JSON_FORMS`; an `answer` counts from 1."""
-  try:
-    if 'answer' in row:
-      label = int(row['answer']) - 1
-    else:
-      label = int(
-        row.get('label number', row.get('label', row.get('gold', -1)))
-      )
-    if label not in (0, 1):
-      raise ValueError
-    if 'context_options' in row:
-      first, second = (text.rstrip() for text in row['context_options'])
-      after = row['continuation']
-      after = after if after[:1].isspace() else f' {after}'
-      return Schema((first, second), after, label)
-    options = row.get('options', row.get('candidates'))
-    first, second = options or (row['option1'], row['option2'])
-    options = first.strip(), second.strip()
-    text = row['text'] if 'text' in row else row['sentence']
-    if 'pronoun_loc' in row:
-      pronoun = row['pronoun']
-      start = int(row['pronoun_loc'])
-      end = start + len(pronoun)
-    elif 'pronoun_start' in row:
-      start, end = int(row['pronoun_start']), int(row['pronoun_end'])
-      pronoun = row.get('pronoun_text', text[start:end])
-    elif 'pronoun' in row:
-      pronoun = row['pronoun']
-      start, end = _find(pronoun, text)
-    else:
-      pronoun, start = '_', text.index('_')
-      end = start + 1
-    if text[start:end].casefold() != pronoun.casefold():
-      raise _UnusableRowError(
-        f'pronoun {pronoun!r} is not at {start} of the text'
-      )
-    return _substituted(text, (start, end), options, label)
-  except (KeyError, TypeError, ValueError, AttributeError):
-    raise errors.UserError(
-      f'{where}: not a schema in a known form: {_JSON_FORMS}'
-    ) from None
+  return folded.index(right.casefold())
