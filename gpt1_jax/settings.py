@@ -26,8 +26,9 @@ class FinetuneGPTSettings:
 
   Attributes:
     kind: 'gpt'.
-    embd_pdrop, attn_pdrop, resid_pdrop: dropout rates of the embeddings, the
-      attention probabilities and both residual branches (P §4.1: 0.1).
+    embd_pdrop: dropout rate of the embeddings (P §4.1: 0.1).
+    attn_pdrop: dropout rate of the attention probabilities (P §4.1: 0.1).
+    resid_pdrop: dropout rate of both residual branches (P §4.1: 0.1).
     embedding_dropout: 'sum' applies dropout to the summed embeddings (P §4.1);
       'matrix' applies it to the embedding matrix, which affects both lookup and
       logits (C: train.py).
@@ -50,8 +51,9 @@ class GPTSettings(FinetuneGPTSettings):
   """config.model for pretraining a GPT.
 
   Attributes:
-    n_layer, n_head, n_embd: blocks, attention heads, width (P §4.1: 12, 12,
-      768).
+    n_layer: blocks (P §4.1: 12).
+    n_head: attention heads of a block (P §4.1: 12).
+    n_embd: width (P §4.1: 768).
     n_ctx: context length in tokens (P §4.1: 512).
     attention: 'plain', 'flash' (the Pallas kernels: model/flash.py on a TPU,
       model/flash_gpu.py on a GPU), or 'auto', which uses the kernel on a TPU
@@ -115,7 +117,8 @@ class FinetuneLSTMSettings:
 
   Attributes:
     kind: 'lstm'.
-    embd_pdrop, output_pdrop: dropout rates of embeddings and outputs.
+    embd_pdrop: dropout rate of the embeddings.
+    output_pdrop: dropout rate of the outputs.
     dtype: compute dtype; parameters are always float32.
   """
 
@@ -236,9 +239,12 @@ class TrainSettings:
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class MeshSettings:
-  """config.mesh: sizes of the axes data, fsdp and tensor.
+  """config.mesh: the shape of the device mesh.
 
-  One of them may be -1, which uses all remaining devices.
+  Attributes:
+    data, fsdp, tensor: devices along each axis; data divides the batch, fsdp
+      the batch and the parameters, tensor the heads and the width. One of the
+      three may be -1, which uses all remaining devices.
   """
 
   data: int

@@ -85,3 +85,15 @@ def test_values_keep_their_types(monkeypatch):
 def test_settings_of_a_command_without_a_configuration_are_refused():
   error = commands.fail('generate', '--workdir=x', '--config.model.n_layer=1')
   assert error.startswith("error: Unknown command line flag 'config.model")
+
+
+@pytest.mark.parametrize(
+  ('name', 'flag'), [('pretrain', 'workdir'), ('report', 'runs')]
+)
+def test_help_shows_the_project_s_flags_alone(name, flag):
+  done = commands.run(name, '--help')
+  assert done.stderr == ''
+  assert all(
+    f'  --{shown}: ' in done.stdout for shown in (flag, 'multihost', 'stage_to')
+  )
+  assert '--verbosity' not in done.stdout  # a flag of absl

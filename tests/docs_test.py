@@ -1,0 +1,89 @@
+"""Checks every command of README and docs against the programs themselves."""
+
+import functools
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PAGES = [
+  'README.md',
+  *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob('docs/**/*.md')),
+]
+BLOCK = re.compile(
+  r'```(?:sh|bash)\n(.*?)```|((?:^ {4}\S.*\n|^ {8,}\S.*\n)+)', re.M | re.S
+)
+
+
+def commands(page):
+  """Yields each shell command of a page's blocks as a list of words."""
+  text = (ROOT / page).read_text(encoding='utf-8')
+  for fenced, indented in BLOCK.findall(text):
+    lines = (fenced or indented).replace('\\\n', ' ').splitlines()
+    for line in lines:
+      try:
+        words = shlex.split(line, comments=True)
+      except ValueError:
+        continue  # prose or a table in an indented block
+      if words[:1] in (['python'], ['make']):
+        yield words
+
+
+FOUND = sorted(
+  {(page, tuple(words)) for page in PAGES for words in commands(page)}
+)
+
+
+@functools.cache
+def run(*words):
+  done = subprocess.run(
+    [sys.executable, *words], cwd=ROOT, capture_output=True, text=True
+  )
+  return done.returncode, done.stdout + done.stderr
+
+
+def program(words):
+  """Returns (program, its arguments): a module or a script of launch/."""
+  if words[1] == '-m':
+    return ('-m', words[2]), words[3:]
+  return (words[1],), words[2:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('page', 'words'), FOUND)
+def test_a_documented_command_exists_with_its_flags(page, words):
+  if words[0] == 'make':
+    targets = {word for word in words[1:] if '=' not in word}
+    makefile = (ROOT / 'Makefile').read_text(encoding='utf-8')
+    assert all(re.search(f'^{target}:', makefile, re.M) for target in targets)
+    return
+  name, arguments = program(words)
+  if name in (('-m', 'venv'), ('-m', 'build')):
+    return
+  if '--' in arguments:  # the command that local_cluster starts
+    arguments = arguments[: arguments.index('--')]
+  settings = [a for a in arguments if a.startswith('--config.')]
+  files = [a for a in arguments if a.startswith('--config=')]
+  if files and name[0] == '-m':
+    code, text = run(*name, *files, *settings, '--print_config')
+    assert code == 0, text
+  _, help_page = run(*name, '--help')
+  known = set(re.findall(r'^ +--(?:\[no\])?(\w+)', help_page, re.M))
+  flags = {
+    a[2:].partition('=')[0]
+    for a in arguments
+    if a.startswith('--') and a not in settings
+  }
+  assert {
+    flag.removeprefix('no') if flag not in known else flag for flag in flags
+  } <= known
+
+
+def test_commands_are_found():
+  """The pattern above still finds what the README shows first."""
+  assert ('README.md', ('make', 'demo')) in FOUND
+  assert sum(page == 'README.md' for page, _ in FOUND) >= 8
