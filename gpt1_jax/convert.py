@@ -11,18 +11,20 @@ The output depends on what --input contains:
     vocabulary (encoder_bpe_40000.json, vocab_40000.bpe): becomes a run that
     finetune, evaluate and generate accept;
   a Hugging Face openai-gpt folder (config.json, model.safetensors or
-    pytorch_model.bin, the tokenizer's files): becomes a run;
+    pytorch_model.bin, whole or in shards with an index, the tokenizer's files):
+    becomes a run;
   a pretrained or fine-tuned run: becomes a Hugging Face folder that
     OpenAIGPTLMHeadModel and AutoTokenizer load: config.json,
     model.safetensors, the tokenizer's files, and README.md, a model card. The
     head of a fine-tuned run is written to head.safetensors.
 
-Weights are copied bit for bit in float32. Settings that weight files do not
-record follow the released code, as in configs/pretrain.py:openai: dropout on
-the embedding matrix and a softmax over all its rows. If the input has no
-embeddings for the start, delimiter and extract tokens, fine-tuning initialises
-them from its seed. Needs pip install 'gpt1_jax[openai]'. Both folders may be in
-a bucket (gs://BUCKET/...).
+Weights are copied bit for bit in float32; float16 and bfloat16 are widened to
+float32, which is exact. Settings that weight files do not record follow the
+released code, as in configs/pretrain.py:openai: dropout on the embedding matrix
+and a softmax over all its rows. If the input has no embeddings for the start,
+delimiter and extract tokens, fine-tuning initialises them from its seed. Needs
+pip install 'gpt1_jax[openai]'. Both folders may be in a bucket
+(gs://BUCKET/...).
 """
 
 import pathlib

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import re
+import resource
 import shutil
 import sys
 import tarfile
@@ -35,6 +37,16 @@ def from_openai(folder, workdir, n_head=None):
 def from_huggingface(folder, workdir):
   conversion.to_run(huggingface.read(folder), folder, workdir)
   return checkpoint.read(str(workdir))
+
+
+def refused(convert, source, tmp_path):
+  """Returns the message of a refused conversion, which writes nothing."""
+  with pytest.raises(UserError) as caught:
+    convert(source, tmp_path / 'refused')
+  assert not list(tmp_path.glob('refused*'))
+  message = str(caught.value)
+  assert '\n' not in message
+  return message
 
 
 @pytest.fixture(scope='module')
@@ -216,6 +228,8 @@ def test_a_run_becomes_a_folder_and_a_run_again(converted, folder, tmp_path):
     'README.md', 'config.json', 'merges.txt', 'model.safetensors',
     'tokenizer.json', 'tokenizer_config.json', 'vocab.json',
   ]  # fmt: skip
+  for file in folder.iterdir():
+    assert file.stat().st_mode & 0o044 == 0o044  # others may read it
   back = tmp_path / 'back'
   commands.succeed('convert', f'--input={folder}', f'--output={back}')
   params, meta, step = checkpoint.read(str(converted))
@@ -309,18 +323,72 @@ def test_a_folder_of_an_older_version(converted, folder, tmp_path):
   assert rest == want_rest
 
 
-def refused(convert, source, tmp_path):
-  """Returns the message of a refused conversion, which writes nothing."""
-  with pytest.raises(UserError) as caught:
-    convert(source, tmp_path / 'refused')
-  assert not (tmp_path / 'refused').exists()
-  message = str(caught.value)
-  assert '\n' not in message
-  return message
+@pytest.mark.parametrize('dtype', [np.float16, jnp.bfloat16])
+def test_half_precision_is_widened_exactly(folder, tmp_path, dtype):
+  def halve(tensors):
+    return {k: v.astype(dtype) for k, v in tensors.items()}
+
+  half = rewrite(folder, tmp_path / 'half', change=halve)
+  read, want = huggingface.read(half), huggingface.read(folder)
+  for name, array in read.named.items():
+    assert array.dtype == np.float32
+    np.testing.assert_array_equal(array, want.named[name].astype(dtype))
+
+
+def shard(folder, out):
+  """Copies a folder; splits its weights into two files and an index."""
+  shutil.copytree(folder, out)
+  tensors = safetensors.load_file(out / 'model.safetensors')
+  (out / 'model.safetensors').unlink()
+  where = {name: f'part-{i % 2}.safetensors' for i, name in enumerate(tensors)}
+  for file in ('part-0.safetensors', 'part-1.safetensors'):
+    part = {k: v for k, v in tensors.items() if where[k] == file}
+    safetensors.save_file(part, out / file)
+  index = out / 'model.safetensors.index.json'
+  index.write_text(json.dumps({'metadata': {}, 'weight_map': where}))
+  return index
+
+
+def test_weights_in_shards(folder, tmp_path):
+  index = shard(folder, tmp_path / 'hf')
+  read, want = huggingface.read(tmp_path / 'hf'), huggingface.read(folder)
+  released.assert_same(read.named, want.named)
+  assert read.settings == want.settings
+  (tmp_path / 'hf/part-1.safetensors').unlink()
+  message = refused(from_huggingface, tmp_path / 'hf', tmp_path)
+  assert message.endswith(f'part-1.safetensors: missing, but {index.name} '
+                          'lists it')  # fmt: skip
+  for damaged in ('[]', '{}', '{"weight_map": {"a": "../b"}}'):
+    index.write_text(damaged)
+    message = refused(from_huggingface, tmp_path / 'hf', tmp_path)
+    assert message.startswith(f'{index}: weight_map does not map')
+
+
+@pytest.mark.parametrize('kind', ['run', 'folder'])
+def test_a_full_disk_leaves_nothing(
+  kind, model, converted, tmp_path, monkeypatch
+):
+  if kind == 'run':
+    usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage)
+    message = refused(from_openai, model[0], tmp_path)
+    assert 'the disk is too full: 1 MB are free, 12 MB are needed' in message
+    return
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+  try:
+    message = refused(conversion.to_huggingface, converted, tmp_path)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert 'nothing was written: free some disk space' in message
 
 
 def _drop(name):
   return lambda folder: (folder / name).unlink()
+
+
+def _write(name, text):
+  return lambda folder: (folder / name).write_text(text)
 
 
 def _save(name, *shape, value=0, dtype=np.float32):
@@ -332,81 +400,75 @@ def _truncate(folder):
   file.write_bytes(file.read_bytes()[:-9])
 
 
-def _shapes(change):
+def _claim_petabytes(folder):
+  with (folder / 'params_4.npy').open('wb') as file:
+    header = {'descr': '<f4', 'fortran_order': False, 'shape': (10**17,)}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _edit(name, change):
   def damage(folder):
-    file = folder / 'params_shapes.json'
+    file = folder / name
     file.write_text(json.dumps(change(json.loads(file.read_text()))))
 
   return damage
 
 
 def _set_shape(i, shape):
-  return _shapes(lambda s: [*s[:i], shape, *s[i + 1 :]])
-
-
-def _shorten_vocabulary(folder):
-  file = folder / openai_tokenizer.ENCODER_FILE
-  encoder = json.loads(file.read_text())
-  encoder.popitem()
-  file.write_text(json.dumps(encoder))
+  return _edit(openai.SHAPES, lambda s: [*s[:i], shape, *s[i + 1 :]])
 
 
 @pytest.mark.parametrize(
-  ('damage', 'messages'),
+  ('damage', 'message'),
   [
-    (_drop('params_shapes.json'), ['params_shapes.json: missing']),
-    (_drop('params_3.npy'), ['params_3.npy: missing', 'up to params_9.npy']),
+    (_drop(openai.SHAPES), 'params_shapes.json: missing'),
+    (_drop('params_3.npy'), 'params_3.npy: missing.* up to params_9.npy'),
     (
       _drop('params_9.npy'),
-      ['the 9 files', 'missing after params_8.npy', 'expects 4'],
+      'the 9 files .* expects 4.* missing after params_8.npy',
     ),
-    (_truncate, ['params_4.npy', 'truncated', 'expected flat float32']),
-    (_save('params_2.npy', 7), ['params_2.npy has 7, the others about 4']),
+    (_truncate, 'params_4.npy.* truncated .*; expected flat float32'),
+    (_claim_petabytes, 'params_4.npy.* truncated .*; expected flat float32'),
+    (_save('params_2.npy', 7), 'params_2.npy has 7, the others about 4'),
     (
       _save('params_2.npy', 40_371, dtype=np.float64),
-      ['params_2.npy: float64, expected float32'],
+      'params_2.npy: float64, expected float32',
     ),
-    (_save('params_2.npy', 2, 3), ['params_2.npy: [2, 3], expected a flat']),
-    (_save('params_10.npy', 9), ['the 11 files', 'another model']),
-    (_shapes(lambda s: s[:-1]), ['25 arrays, expected 2 and 12 per layer']),
+    (_save('params_2.npy', 42_458, value=np.nan), 'contains NaN or infinity'),
+    (_save('params_2.npy', 2, 3), r'params_2.npy: \[2, 3\], expected a flat'),
+    (_save('params_10.npy', 9), 'the 11 files .* another model'),
+    (
+      _edit(openai.SHAPES, lambda s: s[:-1]),
+      '25 arrays, expected 2 and 12 per layer',
+    ),
     (
       _set_shape(5, [127]),
-      ['array 5, h.0.attn.c_proj.bias, is [127], expected [128]'],
+      r'array 5, h.0.attn.c_proj.bias, is \[127\], expected \[128\]',
     ),
     (
       _set_shape(2, [128, 1, 384]),
-      ['h.0.attn.c_attn.weight, is [128, 1, 384], expected [1, 128, 384]'],
+      r'c_attn.weight, is \[128, 1, 384\], expected \[1, 128, 384\]',
     ),
     (
       _set_shape(1, [40]),
-      ['the embedding of tokens is [40], expected [rows, n_embd]'],
+      r'the embedding of tokens is \[40\], expected \[rows, n_embd\]',
     ),
-    (_shapes(lambda s: {'a': 1}), ['params_shapes.json: not a list of shapes']),
+    (_write(openai.SHAPES, '{"a": 1}'), 'json: not a list of shapes'),
+    (_write(openai.SHAPES, '[[1'), 'params_shapes.json: damaged'),
+    (_drop(openai_tokenizer.MERGES_FILE), 'not the other half'),
     (
-      lambda f: (f / 'params_shapes.json').write_text('[[1'),
-      ['params_shapes.json: damaged'],
+      _edit(openai_tokenizer.ENCODER_FILE, lambda e: dict([*e.items()][:-1])),
+      'token embeddings, but the vocabulary in',
     ),
-    (_drop(openai_tokenizer.MERGES_FILE), ['not the other half']),
-    (_shorten_vocabulary, ['token embeddings, but the vocabulary in']),
   ],
 )
-def test_a_damaged_release_is_refused(model, tmp_path, damage, messages):
+def test_a_damaged_release_is_refused(model, tmp_path, damage, message):
   folder = tmp_path / 'model'
   shutil.copytree(model[0], folder)
   damage(folder)
-  message = refused(from_openai, folder, tmp_path)
-  assert str(folder) in message
-  for part in messages:
-    assert part in message
-
-
-def test_numbers_that_are_not_finite_are_refused(model, tmp_path):
-  folder = tmp_path / 'model'
-  shutil.copytree(model[0], folder)
-  size = np.load(folder / 'params_2.npy').size
-  np.save(folder / 'params_2.npy', np.full(size, np.nan, np.float32))
-  message = refused(from_openai, folder, tmp_path)
-  assert 'contains NaN or infinity' in message
+  found = refused(from_openai, folder, tmp_path)
+  assert str(folder) in found
+  assert re.search(message, found), found
 
 
 def test_no_pickle_is_executed(model, tmp_path):
@@ -424,74 +486,64 @@ def test_no_pickle_is_executed(model, tmp_path):
 BIAS = 'transformer.h.1.ln_1.bias'
 
 
-def _without(name):
-  return lambda t: {k: v for k, v in t.items() if k != name}
-
-
 def _with(name, value=0, dtype=np.float32, shape=(128,)):
   return lambda t: {**t, name: np.full(shape, value, dtype)}
 
 
 @pytest.mark.parametrize(
-  ('change_config', 'change', 'message'),
+  ('change', 'message'),
   [
-    (None, _without(BIAS), '25 tensors, but config.json expects 26; missing'),
-    (None, _with('h.2.ln_1.bias'), 'expects 26; unknown: h.2.ln_1.bias'),
     (
-      None,
+      lambda t: {k: v for k, v in t.items() if k != BIAS},
+      '25 tensors, but config.json expects 26; missing: h.1.ln_1.bias',
+    ),
+    (_with('h.2.ln_1.bias'), 'expects 26; unknown: h.2.ln_1.bias'),
+    (
       _with(BIAS, shape=9),
       'h.1.ln_1.bias is [9], but config.json expects [128]',
     ),
-    (None, _with(BIAS, dtype=np.float16), 'bias is F16, expected float32'),
-    (None, _with(BIAS, np.inf), 'bias contains NaN or infinity'),
+    (_with(BIAS, dtype=np.float64), 'bias is F64, expected float32, float16'),
+    (_with(BIAS, np.inf), 'bias contains NaN or infinity'),
     (
-      None,
       _with('lm_head.weight', shape=(9, 128)),
       'lm_head.weight differs from the token embedding',
     ),
-    (lambda c: c.update(model_type='gpt2'), None, "'gpt2', expected 'openai-"),
-    (lambda c: c.update(afn='relu'), None, "afn is 'relu', expected 'gelu'"),
-    (lambda c: c.pop('n_layer'), None, 'n_layer is None, expected a count'),
+    ({'model_type': 'gpt2'}, "'gpt2', expected 'openai-"),
+    ({'afn': 'relu'}, "afn is 'relu', expected 'gelu'"),
+    ({'n_layer': None}, 'n_layer is None, expected a count'),
+    ({'n_layer': 3}, '26 tensors, but config.json expects 38'),
+    ({'n_layer': 10**400}, '26 tensors, but config.json expects'),
+    ({'n_head': 3}, 'n_embd 128 is not divisible by n_head 3'),
     (
-      lambda c: c.update(n_layer=3),
-      None,
-      '26 tensors, but config.json expects',
-    ),
-    (
-      lambda c: c.update(n_head=3),
-      None,
-      'n_embd 128 is not divisible by n_head 3',
-    ),
-    (
-      lambda c: c.update(layer_norm_epsilon=1e-6),
-      None,
+      {'layer_norm_epsilon': 1e-6},
       'layer_norm_epsilon is 1e-06, expected 1e-05',
     ),
+    ({'gpt1_jax': []}, 'config.json: gpt1_jax is damaged'),
+    ({'gpt1_jax': {'model': [], 'step': 1}}, 'config.json: gpt1_jax is'),
   ],
 )
-def test_a_damaged_folder_is_refused(
-  folder, tmp_path, change_config, change, message
-):
-  changed = rewrite(folder, tmp_path / 'hf', change_config, change)
+def test_a_damaged_folder_is_refused(folder, tmp_path, change, message):
+  """The change is made to the tensors, or to config.json."""
+  changes = (lambda c: c.update(change), None)
+  if callable(change):
+    changes = (None, change)
+  changed = rewrite(folder, tmp_path / 'hf', *changes)
   assert message in refused(from_huggingface, changed, tmp_path)
 
 
 def test_missing_or_damaged_files_are_refused(folder, tmp_path, monkeypatch):
   hf = tmp_path / 'hf'
   shutil.copytree(folder, hf)
-
-  def message():
-    return refused(from_huggingface, hf, tmp_path)
-
-  (hf / 'model.safetensors').write_bytes(b'no tensors')
-  assert 'model.safetensors: damaged' in message()
-  (hf / 'model.safetensors').unlink()
-  assert 'no weights here (expected model.safetensors or pytorch' in message()
-  (hf / 'pytorch_model.bin').write_bytes(b'')
   monkeypatch.setitem(sys.modules, 'torch', None)
-  assert "pip install 'gpt1_jax[peers]'" in message()
-  (hf / 'config.json').unlink()
-  assert 'config.json: missing' in message()
+  for damage, message in (
+    (_write('model.safetensors', 'x'), 'model.safetensors: damaged'),
+    (_drop('model.safetensors'), 'no weights here (expected model.safetens'),
+    (_write('pytorch_model.bin', ''), "pip install 'gpt1_jax[peers]'"),
+    (_write('config.json', '[]'), "model_type is None, expected 'openai-gpt'"),
+    (_drop('config.json'), 'config.json: missing'),
+  ):
+    damage(hf)
+    assert message in refused(from_huggingface, hf, tmp_path)
 
 
 def test_the_command_refuses_mistakes(model, converted, tmp_path):

@@ -6,7 +6,7 @@ finetune, evaluate and generate accept it.
 
 import contextlib
 import pathlib
-import tempfile
+import shutil
 from collections.abc import Iterator
 
 import numpy as np
@@ -25,6 +25,7 @@ from gpt1_jax.model import gpt
 from gpt1_jax.settings import GPTConfig
 from gpt1_jax.train import checkpoint, run
 
+_MARGIN = 10_000_000  # bytes of a run beside its weights
 DESCRIPTIONS = {
   'run': 'a run',
   'openai': "a folder of OpenAI's arrays",
@@ -71,7 +72,8 @@ def to_run(
     tokenizer_path: folder with the vocabulary; None means `source`.
 
   Raises:
-    UserError: the vocabulary is missing or does not fit the weights.
+    UserError: the vocabulary is missing or does not fit the weights, or the
+      disk is too full.
   """
   tokenizer = tokenization.load(tokenizer_path or source)
   named = weights.named
@@ -96,7 +98,8 @@ def to_run(
     params['head'] = weights.head
   meta = checkpoint.CheckpointMeta(model, tokenizer.fingerprint)
   parameters = gpt.num_parameters(model)
-  with _output_run(output) as workdir:
+  _check_space(output, 4 * parameters)
+  with _building(output) as workdir:
     run.start(
       str(workdir),
       'convert',
@@ -150,8 +153,7 @@ def to_huggingface(
     storage.read_json(scores) if scores.exists() else None,
     tokenizer.description(),
   )
-  with _output_folder(output) as folder:
-    huggingface.write(folder, found, header['command'])
+  with _building(output) as folder:
     tokenizer.save(folder)
     if tokenizer.kind == 'openai':  # Hugging Face's names for these files
       (folder / openai_tokenizer.ENCODER_FILE).rename(folder / 'vocab.json')
@@ -168,14 +170,30 @@ def to_huggingface(
     }
     storage.write_json(folder / 'tokenizer_config.json', settings)
     storage.write_text(folder / 'README.md', card)
+    huggingface.write(folder, found, header['command'])
+
+
+def _check_space(output: storage.Path, size: int) -> None:
+  """Refuses to begin if `size` bytes do not fit on a local disk."""
+  output = storage.resolved(output)
+  if not isinstance(output, pathlib.Path):
+    return
+  parents = (parent for parent in output.parents if parent.exists())
+  free = shutil.disk_usage(next(parents)).free
+  if free < size + _MARGIN:
+    raise UserError(
+      f'{output}: the disk is too full: {free / 1e6:,.0f} MB are free, '
+      f'{(size + _MARGIN) / 1e6:,.0f} MB are needed; nothing was written: free '
+      'some disk space and run the command again'
+    )
 
 
 @contextlib.contextmanager
-def _output_run(output: storage.Path) -> Iterator[storage.Path]:
-  """Yields an empty folder that becomes the run if the block succeeds.
+def _building(output: storage.Path) -> Iterator[storage.Path]:
+  """Yields an empty folder that becomes `output` if the block succeeds.
 
-  A run in a bucket is written in place: the checkpoint is written last, and
-  Orbax ignores incomplete checkpoints.
+  A bucket cannot rename, so there the folder is `output` itself, and the block
+  writes last the file without which nothing loads.
   """
   output = storage.resolved(output)
   if isinstance(output, pathlib.Path):
@@ -187,24 +205,3 @@ def _output_run(output: storage.Path) -> Iterator[storage.Path]:
   except BaseException:
     storage.remove(output)
     raise
-
-
-@contextlib.contextmanager
-def _output_folder(output: storage.Path) -> Iterator[pathlib.Path]:
-  """Yields an empty local folder that becomes `output` if the block succeeds.
-
-  In a bucket, config.json is uploaded last: nothing loads without it.
-  """
-  output = storage.resolved(output)
-  if isinstance(output, pathlib.Path):
-    with storage.atomic_dir(output) as path:
-      yield path
-    return
-  with tempfile.TemporaryDirectory(prefix='gpt1_jax-') as name:
-    folder = pathlib.Path(name)
-    yield folder
-    files = sorted(
-      folder.iterdir(), key=lambda file: file.name == huggingface.CONFIG
-    )
-    for file in files:
-      storage.write_bytes(output / file.name, file.read_bytes())

@@ -1,7 +1,9 @@
 """Reads and writes Hugging Face openai-gpt folders.
 
-Every file is validated before use, and no code in it is executed: safetensors
-are preferred, and pytorch_model.bin is loaded with PyTorch's weights_only.
+Weights may be one file or several with an index, in float32, float16 or
+bfloat16. Every file is validated before use, and no code in it is executed:
+safetensors are preferred, and pytorch_model.bin is loaded with PyTorch's
+weights_only.
 """
 
 import pathlib
@@ -23,6 +25,8 @@ HEAD = 'head.safetensors'
 OURS = 'gpt1_jax'  # key of config.json for our own metadata
 _DROPOUT_RATES = ('embd_pdrop', 'attn_pdrop', 'resid_pdrop')
 _COUNTS = ('n_layer', 'n_head', 'n_embd', 'n_positions', 'vocab_size')
+# Types that float32 represents exactly, as safetensors and PyTorch name them.
+_FLOATS = ('F32', 'F16', 'BF16', 'float32', 'float16', 'bfloat16')
 # Masks and positions, which older versions saved with the weights.
 _CONSTANT = re.compile(r'(.*\.)?(h\.\d+\.attn\.bias|position_ids)')
 # Tensors of other model classes in the library.
@@ -30,26 +34,19 @@ _OTHER_HEADS = ('multiple_choice_head.', 'score.')
 
 
 def read(directory: pathlib.Path) -> layouts.Weights:
-  """Reads an openai-gpt folder.
+  """Reads an openai-gpt folder; half precision is widened to float32.
 
   Raises:
     UserError: a file is missing, damaged, or inconsistent with config.json.
   """
   config = _read_config(directory / CONFIG)
-  if (file := directory / SAFETENSORS).is_file():
-    tensors = _read_safetensors(file)
-  elif (file := directory / BIN).is_file():
-    tensors = _read_bin(file)
-  else:
-    raise UserError(
-      f'{directory}: no weights here (expected {SAFETENSORS} or {BIN})'
-    )
+  file, tensors = _read_tensors(directory)
   named = {k.removeprefix('transformer.'): v for k, v in tensors.items()}
   tied = named.pop('lm_head.weight', None)
   skipped = tuple(sorted(k for k in named if k.startswith(_OTHER_HEADS)))
   named = {k: v for k, v in named.items() if k not in skipped}
   shapes = layouts.shapes(
-    n_layer=config['n_layer'],
+    n_layer=min(config['n_layer'], len(named)),  # bounds a wrong count
     n_embd=config['n_embd'],
     n_ctx=config['n_positions'],
     rows=config['vocab_size'],
@@ -60,38 +57,37 @@ def read(directory: pathlib.Path) -> layouts.Weights:
       f'{file}: lm_head.weight differs from the token embedding; GPT-1 uses '
       'one matrix for both'
     )
-  ours = config.get(OURS, {})
-  settings = {**openai.RELEASED, **ours.get('model', {})}
+  settings = {**openai.RELEASED, **config[OURS]['model']}
   settings |= {k: config[k] for k in _DROPOUT_RATES if k in config}
   return layouts.Weights(
     {name: named[name] for name in shapes},
     {**settings, 'n_head': config['n_head']},
     _read_head(directory / HEAD),
-    ours.get('step', 0),
+    config[OURS]['step'],
     skipped,
   )
 
 
 def write(
-  directory: pathlib.Path, found: checkpoint.Checkpoint, command: str
+  directory: storage.Path, found: checkpoint.Checkpoint, command: str
 ) -> None:
-  """Writes config.json, model.safetensors and, if fine-tuned, the head.
+  """Writes model.safetensors, the head if fine-tuned, and then config.json.
 
   Args:
-    directory: an existing folder.
+    directory: folder to write, local or in a bucket.
     found: a checkpoint of a GPT.
     command: command that made the run: 'pretrain', 'finetune' or 'convert'.
   """
-  numpy_io = _safetensors().numpy
-  storage.write_json(directory / CONFIG, _config(found, command))
+  save = _safetensors().numpy.save
   tensors = {
     f'transformer.{name}': np.ascontiguousarray(array)
     for name, array in layouts.to_named(found.params['gpt']).items()
   }
-  numpy_io.save_file(tensors, directory / SAFETENSORS, {'format': 'pt'})
+  storage.write_bytes(directory / SAFETENSORS, save(tensors, {'format': 'pt'}))
   if head := found.params.get('head'):
     flat = {f'clf.{name}': array for name, array in head['clf'].items()}
-    numpy_io.save_file(flat, directory / HEAD)
+    storage.write_bytes(directory / HEAD, save(flat))
+  storage.write_json(directory / CONFIG, _config(found, command))
 
 
 def _config(found: checkpoint.Checkpoint, command: str) -> dict[str, Any]:
@@ -137,7 +133,51 @@ def _read_config(file: pathlib.Path) -> dict[str, Any]:
         f'{file}: {name} is {config[name]!r}, expected {allowed[0]!r} as in '
         'GPT-1'
       )
-  return config
+  ours = config.setdefault(OURS, {'model': {}, 'step': 0})
+  match ours:
+    case {'model': dict(), 'step': int()}:
+      return config
+  raise UserError(f'{file}: {OURS} is damaged; remove it to use defaults')
+
+
+def _read_tensors(
+  directory: pathlib.Path,
+) -> tuple[pathlib.Path, layouts.Named]:
+  """Reads one file of weights, or the files that an index lists.
+
+  Returns:
+    The file or index, for messages, and the tensors by name.
+  """
+  for name, reader in ((SAFETENSORS, _read_safetensors), (BIN, _read_bin)):
+    file, index = directory / name, directory / f'{name}.index.json'
+    if file.is_file():
+      return file, reader(file)
+    if index.is_file():
+      tensors: layouts.Named = {}
+      for part in _read_index(index):
+        tensors |= reader(part)
+      return index, tensors
+  raise UserError(
+    f'{directory}: no weights here (expected {SAFETENSORS} or {BIN}, or an '
+    'index of several such files)'
+  )
+
+
+def _read_index(index: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the files of an index, which lie beside it."""
+  stored = storage.read_json(index)
+  names = stored.get('weight_map') if isinstance(stored, dict) else None
+  names = list(names.values()) if isinstance(names, dict) else []
+  if not names or not all(
+    isinstance(name, str) and pathlib.PurePath(name).name == name
+    for name in names
+  ):
+    raise UserError(f'{index}: weight_map does not map tensors to file names')
+  files = [index.with_name(name) for name in dict.fromkeys(names)]
+  for file in files:
+    if not file.is_file():
+      raise UserError(f'{file}: missing, but {index.name} lists it')
+  return files
 
 
 def _read_head(file: pathlib.Path) -> dict[str, dict[str, np.ndarray]] | None:
@@ -171,8 +211,8 @@ def _read_safetensors(file: pathlib.Path) -> layouts.Named:
     with library.safe_open(file, framework='numpy') as opened:
       for name in opened.keys():  # noqa: SIM118, not a mapping
         if not _CONSTANT.fullmatch(name):
-          _check_type(file, name, opened.get_slice(name).get_dtype(), 'F32')
-          out[name] = opened.get_tensor(name)
+          _check_type(file, name, opened.get_slice(name).get_dtype())
+          out[name] = opened.get_tensor(name).astype(np.float32, copy=False)
   except library.SafetensorError as error:
     raise UserError(f'{file}: damaged ({error})') from None
   return out
@@ -201,14 +241,16 @@ def _read_bin(file: pathlib.Path) -> layouts.Named:
   for name, tensor in found.items():
     if not _CONSTANT.fullmatch(name):
       kind = getattr(tensor, 'dtype', type(tensor).__name__)
-      _check_type(file, name, kind, torch.float32)
-      out[name] = tensor.numpy()
+      _check_type(file, name, str(kind).removeprefix('torch.'))
+      out[name] = tensor.float().numpy()
   return out
 
 
-def _check_type(file: pathlib.Path, name: str, kind: Any, float32: Any) -> None:
-  if kind != float32:
-    raise UserError(f'{file}: {name} is {kind}, expected float32')
+def _check_type(file: pathlib.Path, name: str, kind: str) -> None:
+  if kind not in _FLOATS:
+    raise UserError(
+      f'{file}: {name} is {kind}, expected float32, float16 or bfloat16'
+    )
 
 
 def _check(
@@ -235,5 +277,4 @@ def _check(
         f'{file}: {name} is {list(named[name].shape)}, but {CONFIG} expects '
         f'{list(shape)}'
       )
-  if bad := layouts.first_not_finite(named):
-    raise UserError(f'{file}: {bad} contains NaN or infinity')
+  layouts.check_finite(named, file)

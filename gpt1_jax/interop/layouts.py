@@ -7,11 +7,13 @@ axis and has a separate axis for heads. Values are copied unchanged.
 """
 
 import dataclasses
-import math
+import pathlib
 from typing import Any, TypeAlias
 
 import numpy as np
 from flax import traverse_util
+
+from gpt1_jax.errors import UserError
 
 Named: TypeAlias = dict[str, np.ndarray]
 
@@ -105,14 +107,11 @@ def to_named(tree: dict[str, Any]) -> Named:
   return out
 
 
-def first_not_finite(named: Named) -> str | None:
-  """Returns the name of the first array with a NaN or an infinity, or None."""
-  return next((k for k, v in named.items() if not np.isfinite(v).all()), None)
-
-
-def total_size(all_shapes: dict[str, tuple[int, ...]]) -> int:
-  """Returns the total number of elements in arrays of these shapes."""
-  return sum(map(math.prod, all_shapes.values()))
+def check_finite(named: Named, source: pathlib.Path) -> None:
+  """Raises UserError if an array holds NaN or infinity."""
+  for name, array in named.items():
+    if not np.isfinite(array).all():
+      raise UserError(f'{source}: {name} contains NaN or infinity')
 
 
 def _sizes(shape: str, n_embd: int, n_head: int) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ file is validated before use and read without unpickling, so that no code in it
 is executed.
 """
 
+import math
 import pathlib
 import re
 
@@ -45,28 +46,14 @@ def read(directory: pathlib.Path, n_head: int | None) -> layouts.Weights:
   """
   shapes = _read_shapes(directory / SHAPES)
   parts = _read_parts(directory)
-  sizes, total = [part.size for part in parts], layouts.total_size(shapes)
-  if sum(sizes) != total:
-    usual = sorted(sizes)[len(sizes) // 2]
-    raise UserError(
-      f'{directory}: the {len(parts)} files {PART.format("N")} hold '
-      f'{sum(sizes):,} values, but {SHAPES} expects {total:,}'
-      + ''.join(
-        f'; {PART.format(i)} has {size:,}, the others about {usual:,}'
-        for i, size in enumerate(sizes[:-1])
-        if abs(size - usual) > 1
-      )
-      + f'; is a file missing after {PART.format(len(parts) - 1)}, or does one '
-      'belong to another model?'
-    )
-  ends = np.cumsum([np.prod(shape) for shape in shapes.values()])
+  ends = np.cumsum([math.prod(shape) for shape in shapes.values()])
+  _check_sizes(directory, [part.size for part in parts], int(ends[-1]))
   arrays = np.split(np.concatenate(parts), ends[:-1])
   named = {
     name: array.reshape(shape)
     for (name, shape), array in zip(shapes.items(), arrays, strict=True)
   }
-  if bad := layouts.first_not_finite(named):
-    raise UserError(f'{directory}: {bad} contains NaN or infinity')
+  layouts.check_finite(named, directory)
   n_embd = named[layouts.TOKENS].shape[1]
   if n_head is None and n_embd % _HEAD_WIDTH:
     raise UserError(
@@ -114,14 +101,11 @@ def _read_shapes(file: pathlib.Path) -> dict[str, tuple[int, ...]]:
 
 
 def _read_parts(directory: pathlib.Path) -> list[np.ndarray]:
-  """Reads the flat arrays in numerical order."""
-  found = [
-    re.fullmatch(r'params_(\d+)\.npy', file.name)
-    for file in directory.iterdir()
-  ]
-  numbers = sorted(int(match[1]) for match in found if match)
-  last = numbers[-1] if numbers else 0
-  parts = []
+  """Opens the flat arrays in numerical order."""
+  pattern = re.compile(r'params_(\d+)\.npy')
+  found = [pattern.fullmatch(file.name) for file in directory.iterdir()]
+  numbers = {int(match[1]) for match in found if match}
+  last, parts = max(numbers, default=0), []
   for i in range(last + 1):
     file = directory / PART.format(i)
     if i not in numbers:
@@ -129,8 +113,8 @@ def _read_parts(directory: pathlib.Path) -> list[np.ndarray]:
         f'{file}: missing; there are {len(numbers)} files {PART.format("N")}, '
         f'up to {PART.format(last)}'
       )
-    try:
-      part = np.load(file, allow_pickle=False)
+    try:  # mapped, so that a wrong size in the header costs no memory
+      part = np.load(file, mmap_mode='r', allow_pickle=False)
     except (ValueError, EOFError) as error:
       raise UserError(
         f'{file}: not an array of numbers, or truncated ({error}); expected '
@@ -143,3 +127,21 @@ def _read_parts(directory: pathlib.Path) -> list[np.ndarray]:
       raise UserError(f'{file}: {part.dtype}, expected float32')
     parts.append(part)
   return parts
+
+
+def _check_sizes(directory: pathlib.Path, sizes: list[int], total: int) -> None:
+  """Checks that the files hold `total` values; names files of odd sizes."""
+  if sum(sizes) == total:
+    return
+  usual = sorted(sizes)[len(sizes) // 2]
+  odd = [
+    f'; {PART.format(i)} has {size:,}, the others about {usual:,}'
+    for i, size in enumerate(sizes[:-1])
+    if abs(size - usual) > 1
+  ]
+  raise UserError(
+    f'{directory}: the {len(sizes)} files {PART.format("N")} hold '
+    f'{sum(sizes):,} values, but {SHAPES} expects {total:,}{"".join(odd)}; is '
+    f'a file missing after {PART.format(len(sizes) - 1)}, or does one belong '
+    'to another model?'
+  )
