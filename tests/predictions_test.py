@@ -41,7 +41,7 @@ def test_files_of_every_task(archives, tmp_path, name, soft):
     labels = features.build(task, rows, WordTokenizer(), 256).labels
     width = 6 if soft else len(rows[0].choices) or task.num_outputs
     outputs = rng.normal(size=(len(rows), width)).astype(np.float32) * 3
-    predictions.write_predictions(str(tmp_path), task, split, labels, outputs)
+    predictions.write(str(tmp_path), task, split, rows, outputs)
     file = tmp_path / 'predictions' / f'{split}.tsv'
     _, lines = read_table(file)
     assert [[float(x) for x in line[3].split()] for line in lines] == [
@@ -54,7 +54,6 @@ def test_files_of_every_task(archives, tmp_path, name, soft):
       assert found == pytest.approx(recomputed(task, file), abs=1e-6)
       assert [float(line[1]) for line in lines] == [row.label for row in rows]
     if split in task.submission:
-      predictions.write_submission(str(tmp_path), task, split, outputs)
       submitted.add(task.submission[split])
       check_submission(tmp_path, task, split, lines)
   assert submitted == set(task.submission.values())

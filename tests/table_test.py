@@ -57,7 +57,7 @@ def test_own_task_fills_in_defaults():
   assert task.name == 'own'
   assert task.labels == ('0', '1')
   assert task.texts == ('text', 'text_pair')
-  assert task.files['dev'] == ('dev.jsonl',)
+  assert task.files['dev'] == ('dev.jsonl', 'dev.csv', 'dev.tsv')
   assert own(kind='choice', files={'dev': 'a'}).files == {'dev': ('a',)}
 
 

@@ -92,12 +92,9 @@ class Batches:
     self.steps_per_epoch = -(-count // size)
     self._settings = settings
     self._count = count  # examples in an epoch
-    n_ctx = features.n_ctx
-    self._widths = np.array(
-      sorted({*(min(length, n_ctx) for length in settings.lengths), n_ctx})
+    self._width_N = padded_lengths(
+      features.lengths(), settings.lengths, features.n_ctx
     )
-    # Index of the smallest width that holds the example.
-    self._groups = np.searchsorted(self._widths, features.lengths())
     self._num_targets = features.num_targets()
     self._host_rows = list(range(size) if host_rows is None else host_rows)
     self._cached_order: tuple[int, np.ndarray] = (-1, np.empty(0))
@@ -115,7 +112,7 @@ class Batches:
     epoch, position = divmod(step, self.steps_per_epoch)
     indices = self._order(epoch)[position]
     present = indices[indices >= 0]
-    width = int(self._widths[self._groups[present].max()])
+    width = self._width_N[present].max()
     mean_targets = self._num_targets[present].mean()
     indices = indices[self._host_rows]
     real = indices >= 0
@@ -154,7 +151,7 @@ class Batches:
       order = rng.permutation(order)[: self._count]
     # A stable sort keeps the shuffle within a width, so that batches are mixed
     # as well as they can be; only batches at a border hold two widths.
-    order = order[np.argsort(self._groups[order], kind='stable')]
+    order = order[np.argsort(self._width_N[order], kind='stable')]
     shape = (self.steps_per_epoch, settings.batch_size)
     padding = shape[0] * shape[1] - self._count
     order = np.pad(order, (0, padding), constant_values=-1).reshape(shape)
@@ -162,3 +159,11 @@ class Batches:
       order = rng.permutation(order)
     self._cached_order = (epoch, order)
     return order
+
+
+def padded_lengths(
+  lengths: Sequence[int] | np.ndarray, widths: Sequence[int], n_ctx: int
+) -> np.ndarray:
+  """Returns the smallest of `widths`, cut to n_ctx, that holds each length."""
+  allowed = np.unique(np.minimum([*widths, n_ctx], n_ctx))
+  return allowed[np.searchsorted(allowed, lengths)]

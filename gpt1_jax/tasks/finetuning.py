@@ -19,15 +19,17 @@ from gpt1_jax.tasks import (
   batches,
   features,
   initialization,
+  metrics,
   predictions,
   table,
 )
 from gpt1_jax.tasks.definition import Task
 from gpt1_jax.tasks.examples import Example, read
 from gpt1_jax.tasks.readers import sources
-from gpt1_jax.tasks.scores import Scores
+from gpt1_jax.tasks.scores import Metrics, Scores
 from gpt1_jax.train import (
   checkpoint,
+  hosts,
   loop,
   program,
   run as run_lib,
@@ -55,17 +57,15 @@ class Finetuner:
     )
     # 1. The task, and the run whose shape (and weights) are taken.
     self.task = table.resolve(config.task)
+    hosts.say(f'{self.task.name}: reading {tasks_path}')
     self._source = initialization.read_source(config)
     self._tokenizer = tokenization.load(self._source.run)
-    examples = _read_splits(self.task, tasks_path)
+    self._examples = _read_splits(self.task, tasks_path)
     # Hidden test sets can be large: they are laid out when they are needed.
-    self._tests = {
-      split: examples.pop(split)
-      for split in self.task.test_splits
-      if split in examples
-    }
     self._batches = {
-      split: self._lay_out(split, rows) for split, rows in examples.items()
+      split: self._lay_out(split)
+      for split in self._examples
+      if split not in self.task.test_splits
     }
     # 2. The program: compiled when it is first called, for all seeds.
     sharding.check_divides(
@@ -77,6 +77,11 @@ class Finetuner:
     self._program = self._build()
     self._outputs = predictions.outputs_fn(
       self._program.objective.loss_fn, self._mesh
+    )
+    counts = (f'{len(rows):,} {s}' for s, rows in self._examples.items())
+    hosts.say(
+      f'{self.task.name}: {", ".join(counts)} examples; '
+      f'{self._program.num_steps:,} updates, the first one compiles'
     )
 
   @property
@@ -97,9 +102,6 @@ class Finetuner:
     Args:
       workdir: folder of this run alone.
       number: added to the seeds of training and of the data.
-
-    Returns:
-      What scores.json holds.
     """
     config = one_seed(self.config, number)
     run_lib.start(workdir, 'finetune', config_lib.as_dict(config), self.facts)
@@ -109,47 +111,40 @@ class Finetuner:
       state = self._train(workdir, config)
       # The best checkpoint on the dev set is the one that counts.
       best = checkpoint.read(workdir)
-      scores = self._score(workdir, sharding.like(best.params, state.params))
-    result = self._result(config, scores, best.step)
-    if jax.process_index() == 0:
-      storage.write_json(f'{workdir}/scores.json', result)
-      print(
-        f'{workdir}: {self.task.name} dev {result["metric"]} '
-        f'{result["score"]:.4f} on {result["examples"]} examples, best after '
-        f'{best.step} updates'
-      )
-    return result
-
-  def _result(
-    self,
-    config: FinetuneConfig,
-    scores: dict[str, dict[str, float]],
-    best_step: int,
-  ) -> Scores:
-    """Returns what scores.json holds."""
+      params = sharding.like(best.params, state.params)
+      splits, remarks = self._score(workdir, params)
     metric = self.task.metrics[0]
-    return {
+    scores: Scores = {
       'task': self.task.name,
       'kind': self.task.kind,
       'split': 'dev',
-      'examples': self._batches['dev'].features.num_examples,
+      'examples': len(self._examples['dev']),
       'metric': metric,
-      'score': scores['dev'][metric],
-      'metrics': scores['dev'],
-      'splits': scores,
+      'score': splits['dev'][metric],
+      'metrics': splits['dev'],
+      'splits': splits,
       'counts': {
-        split: {
-          'examples': found.features.num_examples,
-          'cut': found.features.num_cut,
-        }
-        for split, found in self._batches.items()
+        split: {'examples': made.num_examples, 'cut': made.num_cut}
+        for split, made in (
+          (split, found.features) for split, found in self._batches.items()
+        )
       },
-      'step': best_step,
+      'remarks': remarks,
+      'step': best.step,
       'seed': config.train.seed,
       'init_from': config.init_from,
       'model': dataclasses.asdict(self._source.model),
       'commit': run_lib.commit(),
     }
+    if jax.process_index() == 0:
+      storage.write_json(f'{workdir}/scores.json', scores)
+      print(
+        f'{workdir}: {self.task.name} dev {metric} {scores["score"]:.4f} on '
+        f'{scores["examples"]} examples, best after {best.step} updates'
+      )
+      for remark in remarks:
+        print(f'{workdir}: {remark}')
+    return scores
 
   def _build(self) -> program.Program:
     """Builds the program; its fresh state has the pretrained weights."""
@@ -199,15 +194,13 @@ class Finetuner:
         self._source.model, self._tokenizer.fingerprint, self.task.name
       ),
     )
-    state, _ = loop.run_training(
-      self._program, run, loop.TrainingData(train, self._evaluate)
-    )
-    return state
+    data = loop.TrainingData(train, self._evaluate)
+    return loop.run_training(self._program, run, data)[0]
 
-  def _lay_out(self, split: str, rows: Sequence[Example]) -> batches.Batches:
+  def _lay_out(self, split: str) -> batches.Batches:
     laid_out = features.build(
       self.task,
-      rows,
+      self._examples[split],
       self._tokenizer,
       self._source.model.n_ctx,
       self.config.data.truncation,
@@ -228,7 +221,7 @@ class Finetuner:
     host_rows = sharding.host_rows(self._mesh, data.batch_size)
     return batches.Batches(laid_out, settings, host_rows)
 
-  def _evaluate(self, params: Any) -> dict[str, float]:
+  def _evaluate(self, params: Any) -> Metrics:
     """Returns the metrics of the dev set."""
     dev = self._batches['dev']
     labels = dev.features.labels
@@ -236,23 +229,31 @@ class Finetuner:
     scores = predictions.score(self.task, labels, self._outputs(params, dev))
     return {f'eval_{name}': value for name, value in scores.items()}
 
-  def _score(self, workdir: str, params: Any) -> dict[str, dict[str, float]]:
-    """Scores all splits but train where labels are known; writes the files."""
-    for split in list(self._tests):
-      self._batches[split] = self._lay_out(split, self._tests.pop(split))
-    scores = {}
-    for split, found in self._batches.items():
+  def _score(
+    self, workdir: str, params: Any
+  ) -> tuple[dict[str, Metrics], list[str]]:
+    """Predicts all splits but train; writes the files.
+
+    Returns:
+      The metrics of the splits whose labels are known, and what makes one of
+      them say little.
+    """
+    scores, remarks = {}, []
+    for split, examples in self._examples.items():
       if split == 'train':
         continue
-      values = self._outputs(params, found)
+      if split not in self._batches:
+        self._batches[split] = self._lay_out(split)
+      found = self._batches[split]
+      outputs = self._outputs(params, found)
       labels = found.features.labels
       if labels is not None:
-        scores[split] = predictions.score(self.task, labels, values)
+        scores[split] = predictions.score(self.task, labels, outputs)
+        values = predictions.predict(self.task, outputs)
+        remarks += [f'{split}: {x}' for x in metrics.remarks(labels, values)]
       if jax.process_index() == 0:
-        predictions.write_predictions(workdir, self.task, split, labels, values)
-        if split in self.task.submission:
-          predictions.write_submission(workdir, self.task, split, values)
-    return scores
+        predictions.write(workdir, self.task, split, examples, outputs)
+    return scores, remarks
 
 
 def _read_splits(task: Task, path: str) -> dict[str, Sequence[Example]]:

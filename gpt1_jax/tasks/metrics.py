@@ -4,6 +4,7 @@ Where these leave a score undefined and warn, it has a value here, so that a
 model that always predicts the same still gets a score.
 """
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -25,9 +26,8 @@ def score(
 
   Returns:
     Name -> score. Degenerate cases: f1 is 0 if class 1 is neither present nor
-    predicted; matthews is 0 if either side is constant; pearson and spearman
-    are 0 if either side is constant or N is 1; auc is 0.5 if all labels are
-    equal.
+    predicted; matthews, pearson and spearman are 0 if either side is constant;
+    auc is 0.5 if all labels are equal.
 
   Raises:
     ValueError: a name is unknown, N is 0, the shapes differ, or a value is
@@ -41,54 +41,48 @@ def score(
     )
   if not (np.isfinite(labels).all() and np.isfinite(predictions).all()):
     raise ValueError('a label or a prediction is not finite')
-  unknown = [name for name in names if name not in _METRICS]
-  if unknown:
-    raise ValueError(
-      f'no metric {unknown[0]!r}: choose from {", ".join(_METRICS)}'
-    )
-  return {name: float(_METRICS[name](labels, predictions)) for name in names}
+  return {name: _score(name, labels, predictions) for name in names}
 
 
-def _f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-  return sklearn.metrics.f1_score(
-    labels, predictions, labels=[1], average='macro', zero_division=0.0
-  )
+def remarks(labels: np.ndarray, predictions: np.ndarray) -> list[str]:
+  """Says what makes a score on this split say little; mostly nothing."""
+  if len(labels) == 1:
+    return ['the score is of one example']
+  said = []
+  if np.ptp(labels) == 0:
+    said.append(f'all {len(labels):,} labels are the same')
+  if np.ptp(predictions) == 0:
+    said.append(f'all {len(labels):,} predictions are the same')
+  return said
 
 
-def _matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
-  if np.ptp(labels) == 0 or np.ptp(predictions) == 0:
-    return 0.0
-  return sklearn.metrics.matthews_corrcoef(labels, predictions)
-
-
-def _pearson(labels: np.ndarray, predictions: np.ndarray) -> float:
-  if np.ptp(labels) == 0 or np.ptp(predictions) == 0:
+def _score(name: str, labels: np.ndarray, predictions: np.ndarray) -> float:
+  if name not in _METRICS:
+    raise ValueError(f'no metric {name!r}: choose from {", ".join(_METRICS)}')
+  if name == 'auc' and np.ptp(labels) == 0:
+    return 0.5
+  if name in ('matthews', 'pearson', 'spearman') and (
+    np.ptp(labels) == 0 or np.ptp(predictions) == 0
+  ):
     return 0.0
   with warnings.catch_warnings():
     # An untrained head is nearly constant; its score is defined, if imprecise.
     warnings.simplefilter('ignore', scipy.stats.NearConstantInputWarning)
-    return scipy.stats.pearsonr(
-      labels.astype(np.float64), predictions.astype(np.float64)
-    ).statistic
+    return float(_METRICS[name](labels, predictions))
 
 
-def _spearman(labels: np.ndarray, predictions: np.ndarray) -> float:
-  if np.ptp(labels) == 0 or np.ptp(predictions) == 0:
-    return 0.0
-  return scipy.stats.spearmanr(labels, predictions).statistic
-
-
-def _auc(labels: np.ndarray, predictions: np.ndarray) -> float:
-  if np.ptp(labels) == 0:
-    return 0.5
-  return sklearn.metrics.roc_auc_score(labels, predictions)
+def _pearson(labels: np.ndarray, predictions: np.ndarray) -> float:
+  pair = labels.astype(np.float64), predictions.astype(np.float64)
+  return scipy.stats.pearsonr(*pair).statistic
 
 
 _METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
   'accuracy': sklearn.metrics.accuracy_score,
-  'f1': _f1,
-  'matthews': _matthews,
+  'f1': functools.partial(
+    sklearn.metrics.f1_score, labels=[1], average='macro', zero_division=0.0
+  ),
+  'matthews': sklearn.metrics.matthews_corrcoef,
   'pearson': _pearson,
-  'spearman': _spearman,
-  'auc': _auc,
+  'spearman': lambda *pair: scipy.stats.spearmanr(*pair).statistic,
+  'auc': sklearn.metrics.roc_auc_score,
 }

@@ -1,18 +1,21 @@
 """Computes a fine-tuned model's predictions and scores; writes their files."""
 
 import functools
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 
 from gpt1_jax import storage
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import metrics
 from gpt1_jax.tasks.batches import Batches
 from gpt1_jax.tasks.definition import Task
+from gpt1_jax.tasks.examples import Example, labels
 from gpt1_jax.train import pulse, sharding, step as step_lib
 
 Outputs = Callable[[Any, Batches], np.ndarray]
@@ -61,72 +64,80 @@ def predict(task: Task, outputs_NY: np.ndarray) -> np.ndarray:
     return outputs_NY.argmax(axis=1)
   if outputs_NY.shape[1] == 1:
     return outputs_NY[:, 0]
-  logits_NY = outputs_NY.astype(np.float64)
-  weights_NY = np.exp(logits_NY - logits_NY.max(axis=1, keepdims=True))
-  values_N = weights_NY @ np.array(task.whole_numbers) / weights_NY.sum(axis=1)
-  return values_N.astype(np.float32)
+  weights_NY = scipy.special.softmax(outputs_NY.astype(np.float64), axis=1)
+  return (weights_NY @ np.array(task.whole_numbers)).astype(np.float32)
 
 
 def score(
-  task: Task, labels: np.ndarray, outputs_NY: np.ndarray
+  task: Task, labels_N: np.ndarray, outputs_NY: np.ndarray
 ) -> dict[str, float]:
-  """Returns the task's metrics on a split.
-
-  Args:
-    task: the task.
-    labels: [N], `Features.labels` of the split.
-    outputs_NY: float32[N, Y], the head's outputs.
-
-  Raises:
-    UserError: an output is not finite.
-  """
+  """Returns the task's metrics on a split; refuses outputs not finite."""
   if not np.isfinite(outputs_NY).all():
     raise UserError(
       f'task {task.name}: outputs are not finite; try a lower optim.peak_lr'
     )
-  return metrics.score(task.metrics, labels, predict(task, outputs_NY))
+  return metrics.score(task.metrics, labels_N, predict(task, outputs_NY))
 
 
-def write_predictions(
+def records(
+  task: Task, examples: Sequence[Example], outputs_NY: np.ndarray
+) -> Iterator[dict[str, object]]:
+  """Yields what a user reads of each example: texts, names, probabilities."""
+  values = predict(task, outputs_NY)
+  for index, (example, value) in enumerate(zip(examples, values, strict=True)):
+    row: dict[str, object] = dict(zip(task.texts, example.texts, strict=True))
+    names = labels(task, len(example.choices))
+    if example.choices:
+      row[task.choices] = example.choices
+    row |= {'index': index, 'label': example.label, 'prediction': float(value)}
+    if names:
+      shares = scipy.special.softmax(outputs_NY[index].astype(np.float64))
+      row['prediction'] = names[value]
+      row['probabilities'] = dict(zip(names, shares.tolist(), strict=True))
+      if example.label is not None:
+        row['label'] = names[int(example.label)]
+    yield row
+
+
+def write(
   workdir: str,
   task: Task,
   split: str,
-  labels: np.ndarray | None,
+  examples: Sequence[Example],
   outputs_NY: np.ndarray,
 ) -> None:
-  """Writes predictions/SPLIT.tsv under the run directory; atomic.
+  """Writes the predictions of a split under the run directory; atomic.
 
-  Columns: index, label, prediction, outputs. Classes and choices are numbers
-  from 0; a hidden label is `-`.
+  predictions/SPLIT.tsv: index, label, prediction, outputs. Classes and choices
+  are numbers from 0; a hidden label is `-`.
+
+  predictions/SPLIT.jsonl: `records`, with texts and with names of labels.
+
+  submission/NAME.tsv, as gluebenchmark.com expects it: for each row of the test
+  file its number and its label as the training file spells it, or its value
+  within the bounds.
   """
   values = predict(task, outputs_NY)
-  lines = ['index\tlabel\tprediction\toutputs\n']
-  for i, value in enumerate(values):
-    label = '-' if labels is None else labels[i]
+  folder = storage.path(workdir)
+  table = ['index\tlabel\tprediction\toutputs']
+  for i, (example, value) in enumerate(zip(examples, values, strict=True)):
+    label = '-' if example.label is None else example.label
     outputs = ' '.join(f'{x:.9g}' for x in outputs_NY[i])
-    lines.append(f'{i}\t{label}\t{value}\t{outputs}\n')
-  _write(storage.path(workdir) / 'predictions' / f'{split}.tsv', lines)
-
-
-def write_submission(
-  workdir: str, task: Task, split: str, outputs_NY: np.ndarray
-) -> None:
-  """Writes submission/NAME.tsv as gluebenchmark.com expects it; atomic.
-
-  A header, then for each row of the test file its number and its label as the
-  training file spells it, or its value within the bounds.
-  """
-  values = predict(task, outputs_NY)
+    table.append(f'{i}\t{label}\t{value}\t{outputs}')
+  _write(folder / 'predictions' / f'{split}.tsv', table)
+  rows = records(task, examples, outputs_NY)
+  lines = (json.dumps(row, ensure_ascii=False) for row in rows)
+  _write(folder / 'predictions' / f'{split}.jsonl', lines)
+  if split not in task.submission:
+    return
   if task.regression:
     low, high = task.bounds or (None, None)
     spelled = [f'{value:.3f}' for value in np.clip(values, low, high)]
   else:
     spelled = [task.labels[number] for number in values]
-  lines = ['index\tprediction\n']
-  lines += [f'{i}\t{word}\n' for i, word in enumerate(spelled)]
-  name = task.submission[split]
-  _write(storage.path(workdir) / 'submission' / name, lines)
+  table = ['index\tprediction', *(f'{i}\t{x}' for i, x in enumerate(spelled))]
+  _write(folder / 'submission' / task.submission[split], table)
 
 
-def _write(path: storage.Path, lines: list[str]) -> None:
-  storage.write_text(path, ''.join(lines))
+def _write(path: storage.Path, lines: Iterable[str]) -> None:
+  storage.write_text(path, ''.join(f'{line}\n' for line in lines))

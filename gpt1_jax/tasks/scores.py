@@ -34,6 +34,7 @@ class Scores(TypedDict):
     metrics: all metrics of that split.
     splits: split -> metrics, for all splits with labels but train.
     counts: split -> counts, for all splits.
+    remarks: what makes a score say little, such as constant predictions.
     step: updates after which the best checkpoint was saved; None over seeds.
     seed: seed of the run, over seeds that of the first.
     init_from: the pretrained run, or 'none'.
@@ -53,6 +54,7 @@ class Scores(TypedDict):
   metrics: Metrics
   splits: dict[str, Metrics]
   counts: dict[str, SplitCounts]
+  remarks: list[str]
   step: int | None
   seed: int
   init_from: str

@@ -5,24 +5,17 @@ from collections.abc import Mapping, Sequence
 
 from gpt1_jax.tasks.scores import Failure, Scores, Spread
 
+# fmt: off
 HEADER = (
-  'task',
-  'split',
-  'metric',
-  'score',
-  'minimum',
-  'maximum',
-  'seeds',
-  'examples',
+  'task', 'split', 'metric', 'score', 'minimum', 'maximum', 'seeds', 'examples',
 )
+# fmt: on
 
 
 def over_seeds(results: Sequence[Scores]) -> Scores:
-  """Combines the scores of one or more runs that differ by their seed.
+  """Returns the first run's scores, with medians over the runs in their place.
 
-  Returns:
-    The first run's scores, with medians over the runs in place of its own
-    and with `spread`, `seeds` and `best_seed`.
+  Adds `spread`, `seeds` and `best_seed`.
   """
   first = results[0]
   spread = {
@@ -43,6 +36,9 @@ def over_seeds(results: Sequence[Scores]) -> Scores:
     'metrics': medians['dev'],
     'splits': medians,
     'spread': spread,
+    'remarks': sorted(
+      {x for result in results for x in result.get('remarks', [])}
+    ),
     'step': None,
     'seeds': [result['seed'] for result in results],
     'best_seed': best['seed'],
@@ -50,11 +46,7 @@ def over_seeds(results: Sequence[Scores]) -> Scores:
 
 
 def rows(results: Mapping[str, Scores | Failure]) -> list[list[str]]:
-  """Returns `HEADER` and a row for each task, split and metric.
-
-  Args:
-    results: task -> scores, or the reason why there are none.
-  """
+  """Returns `HEADER` and a row for each task, split and metric."""
   out = [list(HEADER)]
   for name, result in results.items():
     if 'error' in result:
@@ -74,27 +66,25 @@ def rows(results: Mapping[str, Scores | Failure]) -> list[list[str]]:
 
 
 def markdown(results: Mapping[str, Scores | Failure]) -> str:
-  """Formats `rows` as Markdown; the reasons for missing scores follow."""
-  reasons = [
-    f'- {name}: {result["error"]}'
+  """Formats `rows` as Markdown; failures and remarks follow."""
+  notes = [
+    f'- {name}: {note}'
     for name, result in results.items()
-    if 'error' in result
+    for note in (
+      [result['error']] if 'error' in result else result.get('remarks', [])
+    )
   ]
-  reasons = ['', *reasons, ''] if reasons else []
-  return aligned(rows(results)) + '\n'.join(reasons)
+  notes = ['', *notes, ''] if notes else []
+  return aligned(rows(results)) + '\n'.join(notes)
 
 
 def aligned(table: Sequence[Sequence[str]]) -> str:
   """Formats rows of cells, the first of them the header, as Markdown."""
   widths = [max(map(len, column)) for column in zip(*table, strict=True)]
   header, *body = table
-  lines = [
-    '| '
-    + ' | '.join(c.ljust(w) for c, w in zip(row, widths, strict=True))
-    + ' |\n'
-    for row in (header, ['-' * width for width in widths], *body)
-  ]
-  return ''.join(lines)
+  lines = [header, ['-' * width for width in widths], *body]
+  padded = [map(str.ljust, line, widths) for line in lines]
+  return ''.join(f'| {" | ".join(line)} |\n' for line in padded)
 
 
 def _spread(values: list[float]) -> Spread:

@@ -84,6 +84,12 @@ def connected(settings: HostSettings) -> Iterator[None]:
     ) from error
 
 
+def say(line: str) -> None:
+  """Prints a line to stderr on the first host."""
+  if jax.process_index() == 0:
+    print(line, file=sys.stderr, flush=True)
+
+
 def num_hosts(environment: Mapping[str, str]) -> int | None:
   """Returns the number of processes; None on a TPU, whose runtime knows it.
 

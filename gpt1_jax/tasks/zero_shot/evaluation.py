@@ -1,6 +1,5 @@
 """Scores one checkpoint of a run, or several, on the zero-shot tasks (P §5)."""
 
-import sys
 from collections.abc import Sequence
 
 import jax
@@ -9,6 +8,7 @@ from gpt1_jax import progress
 from gpt1_jax.corpus import tokenization
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
+from gpt1_jax.tasks import metrics
 from gpt1_jax.tasks.readers import archives
 from gpt1_jax.tasks.zero_shot import (
   decisions,
@@ -16,7 +16,7 @@ from gpt1_jax.tasks.zero_shot import (
   questions as questions_lib,
   results,
 )
-from gpt1_jax.train import checkpoint, run as run_lib, sharding
+from gpt1_jax.train import checkpoint, hosts, run as run_lib, sharding
 
 
 def evaluate(
@@ -56,16 +56,14 @@ def evaluate(
     sharding.host_rows(mesh, batch_size),
   )
   rows: list[results.ZeroShotRow] = []
-  with (
-    sharding.use(mesh),
-    progress.Progress(
-      'zero-shot',
-      batches.num_candidates * len(steps),
-      'sequences',
-      'tokens/s',
-      on=jax.process_index() == 0,
-    ) as bar,
-  ):
+  bar = progress.Progress(
+    'zero-shot',
+    batches.num_candidates * len(steps),
+    'sequences',
+    'tokens/s',
+    on=jax.process_index() == 0,
+  )
+  with sharding.use(mesh), bar:
     score = likelihood.score_fn(models.new(config), mesh)
     for number, wanted in enumerate(steps):
       if number:
@@ -83,6 +81,9 @@ def evaluate(
         if part.task in questions_lib.TASKS
       ]
       rows += new
+      for part in answers:
+        for remark in metrics.remarks(part.questions.labels, part.predictions):
+          hosts.say(f'{part.task} {part.questions.split}: {remark}')
       if jax.process_index() == 0:
         results.write(workdir, step, answers, new)
   return rows
@@ -121,7 +122,7 @@ def read_questions(
       if names or not isinstance(error, archives.MissingError):
         raise UserError(reason) from None
       if reason not in reasons:  # `race` and its missing half give the same
-        _say(f'not run: {reason}')
+        hosts.say(f'not run: {reason}')
       reasons.add(reason)
   if not found:
     raise UserError(
@@ -130,9 +131,9 @@ def read_questions(
     )
   for part in questions:
     for line in part.skipped_rows:
-      _say(f'skipped: {line}')
+      hosts.say(f'skipped: {line}')
     if part.num_cut:
-      _say(
+      hosts.say(
         f'{part.task} {part.split}: {part.num_cut} of {len(part.labels)} '
         'examples cut to fit the context'
       )
@@ -145,8 +146,3 @@ def tokens_seen(workdir: str, step: int) -> int | None:
   if facts['command'] != 'pretrain':
     return None
   return step * facts['config']['data']['batch_size'] * facts['model']['n_ctx']
-
-
-def _say(line: str) -> None:
-  if jax.process_index() == 0:
-    print(line, file=sys.stderr, flush=True)

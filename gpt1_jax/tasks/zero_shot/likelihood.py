@@ -14,6 +14,7 @@ import numpy as np
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
+from gpt1_jax.tasks.batches import padded_lengths
 from gpt1_jax.tasks.zero_shot import questions
 from gpt1_jax.train import losses, pulse, sharding
 
@@ -57,11 +58,8 @@ class CandidateBatches:
       widths: lengths that batches are padded to.
     """
     self._candidates, self._host_rows = candidates, list(host_rows)
-    self._widths = np.array(
-      sorted({*(min(width, n_ctx) for width in widths), n_ctx})
-    )
     lengths_N = [len(candidate.tokens) for candidate in candidates]
-    self._width_N = np.searchsorted(self._widths, lengths_N)
+    self._width_N = padded_lengths(lengths_N, widths, n_ctx)
     order = np.argsort(self._width_N, kind='stable')
     order = np.pad(order, (0, -len(order) % batch_size), constant_values=-1)
     self._order = order.reshape(-1, batch_size)
@@ -75,7 +73,7 @@ class CandidateBatches:
 
   def __iter__(self) -> Iterator[CandidateBatch]:
     for order_B in self._order:
-      width = self._widths[self._width_N[order_B[order_B >= 0]].max()]
+      width = self._width_N[order_B[order_B >= 0]].max()
       index_B = order_B[self._host_rows].astype(np.int32)
       tokens_BT = np.zeros((len(index_B), width), np.int32)
       weights_BT = np.zeros(tokens_BT.shape, np.float32)
