@@ -1,4 +1,4 @@
-"""A user-defined task: a folder of JSON lines and a short config.
+"""A user-defined task: a folder of JSON lines or tables, and a short config.
 
   python -m gpt1_jax.finetune --config=configs/own_task.py \
     --config.init_from=runs/mini --config.data.path=my_task \
@@ -6,7 +6,7 @@
 
 my_task/ holds train.jsonl, dev.jsonl and optionally test.jsonl:
   {"text": "The plot drags.", "label": "bad"}
-Text pairs: use kind 'entailment' (one order) or 'similarity' (both orders), and
+or train.csv (quoted) or train.tsv with such a header, and so on. Text pairs: use kind 'entailment' (one order) or 'similarity' (both orders), and
 add `text_pair` to each line. Multiple choice: use kind 'choice' without labels,
 add "choices": ["...", "..."], and give the 0-based index of the right one as
 `label`. Regression: use metrics ('pearson', 'spearman') without labels.

@@ -25,27 +25,33 @@ Words = tuple[str, ...]
 T = TypeVar('T')
 
 
-def spell_label(value: object) -> str:
-  """Returns a label as text: JSON's true for True, an empty text for null."""
-  if value is None:
-    return ''
-  return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def label_key(value: object) -> str:
   """Returns what labels are compared by: 1 equals 1.0, and True equals true.
 
   Composed and decomposed characters are equal (NFC); blanks at the ends do not
-  count.
+  count; null is empty.
   """
-  text = unicodedata.normalize('NFC', spell_label(value)).strip()
+  text = '' if value is None else str(value)
+  text = unicodedata.normalize('NFC', text).strip()
   if text in ('True', 'False'):  # as Python writes them to a table
     return text.lower()
   return re.sub(r'^(-?[0-9]+)\.0+$', r'\1', text)
 
 
-# Labels may be numbers: (0, 1) becomes ('0', '1').
-Labels = tuple[Annotated[str, pydantic.BeforeValidator(spell_label)], ...]
+def _label(value: Any) -> Any:
+  """Spells a label as JSON does: (0, True) becomes ('0', 'true')."""
+  return json.dumps(value) if isinstance(value, int | float) else value
+
+
+def _names(value: Any) -> Any:
+  if isinstance(value, str):
+    return (value,)
+  return tuple(value) if isinstance(value, list) else value
+
+
+Labels = tuple[Annotated[str, pydantic.BeforeValidator(_label)], ...]
+# One file or several in order of preference.
+Names = Annotated[Words, pydantic.BeforeValidator(_names), Field(min_length=1)]
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -156,13 +162,13 @@ class OwnTask:
   texts: Words | None = None
   choices: str | None = None
   label: str | None = None
-  files: dict[str, str | Words] | None = None
+  files: dict[str, Names] | None = None
   folders: Words = ()
   columns: Words = ()
   bounds: tuple[float, float] | None = None
   cut_rows: bool = False
   dev_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
-  tfds: dict[str, str | Words] | None = None
+  tfds: dict[str, Names] | None = None
   tfds_texts: Words = ()
 
 

@@ -9,8 +9,8 @@ tokenizer: --config.init_from=none --config.like=runs/mini.
 
 The same command resumes an interrupted run from its last checkpoint. The
 checkpoint that scores best on the dev set is kept. Results: scores.json,
-predictions/*.tsv, submission/*.tsv (for gluebenchmark.com) and metrics.jsonl in
-WORKDIR.
+predictions/*.tsv and *.jsonl (with texts and labels), submission/*.tsv (for
+gluebenchmark.com) and metrics.jsonl in WORKDIR. `predict` labels new text.
 
 --config.train.seeds=10 runs ten seeds, each in WORKDIR/seed-N, and reports
 median, minimum and maximum. `configs/finetune.py:all` runs the paper's twelve

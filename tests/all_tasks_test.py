@@ -147,13 +147,9 @@ def test_seeds_compile_once_and_resume(
   # after its first checkpoint and gone on with.
   alone = configure('mrpc', archives, train__seed=6, data__seed=1)
   with monkeypatch.context() as patch:
-    evaluate, calls = finetuning.Finetuner._evaluate, []
 
     def stopped(job, params):
-      calls.append(params)
-      if len(calls) == 2:
-        raise KeyboardInterrupt
-      return evaluate(job, params)
+      raise KeyboardInterrupt
 
     patch.setattr(finetuning.Finetuner, '_evaluate', stopped)
     with pytest.raises(KeyboardInterrupt):

@@ -108,6 +108,10 @@ class Task:
           f'config.task.metrics: {name!r} does not fit this task; choose from '
           + ', '.join(allowed)
         )
+    if self.bounds and self.bounds[0] >= self.bounds[1]:
+      raise UserError(
+        f'config.task.bounds is {self.bounds}: the first must be the lower'
+      )
     if len(self.texts) not in KINDS[self.kind]:
       raise UserError(
         f'config.task.texts has {len(self.texts)} columns; {self.kind} takes '

@@ -59,7 +59,14 @@ def predict(task: Task, outputs_NY: np.ndarray) -> np.ndarray:
 
   With several outputs for a value, they are logits of the whole numbers
   within its bounds, and the prediction is their expectation.
+
+  Raises:
+    UserError: an output is not finite.
   """
+  if not np.isfinite(outputs_NY).all():
+    raise UserError(
+      f'task {task.name}: outputs are not finite; try a lower optim.peak_lr'
+    )
   if not task.regression:
     return outputs_NY.argmax(axis=1)
   if outputs_NY.shape[1] == 1:
@@ -71,32 +78,40 @@ def predict(task: Task, outputs_NY: np.ndarray) -> np.ndarray:
 def score(
   task: Task, labels_N: np.ndarray, outputs_NY: np.ndarray
 ) -> dict[str, float]:
-  """Returns the task's metrics on a split; refuses outputs not finite."""
-  if not np.isfinite(outputs_NY).all():
-    raise UserError(
-      f'task {task.name}: outputs are not finite; try a lower optim.peak_lr'
-    )
+  """Returns the task's metrics on a split."""
   return metrics.score(task.metrics, labels_N, predict(task, outputs_NY))
 
 
-def records(
+def named(
   task: Task, examples: Sequence[Example], outputs_NY: np.ndarray
 ) -> Iterator[dict[str, object]]:
-  """Yields what a user reads of each example: texts, names, probabilities."""
+  """Yields `prediction`, a label or a value, and `probabilities` of labels."""
   values = predict(task, outputs_NY)
-  for index, (example, value) in enumerate(zip(examples, values, strict=True)):
-    row: dict[str, object] = dict(zip(task.texts, example.texts, strict=True))
+  shares_NY = scipy.special.softmax(outputs_NY.astype(np.float64), axis=1)
+  for example, value, shares_Y in zip(examples, values, shares_NY, strict=True):
     names = labels(task, len(example.choices))
+    if names:
+      each = dict(zip(names, shares_Y.tolist(), strict=True))
+      yield {'prediction': names[value], 'probabilities': each}
+    else:
+      yield {'prediction': float(value)}
+
+
+def _records(
+  task: Task, examples: Sequence[Example], outputs_NY: np.ndarray
+) -> Iterator[dict[str, object]]:
+  """Yields number, texts, label and `named` of each example."""
+  answers = named(task, examples, outputs_NY)
+  for i, (example, answer) in enumerate(zip(examples, answers, strict=True)):
+    row: dict[str, object] = dict(zip(task.texts, example.texts, strict=True))
     if example.choices:
       row[task.choices] = example.choices
-    row |= {'index': index, 'label': example.label, 'prediction': float(value)}
-    if names:
-      shares = scipy.special.softmax(outputs_NY[index].astype(np.float64))
-      row['prediction'] = names[value]
-      row['probabilities'] = dict(zip(names, shares.tolist(), strict=True))
-      if example.label is not None:
-        row['label'] = names[int(example.label)]
-    yield row
+    names = labels(task, len(example.choices))
+    label = example.label
+    if names and label is not None:
+      yield {'index': i, **row, 'label': names[int(label)], **answer}
+    else:
+      yield {'index': i, **row, 'label': label, **answer}
 
 
 def write(
@@ -111,7 +126,8 @@ def write(
   predictions/SPLIT.tsv: index, label, prediction, outputs. Classes and choices
   are numbers from 0; a hidden label is `-`.
 
-  predictions/SPLIT.jsonl: `records`, with texts and with names of labels.
+  predictions/SPLIT.jsonl: the same with texts, and with labels spelled as the
+  task spells them.
 
   submission/NAME.tsv, as gluebenchmark.com expects it: for each row of the test
   file its number and its label as the training file spells it, or its value
@@ -125,7 +141,7 @@ def write(
     outputs = ' '.join(f'{x:.9g}' for x in outputs_NY[i])
     table.append(f'{i}\t{label}\t{value}\t{outputs}')
   _write(folder / 'predictions' / f'{split}.tsv', table)
-  rows = records(task, examples, outputs_NY)
+  rows = _records(task, examples, outputs_NY)
   lines = (json.dumps(row, ensure_ascii=False) for row in rows)
   _write(folder / 'predictions' / f'{split}.jsonl', lines)
   if split not in task.submission:

@@ -201,10 +201,4 @@ def resolve(task: str | config.OwnTask | None) -> Task:
     fields.setdefault('metrics', VALUE_METRICS)
   if task.kind in ('entailment', 'similarity'):
     fields.setdefault('texts', ('text', 'text_pair'))
-  for key in ('files', 'tfds'):
-    if key in fields:
-      fields[key] = {
-        split: (names,) if isinstance(names, str) else names
-        for split, names in fields[key].items()
-      }
   return Task(**fields)

@@ -18,6 +18,7 @@ from typing import IO
 
 from gpt1_jax.errors import UserError
 
+MAX_BYTES = 2**26  # of a line, or of a file of RACE
 _SUFFIXES = ('.zip', '.tar.gz', '.tgz', '.tar')
 _DAMAGE = (
   zipfile.BadZipFile,
@@ -69,6 +70,14 @@ class Source:
 def same_name(name: str) -> str:
   """Normalises a folder name: `SST-2`, `sst2` and `glue-sst2` are equal."""
   return re.sub('[^a-z0-9]', '', name.lower()).removeprefix('glue')
+
+
+def check_size(data: bytes, where: str) -> None:
+  """Refuses more than `MAX_BYTES`, such as an archive of zeros unpacks to."""
+  if len(data) > MAX_BYTES:
+    raise UserError(
+      f'{where}: longer than {MAX_BYTES >> 20} MiB, so no example'
+    )
 
 
 def natural(text: str) -> list[tuple[int, str]]:
@@ -141,7 +150,8 @@ def contents(sources: Sequence[Source]) -> Iterator[tuple[Source, bytes]]:
       for name, open_member in members:
         if name in data:
           with open_member() as stream:
-            data[name] = stream.read()
+            data[name] = stream.read(MAX_BYTES + 1)
+          check_size(data[name], f'{path}/{name}')
     yield from ((file, data[file.member]) for file in files)
 
 

@@ -224,7 +224,9 @@ def _comma_separated(
 def _decoded(source: archives.Source) -> Iterator[tuple[int, str]]:
   """Yields (number from 1, line with its end)."""
   with source.open() as stream:
-    for number, raw in enumerate(stream, 1):
+    raw_lines = iter(lambda: stream.readline(archives.MAX_BYTES + 1), b'')
+    for number, raw in enumerate(raw_lines, 1):
+      archives.check_size(raw, f'{source}:{number}')
       line = _utf8(raw, f'{source}:{number}')
       # The first line may begin with a byte-order mark.
       yield number, line.removeprefix('\ufeff') if number == 1 else line

@@ -1,0 +1,59 @@
+r"""Labels new texts with a fine-tuned run.
+
+  python -m gpt1_jax.predict --workdir=runs/my_task --input=new.jsonl
+  python -m gpt1_jax.predict --workdir=runs/rte --input=pairs.csv \
+      --output=labelled.jsonl
+
+--input is JSON lines (.jsonl) or a table with a header (.csv, .tsv). It has the
+columns of the task's texts: `text` (and `text_pair`, or `choices`) for a task
+of your own, and the names of the original files for the others (`sentence` for
+sst2; `sentence1` and `sentence2` for rte). Other columns are kept.
+
+Prints a line of JSON for each row: its columns, `prediction` (the label as the
+task spells it, or a number) and `probabilities` of all labels. --output writes
+the lines to a file instead.
+"""
+
+import json
+
+import jax
+from absl import flags
+
+from gpt1_jax import cli, staging, storage
+from gpt1_jax.errors import UserError
+from gpt1_jax.tasks import labelling
+
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'The fine-tuned run.', required=True
+)
+_INPUT = flags.DEFINE_string(
+  'input', None, 'The texts: .jsonl, .csv or .tsv.', required=True
+)
+_OUTPUT = flags.DEFINE_string('output', None, 'File to write; default: stdout.')
+_BATCH = flags.DEFINE_integer(
+  'batch_size', 32, 'Examples per device in a batch.'
+)
+_STEP = flags.DEFINE_integer(
+  'checkpoint', None, 'Checkpoint to use; default: the best.'
+)
+
+
+def main(argv: list[str]) -> None:
+  """Runs the command."""
+  del argv
+  if _BATCH.value < 1:
+    raise UserError(f'--batch_size is {_BATCH.value}: must be at least 1')
+  with cli.connected():
+    file = staging.fetch(_INPUT.value, cli.STAGE_TO.value)
+    labelled = labelling.label(_WORKDIR.value, file, _STEP.value, _BATCH.value)
+    lines = [json.dumps(row, ensure_ascii=False) + '\n' for row in labelled]
+    if jax.process_index():
+      return
+    if _OUTPUT.value:
+      storage.write_text(_OUTPUT.value, ''.join(lines))
+    else:
+      print(''.join(lines), end='', flush=True)
+
+
+if __name__ == '__main__':
+  cli.run(main)

@@ -1,0 +1,98 @@
+"""New texts are labelled as the dev set was when the run was scored."""
+
+import csv
+import json
+
+import pytest
+
+from gpt1_jax.tasks import all_tasks, labelling
+from tests.support import commands, finetuning
+from tests.support.refusals import refused
+
+TEXTS = [
+  'the object is good',
+  'a bad, "odd" table',
+  'a class',
+  'no method\nhere',
+]
+
+
+@pytest.fixture(scope='module')
+def tuned(pretrained, tmp_path_factory):
+  """A run of half an epoch on comma-separated rows with labels true, false."""
+  folder = tmp_path_factory.mktemp('own')
+  for split, copies in (('train', 8), ('dev', 1)):
+    with (folder / f'{split}.csv').open('w', newline='') as file:
+      table = csv.writer(file)
+      table.writerow(['label', 'text'])
+      for i, text in enumerate(TEXTS * copies):
+        table.writerow([('False', 'true')[i % 2], text])
+  task = {'kind': 'classification', 'labels': [False, True]}
+  values = finetuning.configuration(pretrained, 'rte', folder)
+  values['task'] = task
+  values['train'] |= {'num_steps': 0, 'num_epochs': 0.5, 'seeds': 2}
+  config = finetuning.parsed(values)
+  workdir = folder / 'run'
+  scores = all_tasks.finetune(config, str(workdir), str(folder))
+  return workdir, scores
+
+
+def read_lines(text):
+  return [json.loads(line) for line in text.splitlines()]
+
+
+def test_the_dev_set_is_labelled_as_it_was_scored(tuned, tmp_path):
+  workdir, scores = tuned
+  best = workdir / f'seed-{scores["best_seed"]}'
+  expected = read_lines((best / 'predictions' / 'dev.jsonl').read_text())
+  assert [row['text'] for row in expected] == TEXTS
+  assert [row['label'] for row in expected] == ['false', 'true'] * 2
+  path = tmp_path / 'new.jsonl'
+  path.write_text(
+    ''.join(
+      json.dumps({'id': i, 'text': text, 'label': 'unknown'}) + '\n'
+      for i, text in enumerate(TEXTS)
+    )
+  )
+  found = list(labelling.label(str(workdir), str(path), None, 1))
+  for i, (row, before) in enumerate(zip(found, expected, strict=True)):
+    assert list(row) == ['id', 'text', 'label', 'prediction', 'probabilities']
+    assert (row['id'], row['label']) == (i, 'unknown')
+    assert row['prediction'] == before['prediction']
+    assert row['probabilities'] == pytest.approx(
+      before['probabilities'], abs=1e-6
+    )
+    assert sum(row['probabilities'].values()) == pytest.approx(1)
+    assert row['prediction'] == max(
+      row['probabilities'], key=row['probabilities'].get
+    )
+
+
+@pytest.mark.slow
+def test_the_command(tuned, tmp_path):
+  path = tmp_path / 'new.tsv'
+  path.write_text('text\nthe object is good\n')
+  args = (f'--workdir={tuned[0]}', f'--input={path}')
+  (row,) = read_lines(commands.succeed('predict', *args))
+  assert row['text'] == TEXTS[0]
+  output = tmp_path / 'out' / 'labelled.jsonl'
+  assert commands.succeed('predict', *args, f'--output={output}') == ''
+  assert read_lines(output.read_text()) == [row]
+
+
+def test_what_cannot_be_labelled(tuned, pretrained, tmp_path):
+  path = tmp_path / 'new.tsv'
+  for text, words in (
+    (
+      'text\nfirst\tsecond\n',
+      'new.tsv:2: 1 cells more than columns; the first',
+    ),
+    ('texts\nfirst\n', "new.tsv:1: no column 'text' in the header: 'texts'"),
+    ('text\n', 'new.tsv: no rows'),
+  ):
+    path.write_text(text)
+    with refused(words):
+      list(labelling.label(str(tuned[0]), str(path), None, 1))
+  (tmp_path / 'config.json').write_text('{"command": "pretrain"}')
+  with refused('a pretrain run has no labels'):
+    list(labelling.label(str(tmp_path), str(path), None, 1))
