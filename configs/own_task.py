@@ -6,10 +6,15 @@
 
 my_task/ holds train.jsonl, dev.jsonl and optionally test.jsonl:
   {"text": "The plot drags.", "label": "bad"}
-or train.csv (quoted) or train.tsv with such a header, and so on. Text pairs: use kind 'entailment' (one order) or 'similarity' (both orders), and
-add `text_pair` to each line. Multiple choice: use kind 'choice' without labels,
-add "choices": ["...", "..."], and give the 0-based index of the right one as
-`label`. Regression: use metrics ('pearson', 'spearman') without labels.
+or the same as a table with a header, train.csv (quoted) or train.tsv.
+
+Text pairs: use kind 'entailment' (one order) or 'similarity' (both orders), and
+add a column `text_pair`. Multiple choice: use kind 'choice' without labels, add
+"choices": ["...", "..."] (JSON only), and give the 0-based index of the right
+one as `label`. Regression: use metrics ('pearson', 'spearman') without labels.
+
+`python -m gpt1_jax.predict --workdir=runs/my_task --input=new.jsonl` labels new
+texts.
 """
 
 import ml_collections
