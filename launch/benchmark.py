@@ -3,10 +3,10 @@ r"""Benchmarks this project against others and reports ratios.
   python launch/benchmark.py --suite=train
   python launch/benchmark.py --suite=finetune --data=../shared/data --json
 
-Suites: train (the training step on a CPU), generate and finetune compare with
-transformers on torch; prepare (encoding) compares with SentencePiece. Every
-candidate runs in its own process, repetitions alternate, and figures are
-medians. Install torch and transformers with pip install -e '.[torch]'; without
+Suites: train (the training step on a CPU), gpu (the same on a GPU), generate
+and finetune compare with transformers on torch; prepare (encoding) compares
+with SentencePiece. Every candidate runs in its own process, repetitions
+alternate, and figures are medians. Install torch and transformers with pip install -e '.[torch]'; without
 them only our own figures are printed. See docs/performance.md.
 """
 
@@ -30,6 +30,7 @@ from gpt1_jax.errors import UserError
 
 _SUITES = {
   'train': suites.train,
+  'gpu': suites.gpu,
   'generate': suites.generate,
   'finetune': suites.finetune,
   'prepare': suites.prepare,

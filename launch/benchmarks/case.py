@@ -27,7 +27,8 @@ class Case:
     steps: updates per repetition.
     compile: train: use torch.compile.
     prompt, tokens: generate: number of prompt tokens and of generated tokens.
-    network: generate: model class in transformers.
+    attention: gpu: config.model.attention.
+    network: generate and gpu: model class in transformers.
     task, classes, batches: finetune: the task's name, its number of classes,
       and the npz file with its first batches.
     spool, tokenizer, cores: prepare: folder of cleaned text, folder of the
@@ -41,6 +42,7 @@ class Case:
   steps: int = 1
   # ---
   compile: bool = False
+  attention: str = 'auto'
   prompt: int = 0
   tokens: int = 0
   network: str = ''
@@ -54,7 +56,7 @@ class Case:
   def pretrain_config(self) -> PretrainConfig:
     """Returns the pretraining configuration for one device."""
     values = cli.config_values(f'configs/pretrain.py:{self.preset}')
-    values['model']['dtype'] = self.dtype
+    values['model'] |= {'dtype': self.dtype, 'attention': self.attention}
     values['data'] |= {'path': 'none', 'batch_size': self.batch_size}
     return config.parse(PretrainConfig, values)
 

@@ -62,6 +62,8 @@ class Candidate:
     """
     self.name = name
     self._errors = tempfile.TemporaryFile('w+')  # noqa: SIM115, see `close`
+    # Candidates share a GPU: none may take all of its memory.
+    settings = {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
     paths = [str(LAUNCH.parent), str(LAUNCH), os.environ.get('PYTHONPATH', '')]
     self._process = subprocess.Popen(
       [
@@ -72,7 +74,11 @@ class Candidate:
       stdout=subprocess.PIPE,
       stderr=self._errors,
       text=True,
-      env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, paths))},
+      env={
+        **settings,
+        **os.environ,
+        'PYTHONPATH': os.pathsep.join(filter(None, paths)),
+      },
     )
     try:
       self.versions = self._read()

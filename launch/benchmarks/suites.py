@@ -16,7 +16,9 @@ from gpt1_jax.corpus import (
   pipeline,
   sentencepiece_tokenizer,
 )
+from gpt1_jax.model import models
 from gpt1_jax.tasks import batches, examples, features, table
+from gpt1_jax.train import pretraining, telemetry
 
 _OPENAI, _GPT2 = 'OpenAIGPTLMHeadModel', 'GPT2LMHeadModel'
 _PYTHON_REFERENCE = 'builtin:python-reference'
@@ -118,6 +120,38 @@ def train(options: Options) -> list[Row]:
         compare(f'step, {dtype}', 'tokens/s', measured, peer),
         compare(f'peak memory, {dtype}', 'B', measured, peer, 'peak_bytes'),
       ]
+  return rows
+
+
+def gpu(options: Options) -> list[Row]:
+  """Compares the training step on a GPU: bfloat16, batch 64, dropout 0.1."""
+  batch = 4 if options.quick else 64
+  case = dataclasses.replace(
+    options.case, dtype='bfloat16', batch_size=batch, network=_GPT2
+  )
+  flash = dataclasses.replace(case, attention='flash')
+  measured = options.measure(
+    {
+      'ours': ('ours.train', flash),
+      'ours, plain attention': ('ours.train', case),
+      'torch.compile': (
+        'theirs.train',
+        dataclasses.replace(case, compile=True),
+      ),
+    }
+  )
+  rows = [
+    compare('step', 'tokens/s', measured, name)
+    for name in ('torch.compile', 'ours, plain attention')
+  ]
+  # The share of the chip's peak that the model's own operations reach.
+  rate, peak = rows[0].ours, telemetry.peak_flops()
+  if rate and peak:
+    config = pretraining.model_config(case.pretrain_config(), case.vocab_size)
+    flops = rate * models.flops_per_token(config)
+    rows.append(
+      Row('model operations', 'FLOP/s', flops, 'peak of the chip', peak)
+    )
   return rows
 
 

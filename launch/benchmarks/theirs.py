@@ -12,20 +12,33 @@ from typing import TYPE_CHECKING
 from benchmarks.case import Case
 from benchmarks.process import Repeat, timed
 
+_GPT2 = 'GPT2LMHeadModel'
+
 if TYPE_CHECKING:
   import torch
+  import transformers
 
 
 def train(case: Case) -> tuple[Repeat, dict[str, str]]:
-  """Trains OpenAIGPTLMHeadModel on random tokens; counts tokens."""
+  """Trains on random tokens, on a GPU if there is one; counts tokens.
+
+  The network is OpenAIGPTLMHeadModel, or GPT2LMHeadModel with torch's fused
+  attention.
+  """
   import torch
   import transformers
 
   torch.manual_seed(0)
   config = case.openai_config()
-  model = transformers.OpenAIGPTLMHeadModel(config).train()
+  device = 'cuda' if torch.cuda.is_available() else 'cpu'
+  if case.network == _GPT2:
+    model = transformers.GPT2LMHeadModel(_gpt2(config)).train()
+  else:
+    model = transformers.OpenAIGPTLMHeadModel(config).train()
+  model.to(device)
   adam = _adam(model)
   tokens = torch.from_numpy(case.random_tokens(config.n_positions)).long()
+  tokens = tokens.to(device)
   forward = torch.compile(model) if case.compile else model
 
   def repeat() -> float:
@@ -96,9 +109,8 @@ def generate(case: Case) -> tuple[Repeat, dict[str, str]]:
 
   transformers.logging.set_verbosity_error()
   config = case.openai_config()
-  if case.network == 'GPT2LMHeadModel':
-    names = ('vocab_size', 'n_positions', 'n_embd', 'n_layer', 'n_head')
-    config = transformers.GPT2Config(**{n: getattr(config, n) for n in names})
+  if case.network == _GPT2:
+    config = _gpt2(config)
   torch.manual_seed(0)
   model = getattr(transformers, case.network)(config).eval()
   tokens = torch.from_numpy(case.random_tokens(case.prompt)).long()
@@ -142,6 +154,16 @@ def encode(case: Case) -> tuple[Repeat, dict[str, str]]:
   return timed(repeat), {'sentencepiece': sentencepiece.__version__}
 
 
+def _gpt2(config: 'transformers.OpenAIGPTConfig') -> 'transformers.GPT2Config':
+  """Returns a GPT-2 of the same size and dropout, with fused attention."""
+  import transformers
+
+  names = ('vocab_size', 'n_positions', 'n_embd', 'n_layer', 'n_head')
+  rates = ('embd_pdrop', 'attn_pdrop', 'resid_pdrop')
+  same = {name: getattr(config, name) for name in (*names, *rates)}
+  return transformers.GPT2Config(**same, attn_implementation='sdpa')
+
+
 def _adam(model: 'torch.nn.Module') -> 'torch.optim.Optimizer':
   """Returns the recipe's Adam (configs/pretrain.py), fused."""
   import torch
@@ -170,7 +192,8 @@ def _autocast(case: Case) -> contextlib.AbstractContextManager[None]:
   import torch
 
   if case.dtype == 'bfloat16':
-    return torch.autocast('cpu', torch.bfloat16)
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    return torch.autocast(device, torch.bfloat16)
   return contextlib.nullcontext()
 
 
