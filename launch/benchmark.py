@@ -6,8 +6,9 @@ r"""Benchmarks this project against others and reports ratios.
 Suites: train (the training step on a CPU), gpu (the same on a GPU), generate
 and finetune compare with transformers on torch; prepare (encoding) compares
 with SentencePiece. Every candidate runs in its own process, repetitions
-alternate, and figures are medians. Install torch and transformers with pip install -e '.[torch]'; without
-them only our own figures are printed. See docs/performance.md.
+alternate, and figures are medians. Install torch and transformers with
+pip install -e '.[torch]'; without them only our own figures are printed. See
+docs/performance.md.
 """
 
 import dataclasses

@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import checkout
 from absl import flags
@@ -69,7 +70,7 @@ class Hour:
     """
     (self.output / 'done').mkdir(parents=True, exist_ok=True)
     (self.output / 'results').mkdir(exist_ok=True)
-    stages = {
+    stages: dict[str, Callable[[], bool]] = {
       'tests': self.tests,
       'benchmark': self.benchmark,
       'pretrain': self.pretrain,

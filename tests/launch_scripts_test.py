@@ -12,6 +12,7 @@ SCRIPTS = {
   'aot_compile.py': '--topology',
   'benchmark.py': '--suite',
   'demo.py': '--seed',
+  'gpu_hour.py': '--corpus',
   'local_cluster.py': '--processes',
   'scaling.py': '--output',
   'sweep.py': '--ablations',

@@ -1,0 +1,74 @@
+"""The GPU hour: slices that stop and continue, with stand-in commands."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from absl import flags
+
+from tests.support.commands import ROOT
+
+sys.path.insert(0, str(ROOT / 'launch'))
+import gpu_hour
+
+STAGES = ['tests', 'benchmark', 'pretrain', 'sample', *gpu_hour.TASKS, 'report']
+
+
+@pytest.fixture
+def started(monkeypatch):
+  """Names of the commands that ran; 'pretrain' ends its slice once."""
+  started = []
+
+  def call(hour, name, *words):
+    if name == 'pretrain' and 'pretrain' not in started:
+      started.append(name)
+      raise gpu_hour.OutOfTimeError
+    started.append(name)
+    return name != 'rte'  # one stage fails
+
+  monkeypatch.setattr(gpu_hour.Hour, 'call', call)
+  monkeypatch.setattr(gpu_hour.Hour, 'updates', lambda *_: 10)
+  flags.FLAGS(['test'])
+  return started
+
+
+def test_slices_continue_and_every_stage_is_accounted_for(tmp_path, started):
+  hour = gpu_hour.Hour(tmp_path, end=0.0)
+  with pytest.raises(gpu_hour.OutOfTimeError):
+    hour.run()
+  hour.keep()
+  states = json.loads((tmp_path / 'results' / 'stages.json').read_text())
+  assert states == {
+    **dict.fromkeys(STAGES, 'not run'),
+    'tests': 'passed',
+    'benchmark': 'passed',
+  }
+  hour.run()
+  assert started == [*STAGES[:3], *STAGES[2:]]
+  states = json.loads((tmp_path / 'results' / 'stages.json').read_text())
+  assert states == {**dict.fromkeys(STAGES, 'passed'), 'rte': 'failed'}
+
+
+def test_a_command_that_outlasts_the_slice_is_told_to_stop(tmp_path):
+  script = (
+    'import signal, sys, time\n'
+    "signal.signal(signal.SIGTERM, lambda *_: (print('saved'), sys.exit(75)))\n"
+    "print('ready', flush=True)\n"
+    'time.sleep(60)\n'
+  )
+  start = time.monotonic()
+  hour = gpu_hour.Hour(tmp_path, end=start + 2.0)
+  with pytest.raises(gpu_hour.OutOfTimeError):
+    hour.call('stage', '-c', script)
+  assert time.monotonic() - start < 30
+  assert (tmp_path / 'stage.log').read_text() == 'ready\nsaved\n'
+
+
+def test_the_shell_script_explains_itself():
+  done = subprocess.run(
+    [str(ROOT / 'launch' / 'gpu_hour.sh')], capture_output=True, text=True
+  )
+  assert (done.returncode, done.stdout) == (2, '')
+  assert done.stderr.startswith('error: launch/gpu_hour.sh pack CORPUS TASKS')
