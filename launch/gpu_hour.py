@@ -89,10 +89,17 @@ class Hour:
     self.keep()
 
   def tests(self) -> bool:
-    """Runs the tests of attention and dropout on this machine's device."""
-    files = [f'tests/{name}_test.py' for name in ('attention', 'dropout')]
-    one = ['-k', 'masks_equal'] * _QUICK.value
-    return self.call('tests', '-m', 'pytest', '-q', '-rfE', *files, *one)
+    """Tests the GPU kernels, in full float32: compiled, or interpreted."""
+    chosen = 'masks and gpu' if _QUICK.value else 'gpu and not mesh'
+    words = ['-m', 'pytest', '-rfE', 'tests/attention_test.py', '-k', chosen]
+    if _QUICK.value:
+      return self.call('tests', *words)
+    return self.call(
+      'tests',
+      *words,
+      TEST_PLATFORMS='cuda,cpu',
+      JAX_DEFAULT_MATMUL_PRECISION='highest',
+    )
 
   def benchmark(self) -> bool:
     """Times the training step beside torch."""
@@ -199,8 +206,13 @@ class Hour:
     mark = self.output / 'done' / stage
     return mark.exists() and mark.read_text() == 'passed\n'
 
-  def call(self, name: str, *words: str) -> bool:
-    """Runs a command until it ends or the slice does; appends to NAME.log.
+  def call(self, name: str, *words: str, **environment: str) -> bool:
+    """Runs Python until it ends or the slice does; appends to NAME.log.
+
+    Args:
+      name: of the log.
+      *words: arguments of Python.
+      **environment: variables to set.
 
     Returns:
       Whether it succeeded.
@@ -212,7 +224,7 @@ class Hour:
       process = subprocess.Popen(
         [sys.executable, *words],
         cwd=checkout.ROOT,
-        env=checkout.environment(),
+        env=checkout.environment() | environment,
         stdout=log,
         stderr=subprocess.STDOUT,
       )

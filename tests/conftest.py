@@ -12,7 +12,8 @@ from tests import QUICKLY_COMPILED
 os.environ['XLA_FLAGS'] = (
   f'{QUICKLY_COMPILED} --xla_force_host_platform_device_count=8'
 )
-os.environ['JAX_PLATFORMS'] = 'cpu'
+# launch/gpu_hour.py tests the kernels on its card.
+os.environ['JAX_PLATFORMS'] = os.environ.get('TEST_PLATFORMS', 'cpu')
 # Read when gcsfs is imported: with it, it asks Google what kind a bucket is.
 os.environ['GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT'] = 'false'
 

@@ -21,7 +21,7 @@ def started(monkeypatch):
   """Names of the commands that ran; 'pretrain' ends its slice once."""
   started = []
 
-  def call(hour, name, *words):
+  def call(hour, name, *words, **environment):
     if name == 'pretrain' and 'pretrain' not in started:
       started.append(name)
       raise gpu_hour.OutOfTimeError
