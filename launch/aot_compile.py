@@ -8,6 +8,7 @@ which only one process per machine can use at a time. --topology=local compiles
 for this machine's devices.
 """
 
+import collections
 import dataclasses
 import datetime
 import json
@@ -33,18 +34,12 @@ _TOPOLOGY = flags.DEFINE_string(
 )
 _SLICES = flags.DEFINE_integer('slices', 1, 'Number of slices.')
 _VOCAB = flags.DEFINE_integer(
-  'vocab_size',
-  40_478,
-  'Size of the vocabulary; ignored if config.data.path is set.',
+  'vocab_size', 40_478, 'Vocabulary size; ignored if config.data.path is set.'
 )
 _STEPS = flags.DEFINE_integer(
-  'num_steps',
-  None,
-  'Total updates; required by --save if config.train.num_steps is 0.',
+  'num_steps', None, 'Updates; --save needs it if config.train.num_steps is 0.'
 )
-_JSON = flags.DEFINE_bool(
-  'json', False, 'Print one JSON object as the last line.'
-)
+_JSON = flags.DEFINE_bool('json', False, 'Print a JSON object as last line.')
 _SUGGEST = flags.DEFINE_bool(
   'suggest', False, 'Search microbatches, remat and mesh for the fastest step.'
 )
@@ -135,16 +130,12 @@ def _report(
 
 
 def _rows(found: stats.CompileStats) -> list[tuple[str, str]]:
-  memory = {
-    'arguments': found.memory.arguments,
-    'temporaries': found.memory.temp,
-    'peak': found.memory.peak,
-    'capacity': found.memory.capacity,
-  }
   out = [('fits', 'yes' if found.fits else 'NO')]
-  for name, size in memory.items():
+  for name in ('arguments', 'temp', 'peak', 'capacity'):
+    size = getattr(found.memory, name)
     gib = '?' if size is None else f'{size / 2**30:.2f} GiB'
-    out.append((f'HBM: {name}', gib))
+    label = 'temporaries' if name == 'temp' else name
+    out.append((f'HBM: {label}', gib))
   out.append(('model FLOPs', f'{found.model_flops / 1e12:.4g} T'))
   cost = found.cost
   if cost:
@@ -154,13 +145,10 @@ def _rows(found: stats.CompileStats) -> list[tuple[str, str]]:
       ('bytes accessed (XLA)', f'{cost.bytes_accessed / 1e9:.2f} GB'),
       ('bytes in HBM', f'{cost.hbm_bytes / 1e9:.2f} GB'),
     ]
-    groups = {(c.kind, c.devices, c.network) for c in cost.collectives}
-    for kind, devices, network in sorted(groups):
-      chosen = [
-        c
-        for c in cost.collectives
-        if (c.kind, c.devices, c.network) == (kind, devices, network)
-      ]
+    groups = collections.defaultdict(list)
+    for c in cost.collectives:
+      groups[c.kind, c.devices, c.network].append(c)
+    for (kind, devices, network), chosen in sorted(groups.items()):
       count = sum(c.count for c in chosen)
       size = sum(c.total_bytes for c in chosen)
       parties = 'devices' if network == 'ici' else 'slices'
@@ -171,9 +159,8 @@ def _rows(found: stats.CompileStats) -> list[tuple[str, str]]:
       for name, seconds in parts.items():
         out.append((f'bound: {name}', f'{1e3 * seconds:.2f} ms'))
       out.append(('bound: utilisation', f'{found.utilisation:.1%}'))
-    if cost.unknown_loops:
-      name = 'loops of unknown length, counted once'
-      out.append((name, str(cost.unknown_loops)))
+    if loops := cost.unknown_loops:
+      out.append(('loops of unknown length, counted once', str(loops)))
   return [*out, ('compile time', f'{found.compile_seconds:.1f} s')]
 
 

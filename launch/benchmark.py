@@ -29,15 +29,8 @@ from rich import console, table
 from gpt1_jax import cli
 from gpt1_jax.errors import UserError
 
-_SUITES = {
-  'train': suites.train,
-  'gpu': suites.gpu,
-  'generate': suites.generate,
-  'finetune': suites.finetune,
-  'prepare': suites.prepare,
-}
-
-_SUITE = flags.DEFINE_enum('suite', None, list(_SUITES), 'What to compare.')
+_SUITES = ('train', 'gpu', 'generate', 'finetune', 'prepare')  # of `suites`
+_SUITE = flags.DEFINE_enum('suite', None, _SUITES, 'What to compare.')
 _JSON = flags.DEFINE_bool('json', False, 'Print one JSON object at the end.')
 _STEPS = flags.DEFINE_integer(
   'steps', 2, 'Updates per repetition.', lower_bound=1
@@ -70,7 +63,7 @@ def main(argv: list[str]) -> None:
     say=lambda line: print(line, file=sys.stderr, flush=True),
   )
   load = os.getloadavg()[0]
-  rows = _SUITES[suite](options)
+  rows = getattr(suites, suite)(options)
   machine = {
     'cpu': _cpu(),
     'threads': len(os.sched_getaffinity(0)),
@@ -80,9 +73,8 @@ def main(argv: list[str]) -> None:
   width = None if sys.stdout.isatty() else 150
   out = console.Console(highlight=False, soft_wrap=True, width=width)
   title = f'--suite={suite}, {datetime.date.today()}'
-  out.print(
-    report(rows, title, ', '.join(f'{k} {machine[k]}' for k in machine))
-  )
+  caption = ', '.join(f'{name} {value}' for name, value in machine.items())
+  out.print(report(rows, title, caption))
   if _JSON.value:
     values = [dataclasses.asdict(row) | {'ratio': row.ratio} for row in rows]
     print(json.dumps({'suite': suite, 'machine': machine, 'rows': values}))

@@ -66,14 +66,7 @@ def main(argv: list[str]) -> None:
 
 @dataclasses.dataclass
 class Demo:
-  """The stages of the demo.
-
-  Attributes:
-    output: folder for everything that the demo writes.
-    seed: seeds weights, dropout and data order.
-    screen: console for progress.
-    seconds: duration of each stage, for the table.
-  """
+  """The stages of the demo; `seconds` collects their durations."""
 
   output: pathlib.Path
   seed: int
@@ -83,7 +76,6 @@ class Demo:
   seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
   def run(self) -> None:
-    """Runs all stages and prints the results."""
     self.output.mkdir(parents=True, exist_ok=True)
     self.prepare()
     self.pretrain()
@@ -204,16 +196,13 @@ class Demo:
     return [f'--config.{k}={v}' for k, v in {**settings, **seeds}.items()]
 
   def call(self, stage: str, about: str, verb: str, *args: str) -> str:
-    """Runs a command; its output goes to a log file.
+    """Runs a command and returns its standard output.
 
     Args:
-      stage: heading and name of the log file.
+      stage: heading, and name of the log file.
       about: sentence to print before the command runs.
       verb: name of the command, such as 'prepare'.
       *args: its arguments.
-
-    Returns:
-      The command's standard output.
 
     Raises:
       UserError: the command failed.

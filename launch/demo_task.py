@@ -44,13 +44,8 @@ def topics(path: pathlib.Path) -> tuple[Topics, Topics, set[str]]:
   """Reads the held-out train and dev topics, and the lines of all others.
 
   Topics quote one another at length. The lines of the other topics tell which
-  held-out text pretraining has seen.
-
-  Args:
-    path: folder of the shards that `prepare` wrote.
-
-  Returns:
-    Train topics, dev topics, and the lines that pretraining saw.
+  held-out text pretraining has seen. `path` holds the shards that `prepare`
+  wrote.
   """
   split = {row.source: row.split for row in shards.read_documents(path)}
   parts: dict[str, dict[str, str]] = {'train': {}, 'dev': {}}
@@ -74,10 +69,6 @@ def make_task(
   and ANSWER_WORDS from another topic of the same split. Skips lines that
   pretraining saw, lines that occur in several topics and lines that are not
   prose.
-
-  Args:
-    train, dev: topics of the two splits.
-    seen: lines that pretraining saw.
 
   Raises:
     UserError: a split has fewer than two topics with enough prose.
@@ -103,13 +94,11 @@ def _passages(
   for name in sorted(held_out, key=lambda n: (len(held_out[n]), n)):
     runs: list[list[str]] = [[]]
     for line in map(str.strip, held_out[name].split('\n')):
-      if not _is_prose(line):
-        continue
-      if line in seen:
+      if line in seen and _is_prose(line):
         runs.append([])
-        continue
-      seen.add(line)
-      runs[-1] += line.split()
+      elif _is_prose(line):
+        seen.add(line)
+        runs[-1] += line.split()
     length = CONTEXT_WORDS + ANSWER_WORDS
     pairs = [
       (

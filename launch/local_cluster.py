@@ -26,11 +26,7 @@ _DEVICES = flags.DEFINE_integer(
   'devices_per_process', 1, 'CPU devices per process.', lower_bound=1
 )
 _GRACE = flags.DEFINE_float(
-  'grace',
-  2.0,
-  'Seconds to let the other processes exit after a failure, and again between '
-  'SIGTERM and SIGKILL.',
-  lower_bound=0.0,
+  'grace', 2.0, 'Seconds from a failure to SIGTERM, and on to SIGKILL.', 0.0
 )
 
 _FLAG = '--xla_force_host_platform_device_count'
@@ -47,16 +43,11 @@ def main(argv: list[str]) -> None:
 def run(
   words: Sequence[str], processes: int, devices: int, grace: float
 ) -> int:
-  """Runs a command in several processes and waits for all of them.
+  """Runs a command in several processes; returns 1 if one of them failed.
 
   Args:
     words: the command.
-    processes: number of processes.
-    devices: CPU devices per process.
-    grace: seconds, see --grace.
-
-  Returns:
-    0 if all processes succeeded, else 1.
+    processes, devices, grace: see the flags.
   """
   port = _free_port()
   running: list[subprocess.Popen[bytes]] = []

@@ -33,17 +33,12 @@ _OUTPUT = flags.DEFINE_string(
   'output', None, 'Folder for scaling.md and scaling.svg.', required=True
 )
 _TOPOLOGIES = flags.DEFINE_list(
-  'topologies',
-  'v5e:2x2,v5e:4x4,v5e:8x8,v5e:16x16',
-  'Slices, smallest first.',
+  'topologies', 'v5e:2x2,v5e:4x4,v5e:8x8,v5e:16x16', 'Slices, smallest first.'
 )
 _VOCAB = flags.DEFINE_integer('vocab_size', 40_478, 'Size of the vocabulary.')
 _EPOCHS = flags.DEFINE_integer('epochs', 100, 'Number of epochs.')  # P §4.1
-_TOKENS = flags.DEFINE_integer(
-  'tokens',
-  1_114_112_000,  # 34,000 batches of 64 x 512: docs/reference.md §1
-  'Tokens per epoch.',
-)
+# 34,000 batches of 64 x 512: docs/reference.md §1.
+_TOKENS = flags.DEFINE_integer('tokens', 1_114_112_000, 'Tokens per epoch.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,12 +67,9 @@ def main(argv: list[str]) -> None:
   topologies = [chips.topology(name, 1) for name in _TOPOLOGIES.value]
   rows = []
   for batch_size, topology in recipes(config.data.batch_size, topologies):
-    row = compile_row(config, batch_size, topology)
-    rows.append(row)
-    print(
-      f'{row.topology}, batch {batch_size}: {row.stats.compile_seconds:.0f} s',
-      flush=True,
-    )
+    rows.append(compile_row(config, batch_size, topology))
+    seconds = rows[-1].stats.compile_seconds
+    print(f'{topology.name}, batch {batch_size}: {seconds:.0f} s', flush=True)
   folder = pathlib.Path(_OUTPUT.value)
   folder.mkdir(parents=True, exist_ok=True)
   storage.write_text(folder / 'scaling.svg', plot(rows))
@@ -126,12 +118,11 @@ def page(rows: list[Row], config: config_lib.PretrainConfig) -> str:
   lines = [list(cells[0]), ['---'] * len(cells[0])]
   lines += [list(row.values()) for row in cells]
   table = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
-  objects = '\n'.join(
-    json.dumps(
-      {'slice': r.topology, 'batch_size': r.batch_size, **r.stats.to_json()}
-    )
+  data: list[dict[str, object]] = [
+    {'slice': r.topology, 'batch_size': r.batch_size, **r.stats.to_json()}
     for r in rows
-  )
+  ]
+  objects = '\n'.join(map(json.dumps, data))
   opening = (
     "Figures from compiling the paper's recipe (P §4.1) for 4 to 256 chips. "
     '**Compiled, not run**: times are lower bounds and utilisations are upper '
@@ -181,33 +172,30 @@ def _cells(row: Row, windows: float) -> dict[str, str]:
     'fits': 'yes' if cost else 'no',
     'HBM per device, GiB': f'{peak:.2f} of {capacity:.2f}',
   }
-  measured = dict.fromkeys(
-    (
-      'FLOPs per device, T',
-      '/ model FLOPs',
-      'HBM traffic per device, GB',
-      'collectives per device, MB',
-      'step, at least, ms',
-      'bound by',
-      'utilisation, at most',
-      f'hours, {_EPOCHS.value} epochs, at least',
-    ),
-    '-',
+  names = (
+    'FLOPs per device, T',
+    '/ model FLOPs',
+    'HBM traffic per device, GB',
+    'collectives per device, MB',
+    'step, at least, ms',
+    'bound by',
+    'utilisation, at most',
+    f'hours, {_EPOCHS.value} epochs, at least',
   )
-  if cost and cost.bound:
-    seconds = windows / row.batch_size * cost.bound.step_seconds
-    values = (
-      f'{cost.flops / 1e12:.3f}',
-      f'{cost.flops / row.stats.model_flops:.3f}',
-      f'{cost.hbm_bytes / 1e9:.1f}',
-      f'{cost.collective_bytes / 1e6:.0f}',
-      f'{1e3 * cost.bound.step_seconds:.2f}',
-      cost.bound.bottleneck,
-      f'{row.stats.utilisation:.1%}',
-      f'{seconds / 3600:,.1f}',
-    )
-    measured = dict(zip(measured, values, strict=True))
-  return out | measured
+  if not (cost and cost.bound):
+    return out | dict.fromkeys(names, '-')
+  seconds = windows / row.batch_size * cost.bound.step_seconds
+  values = (
+    f'{cost.flops / 1e12:.3f}',
+    f'{cost.flops / row.stats.model_flops:.3f}',
+    f'{cost.hbm_bytes / 1e9:.1f}',
+    f'{cost.collective_bytes / 1e6:.0f}',
+    f'{1e3 * cost.bound.step_seconds:.2f}',
+    cost.bound.bottleneck,
+    f'{row.stats.utilisation:.1%}',
+    f'{seconds / 3600:,.1f}',
+  )
+  return out | dict(zip(names, values, strict=True))
 
 
 def plot(rows: list[Row]) -> str:
@@ -223,10 +211,11 @@ def plot(rows: list[Row]) -> str:
   ):
     chosen = [r for r in chosen if r.stats.utilisation]
     count = [r.chips for r in chosen]
-    rates = [r.sequences_per_second for r in chosen]
-    left.plot(count, rates, marker='o', label=label)
-    used = [100 * (r.stats.utilisation or 0) for r in chosen]
-    right.plot(count, used, marker='o', label=label)
+    for axes, values in (
+      (left, [r.sequences_per_second for r in chosen]),
+      (right, [100 * (r.stats.utilisation or 0) for r in chosen]),
+    ):
+      axes.plot(count, values, marker='o', label=label)
   left.set(xlabel='chips', ylabel='sequences per second, at most')
   right.set(xlabel='chips', ylabel='utilisation, at most (%)', ylim=(0, None))
   left.set_yscale('log', base=2)

@@ -42,8 +42,8 @@ def fastest(
   Args:
     config: base configuration; only the searched settings change.
     compile_fn: compiles a configuration; returns None if the compiler crashed.
-    num_devices: number of devices in all slices.
-    slices: number of slices; the data axis must be a multiple.
+    num_devices, slices: devices in all slices; the data axis is a multiple of
+      the slices.
     console: receives progress.
 
   Raises:
@@ -76,14 +76,10 @@ def meshes(
   """Yields the data-parallel mesh, then larger fsdp, then tensor axes."""
   yield MeshSettings(data=num_devices, fsdp=1, tensor=1)
   heads = getattr(config.model, 'n_head', 1)
-  sizes = [(4, 1), (16, 1), (64, 1), (1, 2), (1, 4)]
-  for fsdp, tensor in sizes:
-    data = num_devices // (fsdp * tensor)
-    if (
-      num_devices % (fsdp * tensor) == 0
-      and config.model.n_embd % fsdp == 0
-      and heads % tensor == 0
-      and data % slices == 0
+  for fsdp, tensor in [(4, 1), (16, 1), (64, 1), (1, 2), (1, 4)]:
+    data, rest = divmod(num_devices, fsdp * tensor)
+    if not (
+      rest or config.model.n_embd % fsdp or heads % tensor or data % slices
     ):
       yield MeshSettings(data=data, fsdp=fsdp, tensor=tensor)
 

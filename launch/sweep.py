@@ -55,9 +55,7 @@ _SEEDS = flags.DEFINE_integer('seeds', 1, 'Seeds per job.', lower_bound=1)
 _DATA = flags.DEFINE_string('data_path', None, 'Value of config.data.path.')
 _HOSTS = flags.DEFINE_integer('hosts', 1, 'Processes that share the jobs.')
 _HOST = flags.DEFINE_integer('host', 0, 'Number of this process, from 0.')
-_DRY_RUN = flags.DEFINE_bool(
-  'dry_run', False, 'Print commands without running.'
-)
+_DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print commands, run nothing.')
 
 _WORDS = ('scratch', 'no_aux', 'lstm')  # words of configs/finetune.py
 # Settings that the grid controls, and the flag that sets each.
@@ -74,14 +72,7 @@ _OWN_SETTINGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """A cell of the grid.
-
-  Attributes:
-    name: task and ablation.
-    workdir: run directory.
-    config: the runs' configuration.
-    words: the command line.
-  """
+  """A cell of the grid: task and ablation, configuration and command line."""
 
   name: str
   workdir: pathlib.Path
@@ -101,21 +92,20 @@ class Job:
 def main(argv: list[str]) -> None:
   """Runs this process's share of the grid and prints the table."""
   del argv
-  if not 0 <= _HOST.value < _HOSTS.value:
+  host, hosts = _HOST.value, _HOSTS.value
+  if not 0 <= host < hosts:
     raise UserError(
-      f'--hosts={_HOSTS.value} --host={_HOST.value}: give a host from 0 to '
-      'hosts - 1'
+      f'--hosts={hosts} --host={host}: give a host from 0 to hosts - 1'
     )
   tasks = _TASKS.value or []
   names = table.TWELVE if tasks == ['all'] else tasks
   cli.required('tasks', ','.join(names))
   for name in names:
     if name not in table.TASKS:
-      raise UserError(
-        f'--tasks: no task {name!r}; use ' + ', '.join(table.TASKS)
-      )
+      known = ', '.join(table.TASKS)
+      raise UserError(f'--tasks: no task {name!r}; use {known}')
   grid = [make_job(task, name) for task in names for name in _ABLATIONS.value]
-  mine = grid[_HOST.value :: _HOSTS.value]
+  mine = grid[host::hosts]
   if _DRY_RUN.value:
     for job in mine:
       print(shlex.join(['python', *job.words[1:]]))
@@ -135,11 +125,7 @@ def main(argv: list[str]) -> None:
 
 
 def make_job(task: str, ablation: str) -> Job:
-  """Returns a cell of the grid.
-
-  Raises:
-    UserError: the ablation does not exist, or a setting is not allowed.
-  """
+  """Returns a cell of the grid; refuses unknown ablations and settings."""
   init_from = cli.required('init_from', _INIT_FROM.value)
   settings: dict[str, Any] = {'init_from': init_from}
   kind, _, layers = ablation.partition(':')

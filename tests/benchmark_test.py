@@ -1,41 +1,24 @@
 """Every suite of launch/benchmark.py runs, at a tiny size and untimed.
 
-Also: candidates alternate, and one that fails or is missing ends in a sentence.
+Candidates alternate; one that fails or is missing is reported in one sentence.
 """
 
 import importlib.util
 import json
 import os
-import pathlib
-import subprocess
-import sys
 
 import pytest
+from benchmarks import suites
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+from tests.support import commands
+
 NEEDED = "needs the extra torch: pip install -e '.[torch]'"
-
-
-def run(*words):
-  flags = os.environ.get('XLA_FLAGS', '').split()
-  flags = ' '.join(f for f in flags if 'device_count' not in f)
-  return subprocess.run(
-    [sys.executable, *words],
-    cwd=ROOT,
-    env={
-      **os.environ,
-      'PYTHONPATH': f'{ROOT}{os.pathsep}{ROOT / "launch"}',
-      'XLA_FLAGS': flags,
-    },
-    capture_output=True,
-    text=True,
-  )
 
 
 def rows_of(*flags):
   """Returns the rows of a suite, and its progress lines."""
   settings = ('--quick', '--steps=1', '--repeats=1', '--json')
-  done = run('launch/benchmark.py', *settings, *flags)
+  done = commands.run('launch/benchmark.py', *settings, *flags)
   assert done.returncode == 0, done.stderr
   out = json.loads(done.stdout.splitlines()[-1])
   assert out['machine']['threads'] > 0
@@ -95,9 +78,8 @@ def test_prepare():
   ],
 )
 def test_a_missing_flag_is_one_line(flag, message):
-  done = run('launch/benchmark.py', flag)
-  assert done.returncode == 1
-  assert done.stderr.startswith(message)
+  done = commands.run('launch/benchmark.py', flag)
+  assert commands.error_of(done).startswith(message)
   assert len(done.stderr.splitlines()) == 1
 
 
@@ -136,16 +118,9 @@ def test_candidates_alternate_and_failures_are_reported(tmp_path):
     'import benchmarks, pathlib\n'
     'benchmarks.__path__.append(str(pathlib.Path(__file__).parent))\n'
   )
-  paths = os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / 'launch')))
-  done = subprocess.run(
-    [sys.executable, '-c', ALTERNATE],
-    env={**os.environ, 'PYTHONPATH': paths},
-    cwd=tmp_path,
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, done.stderr
-  said, measured, versions, failed = json.loads(done.stdout)
+  paths = map(str, (tmp_path, commands.ROOT, commands.ROOT / 'launch'))
+  out = commands.succeed('-c', ALTERNATE, PYTHONPATH=os.pathsep.join(paths))
+  said, measured, versions, failed = json.loads(out)
   assert said == [
     *('a: starting', 'b: starting', 'c: starting', 'd: starting'),
     "d: skipped, no_such_library: pip install 'gpt1_jax[torch]'",
@@ -163,17 +138,10 @@ def test_candidates_alternate_and_failures_are_reported(tmp_path):
 
 
 def test_a_row_compares_medians():
-  done = run(
-    '-c',
-    """
-import json
-from benchmarks import suites
-measured = {
-  'ours': [{'rate': 1}, {'rate': 9}, {'rate': 2}],
-  'peer': [{'rate': 4}],
-}
-rows = [suites.compare('x', 's', measured, name) for name in ('peer', 'none')]
-print(json.dumps([[row.ours, row.theirs, row.ratio] for row in rows]))
-""",
+  ours = [{'rate': 1}, {'rate': 9}, {'rate': 2}]
+  measured = {'ours': ours, 'peer': [{'rate': 4}]}
+  peer, none = (
+    suites.compare('x', 's', measured, name) for name in ('peer', 'none')
   )
-  assert json.loads(done.stdout) == [[2, 4, 0.5], [2, None, None]]
+  assert (peer.ours, peer.theirs, peer.ratio) == (2, 4, 0.5)
+  assert (none.ours, none.theirs, none.ratio) == (2, None, None)

@@ -1,13 +1,14 @@
 """Every launch/*.py runs from any folder, without gpt1_jax being installed."""
 
 import os
-import pathlib
 import subprocess
 import sys
 
 import pytest
 
-LAUNCH = pathlib.Path(__file__).resolve().parents[1] / 'launch'
+from tests.support import commands
+
+LAUNCH = commands.ROOT / 'launch'
 SCRIPTS = {
   'aot_compile.py': '--topology',
   'benchmark.py': '--suite',

@@ -1,7 +1,6 @@
 """The image, the GKE manifest and the Slurm job of launch/.
 
-The manifest is checked against fields of the JobSet CRD, whose source is in
-goldens/jobset.schema.json.
+goldens/jobset.schema.json has the fields of the JobSet CRD, and its source.
 """
 
 import json
@@ -55,46 +54,46 @@ def instructions() -> list[tuple[str, str]]:
 def test_dockerfile_is_valid_and_runs_as_an_ordinary_user():
   known = 'ARG CMD COPY ENV FROM LABEL RUN USER WORKDIR'
   names = [name for name, _ in instructions()]
+  last = dict(instructions())
   assert set(names) <= set(known.split())
   assert names[0] == 'FROM'
-  assert dict(instructions())['FROM'] == 'python:3.12-slim'
   assert names.index('USER') < names.index('CMD')
-  assert dict(instructions())['USER'] == 'gpt1'
+  assert (last['FROM'], last['USER']) == ('python:3.12-slim', 'gpt1')
+  assert isinstance(json.loads(last['CMD']), list)
   for name, arguments in instructions():
     if name == 'RUN':
       subprocess.run(['sh', '-n', '-c', arguments], check=True)
-  assert isinstance(json.loads(dict(instructions())['CMD']), list)
 
 
 def test_dockerfile_copies_tracked_files():
-  copied = set()
-  for name, arguments in instructions():
-    if name == 'COPY':
-      *sources, _ = shlex.split(arguments)
-      copied |= set(sources)
-  tracked = subprocess.run(
-    ['git', 'ls-files', '--', *copied],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-  )
+  copies = [
+    shlex.split(words) for name, words in instructions() if name == 'COPY'
+  ]
+  copied = {source for *sources, _ in copies for source in sources}
+  assert copied == {'setup.py', 'pyproject.toml', 'gpt1_jax', 'configs'}
+  words = ['git', 'ls-files', '--', *copied]
+  tracked = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
   for source in copied:
     assert (ROOT / source).exists(), source
     if tracked.returncode == 0:  # the tests also run without git
       assert source in tracked.stdout, f'{source} is not in an archive'
-  assert copied == {'setup.py', 'pyproject.toml', 'gpt1_jax', 'configs'}
 
 
 def test_dockerfile_records_the_commit(tmp_path):
-  """Sh runs the RUN line with the build argument, and refuses without it."""
+  """The RUN line takes the build argument, and refuses without it."""
   (line,) = (text for name, text in instructions() if 'revision.py' in text)
   (tmp_path / 'gpt1_jax').mkdir()
   hash_ = '89abcdef' * 5
-  shell = {'cwd': tmp_path, 'capture_output': True, 'text': True}
-  subprocess.run(['sh', '-c', line], check=True, env={'COMMIT': hash_}, **shell)
+
+  def shell(**env):
+    return subprocess.run(
+      ['sh', '-c', line], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+
+  assert shell(COMMIT=hash_).returncode == 0
   written = (tmp_path / 'gpt1_jax' / 'revision.py').read_text()
   assert written == f"COMMIT = '{hash_}'\n"
-  done = subprocess.run(['sh', '-c', line], check=False, env={}, **shell)
+  done = shell()
   assert done.returncode == 1
   assert 'give --build-arg=COMMIT=...' in done.stdout
 
@@ -193,14 +192,18 @@ def slurm(tmp_path):
   }
 
 
-def test_slurm_runs_pretrain_and_returns_its_exit_code(slurm, tmp_path):
-  words = ['--workdir=/shared/my run', '--config=configs/pretrain.py:mini']
-  done = subprocess.run(
+def submit(variables, *words, **changes):
+  return subprocess.run(
     ['bash', LAUNCH / 'slurm.sh', *words],
-    env={**slurm, 'FAKE_SRUN': 'exit 3'},
+    env={**variables, **changes},
     capture_output=True,
     text=True,
   )
+
+
+def test_slurm_runs_pretrain_and_returns_its_exit_code(slurm, tmp_path):
+  words = ['--workdir=/shared/my run', '--config=configs/pretrain.py:mini']
+  done = submit(slurm, *words, FAKE_SRUN='exit 3')
   assert done.returncode == 3, 'the exit code of srun'
   assert re.search(r'== job 7, start 0, commit \S+$', done.stdout, re.MULTILINE)
   lines = (tmp_path / 'srun.txt').read_text().splitlines()
@@ -241,22 +244,13 @@ def test_slurm_queues_the_job_again_before_its_time_limit(slurm, tmp_path):
 @pytest.mark.parametrize(
   ('words', 'change', 'message'),
   [
-    (
-      ['--workdir=w'],
-      {'SLURM_JOB_ID': ''},
-      'error: submit this script: sbatch',
-    ),
-    ([], {}, 'error: no options for gpt1_jax.pretrain'),
-    (['--workdir=w'], {'PYTHON': 'no-such'}, f'error: {ROOT} has no no-such'),
+    (['--workdir=w'], {'SLURM_JOB_ID': ''}, 'submit this script: sbatch'),
+    ([], {}, 'no options for gpt1_jax.pretrain'),
+    (['--workdir=w'], {'PYTHON': 'no-such'}, f'{ROOT} has no no-such'),
   ],
 )
 def test_slurm_refuses_a_wrong_call_in_one_line(slurm, words, change, message):
-  done = subprocess.run(
-    ['bash', LAUNCH / 'slurm.sh', *words],
-    env={**slurm, **change},
-    capture_output=True,
-    text=True,
-  )
+  done = submit(slurm, *words, **change)
   assert done.returncode == 1
-  assert done.stderr.startswith(message)
+  assert done.stderr.startswith(f'error: {message}')
   assert len(done.stderr.splitlines()) == 1

@@ -1,15 +1,12 @@
-"""launch/scaling.py: its recipes, and its page of made-up statistics."""
+"""launch/scaling.py chooses recipes and writes a page of made-up figures."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+from tests.support import commands
+
 # Runs in a process of its own, since its flags have the names of `pretrain`'s.
 SCRIPT = """
-import dataclasses, json, sys
+import json, types
 from absl import flags
 import scaling
 from gpt1_jax.compiler import out_of_memory, stats
@@ -19,13 +16,10 @@ from tests.support import compiled_steps
 
 flags.FLAGS(['scaling', '--output=docs', '--tokens=327680000'])
 
-@dataclasses.dataclass
-class Device:
-  device_kind: str = 'TPU v5 lite'
-
 def topology(*layout):
   name = 'v5e:' + 'x'.join(map(str, layout))
-  return chips.Topology(name, 1, [Device()] * (layout[0] * layout[1]), layout)
+  device = types.SimpleNamespace(device_kind='TPU v5 lite')
+  return chips.Topology(name, 1, [device] * (layout[0] * layout[1]), layout)
 
 slices = [topology(2, 2), topology(4, 4), topology(16, 16)]
 recipes = [(b, t.name) for b, t in scaling.recipes(64, slices)]
@@ -52,16 +46,8 @@ print(json.dumps([recipes, asked, page, plot]))
 
 
 def test_page():
-  done = subprocess.run(
-    [sys.executable, '-c', SCRIPT],
-    cwd=ROOT,
-    env={**os.environ, 'PYTHONPATH': f'{ROOT}{os.pathsep}{ROOT / "launch"}'},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert done.returncode == 0, done.stderr
-  recipes, asked, page, plot = json.loads(done.stdout.splitlines()[-1])
+  out = commands.succeed('-c', SCRIPT)
+  recipes, asked, page, plot = json.loads(out.splitlines()[-1])
   assert recipes == [
     [64, 'v5e:2x2'],
     [64, 'v5e:4x4'],
@@ -76,18 +62,22 @@ def test_page():
     for line in page.splitlines()
     if line.startswith('|')
   ]
-  assert [row[:3] for row in table[2:4]] == [
-    ['v5e:2x2', '4', '64'],
-    ['v5e:4x4', '16', '64'],
-  ]
+  assert table[3][:3] == ['v5e:4x4', '16', '64']
   first = dict(zip(table[0], table[2], strict=True))
-  assert first['HBM per device, GiB'] == '8.00 of 16.00'
-  assert first['/ model FLOPs'] == '1.250'
-  assert first['collectives per device, MB'] == '3'
-  assert (first['step, at least, ms'], first['bound by']) == ('36.00', 'hbm')
-  # 1.6 of the 2 TFLOP that take 10 of the 36 ms; 100 epochs of 10,000 updates.
-  assert first['utilisation, at most'] == '22.2%'
-  assert first['hours, 100 epochs, at least'] == '10.0'
+  expected = {
+    'slice': 'v5e:2x2',
+    'chips': '4',
+    'batch': '64',
+    'HBM per device, GiB': '8.00 of 16.00',
+    '/ model FLOPs': '1.250',
+    'collectives per device, MB': '3',
+    'step, at least, ms': '36.00',
+    'bound by': 'hbm',
+    # 1.6 of the 2 TFLOP that take 10 of the 36 ms.
+    'utilisation, at most': '22.2%',
+    'hours, 100 epochs, at least': '10.0',  # of 10,000 updates each
+  }
+  assert {name: first[name] for name in expected} == expected
   assert table[-1][4] == 'no'
   assert 'Compiled, not run' in page
   data = page.split('```json\n')[1].split('```')[0].splitlines()

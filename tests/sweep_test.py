@@ -2,56 +2,26 @@
 
 import fcntl
 import json
-import os
-import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 
 import pytest
 
-from tests import QUICKLY_COMPILED
-
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-
-
-def start(*args):
-  # This checkout, even if gpt1_jax is installed.
-  environment = {
-    **os.environ,
-    'XLA_FLAGS': QUICKLY_COMPILED,
-    'PYTHONPATH': str(ROOT),
-  }
-  return subprocess.Popen(
-    [sys.executable, 'launch/sweep.py', *map(str, args)],
-    cwd=ROOT,
-    env=environment,
-    text=True,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-  )
+from tests.support import commands
 
 
 def sweep(*args):
-  process = start(*args)
-  out, err = process.communicate()
-  assert 'Traceback' not in err
-  return process.returncode, out, err
+  done = commands.run('launch/sweep.py', *args)
+  assert 'Traceback' not in done.stderr
+  return done.returncode, done.stdout, done.stderr
 
 
 def test_dry_run_prints_the_commands(tmp_path):
   arguments = (
-    f'--output={tmp_path}/out',
-    '--init_from=runs/mini',
-    '--lstm=runs/lstm',
-    '--tasks=cola,rte',
-    '--ablations=full,scratch,no_aux,layers:0,lstm',
-    '--seeds=3',
-    '--data_path=glue',
-    '--dry_run',
-    '--config=configs/finetune.py:tiny',
-    '--config.optim.peak_lr=2.5e-4',
+    *(f'--output={tmp_path}/out', '--init_from=runs/mini', '--lstm=runs/lstm'),
+    *('--tasks=cola,rte', '--ablations=full,scratch,no_aux,layers:0,lstm'),
+    *('--seeds=3', '--data_path=glue', '--dry_run'),
+    *('--config=configs/finetune.py:tiny', '--config.optim.peak_lr=2.5e-4'),
   )
   code, out, err = sweep(*arguments)
   assert code == 0, err
@@ -61,18 +31,14 @@ def test_dry_run_prints_the_commands(tmp_path):
   expected = [
     'python -m gpt1_jax.finetune '
     f'--config=configs/finetune.py:{task}{words},tiny '
-    f'--workdir={tmp_path}/out/{task}/{folder} {given} {common}'
+    f'--workdir={tmp_path}/out/{task}/{folder} --config.{given} {common}'
     for task in ('cola', 'rte')
     for words, folder, given in (
-      ('', 'full', '--config.init_from=runs/mini'),
-      (',scratch', 'scratch', '--config.like=runs/mini'),
-      (',no_aux', 'no_aux', '--config.init_from=runs/mini'),
-      (
-        '',
-        'layers-0',
-        '--config.init_from=runs/mini --config.transfer.layers=0',
-      ),
-      (',lstm', 'lstm', '--config.init_from=runs/lstm'),
+      ('', 'full', 'init_from=runs/mini'),
+      (',scratch', 'scratch', 'like=runs/mini'),
+      (',no_aux', 'no_aux', 'init_from=runs/mini'),
+      ('', 'layers-0', 'init_from=runs/mini --config.transfer.layers=0'),
+      (',lstm', 'lstm', 'init_from=runs/lstm'),
     )
   ]
   assert out.splitlines() == expected
@@ -128,17 +94,9 @@ runpy.run_path('launch/sweep.py', run_name='__main__')
 
 
 def test_sigterm_at_a_start_leaves_no_job(tmp_path):
-  done = subprocess.run(
-    [
-      *(sys.executable, '-c', STOPPED_AT_A_START),
-      *(f'--output={tmp_path}/out', '--init_from=x', '--tasks=cola'),
-      '--data_path=x',
-    ],
-    cwd=ROOT,
-    env={**os.environ, 'PYTHONPATH': str(ROOT / 'launch')},
-    capture_output=True,
-    text=True,
-    check=False,
+  done = commands.run(
+    *('-c', STOPPED_AT_A_START, f'--output={tmp_path}/out'),
+    *('--init_from=x', '--tasks=cola', '--data_path=x'),
   )
   assert done.returncode == 128 + signal.SIGTERM, done.stderr
   assert '[1/1] cola full: running' in done.stdout
@@ -148,24 +106,18 @@ def test_sigterm_at_a_start_leaves_no_job(tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_failed_and_resumed(pretrained, shared_data, tmp_path):
+def test_killed_failed_and_resumed(pretrained, archives, tmp_path):
   data, output = tmp_path / 'data', tmp_path / 'out'
   data.mkdir()
-  archives = shared_data / 'tasks' / 'archives'
-  shutil.copy(archives / 'glue-cola.zip', data)
+  shutil.copy(archives / 'CoLA.zip', data)
   arguments = (
-    f'--output={output}',
-    f'--init_from={pretrained}',
-    '--tasks=cola,rte',
-    '--ablations=full,scratch',
-    '--seeds=2',
-    f'--data_path={data}',
-    '--config=configs/finetune.py:tiny',
-    '--config.train.num_steps=2',
-    '--config.data.lengths=(64,)',
+    *(f'--output={output}', f'--init_from={pretrained}', f'--data_path={data}'),
+    *('--tasks=cola,rte', '--ablations=full,scratch', '--seeds=2'),
+    *('--config=configs/finetune.py:tiny', '--config.train.num_steps=2'),
+    *('--config.data.lengths=(64,)', '--config.data.batch_size=2'),
   )
   # Stopped while it runs the second job.
-  process = start(*arguments)
+  process = commands.start('launch/sweep.py', *arguments)
   said = ''
   while '[2/4] cola scratch: running' not in said:
     line = process.stdout.readline()
@@ -200,7 +152,7 @@ def test_killed_failed_and_resumed(pretrained, shared_data, tmp_path):
   assert facts['layers_transferred'] is None
 
   # With its data there, the second of two hosts runs its share.
-  shutil.copy(archives / 'glue-rte.zip', data)
+  shutil.copy(archives / 'RTE.zip', data)
   code, out, err = sweep(*arguments, '--hosts=2', '--host=1')
   assert code == 0, err
   assert '[1/2] cola scratch: dev matthews' in out

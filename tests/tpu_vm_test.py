@@ -22,19 +22,14 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / 'tests' / 'goldens' / 'tpu_vm_dry_run.txt'
+SCRIPT = 'repo/launch/tpu_vm.sh'
 PLACE = ('--name=gpt1', '--zone=us-west4-a')
 TYPE = ('--type=v5litepod-8', '--spot')
 TRAIN = ('--', 'python', 'train.py', '--workdir=gs://b/run')
-RETRY = ('run', *PLACE, *TYPE, '--retry', '--poll=0')
+RETRY = ('run', *TYPE, '--retry', '--poll=0')
 WORLD = {
-  'queue': [],
-  'node': '',
-  'create': [],
-  'queue_states': [],
-  'refuse_ssh': 0,
-  'refuse_start': 0,
-  'preempt_at_step': '',
-  'delete': '',
+  **{'queue': [], 'node': '', 'create': [], 'queue_states': [], 'delete': ''},
+  **{'refuse_ssh': 0, 'refuse_start': 0, 'preempt_at_step': ''},
 }
 # Resumes from the bucket, as pretrain does; worker 0 records each step. Waits
 # at the step at which the machines are to be preempted.
@@ -67,12 +62,12 @@ class Cloud:
   """A git repository and the fake's folder, with ways to run and inspect."""
 
   path: pathlib.Path
-  commit: str
+  commit: str = ''
 
   def bash(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
     paths = {
       'PATH': f'{self.path}/bin:{os.environ["PATH"]}',
-      'TMPDIR': str(self.path / 'tmp'),
+      'TMPDIR': f'{self.path}/tmp',
       'FAKE_CLOUD': str(self.path),
       'PYTHONDONTWRITEBYTECODE': '1',
     }
@@ -85,14 +80,17 @@ class Cloud:
       env={**os.environ, **paths, **env},
     )
 
-  def ok(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    done = self.bash('repo/launch/tpu_vm.sh', *words, **env)
+  def do(self, step: str, *words: str, **env: str) -> tuple[str, str]:
+    """Runs a step that must succeed; returns its output and messages."""
+    done = self.bash(SCRIPT, step, *PLACE, *words, **env)
     assert done.returncode == 0, done.stderr
-    return done
+    return done.stdout, done.stderr
 
-  def fails(self, *words: str, **env: str) -> str:
-    """Returns the errors of a step that must end with exit code 1."""
-    done = self.bash('repo/launch/tpu_vm.sh', *words, **env)
+  def fail(
+    self, *words: str, place: tuple[str, ...] = PLACE, **env: str
+  ) -> str:
+    """Runs a step that must end with exit code 1; returns its messages."""
+    done = self.bash(SCRIPT, *words[:1], *place, *words[1:], **env)
     assert done.returncode == 1, done.stderr
     assert 'error: ' in done.stderr
     return done.stderr
@@ -115,8 +113,8 @@ class Cloud:
   def nothing_is_billed(self) -> bool:
     return not self.world()['queue'] and not self.world()['node']
 
-  def log(self, worker: int) -> str:
-    return (self.path / f'workers/{worker}/gpt1_jax/job/log').read_text()
+  def job(self, worker: int, name: str) -> str:
+    return (self.path / f'workers/{worker}/gpt1_jax/job/{name}').read_text()
 
 
 @pytest.fixture
@@ -145,45 +143,44 @@ def cloud(tmp_path):
 
 
 GOLDEN_STEPS = (
-  ('create', *PLACE, *TYPE, '--timeout=3600', '--create-flag=--network=my net'),
-  ('setup', *PLACE, '--ssh-flag=--internal-ip'),
-  ('run', *PLACE, '--', 'python', '-m', 'gpt1_jax.pretrain', "--x=a 'b' $c"),
+  ('create', *TYPE, '--timeout=3600', '--create-flag=--network=my net'),
+  ('setup', '--ssh-flag=--internal-ip'),
+  ('run', '--', 'python', '-m', 'gpt1_jax.pretrain', "--x=a 'b' $c"),
   (*RETRY, '--delete-after', *TRAIN),
-  ('logs', *PLACE, '--lines=5'),
-  ('logs', *PLACE, '--worker=0', '--follow'),
-  ('status', *PLACE),
-  ('stop', *PLACE),
-  ('delete', *PLACE),
+  ('logs', '--lines=5'),
+  ('logs', '--worker=0', '--follow'),
+  *(('status',), ('stop',), ('delete',)),
 )
 
 
 def test_dry_runs_match_the_golden_file(cloud):
   """After an intended change: write the output to the file, and read it."""
   parts = []
-  for step in GOLDEN_STEPS:
-    out = cloud.ok(step[0], '--dry-run', *step[1:]).stdout
+  for step, *words in GOLDEN_STEPS:
+    out, _ = cloud.do(step, '--dry-run', *words)
     out = out.replace(f'{cloud.path}/', '').replace(cloud.commit, 'COMMIT')
-    parts.append(f'$ tpu_vm.sh {" ".join(step)}\n{out}')
+    parts.append(f'$ tpu_vm.sh {" ".join((step, *PLACE, *words))}\n{out}')
   assert '\n'.join(parts) == GOLDEN.read_text()
   assert cloud.calls() == []
 
 
 def test_bash_runs_the_output_of_dry_run_as_the_script_would(cloud):
   """Both make the same calls, with every word quoted."""
+  run = ('run', '--', 'python', 'train.py', "a 'b' $c", 'd\ne')
   steps = [
-    ('create', *PLACE, *TYPE),
-    ('setup', *PLACE),
-    ('run', *PLACE, '--', 'python', 'train.py', "a 'b' $c", 'd\ne'),
-    ('logs', *PLACE),
-    ('stop', *PLACE),
-    ('delete', *PLACE),
+    ('create', *TYPE),
+    ('setup',),
+    run,
+    ('logs',),
+    ('stop',),
+    ('delete',),
   ]
   for step in steps:
-    cloud.ok(*step, FAKE_STEPS='0')
+    cloud.do(*step, FAKE_STEPS='0')
   real = cloud.raw_calls()
   (cloud.path / 'calls.jsonl').unlink()
-  for step in steps:
-    script = cloud.ok(step[0], '--dry-run', *step[1:]).stdout
+  for step, *words in steps:
+    script, _ = cloud.do(step, '--dry-run', *words)
     cloud.bash('-c', script, FAKE_STEPS='0')
   assert cloud.raw_calls() == real
 
@@ -191,42 +188,42 @@ def test_bash_runs_the_output_of_dry_run_as_the_script_would(cloud):
 @pytest.mark.slow
 def test_every_step_from_create_to_delete(cloud):
   cloud.world(queue_states=['WAITING_FOR_RESOURCES', 'PROVISIONING', 'ACTIVE'])
-  done = cloud.ok('create', *PLACE, '--type=v6e-16', '--poll=0')
-  assert 'WAITING_FOR_RESOURCES' in done.stderr
+  _, messages = cloud.do('create', '--type=v6e-16', '--poll=0')
+  assert 'WAITING_FOR_RESOURCES' in messages
   assert '--runtime-version=v2-alpha-tpuv6e' in cloud.raw_calls()[0]
-  assert 'or no setup' in cloud.fails('run', *PLACE, *TRAIN)
-  cloud.ok('setup', *PLACE)
-  cloud.ok('run', *PLACE, *TRAIN, FAKE_STEPS='1000')
-  out = cloud.ok('status', *PLACE).stdout
+  assert 'or no setup' in cloud.fail('run', *TRAIN)
+  cloud.do('setup')
+  cloud.do('run', *TRAIN, FAKE_STEPS='1000')
+  out, _ = cloud.do('status')
   for worker in (0, 1):
     assert f'worker {worker}: running, {cloud.commit}:' in out
-    header = cloud.log(worker).splitlines()[0]
+    header = cloud.job(worker, 'log').splitlines()[0]
     assert f'worker {worker}: {cloud.commit} python train.py' in header
   # The same command is not started twice; another one is refused.
-  cloud.ok('run', *PLACE, *TRAIN)
-  assert cloud.log(0).count('== ') == 1
-  assert 'another command' in cloud.fails('run', *PLACE, '--', 'true')
-  out = cloud.ok('logs', *PLACE, '--lines=1').stdout
+  cloud.do('run', *TRAIN)
+  assert cloud.job(0, 'log').count('== ') == 1
+  assert 'another command' in cloud.fail('run', '--', 'true')
+  out, _ = cloud.do('logs', '--lines=1')
   for worker in (0, 1):
     assert re.search(rf'^\[worker {worker}\] step \d+$', out, re.MULTILINE)
-  cloud.ok('stop', *PLACE)
-  out = cloud.ok('status', *PLACE).stdout
+  cloud.do('stop')
+  out, _ = cloud.do('status')
   assert 'worker 0: exit 143' in out
   assert 'worker 1: exit 143' in out
-  cloud.ok('delete', *PLACE)
+  cloud.do('delete')
   assert cloud.nothing_is_billed()
-  cloud.ok('delete', *PLACE)
-  assert 'nothing is named gpt1' in cloud.fails('status', *PLACE)
+  cloud.do('delete')
+  assert 'nothing is named gpt1' in cloud.fail('status')
 
 
 def test_setup_ships_the_commit_and_refuses_a_tree_with_changes(cloud):
-  cloud.ok('create', *PLACE, *TYPE)
+  cloud.do('create', *TYPE)
   (cloud.path / 'repo' / 'train.py').write_text('changed')
   (cloud.path / 'repo' / 'new.py').write_text('untracked')
-  for step in (('setup', *PLACE), ('run', *PLACE, *TRAIN)):
-    assert 'the tree has changes' in cloud.fails(*step)
+  for step in (('setup',), ('run', *TRAIN)):
+    assert 'the tree has changes' in cloud.fail(*step)
   assert 'tpu-vm scp' not in cloud.calls()
-  cloud.ok('setup', *PLACE, '--ignore-changes')
+  cloud.do('setup', '--ignore-changes')
   for worker in (0, 1):
     code = cloud.path / f'workers/{worker}/gpt1_jax/{cloud.commit}'
     assert (code / 'train.py').read_text() == TRAIN_PY
@@ -238,40 +235,39 @@ def test_setup_ships_the_commit_and_refuses_a_tree_with_changes(cloud):
 @pytest.mark.slow
 def test_a_preempted_run_resumes_on_a_new_slice(cloud):
   cloud.world(preempt_at_step='5')
-  done = cloud.ok(*RETRY, '--delete-after', *TRAIN, FAKE_PREEMPTED='5')
-  assert 'preempted (SUSPENDED)\nstarting over (1 of 100)' in done.stderr
+  _, messages = cloud.do(*RETRY, '--delete-after', *TRAIN, FAKE_PREEMPTED='5')
+  assert 'preempted (SUSPENDED)\nstarting over (1 of 100)' in messages
   assert cloud.calls().count('queued-resources create') == 2
   assert (cloud.path / 'bucket' / 'steps').read_text() == '8'
   assert cloud.nothing_is_billed()
 
 
 def test_retry_takes_over_a_slice_and_repeats_refused_calls(cloud):
-  cloud.ok('create', *PLACE, *TYPE)
+  cloud.do('create', *TYPE)
   cloud.world(refuse_ssh=2)
-  done = cloud.ok(*RETRY, *TRAIN)
-  assert 'gpt1 may be billed' in done.stderr
+  _, messages = cloud.do(*RETRY, *TRAIN)
+  assert 'gpt1 may be billed' in messages
   assert cloud.calls().count('queued-resources create') == 1
   assert 'queued-resources delete' not in cloud.calls()
 
 
 @pytest.mark.slow
 def test_retry_starts_the_command_again_on_a_restarted_machine(cloud):
-  for step in (('create', *PLACE, *TYPE), ('setup', *PLACE)):
-    cloud.ok(*step)
-  cloud.ok('run', *PLACE, *TRAIN, FAKE_STEPS='10000')
-  group = cloud.path / 'workers/1/gpt1_jax/job/group'
-  os.killpg(int(group.read_text()), signal.SIGKILL)
+  cloud.do('create', *TYPE)
+  cloud.do('setup')
+  cloud.do('run', *TRAIN, FAKE_STEPS='10000')
+  os.killpg(int(cloud.job(1, 'group')), signal.SIGKILL)
   deadline = time.monotonic() + 10
-  while 'worker 1: lost' not in cloud.ok('status', *PLACE).stdout:
+  while 'worker 1: lost' not in cloud.do('status')[0]:
     assert time.monotonic() < deadline
-  cloud.ok(*RETRY, *TRAIN)
-  assert cloud.log(0).count('== ') == 2, 'started again on the other one too'
+  cloud.do(*RETRY, *TRAIN)
+  assert cloud.job(0, 'log').count('== ') == 2, 'both workers start again'
 
 
 @pytest.mark.slow
 def test_retries_are_counted(cloud):
   cloud.world(queue_states=['FAILED no spot left'])
-  message = cloud.fails(*RETRY, '--retry=2', *TRAIN)
+  message = cloud.fail(*RETRY, '--retry=2', *TRAIN)
   assert 'could not create gpt1: FAILED no spot left' in message
   assert 'the run has failed after 2 retries' in message
   assert cloud.calls().count('queued-resources create') == 3
@@ -282,16 +278,16 @@ def test_retries_are_counted(cloud):
 def test_a_failed_command_is_not_retried_and_is_stopped_everywhere(cloud):
   script = 'import os, time; time.sleep(100 * int(os.environ["TPU_WORKER_ID"]))'
   words = ('python', '-c', f'{script}; raise SystemExit(3)')
-  message = cloud.fails(*RETRY, '--', *words, '--workdir=gs://b/run')
+  message = cloud.fail(*RETRY, '--', *words, '--workdir=gs://b/run')
   assert f'worker 0: exit 3, {cloud.commit}' in message
   assert cloud.calls().count('queued-resources create') == 1
-  assert 'worker 1: exit 143' in cloud.ok('status', *PLACE).stdout
+  assert 'worker 1: exit 143' in cloud.do('status')[0]
 
 
 @pytest.mark.parametrize('refusal', ['quota', 'capacity', 'forbidden'])
 def test_a_refused_slice_leaves_nothing_behind(cloud, refusal):
   cloud.world(create=[refusal])
-  message = cloud.fails('create', *PLACE, *TYPE)
+  message = cloud.fail('create', *TYPE)
   assert 'could not create gpt1: ERROR: ' in message
   assert refusal[:5] in message.lower().replace('denied', 'forbidden')
   assert cloud.calls()[-1] == 'queued-resources delete'
@@ -300,27 +296,27 @@ def test_a_refused_slice_leaves_nothing_behind(cloud, refusal):
 
 def test_an_existing_slice_is_left_alone(cloud):
   cloud.world(create=['exists'], queue=['ACTIVE'], node='READY')
-  assert 'see status' in cloud.fails('create', *PLACE, *TYPE)
+  assert 'see status' in cloud.fail('create', *TYPE)
   assert cloud.world()['node'] == 'READY'
 
 
 def test_a_failed_delete_says_that_the_slice_may_be_billed(cloud):
-  cloud.ok('create', *PLACE, *TYPE)
+  cloud.do('create', *TYPE)
   cloud.world(delete='refused')
-  message = cloud.fails('delete', *PLACE)
+  message = cloud.fail('delete')
   assert 'gpt1 may still exist and be billed' in message
   assert 'UNAVAILABLE' in message
 
 
 def test_a_run_starts_on_all_workers_or_on_none(cloud):
-  cloud.ok('create', *PLACE, *TYPE)
+  cloud.do('create', *TYPE)
   cloud.world(refuse_ssh=1)
-  assert 'was not copied to every worker' in cloud.fails('setup', *PLACE)
-  cloud.ok('setup', *PLACE)
+  assert 'was not copied to every worker' in cloud.fail('setup')
+  cloud.do('setup')
   cloud.world(refuse_start=1)
-  message = cloud.fails('run', *PLACE, *TRAIN, FAKE_STEPS='1000')
+  message = cloud.fail('run', *TRAIN, FAKE_STEPS='1000')
   assert 'did not start on every worker' in message
-  out = cloud.ok('status', *PLACE).stdout
+  out, _ = cloud.do('status')
   assert 'worker 0: exit 143' in out
   assert 'worker 1: none' in out
 
@@ -329,19 +325,25 @@ def test_a_run_starts_on_all_workers_or_on_none(cloud):
   ('words', 'message'),
   [
     (('creat',), "unknown step 'creat'"),
-    (('create', '--name=gpt1'), 'create needs --name=... and --zone=...'),
-    (('create', *PLACE, 'v4-8'), "'v4-8': unknown option or wrong value"),
-    (('create', *PLACE, '--poll=x'), "'--poll=x': unknown option or wrong"),
-    (('create', *PLACE, '--type=v5e-16'), '--type=v5e-16: give v2-N'),
-    (('create', *PLACE, '--type=tpu7x-8'), 'see launch/gke_jobset.yaml'),
-    (('run', *PLACE), 'run needs a command'),
-    (('run', *PLACE, '--retry', '--', 'a'), 'needs --workdir=gs://'),
-    (('run', *PLACE, '--delete-after', *TRAIN), 'needs --retry'),
+    (('create', '--zone='), "'--zone=': unknown option or wrong value"),
+    (('create', 'v4-8'), "'v4-8': unknown option or wrong value"),
+    (('create', '--poll=x'), "'--poll=x': unknown option or wrong"),
+    (('create', '--type=v5e-16'), '--type=v5e-16: give v2-N'),
+    (('create', '--type=tpu7x-8'), 'see launch/gke_jobset.yaml'),
+    (('run',), 'run needs a command'),
+    (('run', '--retry', '--', 'a'), 'needs --workdir=gs://'),
+    (('run', '--delete-after', *TRAIN), 'needs --retry'),
   ],
 )
 def test_a_mistake_costs_one_line_and_no_call(cloud, words, message):
-  (line,) = cloud.fails(*words).splitlines()
+  (line,) = cloud.fail(*words).splitlines()
   assert message in line
+  assert cloud.calls() == []
+
+
+def test_name_and_zone_are_required(cloud):
+  message = cloud.fail('create', place=('--name=gpt1',))
+  assert message == 'error: create needs --name=... and --zone=...\n'
   assert cloud.calls() == []
 
 
@@ -352,7 +354,7 @@ def test_each_type_has_its_image(cloud):
     ('v5p-12288', 'v2-alpha-tpuv5'),
     ('v6e-16', 'v2-alpha-tpuv6e'),
   ):
-    out = cloud.ok('create', *PLACE, f'--type={kind}', '--dry-run').stdout
+    out, _ = cloud.do('create', f'--type={kind}', '--dry-run')
     assert f'--accelerator-type={kind} --runtime-version={image}\n' in out
 
 
@@ -361,17 +363,16 @@ def test_a_missing_gcloud_is_an_error_and_not_a_missing_slice(cloud):
   tools.mkdir()
   for name in ('bash', 'dirname', 'git'):
     (tools / name).symlink_to(shutil.which(name))
-  line = cloud.fails('delete', *PLACE, PATH=str(tools))
-  assert line == 'error: gcloud is missing\n'
+  message = cloud.fail('delete', PATH=str(tools))
+  assert message == 'error: gcloud is missing\n'
 
 
 def test_the_script_takes_the_commands_of_the_guide(cloud):
   text = (ROOT / 'docs' / 'tpu.md').read_text().replace('\\\n', ' ')
-  commands = re.findall(r'^    launch/tpu_vm\.sh (.*)$', text, re.MULTILINE)
-  for command in commands:
-    step, *words = shlex.split(command)
-    cloud.ok(step, '--dry-run', *words)
-  steps = {command.split()[0] for command in commands}
-  assert steps == {
-    *('create', 'setup', 'run', 'status', 'logs', 'stop', 'delete')
-  }
+  found = re.findall(r'^    launch/tpu_vm\.sh (.*)$', text, re.MULTILINE)
+  commands = [shlex.split(command) for command in found]
+  for step, *words in commands:
+    done = cloud.bash(SCRIPT, step, '--dry-run', *words)
+    assert done.returncode == 0, done.stderr
+  steps = 'create setup run status logs stop delete'
+  assert {step for step, *_ in commands} == set(steps.split())

@@ -70,17 +70,13 @@ class Case:
     """Returns the same model's configuration in transformers."""
     import transformers
 
-    model = self.pretrain_config().model
-    assert model.kind == 'gpt'
+    model = vars(self.pretrain_config().model)
+    sizes = ('n_layer', 'n_head', 'n_embd')
+    rates = ('embd_pdrop', 'attn_pdrop', 'resid_pdrop')
     return transformers.OpenAIGPTConfig(
       vocab_size=self.vocab_size,
-      n_positions=model.n_ctx,
-      n_layer=model.n_layer,
-      n_head=model.n_head,
-      n_embd=model.n_embd,
-      embd_pdrop=model.embd_pdrop,
-      attn_pdrop=model.attn_pdrop,
-      resid_pdrop=model.resid_pdrop,
+      n_positions=model['n_ctx'],
+      **{name: model[name] for name in sizes + rates},
     )
 
   def read_batches(self) -> list[Batch]:

@@ -57,8 +57,7 @@ class Candidate:
       case: argument of the function.
 
     Raises:
-      MissingError: a library that the candidate needs is not installed.
-      UserError: the candidate failed.
+      MissingError, UserError: a library is missing; the candidate failed.
     """
     self.name = name
     self._errors = tempfile.TemporaryFile('w+')  # noqa: SIM115, see `close`
@@ -118,13 +117,7 @@ class Candidate:
 
 @dataclasses.dataclass
 class Results:
-  """Results of all candidates in a suite.
-
-  Attributes:
-    measured: maps candidates to one result per repetition.
-    versions: maps libraries to versions.
-    failed: candidates that failed.
-  """
+  """Results of a suite: by candidate, one for each repetition."""
 
   measured: dict[str, list[Result]] = dataclasses.field(default_factory=dict)
   versions: dict[str, str] = dataclasses.field(default_factory=dict)

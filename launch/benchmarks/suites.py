@@ -14,7 +14,7 @@ from gpt1_jax.corpus import (
   documents,
   local_engine,
   pipeline,
-  sentencepiece_tokenizer,
+  sentencepiece_tokenizer as bpe,
 )
 from gpt1_jax.model import models
 from gpt1_jax.tasks import batches, examples, features, table
@@ -27,16 +27,12 @@ Candidates = Mapping[str, tuple[str, Case]]
 
 @dataclasses.dataclass
 class Options:
-  """The flags of launch/benchmark.py.
+  """The flags of launch/benchmark.py, and what the candidates report.
 
   Attributes:
-    steps: updates per repetition.
-    repeats: repetitions per candidate.
-    quick: True uses tiny sizes, to check that everything runs.
-    data: folder with real data, or None.
+    steps, repeats, quick, data: see the flags.
     say: receives progress lines.
-    versions: library versions, collected from the candidates.
-    failed: candidates that failed, collected.
+    versions, failed: libraries of the candidates; candidates that failed.
   """
 
   steps: int
@@ -64,15 +60,13 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """A table row: medians over repetitions, or None if not measured.
+  """A table row.
 
   Attributes:
-    name: name of the measurement.
-    unit: unit of `ours` and `theirs`.
-    ours: this project's median.
+    name, unit: the measurement and its unit.
+    ours: this project's median over repetitions; None if not measured.
     reference: name of the candidate to compare with.
-    theirs: that candidate's median.
-    ratio: ours / theirs.
+    theirs: that candidate's median; None if not measured.
   """
 
   name: str
@@ -83,6 +77,7 @@ class Row:
 
   @property
   def ratio(self) -> float | None:
+    """Ours / theirs."""
     return self.ours / self.theirs if self.ours and self.theirs else None
 
 
@@ -108,14 +103,12 @@ def train(options: Options) -> list[Row]:
   for dtype in ('float32', 'bfloat16'):
     case = dataclasses.replace(options.case, dtype=dtype)
     compiled = dataclasses.replace(case, compile=True)
-    measured = options.measure(
-      {
-        'ours': ('ours.train', case),
-        'torch eager': ('theirs.train', case),
-        'torch.compile': ('theirs.train', compiled),
-      }
-    )
-    for peer in ('torch eager', 'torch.compile'):
+    peers = {
+      'torch eager': ('theirs.train', case),
+      'torch.compile': ('theirs.train', compiled),
+    }
+    measured = options.measure({'ours': ('ours.train', case), **peers})
+    for peer in peers:
       rows += [
         compare(f'step, {dtype}', 'tokens/s', measured, peer),
         compare(f'peak memory, {dtype}', 'B', measured, peer, 'peak_bytes'),
@@ -159,13 +152,11 @@ def generate(options: Options) -> list[Row]:
   """Compares greedy generation, with one prompt per row."""
   rows = []
   for batch in (1, 8):
+    prompt, tokens = (8, 16) if options.quick else (32, 128)
     case = dataclasses.replace(
-      options.case,
-      batch_size=batch,
-      prompt=8 if options.quick else 32,
-      tokens=16 if options.quick else 128,
+      options.case, batch_size=batch, prompt=prompt, tokens=tokens
     )
-    peers: dict[str, tuple[str, Case]] = {
+    peers = {
       name: ('theirs.generate', dataclasses.replace(case, network=name))
       for name in (_OPENAI, _GPT2)
     }
@@ -188,12 +179,8 @@ def finetune(options: Options) -> list[Row]:
       case = dataclasses.replace(
         options.case, task=task, classes=classes, batches=str(path)
       )
-      measured = options.measure(
-        {
-          'ours': ('ours.finetune', case),
-          'transformers': ('theirs.finetune', case),
-        }
-      )
+      peers = {'transformers': ('theirs.finetune', case)}
+      measured = options.measure({'ours': ('ours.finetune', case), **peers})
     widths = sorted({batch['tokens'].shape[2] for batch in batches})
     name = f'fine-tuning {task}, widths {", ".join(map(str, widths))}'
     rows.append(compare(name, 'examples/s', measured, 'transformers'))
@@ -212,10 +199,8 @@ def _task_batches(
   path = pathlib.Path(options.data or '') / 'tasks' / 'glue'
   found = examples.read(task, str(path), 'train')
   case = options.case
-  tokenizer = sentencepiece_tokenizer.train(
-    sentencepiece_tokenizer.count_words(t for row in found for t in row.texts),
-    min(case.vocab_size - 300, 8000),
-  )
+  words = bpe.count_words(text for row in found for text in row.texts)
+  tokenizer = bpe.train(words, min(case.vocab_size - 300, 8000))
   laid_out = features.build(
     task,
     found[:200] if options.quick else found,
@@ -226,18 +211,14 @@ def _task_batches(
   # Moves special tokens to the last rows of the model's embedding.
   moved = laid_out.tokens >= tokenizer.vocab_size
   laid_out.tokens[moved] += case.vocab_size - tokenizer.vocab_size
-  batch_settings = batches.BatchSettings(
-    4 if options.quick else settings.data.batch_size,
-    lengths=settings.data.lengths,
-    train=True,
+  size, count = (4, 2) if options.quick else (settings.data.batch_size, 8)
+  made = batches.Batches(
+    laid_out,
+    batches.BatchSettings(size, lengths=settings.data.lengths, train=True),
   )
-  laid_out_batches = batches.Batches(laid_out, batch_settings)
-  steps = range(
-    min(laid_out_batches.steps_per_epoch, 2 if options.quick else 8)
-  )
-  return [
-    cast(case_lib.Batch, laid_out_batches.batch(step)) for step in steps
-  ], task.num_outputs
+  steps = range(min(made.steps_per_epoch, count))
+  chosen = [cast(case_lib.Batch, made.batch(step)) for step in steps]
+  return chosen, task.num_outputs
 
 
 def prepare(options: Options) -> list[Row]:
@@ -254,15 +235,11 @@ def prepare(options: Options) -> list[Row]:
       local_engine.clean(workers, found, spool, rule, lambda *_: None)
       words = local_engine.count_words(workers, spool, 1.0, lambda *_: None)
     merges = 500 if options.quick else 8000
-    sentencepiece_tokenizer.train(words, merges).save(folder)
+    bpe.train(words, merges).save(folder)
     case = dataclasses.replace(
       options.case, spool=str(spool), tokenizer=folder, cores=cores
     )
-    measured = options.measure(
-      {
-        'ours': ('ours.encode', case),
-        'SentencePiece alone': ('theirs.encode', case),
-      }
-    )
-  name = f'encoding, {cores} processes'
-  return [compare(name, 'B/s', measured, 'SentencePiece alone')]
+    peer = 'SentencePiece alone'
+    peers = {'ours': ('ours.encode', case), peer: ('theirs.encode', case)}
+    measured = options.measure(peers)
+  return [compare(f'encoding, {cores} processes', 'B/s', measured, peer)]

@@ -174,9 +174,7 @@ def _adam(model: 'torch.nn.Module') -> 'torch.optim.Optimizer':
 
 
 def _update(
-  model: 'torch.nn.Module',
-  adam: 'torch.optim.Optimizer',
-  loss: 'torch.Tensor',
+  model: 'torch.nn.Module', adam: 'torch.optim.Optimizer', loss: 'torch.Tensor'
 ) -> None:
   """Computes gradients, clips them and updates the parameters."""
   import torch

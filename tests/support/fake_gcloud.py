@@ -35,12 +35,10 @@ def main() -> None:
   with (CLOUD / 'calls.jsonl').open('a') as file:
     file.write(json.dumps(sys.argv[1:]) + '\n')
   if verb in ('ssh', 'scp'):
-    {'ssh': ssh, 'scp': scp}[verb](rest)
+    globals()[verb](rest)
     return
   with world() as state:
-    {'create': create, 'describe': describe, 'delete': delete}[verb](
-      state, kind
-    )
+    globals()[verb](state, kind)
 
 
 @contextlib.contextmanager
@@ -97,10 +95,10 @@ def remove_machines() -> None:
 
 
 def reachable(rest: list[str]) -> list[tuple[pathlib.Path, bool]]:
-  """Returns the home and reachability of each worker that is addressed.
+  """Returns the home of each addressed worker, and True if it answers.
 
-  A worker is refused as often as `world.json` says, the last one only. The
-  slice is preempted when worker 0 has written the step `preempt_at_step`.
+  The last worker refuses as often as `world.json` says. The slice is preempted
+  when worker 0 has written the step `preempt_at_step`.
   """
   words = ' '.join(rest)
   with world() as state:
