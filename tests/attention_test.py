@@ -106,7 +106,7 @@ def test_kernels_equal_all_pairs(shape, rate, kernel):
 
 @pytest.mark.parametrize('T', [37, 300])
 def test_blocks_in_bfloat16_are_as_close_to_float32_as_all_pairs(T):
-  """In norm: each rounds probabilities and gradients once to 8 bits."""
+  """Compares norms: each rounds probabilities and gradients once to 8 bits."""
   qkv, d_out = draw((3, 2, T, 3, 16), jnp.bfloat16)
   exact = with_gradient(all_pairs, *as_float32(qkv, 0.1, d_out))
   for path in (all_pairs, blocks):

@@ -1,4 +1,4 @@
-"""The table of chips, and topologies that are refused."""
+"""Tests the table of chips, and which topologies are refused."""
 
 import types
 

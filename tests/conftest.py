@@ -1,7 +1,4 @@
-"""Fixtures of every test: eight CPU devices, and the real data if present.
-
-The environment is set before any test module can import jax.
-"""
+"""Sets up eight CPU devices before any test imports jax; shares fixtures."""
 
 import functools
 import os
@@ -14,7 +11,7 @@ os.environ['XLA_FLAGS'] = (
 )
 # launch/gpu_hour.py tests the kernels on its card.
 os.environ['JAX_PLATFORMS'] = os.environ.get('TEST_PLATFORMS', 'cpu')
-# Read when gcsfs is imported: with it, it asks Google what kind a bucket is.
+# gcsfs reads it when imported; else it asks Google for the kind of a bucket.
 os.environ['GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT'] = 'false'
 
 import pytest
@@ -22,7 +19,7 @@ import pytest
 
 @pytest.fixture(scope='session')
 def shared_data() -> pathlib.Path:
-  """The folder of real books and tasks beside the repository, or a skip."""
+  """Returns the folder of real books and tasks, or skips the test."""
   path = pathlib.Path(__file__).resolve().parents[2] / 'shared' / 'data'
   if not path.is_dir():
     pytest.skip('no real data: ../shared/data is not beside the repository')
@@ -31,7 +28,7 @@ def shared_data() -> pathlib.Path:
 
 @pytest.fixture(scope='session')
 def archives(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-  """A folder of small archives of all tasks, with invented rows."""
+  """Writes small archives of all tasks, with invented rows."""
   from tests.support import task_archives
 
   return task_archives.pack_all(tmp_path_factory.mktemp('archives'))
@@ -39,7 +36,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture(scope='module')
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-  """A pretraining run of a network that has learned nothing."""
+  """Writes a pretraining run of a network that has learned nothing."""
   from tests.support import finetuning
 
   return finetuning.untrained_run(tmp_path_factory.mktemp('runs'))
@@ -47,7 +44,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture
 def configure(pretrained: pathlib.Path):
-  """(task, path, changes by section__key) → plain configuration."""
+  """Returns (task, path, changes by section__key) → plain configuration."""
   from tests.support import finetuning
 
   return functools.partial(finetuning.configuration, pretrained)

@@ -1,4 +1,4 @@
-"""The demo's task: separate splits, right labels, only unseen text."""
+"""The demo's task has separate splits, right labels and only unseen text."""
 
 import demo_task as demo
 import pytest

@@ -31,7 +31,7 @@ def build(settings, vocab_size=97, num_steps=10):
 
 @pytest.fixture(scope='module')
 def saved(tmp_path_factory):
-  """A file, and the program it holds, not yet compiled."""
+  """Saves a step; returns the file and the program, not yet compiled."""
   path = str(tmp_path_factory.mktemp('executable') / 'step')
   topology = chips.topology('local', 1)
   _, program, compiled = stats.compile_step(config(), topology, 97, 10)

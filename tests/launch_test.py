@@ -1,4 +1,4 @@
-"""The image, the GKE manifest and the Slurm job of launch/.
+"""Tests the image, the GKE manifest and the Slurm job of launch/.
 
 goldens/jobset.schema.json has the fields of the JobSet CRD, and its source.
 """

@@ -51,7 +51,7 @@ def test_products_and_their_gradients(spec, dtype):
 
 
 def test_batched_products_are_taken_in_their_type():
-  """In float32 they take three times as long."""
+  """Expects bfloat16 operands: float32 would take three times as long."""
   q = jnp.ones((1, 8, 2, 4), jnp.bfloat16)
   step = jax.jit(jax.grad(lambda q: linear.einsum(SPECS[2], q, q).sum()))
   text = step.lower(q).as_text()

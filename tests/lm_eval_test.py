@@ -7,6 +7,7 @@ that `evaluate --suite=zero_shot` writes, with the softmax over tokens: the
 Skips without the peers.
 """
 
+import itertools
 import json
 import os
 import warnings
@@ -14,7 +15,7 @@ import warnings
 import numpy as np
 import pytest
 
-from gpt1_jax.corpus import cleaning, sentencepiece_tokenizer
+from gpt1_jax.corpus import cleaning, documents, sentencepiece_tokenizer
 from gpt1_jax.tasks.zero_shot import evaluation, results
 from tests.support import released, transformers_folder
 
@@ -33,22 +34,23 @@ with warnings.catch_warnings():  # about its own code
   from lm_eval.api import task as lm_eval_task
 
 WORDS = ('negative', 'positive')
+PARTS = (
+  ('the plot', 'a long second act', 'her dry narration', "the film 's music"),
+  ('drags', 'sparkles , again and again', 'is never less than honest'),
+  ('.', ', and that is all there is .', 'from the first frame to the last !'),
+)
+SENTENCES = [
+  {'sentence': ' '.join(parts), 'label': number % 2}
+  for number, parts in enumerate(itertools.product(*PARTS))
+]
 
 
-@pytest.fixture(scope='module')
-def sentences(shared_data):
-  lines = (shared_data / 'tasks/glue/SST-2/dev.tsv').read_text().splitlines()
-  rows = [line.split('\t') for line in lines[1:41]]
-  return [{'sentence': a, 'label': int(b)} for a, b in rows]
-
-
-def test_log_likelihoods(shared_data, sentences, tmp_path):
-  novel = cleaning.paragraphs(
-    sorted((shared_data / 'books').glob('*.txt'))[7].read_text('utf-8-sig')
+def test_log_likelihoods(tmp_path):
+  texts = documents.read_all(['builtin:python-reference'], 'text')
+  words = sentencepiece_tokenizer.count_words(
+    cleaning.clean(cleaning.paragraphs(document.text())) for document in texts
   )
-  bpe = sentencepiece_tokenizer.train(
-    sentencepiece_tokenizer.count_words([cleaning.clean(novel)]), 3000
-  )
+  bpe = sentencepiece_tokenizer.train(words, 3000)
   released.new_run(
     tmp_path / 'run',
     bpe,
@@ -58,7 +60,7 @@ def test_log_likelihoods(shared_data, sentences, tmp_path):
   )
   transformers_folder.write_and_load(tmp_path / 'run', tmp_path / 'hf')
   rows = tmp_path / 'rows.jsonl'
-  rows.write_text(''.join(json.dumps(row) + '\n' for row in sentences))
+  rows.write_text(''.join(json.dumps(row) + '\n' for row in SENTENCES))
   task = lm_eval_task.ConfigurableTask(
     config={
       'task': 'sst2_very',
@@ -89,10 +91,14 @@ def test_log_likelihoods(shared_data, sentences, tmp_path):
     ]
     for sample in samples
   }
-  assert len(theirs) == len(sentences)
-  ours = zero_shot(tmp_path / 'run', shared_data / 'tasks/glue')
-  want = [theirs[row['sentence']] for row in sentences]
-  np.testing.assert_allclose(ours[: len(want)], want, rtol=0, atol=1e-4)
+  assert len(theirs) == len(SENTENCES)
+  (tmp_path / 'SST-2').mkdir()
+  lines = [f'{row["sentence"]}\t{row["label"]}\n' for row in SENTENCES]
+  dev = ''.join(['sentence\tlabel\n', *lines])
+  (tmp_path / 'SST-2' / 'dev.tsv').write_text(dev)
+  ours = zero_shot(tmp_path / 'run', tmp_path)
+  want = [theirs[row['sentence']] for row in SENTENCES]
+  np.testing.assert_allclose(ours, want, rtol=0, atol=1e-4)
 
 
 def zero_shot(workdir, tasks_path) -> list[list[float]]:

@@ -33,9 +33,9 @@ def test_chunked_equals_plain(chunk, monkeypatch):
   monkeypatch.setattr(losses, 'CHUNK_TOKENS', chunk)
   args = draw()
   (found, grads), (expected, expected_grads) = (
-    jax.value_and_grad(lambda *args, f=f: 3.0 * f(*args), argnums=(0, 1, 3))(
-      *args
-    )
+    jax.jit(
+      jax.value_and_grad(lambda *args, f=f: 3.0 * f(*args), argnums=(0, 1, 3))
+    )(*args)
     for f in (losses.lm_loss, plain)
   )
   np.testing.assert_allclose(found, expected, rtol=1e-6)

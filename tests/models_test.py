@@ -64,7 +64,7 @@ def test_parameters_and_flops_at_full_size(config, sizes, parameters, flops):
 @KEYS
 @EACH
 def test_no_position_sees_a_later_one(config, key):
-  """By the gradient of each state with respect to each token's embedding."""
+  """Takes the gradient of each state by each token's embedding."""
   tokens = np.arange(16)[None] + 7  # all different
   params = params_of(config)
   weights = jnp.arange(1.0, config.n_embd + 1)
@@ -174,15 +174,20 @@ def assert_near(found, expected, bound, loss_bound=1e-6):
     assert error <= bound, (name, error)
 
 
+def slow(*values):
+  return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
-  ('remat', 'unroll'), [('dots', 1), ('full', 1), ('none', 2), ('dots', 2)]
+  ('remat', 'unroll'),
+  [('dots', 1), slow('full', 1), slow('none', 2), slow('dots', 2)],
 )
 def test_recomputed_and_unrolled_equal_stored_and_looped(remat, unroll):
   changed = dataclasses.replace(GPT, remat=remat, unroll=unroll)
   assert_near(gradient(changed), gradient(GPT), 1e-6)
 
 
-@pytest.mark.parametrize('remat', ['none', 'dots', 'full'])
+@pytest.mark.parametrize('remat', ['none', slow('dots'), slow('full')])
 def test_other_machines_loop_over_layers_the_same(monkeypatch, remat):
   """`layers` loops on CPUs, nn.scan on TPUs and GPUs."""
   config = dataclasses.replace(GPT, remat=remat)

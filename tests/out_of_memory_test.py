@@ -53,7 +53,7 @@ stack_frame_id=4
 
 
 def test_messages_without_a_list_of_buffers():
-  """The first is of libtpu 0.0.42, the second states no size."""
+  """Parses a message of libtpu 0.0.42, and one that states no size."""
   message = (
     'RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required '
     'for HLO temporaries (28.25G) exceeds available HBM (15.75G).'

@@ -1,4 +1,4 @@
-"""The same numbers as `transformers`' OpenAIGPT classes, and as PyTorch.
+"""Compares numbers with `transformers`' OpenAIGPT classes and with PyTorch.
 
 Goldens (a small model, made by tests/goldens/make.py) hold in every run of the
 suite; with the `peers` extra the same is computed anew at the full shape, and

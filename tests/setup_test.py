@@ -1,4 +1,4 @@
-"""The package as pip sees it, its lock file, and the make targets."""
+"""Tests the package's metadata, its lock file, and the make targets."""
 
 import importlib.metadata
 import pathlib

@@ -147,6 +147,7 @@ def test_tensor_reduces_the_outputs_of_a_block():
   assert gathers == [(104, D)]
 
 
+@pytest.mark.slow
 def test_constraints_are_in_the_compiled_text():
   text = compiled_text(2, 2, 2)
   assert 'f32[4,16,64]' in text  # a quarter of the batch

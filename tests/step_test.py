@@ -83,16 +83,16 @@ def test_seeds_share_what_is_compiled_and_keep_their_bits():
     step.place_seed(-1, mesh)
 
 
+LEARNING_LSTM = dataclasses.replace(
+  LSTM, units=128, n_embd=64, embd_pdrop=0.0, output_pdrop=0.0
+)
+
+
 @pytest.mark.parametrize(
   ('config', 'bound'),
   [
     (GPT, 0.1),
-    (
-      dataclasses.replace(
-        LSTM, units=128, n_embd=64, embd_pdrop=0.0, output_pdrop=0.0
-      ),
-      0.05,
-    ),
+    slow(LEARNING_LSTM, 0.05),
   ],
   ids=['gpt', 'lstm'],
 )

@@ -1,4 +1,4 @@
-"""The search for the fastest settings: what it compiles, skips and returns."""
+"""Tests what the search for the fastest settings compiles and returns."""
 
 import io
 import os

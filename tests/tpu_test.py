@@ -1,4 +1,4 @@
-"""The step and the attention kernel compiled for TPUs, without a TPU.
+"""Compiles the step and the attention kernel for TPUs, without a TPU.
 
 `make tpu` runs these, one after another in one process, because libtpu lets
 only one process of a machine compile at a time. Skips without libtpu.

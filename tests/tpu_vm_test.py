@@ -165,7 +165,7 @@ def test_dry_runs_match_the_golden_file(cloud):
 
 
 def test_bash_runs_the_output_of_dry_run_as_the_script_would(cloud):
-  """Both make the same calls, with every word quoted."""
+  """Expects the same calls from both, with every word quoted."""
   run = ('run', '--', 'python', 'train.py', "a 'b' $c", 'd\ne')
   steps = [
     ('create', *TYPE),

@@ -37,11 +37,11 @@ def make(
   """Runs both classes on seeded weights and inputs; dropout is off.
 
   Args:
-    shape: of OpenAIGPTConfig.
-    rows: of the token embedding, specials included.
-    batch, choices, length: of the inputs. The LM takes the first choice of
-      each example at the full context.
-    std: of the weights and biases, and of the gains around 1.
+    shape: fields of OpenAIGPTConfig.
+    rows: rows of the token embedding, specials included.
+    batch, choices, length: shape of the inputs. The LM takes the first choice
+      of each example at the full context.
+    std: deviation of the weights and biases, and of the gains around 1.
   """
   import torch
   import transformers

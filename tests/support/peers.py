@@ -1,6 +1,6 @@
-"""Weights of `transformers`' OpenAIGPT classes as a tree of ours.
+"""Converts weights of `transformers`' OpenAIGPT classes to our tree.
 
-Only names and shapes: torch and transformers are not needed here.
+Maps names and shapes; needs neither torch nor transformers.
 """
 
 import numpy as np
@@ -24,9 +24,9 @@ BLOCK = {
 
 
 def to_params(named: dict[str, np.ndarray], n_head: int) -> dict:
-  """{'gpt': ..., 'head': ...} of named arrays, weights or their gradients.
+  """Converts named arrays, weights or gradients, to {'gpt': ..., 'head': ...}.
 
-  The head is there if the names hold one (OpenAIGPTDoubleHeadsModel's).
+  The head is OpenAIGPTDoubleHeadsModel's, if there is one.
   """
   D = named['transformer.tokens_embed.weight'].shape[1]
   K = D // n_head
@@ -38,9 +38,7 @@ def to_params(named: dict[str, np.ndarray], n_head: int) -> dict:
   n_layer = sum(name.endswith('.attn.c_attn.bias') for name in named)
   h: dict = {}
   for ours, theirs in BLOCK.items():
-    stacked = [
-      named[f'transformer.h.{layer}.{theirs}'] for layer in range(n_layer)
-    ]
+    stacked = [named[f'transformer.h.{i}.{theirs}'] for i in range(n_layer)]
     if ours in shapes:
       stacked = [x.reshape(shapes[ours]) for x in stacked]
     *path, leaf = ours.split('/')
@@ -48,26 +46,18 @@ def to_params(named: dict[str, np.ndarray], n_head: int) -> dict:
     for name in path:
       node = node.setdefault(name, {})
     node[leaf] = np.stack(stacked)
-  params = {
-    'gpt': {
-      'tokens_embed': named['transformer.tokens_embed.weight'],
-      'positions_embed': named['transformer.positions_embed.weight'],
-      'h': h,
-    }
-  }
+  names = ('tokens_embed', 'positions_embed')
+  gpt = {name: named[f'transformer.{name}.weight'] for name in names}
+  params: dict = {'gpt': {**gpt, 'h': h}}
   head = 'multiple_choice_head.summary.'
   if head + 'weight' in named:  # torch's Linear holds it transposed
-    params['head'] = {
-      'clf': {
-        'kernel': named[head + 'weight'].T,
-        'bias': named[head + 'bias'],
-      }
-    }
+    kernel, bias = named[head + 'weight'].T, named[head + 'bias']
+    params['head'] = {'clf': {'kernel': kernel, 'bias': bias}}
   return params
 
 
 def to_named(params: dict) -> dict[str, np.ndarray]:
-  """One array a tensor of the released layout: blocks apart, for comparing."""
+  """Flattens a tree to one array for each tensor of the released layout."""
   out = {}
   for part, tree in params.items():
     for name, x in reference.flat(tree).items():
