@@ -25,6 +25,7 @@ from typing import Any
 import ml_collections
 
 PAPER: dict[str, Any] = {
+  'init_from': 'none',  # or a folder of weights to begin with
   'model': {
     'kind': 'gpt',  # or 'lstm', whose keys differ: see below
     'n_layer': 12,  # P §4.1

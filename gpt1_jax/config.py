@@ -185,8 +185,14 @@ TaskSetting = Annotated[
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class PretrainConfig:
-  """The whole configuration of `pretrain`."""
+  """The whole configuration of `pretrain`.
 
+  Attributes:
+    init_from: folder of the weights to begin with: a run, OpenAI's released
+      files or a Hugging Face folder; 'none' draws them.
+  """
+
+  init_from: str
   model: Annotated[
     settings.GPTSettings | settings.LSTMSettings, Field(discriminator='kind')
   ]
@@ -220,6 +226,16 @@ class FinetuneConfig:
   train: FinetuneTrainSettings
   data: FinetuneDataSettings
   mesh: settings.MeshSettings
+
+  @pydantic.model_validator(mode='after')
+  def _seeds_are_in_range(self) -> 'FinetuneConfig':
+    more = self.train.seeds - 1
+    if self.train.seed + more >= 2**31 or self.data.seed + more >= 2**32:
+      raise ValueError(
+        f'train.seeds is {self.train.seeds}: train.seed or data.seed would '
+        'exceed its largest value'
+      )
+    return self
 
   @pydantic.model_validator(mode='after')
   def _names_a_run(self) -> 'FinetuneConfig':

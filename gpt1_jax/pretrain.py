@@ -9,6 +9,12 @@ openai, mini, tiny), and flags override any setting
 its last checkpoint. Results: metrics.jsonl, tensorboard/, checkpoints/ and
 scores.json in WORKDIR.
 
+SIGTERM and Ctrl-C finish the update, save and exit with code 75. A run may be
+resumed with more or fewer updates, other intervals, and another layout.
+--config.init_from=FOLDER begins with the weights of a run, of OpenAI's released
+files or of a Hugging Face folder; --fork_from=RUN[@STEP] with the whole state
+of a run.
+
 WORKDIR and config.data.path may be in a bucket (gs://BUCKET/...); shards are
 copied from there to --stage_to, once per machine.
 """
@@ -25,7 +31,8 @@ from absl import flags
 from gpt1_jax import cli, config
 from gpt1_jax.compiler import executable
 from gpt1_jax.corpus import shards
-from gpt1_jax.train import pretraining
+from gpt1_jax.interop import pretrained
+from gpt1_jax.train import lock, pretraining, run
 
 _CONFIG = cli.define_config(
   'configs/pretrain.py',
@@ -45,18 +52,37 @@ _EXECUTABLE = flags.DEFINE_string(
 )
 
 
+_FORK = flags.DEFINE_string(
+  'fork_from',
+  None,
+  'RUN or RUN@STEP: begin with the weights, optimiser and number of updates of '
+  'that run, under this configuration.',
+)
+
+
 def main(argv: list[str]) -> None:
   """Runs the command."""
   del argv
   settings = cli.read_config(config.PretrainConfig, _CONFIG.value)
   workdir = cli.required('workdir', _WORKDIR.value)
-  with cli.connected():
+  with cli.connected(), lock.held(workdir):
     data = shards.fetch(settings.data.path, cli.STAGE_TO.value)
-    loaded = pretraining.load(settings, data)
+    initial = None
+    if settings.init_from != pretrained.NONE and not run.has_begun(workdir):
+      initial = pretrained.read(settings.init_from, cli.STAGE_TO.value)
+    loaded = pretraining.load(settings, data, initial)
     if _EXECUTABLE.value:
       program = executable.load(_EXECUTABLE.value, loaded.program, settings)
       loaded = dataclasses.replace(loaded, program=program)
-    pretraining.run(loaded, workdir)
+    pretraining.run(loaded, workdir, _fork(_FORK.value))
+
+
+def _fork(text: str | None) -> run.Fork | None:
+  """Parses --fork_from."""
+  if not text:
+    return None
+  name, at, step = text.rpartition('@')
+  return run.Fork(name, int(step)) if at and step.isdigit() else run.Fork(text)
 
 
 if __name__ == '__main__':

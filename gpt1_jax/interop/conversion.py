@@ -57,18 +57,16 @@ def detect(source: storage.Path) -> str:
   )
 
 
-def to_run(
+def as_checkpoint(
   weights: layouts.Weights,
   source: pathlib.Path,
-  output: storage.Path,
   tokenizer_path: str | None = None,
-) -> None:
-  """Writes weights from another program as a run.
+) -> tuple[checkpoint.Checkpoint, tokenization.Tokenizer]:
+  """Returns weights from another program as a checkpoint, with the tokenizer.
 
   Args:
     weights: from `openai.read` or `huggingface.read`.
     source: folder that they were read from.
-    output: run directory to write; must be missing or empty.
     tokenizer_path: folder with the vocabulary; None means `source`.
 
   Raises:
@@ -97,6 +95,29 @@ def to_run(
   if weights.head:
     params['head'] = weights.head
   meta = checkpoint.CheckpointMeta(model, tokenizer.fingerprint)
+  return checkpoint.Checkpoint(params, meta, weights.step), tokenizer
+
+
+def to_run(
+  weights: layouts.Weights,
+  source: pathlib.Path,
+  output: storage.Path,
+  tokenizer_path: str | None = None,
+) -> None:
+  """Writes weights from another program as a run.
+
+  Args:
+    weights: from `openai.read` or `huggingface.read`.
+    source: folder that they were read from.
+    output: run directory to write; must be missing or empty.
+    tokenizer_path: folder with the vocabulary; None means `source`.
+
+  Raises:
+    UserError: the vocabulary is missing or does not fit the weights.
+  """
+  found, tokenizer = as_checkpoint(weights, source, tokenizer_path)
+  model = found.meta.model
+  assert isinstance(model, GPTConfig)
   parameters = gpt.num_parameters(model)
   _check_space(output, 4 * parameters)
   with _building(output) as workdir:
@@ -104,13 +125,17 @@ def to_run(
       str(workdir),
       'convert',
       {'input': str(source), 'tokenizer': tokenizer_path},
-      {**meta.as_json(), 'parameters': parameters, 'num_steps': weights.step},
+      {
+        **found.meta.as_json(),
+        'parameters': parameters,
+        'num_steps': weights.step,
+      },
     )
     tokenizer.save(workdir / 'tokenizer')
     checkpoints = checkpoint.Checkpoints(str(workdir), keep=1, keep_best=False)
     with contextlib.closing(checkpoints):
-      state = {'step': np.int32(weights.step), 'params': params}
-      checkpoints.save(weights.step, state, meta)
+      state = {'step': np.int32(weights.step), 'params': found.params}
+      checkpoints.save(found.step, state, found.meta)
   if weights.skipped:
     print(
       f'{source}: skipped {", ".join(weights.skipped)}: not part of the model'

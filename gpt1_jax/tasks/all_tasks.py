@@ -13,7 +13,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import finetuning, initialization, summary, table
 from gpt1_jax.tasks.readers import sources
 from gpt1_jax.tasks.scores import Failure, Scores
-from gpt1_jax.train import run
+from gpt1_jax.train import lock, run
 
 ALL = 'all'
 
@@ -34,9 +34,10 @@ def finetune(
   Raises:
     UserError: the configuration or the data cannot be used, or a run failed.
   """
-  if config.task == ALL:
-    return _all(config, workdir, tasks_path)
-  return _one_task(config, workdir, tasks_path)
+  with lock.held(workdir):
+    if config.task == ALL:
+      return _all(config, workdir, tasks_path)
+    return _one_task(config, workdir, tasks_path)
 
 
 def _one_task(config: FinetuneConfig, workdir: str, tasks_path: str) -> Scores:
@@ -134,7 +135,9 @@ def finished(workdir: str, config: FinetuneConfig) -> Scores | None:
   scores = storage.path(workdir) / 'scores.json'
   if not scores.exists():
     return None
-  run.start(workdir, 'finetune', config_lib.as_dict(config), {})
+  changes = run.changes(workdir, 'finetune', config_lib.as_dict(config))
+  if not run.same_length(changes):
+    return None
   result = storage.read_json(scores)
   seeds = len(result.get('seeds', [0]))
   return result if seeds == config.train.seeds else None

@@ -30,6 +30,7 @@ from gpt1_jax.tasks.scores import Metrics, Scores
 from gpt1_jax.train import (
   checkpoint,
   hosts,
+  lock,
   loop,
   program,
   run as run_lib,
@@ -104,10 +105,8 @@ class Finetuner:
       number: added to the seeds of training and of the data.
     """
     config = one_seed(self.config, number)
-    run_lib.start(workdir, 'finetune', config_lib.as_dict(config), self.facts)
-    if jax.process_index() == 0:
-      self._tokenizer.save(f'{workdir}/tokenizer')
-    with sharding.use(self._mesh):
+    run_lib.changes(workdir, 'finetune', config_lib.as_dict(config))
+    with sharding.use(self._mesh), lock.held(workdir):
       state = self._train(workdir, config)
       # The best checkpoint on the dev set is the one that counts.
       best = checkpoint.read(workdir)
@@ -185,6 +184,8 @@ class Finetuner:
     every = config.train.eval_every or train.steps_per_epoch
     run = run_lib.Run(
       workdir,
+      run_lib.header('finetune', config_lib.as_dict(config), self.facts),
+      self._tokenizer,
       label=f'finetune {self.task.name}',
       seed=config.train.seed,
       pace=run_lib.pace(

@@ -122,20 +122,7 @@ class Checkpoints:
     Raises:
       UserError: the checkpoint is damaged or its shapes differ.
     """
-    arguments = ocp.checkpoint_utils.construct_restore_args(state)
-    try:
-      restored = self._manager.restore(
-        step,
-        args=ocp.args.Composite(
-          state=ocp.args.PyTreeRestore(state, restore_args=arguments)
-        ),
-      )
-    except (ValueError, KeyError, FileNotFoundError) as error:
-      raise UserError(
-        f'{self._directory}/{step}: does not fit this configuration or is '
-        f'damaged ({str(error).splitlines()[0]})'
-      ) from error
-    return restored['state']
+    return _restore(self._manager, self._directory, step, state)
 
   def wait(self) -> None:
     """Waits until every save is on disk."""
@@ -161,13 +148,7 @@ def read(
     UserError: the run or the checkpoint does not exist.
   """
   with _open(workdir) as manager:
-    steps = manager.all_steps()
-    if step is None:
-      best_step = ranking.Ranking(workdir).best(steps) if best else None
-      step = max(steps) if best_step is None else best_step
-    if step not in steps:
-      have = ', '.join(str(s) for s in sorted(steps))
-      raise UserError(f'{workdir}: no checkpoint {step}; available: {have}')
+    step = _known_step(workdir, manager, step, best)
     tree = manager.item_metadata(step)['state'].tree
     # Orbax reads only the leaves listed here.
     wanted = jax.tree.map(lambda _: 0, {'params': tree['params']})
@@ -188,6 +169,34 @@ def read(
   return Checkpoint(found['state']['params'], meta, step)
 
 
+def read_state(
+  workdir: str, step: int | None, state: Any, meta: CheckpointMeta
+) -> Any:
+  """Reads the whole state of another run, with the shardings of `state`.
+
+  Args:
+    workdir: run directory.
+    step: checkpoint to read; None reads the latest.
+    state: tree of ShapeDtypeStructs with shardings.
+    meta: metadata of the run that begins with this state.
+
+  Raises:
+    UserError: the run or the checkpoint does not exist, or does not fit.
+  """
+  with _open(workdir) as manager:
+    step = _known_step(workdir, manager, step, best=False)
+    found = manager.restore(
+      step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
+    )
+    fingerprint = found['meta']['tokenizer_fingerprint']
+    if fingerprint != meta.tokenizer_fingerprint:
+      raise UserError(
+        f'{workdir}: has another tokenizer than the data; prepare that with '
+        f'--tokenizer={workdir}'
+      )
+    return _restore(manager, _directory(workdir), step, state)
+
+
 def steps(workdir: str) -> list[int]:
   """Returns the steps of a run's complete checkpoints, in ascending order.
 
@@ -196,6 +205,43 @@ def steps(workdir: str) -> list[int]:
   """
   with _open(workdir) as manager:
     return sorted(manager.all_steps())
+
+
+def _known_step(
+  workdir: str, manager: ocp.CheckpointManager, step: int | None, best: bool
+) -> int:
+  """Returns `step` if it exists; for None, the best if asked, or the latest."""
+  steps = manager.all_steps()
+  if step is None:
+    step = ranking.Ranking(workdir).best(steps) if best else None
+    return max(steps) if step is None else step
+  if step not in steps:
+    have = ', '.join(str(s) for s in sorted(steps))
+    raise UserError(f'{workdir}: no checkpoint {step}; available: {have}')
+  return step
+
+
+def _restore(
+  manager: ocp.CheckpointManager,
+  directory: storage.Path,
+  step: int,
+  state: Any,
+) -> Any:
+  """Restores the item `state` with the shardings of `state`."""
+  arguments = ocp.checkpoint_utils.construct_restore_args(state)
+  try:
+    restored = manager.restore(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.PyTreeRestore(state, restore_args=arguments)
+      ),
+    )
+  except (ValueError, KeyError, FileNotFoundError) as error:
+    raise UserError(
+      f'{directory}/{step}: does not fit this configuration or is damaged '
+      f'({str(error).splitlines()[0]})'
+    ) from error
+  return restored['state']
 
 
 @contextlib.contextmanager

@@ -14,6 +14,8 @@ from gpt1_jax import interrupts
 from gpt1_jax.errors import Stopped, UserError
 from gpt1_jax.model import models
 from gpt1_jax.train import (
+  checkpoint,
+  history,
   program as program_lib,
   pulse,
   saving,
@@ -72,15 +74,40 @@ def run_training(
       Checkpoints(run.workdir, keep=run.pace.keep, keep_best=keep_best)
     ) as checkpoints,
   ):
-    if checkpoints.latest_step is None:
-      seed = step_lib.place_seed(run.seed, program.mesh)
-      state = program.new_state(seed)
-    else:
-      state = checkpoints.restore(checkpoints.latest_step, program.state)
+    state = _first_state(program, run, checkpoints)
+    history.begin(run, int(state.step))
     span = telemetry.Span(int(state.step), program.num_steps)
     flops = models.flops_per_token(program.objective.model.config)
     with telemetry.Telemetry(run.workdir, run.label, span, flops) as log:
       return fit(state, program, data, run, checkpoints, log)
+
+
+def _first_state(
+  program: program_lib.Program, run: Run, checkpoints: Checkpoints
+) -> step_lib.TrainState:
+  """Returns the last checkpoint, that of the run to fork from, or a new state.
+
+  Raises:
+    UserError: the checkpoint does not fit, or is past the last update.
+  """
+  latest = checkpoints.latest_step
+  if latest is not None:
+    state = checkpoints.restore(latest, program.state)
+  elif run.fork:
+    state = checkpoint.read_state(
+      run.fork.run, run.fork.step, program.state, run.meta
+    )
+  else:
+    seed = step_lib.place_seed(run.seed, program.mesh)
+    return program.new_state(seed)
+  if int(state.step) > program.num_steps:
+    raise UserError(
+      f'{run.workdir}: has {int(state.step)} updates, and the configuration '
+      f'asks for {program.num_steps}: set config.train.num_steps to '
+      f'{int(state.step)} or more, or begin another run from an earlier '
+      f'checkpoint with --fork_from={run.workdir}@STEP'
+    )
+  return state
 
 
 def fit(

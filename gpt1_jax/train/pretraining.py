@@ -9,9 +9,11 @@ import jax.numpy as jnp
 from gpt1_jax import config as config_lib, storage
 from gpt1_jax.config import PretrainConfig
 from gpt1_jax.corpus import shards, tokenization, windows
+from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
 from gpt1_jax.settings import ModelConfig
 from gpt1_jax.train import (
+  checkpoint,
   loop,
   perplexity,
   program as program_lib,
@@ -44,16 +46,21 @@ class Pretraining:
   held_out: Any
 
 
-def load(config: PretrainConfig, data: str) -> Pretraining:
+def load(
+  config: PretrainConfig,
+  data: str,
+  initial: checkpoint.Checkpoint | None = None,
+) -> Pretraining:
   """Opens the shards and builds the program; writes nothing.
 
   Args:
     config: the whole configuration.
     data: folder of the shards: config.data.path or a local copy.
+    initial: weights of config.init_from; None draws them.
 
   Raises:
-    UserError: the shards are missing or too short, or the mesh does not divide
-      the batch or the model.
+    UserError: the shards are missing or too short, the mesh does not divide
+      the batch or the model, or the initial weights are of another model.
   """
   meta = shards.read_meta(data)
   words = tokenization.load(data)
@@ -72,10 +79,14 @@ def load(config: PretrainConfig, data: str) -> Pretraining:
     for split, seed in (('train', config.data.seed), ('validation', None))
   )
   num_steps = config.train.updates(train.num_windows / config.data.batch_size)
+  program = build(config, model, mesh, num_steps)
+  if initial:
+    _check_fits(config, model, words, initial.meta)
+    program = initialized(program, initial)
   return Pretraining(
     config,
     model,
-    build(config, model, mesh, num_steps),
+    program,
     words,
     train,
     validation,
@@ -83,41 +94,55 @@ def load(config: PretrainConfig, data: str) -> Pretraining:
   )
 
 
-def run(loaded: Pretraining, workdir: str) -> dict[str, Any]:
-  """Trains to the end, from scratch or from the last checkpoint.
+def run(
+  loaded: Pretraining, workdir: str, fork: run_lib.Fork | None = None
+) -> dict[str, Any]:
+  """Trains to the end, from the last checkpoint if there is one.
+
+  Args:
+    loaded: from `load`.
+    workdir: run directory.
+    fork: the run to begin with the state of; None begins anew.
 
   Returns:
     The content of scores.json.
   """
-  config, model, program = loaded.config, loaded.model, loaded.program
-  facts = {
-    'model': dataclasses.asdict(model),
-    'tokenizer_fingerprint': loaded.tokenizer.fingerprint,
-    'parameters': models.num_parameters(model),
-    'num_steps': program.num_steps,
-  }
-  run_lib.start(workdir, 'pretrain', config_lib.as_dict(config), facts)
-  if jax.process_index() == 0:
-    loaded.tokenizer.save(f'{workdir}/tokenizer')
+  described = _describe(loaded, workdir, fork)
+  header, program = described.header, loaded.program
+  run_lib.changes(workdir, header['command'], header['config'])
   evaluate = perplexity.perplexity_fn(
     program.objective.model,
     program.mesh,
     loaded.validation,
     loaded.held_out['words'],
   )
-  train = config.train
-  described = run_lib.Run(
-    workdir,
-    label='pretrain',
-    seed=train.seed,
-    pace=run_lib.pace(train, train.eval_every, train.checkpoint_every),
-    meta=CheckpointMeta(model, loaded.tokenizer.fingerprint),
-  )
   with sharding.use(program.mesh):
     data = loop.TrainingData(loaded.train, evaluate)
     state, scores = loop.run_training(program, described, data)
     scores = scores or evaluate(state.params)
   return _write_scores(loaded, workdir, scores)
+
+
+def _describe(
+  loaded: Pretraining, workdir: str, fork: run_lib.Fork | None
+) -> run_lib.Run:
+  model, train = loaded.model, loaded.config.train
+  facts = {
+    'model': dataclasses.asdict(model),
+    'tokenizer_fingerprint': loaded.tokenizer.fingerprint,
+    'parameters': models.num_parameters(model),
+    'num_steps': loaded.program.num_steps,
+  }
+  return run_lib.Run(
+    workdir,
+    run_lib.header('pretrain', config_lib.as_dict(loaded.config), facts),
+    loaded.tokenizer,
+    label='pretrain',
+    seed=train.seed,
+    pace=run_lib.pace(train, train.eval_every, train.checkpoint_every),
+    meta=CheckpointMeta(model, loaded.tokenizer.fingerprint),
+    fork=fork,
+  )
 
 
 def _write_scores(
@@ -149,6 +174,46 @@ def model_config(config: PretrainConfig, vocab_size: int) -> ModelConfig:
   kind = models.config_class(config.model.kind)
   values = dataclasses.asdict(config.model)
   return kind(**values, vocab_size=vocab_size, n_special=0)
+
+
+def _check_fits(
+  config: PretrainConfig,
+  model: ModelConfig,
+  tokenizer: tokenization.Tokenizer,
+  meta: CheckpointMeta,
+) -> None:
+  """Checks that initial weights have the shape and tokenizer of this run."""
+  source = config.init_from
+  if meta.tokenizer_fingerprint != tokenizer.fingerprint:
+    raise UserError(
+      f'config.init_from={source}: its tokenizer is not that of '
+      f'{config.data.path}; prepare the corpus with --tokenizer={source} '
+      "(openai:DIR for OpenAI's and Hugging Face's folders)"
+    )
+  for name in ('kind', 'n_layer', 'n_head', 'n_embd', 'n_ctx', 'units'):
+    wanted, given = getattr(meta.model, name, None), getattr(model, name, None)
+    if wanted != given:
+      raise UserError(
+        f'config.init_from={source}: its model has {name} {wanted}, '
+        f'config.model.{name} is {given}; set --config.model.{name}={wanted}'
+      )
+
+
+def initialized(
+  program: program_lib.Program, initial: checkpoint.Checkpoint
+) -> program_lib.Program:
+  """Returns the program with a fresh state that has the initial weights.
+
+  Embeddings of special tokens, which pretraining has not, are left out.
+  """
+  gpt = dict(initial.params['gpt'])
+  gpt['tokens_embed'] = gpt['tokens_embed'][: initial.meta.model.vocab_size]
+
+  def new_state(seed: jax.Array) -> step.TrainState:
+    state = program.new_state(seed)
+    return state.replace(params=sharding.like({'gpt': gpt}, state.params))
+
+  return dataclasses.replace(program, new_state=new_state)
 
 
 def build(

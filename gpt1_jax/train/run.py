@@ -1,35 +1,50 @@
 """Creates run directories and reads their config.json.
 
-WORKDIR holds config.json, tokenizer/, checkpoints/<step>/, metrics.jsonl,
-tensorboard/, scores.json and predictions/*.tsv.
+WORKDIR holds config.json, history.jsonl (a row for each start), tokenizer/,
+checkpoints/<step>/, ranking.json, metrics.jsonl, tensorboard/, scores.json and
+predictions/*.tsv; and, while a process runs there, lock.
 """
 
 import dataclasses
 import json
 import pathlib
 import subprocess
-from typing import Any, NotRequired, TypedDict
+from collections.abc import Iterator
+from typing import Any, NotRequired, TypedDict, cast
 
 import jax
 from jax.experimental import multihost_utils
 
 from gpt1_jax import revision, storage
+from gpt1_jax.corpus.tokenization import Tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.settings import TrainSettings
 from gpt1_jax.train.checkpoint import CheckpointMeta
 
-# Settings that may change when a run is resumed: they affect where data is,
-# what is logged and kept, and how the computation is laid out.
+# Settings that may change when a run is resumed: they affect its length, where
+# data is, what is logged, evaluated and kept, and how it is computed.
 _MAY_DIFFER = (
   'mesh',
   'model.attention',
+  'model.dtype',
   'model.remat',
+  'model.unroll',
+  'train.num_steps',
+  'train.num_epochs',
   'train.log_every',
+  'train.eval_every',
+  'train.checkpoint_every',
+  'train.checkpoint_minutes',
+  'train.stall_minutes',
   'train.keep',
   'train.seeds',
   'train.microbatches',
   'data.path',
 )
+# The length of a run, and the updates whose scores count.
+_LENGTH = ('train.num_steps', 'train.num_epochs', 'train.eval_every')
+
+Changes = dict[str, list[Any]]  # setting -> its value before and now
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,22 +92,41 @@ def pace(
 
 
 @dataclasses.dataclass(frozen=True)
+class Fork:
+  """The run whose state another run begins with.
+
+  Attributes:
+    run: its directory.
+    step: the checkpoint; None means the latest.
+  """
+
+  run: str
+  step: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Run:
   """A training run, as passed to `loop.run_training`.
 
   Attributes:
     workdir: run directory.
+    header: what config.json is to hold.
+    tokenizer: saved to WORKDIR/tokenizer.
     label: name on the progress line.
     seed: seeds the initial weights and dropout.
     pace: how often to log, evaluate and save.
     meta: metadata that every checkpoint records.
+    fork: the run to begin with the state of; None begins anew.
   """
 
   workdir: str
+  header: 'RunHeader'
+  tokenizer: Tokenizer
   label: str
   seed: int
   pace: Pace
   meta: CheckpointMeta
+  fork: Fork | None = None
 
 
 class RunHeader(TypedDict):
@@ -107,6 +141,7 @@ class RunHeader(TypedDict):
     parameters: number of parameters.
     num_steps: total number of updates.
     layers_transferred: blocks copied from the pretrained run (fine-tuning).
+    forked_from: the run that this one began with the state of, and the step.
   """
 
   command: str
@@ -117,35 +152,90 @@ class RunHeader(TypedDict):
   parameters: int
   num_steps: int
   layers_transferred: NotRequired[int | None]
+  forked_from: NotRequired[dict[str, Any]]
+
+
+def header(
+  command: str, config: dict[str, Any], facts: dict[str, Any]
+) -> RunHeader:
+  """Returns what config.json is to hold; `facts` are its other keys."""
+  config = json.loads(json.dumps(config))  # tuples become lists
+  values = {'command': command, 'config': config, 'commit': commit(), **facts}
+  return cast(RunHeader, values)
 
 
 def start(
   workdir: str, command: str, config: dict[str, Any], facts: dict[str, Any]
 ) -> None:
-  """Creates the run directory, or checks that it holds the same run.
+  """Checks and writes config.json of a directory that is not trained in.
 
-  All hosts check before host 0 writes, and all wait until it has written.
+  Raises:
+    UserError: see `changes`.
+  """
+  changes(workdir, command, config)
+  record(workdir, header(command, config, facts))
 
-  Args:
-    workdir: run directory.
-    command: 'pretrain', 'finetune' or 'convert'.
-    config: the whole configuration, as JSON values.
-    facts: the other keys of `RunHeader`.
+
+def changes(
+  workdir: str, command: str, config: dict[str, Any]
+) -> Changes | None:
+  """Checks that a directory is free or holds this run; writes nothing.
+
+  Returns:
+    The settings that have changed since the run was last started, all of which
+    may change; None if there is no run.
 
   Raises:
     UserError: the directory holds another run; the message names the settings
       that differ.
   """
+  if not (storage.path(workdir) / 'config.json').exists():
+    return None
+  found = load(workdir)
+  if found['command'] != command:
+    raise UserError(
+      f'{workdir}: holds a {found["command"]} run; give another --workdir'
+    )
   config = json.loads(json.dumps(config))
+  different = dict(_differences(found['config'], config))
+  refused = [name for name in different if not _may_differ(name)]
+  if refused:
+    raise UserError(
+      f'{workdir}: holds a run with another {", ".join(refused)}; give the '
+      f'same configuration, or another --workdir{_ways_round(workdir, command)}'
+    )
+  return different
+
+
+def _ways_round(workdir: str, command: str) -> str:
+  """Names the ways to go on with a run's weights under other settings."""
+  if command != 'pretrain':
+    return ''
+  return (
+    f' (with --fork_from={workdir} to go on from its state, with '
+    f'--config.init_from={workdir} to begin with its weights)'
+  )
+
+
+def has_begun(workdir: str) -> bool:
+  """Returns True if the directory holds a checkpoint, complete or not."""
+  folder = storage.path(workdir) / 'checkpoints'
+  return folder.is_dir() and any(p.name.isdigit() for p in folder.iterdir())
+
+
+def same_length(changes: Changes | None) -> bool:
+  """Returns True if a finished run stays finished with these changes."""
+  return not any(name in _LENGTH for name in changes or ())
+
+
+def record(workdir: str, header: RunHeader) -> None:
+  """Writes config.json; all hosts wait until host 0 has written it."""
   path = storage.path(workdir) / 'config.json'
-  exists = path.exists()
-  if exists:
-    _check_same(workdir, command, config)
   _wait_for_all_hosts(f'checked {path}')
-  if not exists and jax.process_index() == 0:
+  if jax.process_index() == 0:
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = {'command': command, 'config': config, 'commit': commit(), **facts}
-    storage.write_json(path, header)
+    if not path.exists() or storage.read_json(path) != header:
+      storage.write_json(path, header)
   _wait_for_all_hosts(f'wrote {path}')
 
 
@@ -186,32 +276,19 @@ def commit() -> str | None:
   return described.stdout.strip()
 
 
-def _check_same(workdir: str, command: str, config: dict[str, Any]) -> None:
-  found = load(workdir)
-  if found['command'] != command:
-    raise UserError(
-      f'{workdir}: holds a {found["command"]} run; give another --workdir'
-    )
-  different = _differences(found['config'], config)
-  if different:
-    raise UserError(
-      f'{workdir}: holds a run with another {", ".join(different)}; '
-      'give another --workdir or the same configuration'
-    )
+def _may_differ(name: str) -> bool:
+  return name in _MAY_DIFFER or name.partition('.')[0] in _MAY_DIFFER
 
 
-def _differences(a: Any, b: Any, prefix: str = '') -> list[str]:
-  """Returns the dotted names of settings that differ but must match."""
-  if prefix.rstrip('.') in _MAY_DIFFER:
-    return []
+def _differences(
+  a: Any, b: Any, prefix: str = ''
+) -> Iterator[tuple[str, list[Any]]]:
+  """Yields the dotted names of settings that differ, with both values."""
   if isinstance(a, dict) and isinstance(b, dict):
-    keys = sorted(set(a) | set(b))
-    return [
-      name
-      for key in keys
-      for name in _differences(a.get(key), b.get(key), f'{prefix}{key}.')
-    ]
-  return [] if a == b else [prefix.rstrip('.')]
+    for key in sorted(set(a) | set(b)):
+      yield from _differences(a.get(key), b.get(key), f'{prefix}{key}.')
+  elif a != b:
+    yield prefix.rstrip('.'), [a, b]
 
 
 def _wait_for_all_hosts(moment: str) -> None:

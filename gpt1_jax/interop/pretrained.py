@@ -1,0 +1,30 @@
+"""Reads weights to begin pretraining with, from a run or another program."""
+
+import pathlib
+
+from gpt1_jax import staging, storage
+from gpt1_jax.interop import conversion, huggingface, openai
+from gpt1_jax.train import checkpoint
+
+NONE = 'none'  # config.init_from: the weights are drawn
+
+
+def read(source: str, stage_to: str) -> checkpoint.Checkpoint:
+  """Reads the weights that config.init_from names.
+
+  Args:
+    source: a run, a folder of OpenAI's arrays, or a Hugging Face folder; the
+      latter two with their vocabulary.
+    stage_to: folder for copies from a bucket.
+
+  Raises:
+    UserError: the folder holds none of these, or is damaged.
+  """
+  kind = conversion.detect(storage.path(source))
+  if kind == 'run':
+    return checkpoint.read(source)
+  here = pathlib.Path(staging.fetch(source, stage_to))
+  weights = (
+    openai.read(here, None) if kind == 'openai' else huggingface.read(here)
+  )
+  return conversion.as_checkpoint(weights, here)[0]

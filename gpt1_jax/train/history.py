@@ -1,0 +1,87 @@
+"""Records each start of a run in WORKDIR/history.jsonl."""
+
+import json
+import platform
+import sys
+import time
+from typing import Any
+
+import jax
+
+from gpt1_jax import storage
+from gpt1_jax.train import run as run_lib
+
+HISTORY = 'history.jsonl'
+
+
+def begin(run: run_lib.Run, step: int) -> None:
+  """Records that a run begins or continues, once its state is there.
+
+  Writes config.json, the tokenizer of a new run, and a row of history.jsonl
+  with the settings that have changed. Prints a change of length, and removes
+  the scores of a run that goes on.
+
+  Args:
+    run: the run.
+    step: number of updates done.
+
+  Raises:
+    UserError: the directory holds another run.
+  """
+  workdir, header = run.workdir, run.header.copy()
+  changes = run_lib.changes(workdir, header['command'], header['config'])
+  before = None if changes is None else run_lib.load(workdir)
+  if before and 'forked_from' in before:
+    header['forked_from'] = before['forked_from']
+  elif run.fork and not before:
+    header['forked_from'] = {'run': run.fork.run, 'step': step}
+  if jax.process_index() == 0:
+    if not before:
+      run.tokenizer.save(f'{workdir}/tokenizer')
+    scores = storage.path(workdir) / 'scores.json'
+    if step < header['num_steps'] and scores.exists():
+      scores.unlink()  # of the run while it was shorter
+    _say_length(workdir, step, before, header)
+  run_lib.record(workdir, header)
+  if jax.process_index() == 0:
+    _append(workdir, _row(step, header, changes))
+
+
+def _row(
+  step: int, header: run_lib.RunHeader, changes: run_lib.Changes | None
+) -> dict[str, Any]:
+  device = jax.devices()[0]
+  return {
+    'time': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
+    'step': step,
+    'num_steps': header['num_steps'],
+    'commit': header['commit'],
+    'host': platform.node(),
+    'hosts': jax.process_count(),
+    'devices': f'{jax.device_count()} {device.device_kind}',
+    'changes': changes or {},
+  }
+
+
+def _say_length(
+  workdir: str,
+  step: int,
+  before: run_lib.RunHeader | None,
+  now: run_lib.RunHeader,
+) -> None:
+  """Prints what another number of updates means."""
+  if before and before['num_steps'] != now['num_steps']:
+    print(
+      f'{workdir}: {now["num_steps"]} updates now, {before["num_steps"]} '
+      f'before; after update {step} the learning rate follows the schedule of '
+      f'{now["num_steps"]} updates',
+      file=sys.stderr,
+      flush=True,
+    )
+
+
+def _append(workdir: str, row: dict[str, Any]) -> None:
+  """Adds a row; a bucket replaces whole objects."""
+  path = storage.path(workdir) / HISTORY
+  rows = path.read_text(encoding='utf-8') if path.exists() else ''
+  storage.write_text(path, rows + json.dumps(row) + '\n')
