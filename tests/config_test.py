@@ -13,8 +13,6 @@ from tests.support import commands, networks
 def values_of(spec='pretrain.py:tiny'):
   values = cli.config_values(f'{commands.ROOT}/configs/{spec}')
   values['data']['path'] = values['init_from'] = 'x'
-  if spec.startswith('pretrain'):
-    del values['init_from']
   return values
 
 
@@ -50,6 +48,9 @@ WRONG = {
     'train.num_epochs': [float('inf'), -1.0],
     'train.eval_every': [0, -1],
     'train.checkpoint_every': [0],
+    'train.checkpoint_minutes': [-1.0, float('inf')],
+    'train.stall_minutes': [-1.0, float('nan')],
+    'init_from': [3],
     'train.keep': [0],
     'train.microbatches': [0],
     'train.seed': [-1, 2**31],
