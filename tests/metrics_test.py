@@ -80,3 +80,21 @@ def test_nearly_constant_and_single_values_do_not_warn():
 def test_what_cannot_be_scored(names, labels, guesses, what):
   with pytest.raises(ValueError, match=what):
     metrics.score(names, labels, guesses)
+
+
+@pytest.mark.parametrize(
+  ('labels', 'guesses', 'said'),
+  [
+    ([0, 1], [1, 0], []),
+    ([1], [0], ['the score is of one example']),
+    ([1, 1], [0, 1], ['all 2 labels are the same']),
+    ([0.5, 1.5], [2.0, 2.0], ['all 2 predictions are the same']),
+    (
+      [1] * 1000,
+      [1] * 1000,
+      ['all 1,000 labels are the same', 'all 1,000 predictions are the same'],
+    ),
+  ],
+)
+def test_degenerate_scores_are_said(labels, guesses, said):
+  assert metrics.remarks(np.array(labels), np.array(guesses)) == said

@@ -1,5 +1,7 @@
 """Predictions, their scores, and the files of the GLUE server."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -47,6 +49,7 @@ def test_files_of_every_task(archives, tmp_path, name, soft):
     assert [[float(x) for x in line[3].split()] for line in lines] == [
       pytest.approx(row, abs=1e-6) for row in outputs.tolist()
     ]
+    check_records(tmp_path, task, split, rows, lines)
     if labels is None:
       assert {line[1] for line in lines} == {'-'}
     else:
@@ -57,6 +60,26 @@ def test_files_of_every_task(archives, tmp_path, name, soft):
       submitted.add(task.submission[split])
       check_submission(tmp_path, task, split, lines)
   assert submitted == set(task.submission.values())
+
+
+def check_records(folder, task, split, rows, lines):
+  """Asserts that the JSON lines have the texts and the names of labels."""
+  text = (folder / 'predictions' / f'{split}.jsonl').read_text()
+  found = [json.loads(line) for line in text.splitlines()]
+  assert len(found) == len(rows)
+  for i, (record, row, line) in enumerate(zip(found, rows, lines, strict=True)):
+    assert record['index'] == i
+    assert tuple(record[column] for column in task.texts) == row.texts
+    if task.regression:
+      assert record['prediction'] == pytest.approx(float(line[2]), abs=1e-6)
+      assert record['label'] == row.label
+      continue
+    names = list(record['probabilities'])
+    assert names == list(task.labels[: len(row.choices) or None])
+    assert record['prediction'] == names[int(line[2])]
+    known = row.label is not None
+    assert record['label'] == (names[row.label] if known else None)
+    assert sum(record['probabilities'].values()) == pytest.approx(1)
 
 
 def check_submission(folder, task, split, lines):

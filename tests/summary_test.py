@@ -14,6 +14,7 @@ def result(seed, dev, test):
       'test': {'f1': test},
     },
     'counts': {'dev': {'examples': 4080, 'cut': 0}, 'test': {'examples': 9}},
+    'remarks': [f'dev: {seed % 2} odd'],
     'seed': seed,
     'step': 30,
   }
@@ -42,6 +43,7 @@ def test_over_seeds():
   }
   assert (found['seeds'], found['best_seed']) == ([3, 4, 5, 6], 4)
   assert found['task'] == 'mrpc'
+  assert found['remarks'] == ['dev: 0 odd', 'dev: 1 odd']
 
 
 def test_table_over_tasks():
@@ -63,6 +65,12 @@ def test_table_over_tasks():
   lines = summary.markdown(results).splitlines()
   assert len({len(line) for line in lines[:9]}) == 1
   assert all(line.count('|') == 9 for line in lines[:9])
-  assert lines[9:] == ['', '- race: no train file']
-  del results['race']
-  assert len(summary.markdown(results).splitlines()) == 8
+  assert lines[9:] == [
+    '',
+    '- mrpc: dev: 0 odd',
+    '- mrpc: dev: 1 odd',
+    '- rte: dev: 1 odd',
+    '- race: no train file',
+  ]
+  plain = {'rte': {**SEEDS[0], 'remarks': []}}
+  assert len(summary.markdown(plain).splitlines()) == 5
