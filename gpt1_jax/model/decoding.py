@@ -63,21 +63,16 @@ def generate(
   request: Request,
   sampling: Sampling,
 ) -> np.ndarray:
-  """Continues prompts.
+  """Continues prompts; returns int32 [P, num_samples, num_tokens].
 
   Args:
     params: parameters of the model ('gpt' in a checkpoint).
     config: configuration of the model.
     prompts: P lists of at least one token id; only the last n_ctx are read.
-    request: how much to generate.
-    sampling: how to choose each token.
-
-  Returns:
-    int32 [P, num_samples, num_tokens], ids below vocab_size.
+    request, sampling: how much to generate, and how to choose each token.
   """
   num_tokens, num_samples = request.num_tokens, request.num_samples
-  model = models.new(config)
-  n_ctx = config.n_ctx
+  model, n_ctx = models.new(config), config.n_ctx
   params = _computed_in(params, jnp.dtype(config.dtype))
   if config.kind == 'gpt':
     model, params = gpt.GPT(config, unstacked=True), gpt.unstack_params(params)
@@ -121,13 +116,7 @@ def generate(
 def prefill(
   model: models.Model, params: Any, tokens_BT: jax.Array, lengths_B: jax.Array
 ) -> tuple[Any, jax.Array]:
-  """Reads the prompts.
-
-  Args:
-    model: the network.
-    params: its parameters.
-    tokens_BT: int32, left-aligned prompts.
-    lengths_B: int32, tokens in each prompt.
+  """Reads left-aligned prompts of `lengths_B` tokens.
 
   Returns:
     The cache, and the final hidden state [B, D] of the last token of each row.
@@ -152,17 +141,10 @@ def decode(
   token_B: jax.Array,
   offsets_B: jax.Array,
 ) -> tuple[Any, jax.Array]:
-  """Reads one more token of each row.
-
-  Args:
-    model: the network.
-    params: its parameters.
-    cache: from `prefill` or `decode`; donated.
-    token_B: int32, the token of each row.
-    offsets_B: int32, its position.
+  """Reads one more token of each row, at position `offsets_B`.
 
   Returns:
-    The cache, and the final hidden state [B, D] of the token.
+    The donated cache, extended, and the final hidden state [B, D] of the token.
   """
   (h_BTD, _), kept = model.apply(
     {'params': params, 'cache': cache},

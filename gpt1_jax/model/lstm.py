@@ -87,10 +87,9 @@ class LSTM(nn.Module):
     lengths_B: jax.Array | None,
   ) -> jax.Array:
     """Runs the cell from the cached state, [B, T, U], and updates the cache."""
+    shape = x_BTD[:, 0].shape
     cache = self.variable(
-      'cache',
-      'memory',
-      lambda: cell.initialize_carry(jax.random.key(0), x_BTD[:, 0].shape),
+      'cache', 'memory', cell.initialize_carry, jax.random.key(0), shape
     )
     cache.value, u_BTU = nn.RNN(cell, return_carry=True)(
       x_BTD, initial_carry=cache.value, seq_lengths=lengths_B
@@ -101,16 +100,12 @@ class LSTM(nn.Module):
 def _cell(config: LSTMConfig) -> nn.OptimizedLSTMCell:
   # N(0, 0.02) suits a network with LayerNorm (P §4.1), which this one has not:
   # the weights of the cell start as is usual for it.
-  initializers = nn.initializers
+  init, along = nn.initializers, nn.with_logical_partitioning
   return nn.OptimizedLSTMCell(
     config.units,
-    kernel_init=nn.with_logical_partitioning(
-      initializers.lecun_normal(), ('embed', 'mlp')
-    ),
-    recurrent_kernel_init=nn.with_logical_partitioning(
-      initializers.orthogonal(), (None, 'mlp')
-    ),
-    bias_init=nn.with_logical_partitioning(initializers.zeros, ('mlp',)),
+    kernel_init=along(init.lecun_normal(), ('embed', 'mlp')),
+    recurrent_kernel_init=along(init.orthogonal(), (None, 'mlp')),
+    bias_init=along(init.zeros, ('mlp',)),
     dtype=jnp.dtype(config.dtype),
     name='lstm',
   )

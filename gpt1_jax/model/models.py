@@ -36,13 +36,13 @@ def new(model: ModelConfig) -> Model:
 
 def num_parameters(model: ModelConfig) -> int:
   """Returns the number of parameters."""
-  if isinstance(model, GPTConfig):
-    return gpt.num_parameters(model)
-  return lstm.num_parameters(model)
+  return _module(model).num_parameters(model)
 
 
 def flops_per_token(model: ModelConfig) -> float:
   """Returns model FLOPs for each token of an update, forward and backward."""
-  if isinstance(model, GPTConfig):
-    return gpt.flops_per_token(model)
-  return lstm.flops_per_token(model)
+  return _module(model).flops_per_token(model)
+
+
+def _module(model: ModelConfig) -> Any:
+  return gpt if isinstance(model, GPTConfig) else lstm

@@ -59,21 +59,13 @@ def _tpu(
   Args:
     tflops: TFLOP/s of the chip.
     gib: usable HBM of one device.
-    gbps: HBM bandwidth of the chip in GB/s.
-    links: GB/s of a link, and `Chip.torus`.
-    dcn: GB/s between slices.
+    gbps, links, dcn: GB/s of HBM, of a link (and `Chip.torus`), between slices.
     devices: devices per chip.
   """
-  link, torus = links
-  return Chip(
-    tflops * 1e12 / devices,
-    gib * GIB,
-    gbps * 1e9 / devices,
-    link * 1e9 / devices,
-    torus,
-    dcn * 1e9 / devices,
-    devices,
+  flops, hbm, link, between = (
+    x / devices for x in (tflops * 1e12, gbps * 1e9, links[0] * 1e9, dcn * 1e9)
   )
+  return Chip(flops, gib * GIB, hbm, link, links[1], between, devices)
 
 
 # Keyed by jax's device_kind.
@@ -186,7 +178,6 @@ def _explain(name: str, error: str) -> str:
       'wait for it to finish'
     )
   if 'not installed' in text or 'libtpu' in text:
-    return (
-      f"{name}: libtpu is not installed: pip install '.[tpu]' ({text[:120]})"
-    )
+    missing = "libtpu is not installed: pip install '.[tpu]'"
+    return f'{name}: {missing} ({text[:120]})'
   return f'--topology={name}: {text[:300]}'

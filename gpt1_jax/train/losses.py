@@ -58,9 +58,6 @@ def lm_loss(
     tokens_BT: int32.
     weights_BT: float32, weight of each token as a target; the first column is
       never a target and is ignored.
-
-  Returns:
-    float32 scalar.
   """
   targets_BT = jnp.roll(tokens_BT, -1, axis=1)
   weights_BT = jnp.roll(weights_BT.at[:, 0].set(0.0), -1, axis=1)
@@ -80,13 +77,10 @@ def lm_loss(
     embed_VD = nn.with_logical_constraint(embed_VD, ('vocab', 'embed'))
 
   def local(
-    h_BTD: jax.Array,
-    embed_VD: jax.Array,
-    targets_BT: jax.Array,
-    weights_BT: jax.Array,
+    h_BTD: jax.Array, embed_VD: jax.Array, *targets_and_weights: jax.Array
   ) -> jax.Array:
     embed_VD = jax.lax.pcast(embed_VD, BATCH_AXES, to='varying')
-    total = _nll_sum(shard, h_BTD, embed_VD, targets_BT, weights_BT)
+    total = _nll_sum(shard, h_BTD, embed_VD, *targets_and_weights)
     return jax.lax.psum(total, BATCH_AXES)
 
   return jax.shard_map(

@@ -30,24 +30,15 @@ class Optimizer(NamedTuple):
 
 
 def make_optimizer(settings: OptimSettings, num_steps: int) -> Optimizer:
-  """Returns the optimiser, and the learning rate of update t (first: t = 0).
-
-  Args:
-    settings: config.optim.
-    num_steps: total number of updates.
-  """
+  """Builds the optimiser of a run of `num_steps` updates."""
   warmup = settings.warmup
   if warmup < 1:
     warmup *= num_steps
   if settings.variant == 'paper':
     learning_rate = _paper_schedule(settings, warmup, num_steps)
+    betas, decay = (settings.b1, settings.b2), settings.weight_decay
     adam = optax.adamw(
-      learning_rate,
-      settings.b1,
-      settings.b2,
-      settings.eps,
-      weight_decay=settings.weight_decay,
-      mask=decayed,
+      learning_rate, *betas, settings.eps, weight_decay=decay, mask=decayed
     )
   else:
     learning_rate = _openai_schedule(settings, warmup, num_steps)
@@ -70,13 +61,9 @@ def _paper_schedule(
       0.0, settings.peak_lr, warmup, end
     )
   else:
-    rate = optax.join_schedules(
-      [
-        optax.linear_schedule(0.0, settings.peak_lr, warmup),
-        optax.linear_schedule(settings.peak_lr, 0.0, end - warmup),
-      ],
-      [warmup],
-    )
+    rising = optax.linear_schedule(0.0, settings.peak_lr, warmup)
+    falling = optax.linear_schedule(settings.peak_lr, 0.0, end - warmup)
+    rate = optax.join_schedules([rising, falling], [warmup])
   return lambda t: rate(jnp.asarray(t, jnp.float32) + 1.0)
 
 

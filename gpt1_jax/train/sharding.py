@@ -39,21 +39,16 @@ LOGICAL_AXIS_RULES = (
 def make_mesh(
   devices: Sequence[Any], *, data: int, fsdp: int, tensor: int
 ) -> jax.sharding.Mesh:
-  """Builds a mesh.
+  """Builds a mesh of `jax.devices()`, or of a topology to compile for.
 
-  Args:
-    devices: `jax.devices()`, or the devices of a topology to compile for.
-    data, fsdp, tensor: axis sizes; one may be -1, which uses all remaining
-      devices.
+  One of the axis sizes may be -1, which uses all remaining devices.
 
   Raises:
     UserError: see `arrange`.
   """
-  return jax.sharding.Mesh(
-    arrange(devices, [data, fsdp, tensor]),
-    MESH_AXES,
-    axis_types=(AxisType.Auto,) * 3,
-  )
+  arranged = arrange(devices, [data, fsdp, tensor])
+  types = (AxisType.Auto,) * 3
+  return jax.sharding.Mesh(arranged, MESH_AXES, axis_types=types)
 
 
 def arrange(devices: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
@@ -114,9 +109,7 @@ def check_divides(
   """Checks that the mesh divides the batch and the model.
 
   Args:
-    mesh: from `make_mesh`.
-    batch_size: rows of the global batch.
-    microbatches: sequential parts that a batch is split into.
+    mesh, batch_size, microbatches: see config.mesh, config.data, config.train.
     **sizes: the model configuration's `divided`.
 
   Raises:
@@ -141,16 +134,15 @@ def check_divides(
 def jit_init(
   init: Callable[..., Tree], mesh: jax.sharding.Mesh, *args: Any
 ) -> tuple[Callable[..., Tree], Tree]:
-  """Jits `init(*args)` so that its arrays are created sharded.
+  """Jits `init` so that its arrays are created sharded over the active mesh.
 
   Args:
     init: returns a tree of parameters, boxed with logical axis names.
-    mesh: the mesh; must be active.
+    mesh: the active mesh.
     *args: example arguments, such as a seed.
 
   Returns:
-    The jitted function, which returns an unboxed tree, and the tree's
-    shardings.
+    The function, which returns an unboxed tree, and the tree's shardings.
   """
   shardings = state_shardings(jax.eval_shape(init, *args), mesh)
   make = jax.jit(lambda *args: nn.unbox(init(*args)), out_shardings=shardings)
@@ -203,9 +195,9 @@ def host_rows(mesh: jax.sharding.Mesh, batch_size: int) -> list[int]:
       f'data.batch_size {batch_size} does not divide over data x fsdp = '
       f'{parts} devices: change one of them'
     )
-  rows = batch_size // parts
+  size = batch_size // parts
   return [
-    part * rows + row for part in _host_parts(mesh) for row in range(rows)
+    part * size + row for part in _host_parts(mesh) for row in range(size)
   ]
 
 

@@ -69,8 +69,7 @@ class LossFn(Protocol):
     """Computes the loss.
 
     Args:
-      params: parameters of the model, and of the head if there is one.
-      batch: rows of the global batch.
+      params, batch: the parameters, and rows of the global batch.
       dropout_key: from `update_key`; None disables dropout.
       example_ids_B: uint32, each row's index in the global batch.
       mean: True returns the mean. It scales the rows' weights, which saves the
@@ -91,10 +90,7 @@ def train_step(
   """Computes one update from one global batch.
 
   Args:
-    state: the state before the update.
-    batch: B rows.
-    loss_fn: the objective.
-    optimizer: from `optim.make_optimizer`.
+    state, batch, loss_fn, optimizer: the update's inputs and rules.
     microbatches: sequential parts that the batch is split into. The gradient
       and the dropout masks are those of the whole batch.
     seed: seeds all dropout keys; an int, or a traced uint32.
@@ -119,9 +115,8 @@ def train_step(
   else:
 
     def accumulate(total: Any, part: Any) -> tuple[Any, None]:
-      return jax.tree.map(
-        jnp.add, total, gradient(part[0], part[1], False)
-      ), None
+      out = gradient(part[0], part[1], False)
+      return jax.tree.map(jnp.add, total, out), None
 
     def split(x: jax.Array) -> jax.Array:
       # Takes every n-th row, so that each part has rows from every device.
