@@ -5,7 +5,6 @@ index: both need a local disk.
 """
 
 import base64
-import dataclasses
 import fcntl
 import hashlib
 import json
@@ -14,7 +13,7 @@ import pathlib
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpt1_jax import storage
 from gpt1_jax.errors import UserError
@@ -22,8 +21,7 @@ from gpt1_jax.errors import UserError
 STAGE_TO = '~/.cache/gpt1_jax'  # default folder for the copies
 
 
-@dataclasses.dataclass(frozen=True)
-class _Object:
+class _Object(NamedTuple):
   """An object in a bucket.
 
   Attributes:
@@ -65,8 +63,7 @@ def fetch(
   objects = _list_objects(top, parent)
   if not objects:
     raise UserError(f'{source}: no such file or folder in the bucket')
-  listing = {name: dataclasses.astuple(each) for name, each in objects.items()}
-  key = hashlib.sha256(json.dumps([top, listing]).encode()).hexdigest()
+  key = hashlib.sha256(json.dumps([top, objects]).encode()).hexdigest()
   stage = pathlib.Path(stage_to).expanduser()
   copy = stage / f'{last}-{key[:20]}'
   try:

@@ -9,12 +9,13 @@ digests, about 100 bytes for each document.
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
-import json
 import multiprocessing
 import os
 import pathlib
+import pickle
 import shutil
 import signal
 import threading
@@ -39,7 +40,7 @@ from gpt1_jax.errors import UserError
 _CHUNK_BYTES = 1 << 20  # of input; a single document may be larger
 _CHUNK_DOCUMENTS = 1000
 _IN_FLIGHT = 3  # chunks for each worker
-_ROWS = 'rows'  # in the spool: a JSON list of the rows of each chunk
+_ROWS = 'rows'  # in the spool: the chunks, pickled, without their texts
 
 # report(documents, share of the total done, units for the rate)
 Report = Callable[[int, int, float], None]
@@ -53,16 +54,14 @@ class LocalEngine:
 
   num_workers: int
 
-  def measure(self, inputs: Iterable[str]) -> documents.InputSize:
-    """Returns the number of input files and their bytes."""
-    return documents.measure(inputs)
+  measure = staticmethod(documents.measure)
 
   def run(
     self, directory: pathlib.Path, settings: pipeline.PrepareSettings
   ) -> tuple[tokenization.Tokenizer, shards.Splits]:
     """Writes the tokenizer, the shards and documents.jsonl."""
     spool = directory / 'spool'
-    tokenizer = preparation.load_tokenizer(settings)
+    tokenizer = settings.load_tokenizer()
     disk_bytes = documents.measure(settings.inputs)['bytes'] or None
     bar = functools.partial(progress.Progress, things='documents')
     with Workers(self.num_workers) as workers:
@@ -143,10 +142,6 @@ class _Chunk(NamedTuple):
   path: pathlib.Path
   rows: list[DocumentRow]
 
-  @property
-  def num_bytes(self) -> int:
-    return sum(row.num_bytes for row in self.rows)
-
   def texts(self) -> Iterator[tuple[DocumentRow, str]]:
     """Reads the chunk: yields each row with its text."""
     with self.path.open('rb') as file:
@@ -155,14 +150,10 @@ class _Chunk(NamedTuple):
 
 
 def _read_spool(spool: pathlib.Path) -> Iterator[_Chunk]:
-  with (spool / _ROWS).open(encoding='utf-8') as file:
-    for number, line in enumerate(file):
-      rows = [DocumentRow(**row) for row in json.loads(line)]
-      yield _Chunk(_chunk_path(spool, number), rows)
-
-
-def _chunk_path(spool: pathlib.Path, number: int) -> pathlib.Path:
-  return spool / f'{number}.clean'
+  with (spool / _ROWS).open('rb') as file, contextlib.suppress(EOFError):
+    while True:
+      name, rows = pickle.load(file)
+      yield _Chunk(spool / name, rows)
 
 
 def clean(
@@ -179,21 +170,19 @@ def clean(
   """
   spool.mkdir()
   jobs = (
-    (_chunk_path(spool, number), chunk)
+    (spool / f'{number}.clean', chunk)
     for number, chunk in enumerate(_chunks(found))
   )
   digests: set[bytes] = set()
   summary = pipeline.SplitSummary()
-  with (spool / _ROWS).open('w', encoding='utf-8') as file:
-    for cleaned, disk_bytes in workers.map(_clean_chunk, jobs):
-      rows = []
-      for row in cleaned:
-        row = rule.assign(row, is_copy=row.digest in digests)
+  with (spool / _ROWS).open('wb') as file:
+    for (path, rows), disk_bytes in workers.map(_clean_chunk, jobs):
+      for i, row in enumerate(rows):
+        rows[i] = rule.assign(row, is_copy=row.digest in digests)
         digests.add(row.digest)
-        summary += rule.summarize(row)
-        rows.append(row)
-      file.write(json.dumps([dataclasses.asdict(row) for row in rows]) + '\n')
-      report(len(rows), disk_bytes, sum(r.num_bytes for r in rows) / 1e6)
+        summary += rule.summarize(rows[i])
+      pickle.dump((path.name, rows), file)
+      report(len(rows), disk_bytes, _num_bytes(rows) / 1e6)
   rule.check(summary)
   return summary
 
@@ -216,8 +205,8 @@ def _chunks(
 
 def _clean_chunk(
   job: tuple[pathlib.Path, list[documents.Document]],
-) -> tuple[list[DocumentRow], int]:
-  """Cleans a chunk in a worker; returns its rows and its bytes of input."""
+) -> tuple[_Chunk, int]:
+  """Cleans a chunk in a worker; returns it and its bytes of input."""
   path, chunk = job
   rows = []
   with path.open('wb') as file:
@@ -225,7 +214,11 @@ def _clean_chunk(
       row, data = pipeline.clean_document(document)
       file.write(data)
       rows.append(row)
-  return rows, sum(document.disk_bytes for document in chunk)
+  return _Chunk(path, rows), sum(document.disk_bytes for document in chunk)
+
+
+def _num_bytes(rows: Iterable[DocumentRow]) -> int:
+  return sum(row.num_bytes for row in rows)
 
 
 def count_words(
@@ -237,25 +230,22 @@ def count_words(
   """
   total: collections.Counter[str] = collections.Counter()
   count_chunk = functools.partial(_count_chunk, share)
-  for words, num_documents, size in workers.map(
-    count_chunk, _read_spool(spool)
-  ):
+  for words, rows in workers.map(count_chunk, _read_spool(spool)):
     total.update(words)
-    report(num_documents, size, size / 1e6)
+    report(len(rows), _num_bytes(rows), _num_bytes(rows) / 1e6)
   return total
 
 
 def _count_chunk(
   share: float, chunk: _Chunk
-) -> tuple[collections.Counter[str], int, int]:
+) -> tuple[collections.Counter[str], list[DocumentRow]]:
   lines = (
     line
     for row, text in chunk.texts()
     if row.split == 'train'
     for line in pipeline.sampled_lines(text, share)
   )
-  words = sentencepiece_tokenizer.count_words(lines)
-  return words, len(chunk.rows), chunk.num_bytes
+  return sentencepiece_tokenizer.count_words(lines), chunk.rows
 
 
 def encode(
@@ -269,13 +259,13 @@ def encode(
 
   Writes shards and documents.jsonl into `directory`.
   """
+  encode_chunk = functools.partial(_encode_chunk, directory)
 
   def encoded() -> Iterator[tuple[DocumentRow, np.ndarray]]:
-    encode_chunk = functools.partial(_encode_chunk, directory)
     for chunk in workers.map(encode_chunk, _read_spool(spool)):
       yield from chunk
-      size = sum(row.num_bytes for row, _ in chunk)
-      report(len(chunk), size, sum(row.tokens for row, _ in chunk))
+      rows = [row for row, _ in chunk]
+      report(len(rows), _num_bytes(rows), sum(row.tokens for row in rows))
 
   return shards.write(directory, shard_tokens, encoded())
 

@@ -8,6 +8,7 @@ word, so each word is encoded once and its ids are remembered.
 """
 
 import hashlib
+import importlib
 import itertools
 import json
 import os
@@ -30,6 +31,7 @@ class OpenAITokenizer:
   which has a row, ends a document (unknown if a vocabulary lacks it).
 
   Attributes:
+    files: released name -> content.
     encoder: piece -> id.
     merge_list: the merged pairs, best rank first.
     fingerprint: hex sha256 of the vocabulary and the merges; it does not
@@ -54,7 +56,7 @@ class OpenAITokenizer:
     Raises:
       UserError: they are no such files, or spaCy or tokenizers is missing.
     """
-    self._files = {ENCODER_FILE: encoder, MERGES_FILE: merges}
+    self.files = {ENCODER_FILE: encoder, MERGES_FILE: merges}
     self.encoder = _read_encoder(encoder, names[0])
     self.merge_list = _read_merges(merges, names[1])
     self.vocab_size = max(self.encoder.values()) + 1
@@ -69,7 +71,7 @@ class OpenAITokenizer:
     self._pieces = {i: piece for piece, i in self.encoder.items()}
     self._pieces[self.unknown_id] = _UNKNOWN
     self._merge = _word_merger(self.encoder, self.merge_list)
-    self._words = self._new_cache()
+    self._words = vocabulary.WordCache(self._new_word_encoder)
 
   def encode(self, text: str) -> list[int]:
     """Cleans any text, splits it into words, lower-cases and encodes them."""
@@ -77,8 +79,6 @@ class OpenAITokenizer:
 
   def encode_clean(self, text: str) -> list[int]:
     """Encodes text that `cleaning.clean` returned."""
-    if self._words.is_full:
-      self._words = self._new_cache()
     return self._words.encode_lines(text, self.newline_id)
 
   def decode(self, ids: Sequence[int]) -> str:
@@ -101,41 +101,29 @@ class OpenAITokenizer:
 
   def save(self, directory: str | os.PathLike[str]) -> None:
     """Writes the two files under their released names, each atomically."""
-    for name, content in self._files.items():
-      storage.write_bytes(storage.path(directory) / name, content)
+    vocabulary.save(self.files, directory)
 
   def exceptions(self) -> dict[str, list[str]]:
     """Returns spaCy's exceptions to its rules: word -> its parts."""
-    split = _spacy().blank('en').tokenizer
+    split = _splitter()
     return {word: [part.text for part in split(word)] for word in split.rules}
 
   def description(self) -> vocabulary.TokenizerDescription:
     """Returns the section `tokenizer` of meta.json."""
-    return {
-      'kind': self.kind,
-      'fingerprint': self.fingerprint,
-      'vocab_size': self.vocab_size,
-      'merges': self.merges,
-      'unknown_id': self.unknown_id,
-      'document_id': self.document_id,
-      'newline_id': self.newline_id,
-      'normalization': 'ftfy, punctuation and white space standardised, words '
+    return vocabulary.describe(
+      self,
+      normalization='ftfy, punctuation and white space standardised, words '
       'split, each lower-cased (str.lower)',
-      'word_split': f"spaCy {_spacy().__version__}, spacy.blank('en')",
-      'unknown': 'one unknown for each unseen character',
-      'document': 'a newline ends a document',
-    }
+      word_split=f"spaCy {_import('spacy').__version__}, spacy.blank('en')",
+      unknown='one unknown for each unseen character',
+      document='a newline ends a document',
+    )
 
-  def _new_cache(self) -> vocabulary.WordCache:
-    # With a new splitter: spaCy itself remembers every string it splits.
-    split = _spacy().blank('en').tokenizer
-
-    def encode_word(word: str) -> Iterable[int]:
-      return itertools.chain.from_iterable(
-        self._merge(part.text.lower()) for part in split(word)
-      )
-
-    return vocabulary.WordCache(encode_word)
+  def _new_word_encoder(self) -> Callable[[str], Iterable[int]]:
+    split = _splitter()  # a new one: spaCy remembers every string it splits
+    return lambda word: itertools.chain.from_iterable(
+      self._merge(part.text.lower()) for part in split(word)
+    )
 
 
 def find(path: storage.Path) -> OpenAITokenizer | None:
@@ -166,42 +154,38 @@ def find(path: storage.Path) -> OpenAITokenizer | None:
 
 def _first_file(path: storage.Path, *patterns: str) -> storage.Path | None:
   for pattern in patterns:
-    for name in sorted(map(os.fspath, path.glob(pattern))):
-      if storage.path(name).is_file():
-        return storage.path(name)
+    names = sorted(map(os.fspath, path.glob(pattern)))
+    for file in map(storage.path, names):
+      if file.is_file():
+        return file
   return None
 
 
-def _spacy() -> Any:
+def _import(name: str) -> Any:
   try:
-    import spacy
+    return importlib.import_module(name)
   except ImportError as error:
-    raise _missing(error) from None
-  return spacy
+    raise UserError(
+      f'the original vocabulary needs {error.name}, which is not installed: '
+      "pip install 'gpt1_jax[openai]'"
+    ) from None
 
 
-def _missing(error: ImportError) -> UserError:
-  return UserError(
-    f'the original vocabulary needs {error.name}, which is not installed: '
-    "pip install 'gpt1_jax[openai]'"
-  )
+def _splitter() -> Any:
+  return _import('spacy').blank('en').tokenizer
 
 
 def _word_merger(
   encoder: dict[str, int], merges: list[tuple[str, str]]
 ) -> Callable[[str], list[int]]:
   """Returns a function that merges a lower-cased word and looks up its ids."""
-  try:
-    import tokenizers
-  except ImportError as error:
-    raise _missing(error) from None
   # The library demands a distinct id for every piece of a merge. The released
   # code looks up the finished pieces alone; missing ones become unknown.
   pieces = dict.fromkeys(
     itertools.chain(encoder, *((a, b, a + b) for a, b in merges))
   )
   ids = [encoder.get(piece, encoder[_UNKNOWN]) for piece in pieces]
-  bpe = tokenizers.models.BPE(
+  bpe = _import('tokenizers').models.BPE(
     vocab={piece: i for i, piece in enumerate(pieces)},
     merges=merges,
     unk_token=_UNKNOWN,

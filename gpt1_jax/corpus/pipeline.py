@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import fnmatch
 import hashlib
+import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -56,10 +57,11 @@ class PrepareSettings:
 
   def as_dict(self) -> dict[str, object]:
     """Returns the section `settings` of meta.json."""
-    return {
-      name: list(value) if isinstance(value, tuple) else value
-      for name, value in dataclasses.asdict(self).items()
-    }
+    return json.loads(json.dumps(dataclasses.asdict(self)))
+
+  def load_tokenizer(self) -> tokenization.Tokenizer | None:
+    """Loads --tokenizer; returns None if a tokenizer is to be trained."""
+    return tokenization.load(self.tokenizer) if self.tokenizer else None
 
 
 @dataclasses.dataclass(frozen=True)

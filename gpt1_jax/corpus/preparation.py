@@ -88,11 +88,6 @@ def fill(
     )
 
 
-def load_tokenizer(settings: PrepareSettings) -> tokenization.Tokenizer | None:
-  """Loads --tokenizer; returns None if a tokenizer is to be trained."""
-  return tokenization.load(settings.tokenizer) if settings.tokenizer else None
-
-
 def train_tokenizer(
   word_counts: collections.Counter[str], settings: PrepareSettings
 ) -> tokenization.Tokenizer:

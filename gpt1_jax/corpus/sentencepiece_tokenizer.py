@@ -10,15 +10,16 @@ single words.
 """
 
 import collections
+import contextlib
 import hashlib
 import io
+import itertools
 import os
 import re
 from collections.abc import Iterable, Sequence
 
 import sentencepiece
 
-from gpt1_jax import storage
 from gpt1_jax.corpus import cleaning, vocabulary
 from gpt1_jax.errors import UserError
 
@@ -37,6 +38,7 @@ class SentencePieceTokenizer:
   """A BPE model that `train` made; a `tokenization.Tokenizer`.
 
   Attributes:
+    files: 'tokenizer.model' -> content.
     pieces: the model's spelling of each id.
     fingerprint: hex sha256 of the model file.
   """
@@ -53,18 +55,15 @@ class SentencePieceTokenizer:
     Raises:
       UserError: they are no SentencePiece model, or one without our symbols.
     """
-    self._model = model
+    self.files = {MODEL_FILE: model}
     self._processor = _load(model, name)
     p = self._processor
     self.vocab_size = p.GetPieceSize()
     self.unknown_id = p.unk_id()
     self.document_id = p.PieceToId(_DOCUMENT)
     self.newline_id = p.PieceToId(_NEWLINE)
-    for piece, row in (
-      (_DOCUMENT, self.document_id),
-      (_NEWLINE, self.newline_id),
-    ):
-      if row == self.unknown_id or not p.IsControl(row):
+    for piece in (_DOCUMENT, _NEWLINE):
+      if not p.IsControl(p.PieceToId(piece)):
         raise UserError(
           f'{name}: has no control piece {piece}; use a tokenizer that '
           '`prepare` trained'
@@ -82,7 +81,7 @@ class SentencePieceTokenizer:
       )
     self.merges = sum(len(piece) > 1 for piece in spelled)
     self.fingerprint = hashlib.sha256(model).hexdigest()
-    self._words = vocabulary.WordCache(p.EncodeAsIds)
+    self._words = vocabulary.WordCache(lambda: p.EncodeAsIds)
 
   def encode(self, text: str) -> list[int]:
     """Cleans, lower-cases and encodes any text."""
@@ -90,8 +89,6 @@ class SentencePieceTokenizer:
 
   def encode_clean(self, text: str) -> list[int]:
     """Lower-cases and encodes text that `cleaning.clean` returned."""
-    if self._words.is_full:
-      self._words = vocabulary.WordCache(self._processor.EncodeAsIds)
     return self._words.encode_lines(_lower(text), self.newline_id)
 
   def decode(self, ids: Sequence[int]) -> str:
@@ -106,54 +103,40 @@ class SentencePieceTokenizer:
       **dict(enumerate(vocabulary.SPECIALS, self.vocab_size)),
     }
     parts: list[str] = []
-    run: list[int] = []  # ids of text since the last symbol
-
-    def flush() -> None:
-      if run:
-        parts.append(self._processor.DecodeIds(run).strip())
-        run.clear()
-
-    for i in map(int, ids):
-      vocabulary.check_id(i, self.vocab_size)
-      if i in names:
-        flush()
-        parts.append(names[i])
+    for is_symbol, group in itertools.groupby(
+      map(int, ids), names.__contains__
+    ):
+      run = list(group)
+      for i in run:
+        vocabulary.check_id(i, self.vocab_size)
+      if is_symbol:
+        parts += [names[i] for i in run]
       else:
-        run.append(i)
-    flush()
+        parts.append(self._processor.DecodeIds(run).strip())
     return ' '.join(parts)
 
   def save(self, directory: str | os.PathLike[str]) -> None:
     """Writes tokenizer.model into a directory, atomically."""
-    storage.write_bytes(storage.path(directory) / MODEL_FILE, self._model)
+    vocabulary.save(self.files, directory)
 
   def description(self) -> vocabulary.TokenizerDescription:
     """Returns the section `tokenizer` of meta.json."""
-    return {
-      'kind': self.kind,
-      'fingerprint': self.fingerprint,
-      'vocab_size': self.vocab_size,
-      'merges': self.merges,
-      'unknown_id': self.unknown_id,
-      'document_id': self.document_id,
-      'newline_id': self.newline_id,
-      'normalization': 'ftfy, punctuation and white space standardised, '
+    return vocabulary.describe(
+      self,
+      normalization='ftfy, punctuation and white space standardised, '
       'lower-cased (str.lower); the model itself: identity',
-      'unknown': 'one unknown for each maximal run, within a word, of unseen '
+      unknown='one unknown for each maximal run, within a word, of unseen '
       'characters (emoji, CJK)',
-    }
+    )
 
 
 def _load(model: bytes, name: str) -> sentencepiece.SentencePieceProcessor:
   processor = sentencepiece.SentencePieceProcessor()
-  try:
+  with contextlib.suppress(RuntimeError):
     processor.LoadFromSerializedProto(model)
-    loaded = processor.GetPieceSize() > 0
-  except RuntimeError:
-    loaded = False
-  if not loaded:
-    raise UserError(f'{name}: not a SentencePiece model')
-  return processor
+    if processor.GetPieceSize():
+      return processor
+  raise UserError(f'{name}: not a SentencePiece model')
 
 
 def count_words(lines: Iterable[str]) -> collections.Counter[str]:

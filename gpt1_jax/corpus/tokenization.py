@@ -1,7 +1,7 @@
 """Loads either tokenizer: a SentencePiece BPE or the original vocabulary."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from gpt1_jax import storage
@@ -23,6 +23,7 @@ class Tokenizer(Protocol):
     unknown_id: id of text that the vocabulary cannot spell.
     newline_id: id between two lines of a text.
     document_id: id that ends a document.
+    files: name -> content of the files that `save` writes.
     fingerprint: hex sha256 that identifies the vocabulary.
   """
 
@@ -32,6 +33,7 @@ class Tokenizer(Protocol):
   unknown_id: int
   newline_id: int
   document_id: int
+  files: dict[str, bytes]
   fingerprint: str
 
   def encode(self, text: str) -> list[int]:
@@ -48,6 +50,14 @@ class Tokenizer(Protocol):
 
   def description(self) -> TokenizerDescription:
     """Returns the section `tokenizer` of meta.json."""
+
+
+def from_files(files: Mapping[str, bytes]) -> Tokenizer:
+  """Returns the tokenizer that has these `files`."""
+  if model := files.get(sentencepiece_tokenizer.MODEL_FILE):
+    return sentencepiece_tokenizer.SentencePieceTokenizer(model)
+  names = openai_tokenizer.ENCODER_FILE, openai_tokenizer.MERGES_FILE
+  return openai_tokenizer.OpenAITokenizer(files[names[0]], files[names[1]])
 
 
 def load(path: str | os.PathLike[str]) -> Tokenizer:

@@ -1,9 +1,11 @@
 """The parts that both tokenizers share: special rows and a cache of words."""
 
 import itertools
-from collections.abc import Callable, Iterable
-from typing import NotRequired, TypedDict
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import NotRequired, TypedDict, cast
 
+from gpt1_jax import storage
 from gpt1_jax.errors import UserError
 
 # Rows that follow any vocabulary (P §3.3); no text encodes to them.
@@ -16,6 +18,10 @@ MAX_ROWS = 2**16 - NUM_SPECIALS  # tokens are stored as uint16
 
 CACHED_WORDS = 1 << 18  # words to encode before a cache is renewed: < 100 MB
 _CACHED_LENGTH = 32  # longer words are not remembered
+_DESCRIBED = (
+  *('kind', 'fingerprint', 'vocab_size', 'merges'),
+  *('unknown_id', 'document_id', 'newline_id'),
+)
 
 
 class TokenizerDescription(TypedDict):
@@ -34,25 +40,38 @@ class TokenizerDescription(TypedDict):
   document: NotRequired[str]
 
 
-class WordCache(dict[str, tuple[int, ...]]):
-  """Maps words to their ids and encodes each short word only once."""
+def describe(tokenizer: object, **notes: str) -> TokenizerDescription:
+  """Returns a tokenizer's attributes, and notes on its treatment of text."""
+  attributes = {name: getattr(tokenizer, name) for name in _DESCRIBED}
+  return cast(TokenizerDescription, attributes | notes)
 
-  def __init__(self, encode_word: Callable[[str], Iterable[int]]):
+
+class WordCache(dict[str, tuple[int, ...]]):
+  """Maps words to their ids and encodes each short word only once.
+
+  Starts anew after `CACHED_WORDS` words, so that memory stays bounded.
+  """
+
+  def __init__(self, new_encoder: Callable[[], Callable[[str], Iterable[int]]]):
+    """Starts empty.
+
+    Args:
+      new_encoder: returns a function from a word to its ids. The function may
+        remember words, too: a new one replaces it whenever the cache is full.
+    """
     super().__init__()
-    self._encode_word = encode_word
-    self._misses = 0
+    self._new_encoder = new_encoder
+    self._encode_word, self._misses = new_encoder(), 0
 
   def __missing__(self, word: str) -> tuple[int, ...]:
+    if self._misses == CACHED_WORDS:
+      self.clear()
+      self._encode_word, self._misses = self._new_encoder(), 0
     self._misses += 1
     ids = tuple(self._encode_word(word))
     if len(word) <= _CACHED_LENGTH:
       self[word] = ids
     return ids
-
-  @property
-  def is_full(self) -> bool:
-    """True once so many words were encoded that memory would grow."""
-    return self._misses > CACHED_WORDS
 
   def encode_lines(self, text: str, newline_id: int) -> list[int]:
     """Encodes white-space separated words, with `newline_id` between lines."""
@@ -62,6 +81,12 @@ class WordCache(dict[str, tuple[int, ...]]):
       ids.append(newline_id)
     ids.pop()
     return ids
+
+
+def save(files: Mapping[str, bytes], directory: str | os.PathLike[str]) -> None:
+  """Writes a tokenizer's files into a directory, each atomically."""
+  for name, content in files.items():
+    storage.write_bytes(storage.path(directory) / name, content)
 
 
 def check_id(token_id: int, vocab_size: int) -> None:

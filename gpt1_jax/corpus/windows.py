@@ -81,13 +81,13 @@ class Windows:
 
   def batch(self, step: int) -> WindowBatch:
     """Reads this host's rows of the batch that `step` takes."""
-    windows: list[WindowBatch] = []
-    for row in self._rows:
-      i = step * self._batch_size + row
-      if self._shuffled or i < self.num_windows:
-        windows.append(self._dataset[i])
-      else:
-        windows.append(self._source.padding())
+    first = step * self._batch_size
+    windows = [
+      self._dataset[first + row]
+      if self._shuffled or first + row < self.num_windows
+      else self._source.padding()
+      for row in self._rows
+    ]
     return {
       'tokens': np.stack([window['tokens'] for window in windows]),
       'lm_weights': np.stack([window['lm_weights'] for window in windows]),

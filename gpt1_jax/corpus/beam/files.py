@@ -23,8 +23,6 @@ from apache_beam.options import pipeline_options
 from gpt1_jax.corpus import documents
 from gpt1_jax.errors import UserError
 
-_UNCOMPRESSED = filesystem.CompressionTypes.UNCOMPRESSED
-
 
 def _has_scheme(path: str) -> bool:
   return '://' in path
@@ -99,23 +97,16 @@ def local_copy(path: str) -> Iterator[str]:
     return
   with tempfile.TemporaryDirectory() as directory:
     target = pathlib.Path(directory) / posixpath.basename(path)
-    copy(path, target)
+    with _open(path) as source, target.open('wb') as file:
+      shutil.copyfileobj(source, file)
     yield str(target)
 
 
-def copy(path: str, target: pathlib.Path) -> None:
-  """Copies a file to the disk of this machine, without decompressing it."""
-  with _open(path) as source, target.open('wb') as file:
-    shutil.copyfileobj(source, file)
-
-
-def create(path: str) -> IO[bytes]:
-  """Creates a file, for writing."""
-  return filesystems.FileSystems.create(path, compression_type=_UNCOMPRESSED)
-
-
 def _open(path: str) -> IO[bytes]:
-  return filesystems.FileSystems.open(path, compression_type=_UNCOMPRESSED)
+  """Opens a file without decompressing it."""
+  return filesystems.FileSystems.open(
+    path, compression_type=filesystem.CompressionTypes.UNCOMPRESSED
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +156,8 @@ def temporary_spool(
     path = filesystems.FileSystems.join(root, f'prepare-{uuid.uuid4().hex}')
     filesystems.FileSystems.mkdirs(path)
     spool = Spool(path)
-    create(spool.join('begun')).close()  # in a bucket, a folder needs a file
+    # In a bucket, a folder needs a file.
+    filesystems.FileSystems.create(spool.join('begun')).close()
   try:
     yield spool
   finally:

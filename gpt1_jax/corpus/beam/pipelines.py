@@ -19,7 +19,6 @@ import functools
 import json
 import operator
 import pathlib
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -63,22 +62,20 @@ class BeamEngine:
 
   options: pipeline_options.PipelineOptions
 
-  def measure(self, inputs: Iterable[str]) -> documents.InputSize:
-    """Returns the number of input files and their bytes."""
-    return files.measure(inputs)
+  measure = staticmethod(files.measure)
 
   def run(
     self, directory: pathlib.Path, settings: pipeline.PrepareSettings
   ) -> tuple[tokenization.Tokenizer, shards.Splits]:
     """Writes the tokenizer, the shards and documents.jsonl."""
-    tokenizer = preparation.load_tokenizer(settings)
+    tokenizer = settings.load_tokenizer()
     with files.temporary_spool(self.options, directory) as spool:
       word_counts = self._clean(spool, settings)
       if tokenizer is None:
         tokenizer = preparation.train_tokenizer(word_counts, settings)
       del word_counts
       tokenizer.save(directory)
-      self._encode(spool, _share_tokenizer(tokenizer, spool))
+      self._encode(spool, tokenizer.files)
       records = spool.read_avro(_ENCODED)
       splits = write_in_order(records, directory, settings.shard_tokens)
     return tokenizer, splits
@@ -143,7 +140,7 @@ class BeamEngine:
     return collections.Counter(dict(spool.read_json('words')))
 
   def _encode(
-    self, spool: files.Spool, tokenizer_files: list[tuple[str, str]]
+    self, spool: files.Spool, tokenizer_files: dict[str, bytes]
   ) -> None:
     """Encodes the cleaned documents of the spool."""
     with runner.pipeline(self.options) as p:
@@ -229,19 +226,13 @@ def _count_words(record: Record, share: float) -> Iterator[tuple[str, int]]:
 
 
 class _Encode(beam.DoFn):
-  """Replaces the text of a record by its tokens.
+  """Replaces the text of a record by its tokens."""
 
-  Takes the name and path of each tokenizer file.
-  """
-
-  def __init__(self, tokenizer_files: list[tuple[str, str]]):
+  def __init__(self, tokenizer_files: dict[str, bytes]):
     self._tokenizer_files = tokenizer_files
 
   def setup(self) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-      for name, path in self._tokenizer_files:
-        files.copy(path, pathlib.Path(directory) / name)
-      self._tokenizer = tokenization.load(directory)
+    self._tokenizer = tokenization.from_files(self._tokenizer_files)
 
   def process(self, record: Record) -> Iterator[Record]:
     row, tokens = pipeline.encode_document(
@@ -249,21 +240,6 @@ class _Encode(beam.DoFn):
     )
     content = tokens.astype(shards.DTYPE).tobytes()
     yield _record((record['input'], record['number']), row, content)
-
-
-def _share_tokenizer(
-  tokenizer: tokenization.Tokenizer, spool: files.Spool
-) -> list[tuple[str, str]]:
-  """Writes the tokenizer's files to the spool; returns names and paths."""
-  shared = []
-  with tempfile.TemporaryDirectory() as directory:
-    tokenizer.save(directory)
-    for file in sorted(pathlib.Path(directory).iterdir()):
-      path = spool.join(f'tokenizer-{file.name}')
-      with file.open('rb') as source, files.create(path) as target:
-        shutil.copyfileobj(source, target)
-      shared.append((file.name, path))
-  return shared
 
 
 def write_in_order(
