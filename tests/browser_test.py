@@ -102,8 +102,24 @@ def opened(request, report, browser):
   context.close()
 
 
+def unfold(tab):
+  tab.evaluate("document.querySelectorAll('details').forEach(d => d.open = 1)")
+
+
+def test_scores_are_on_the_first_screen(opened):
+  width, height = opened.viewport_size.values()
+  cells = opened.locator('#runs td.ours').all()
+  assert [cell.inner_text() for cell in cells][:2] == ['12.34', '12.34']
+  box = cells[2].bounding_box()
+  assert box['x'] + box['width'] <= width
+  assert box['y'] + box['height'] <= height
+  assert opened.locator('table:visible').count() == 8
+
+
 def test_tables_and_plots_are_visible(opened):
-  assert opened.locator('table').count() == 9
+  assert opened.locator('details').count() == 4
+  unfold(opened)
+  assert opened.locator('table').count() == 12
   assert opened.locator('figure > svg[role=img]').count() == 5
   for kind in ('table', 'figure > svg', 'h2', 'nav a', '.legend li'):
     for element in opened.locator(kind).all():
@@ -112,10 +128,11 @@ def test_tables_and_plots_are_visible(opened):
       assert min(box['width'], box['height']) > 10
   assert opened.locator('section').count() == opened.locator('nav a').count()
   assert opened.get_by_text('not run', exact=True).count() > 20
-  assert opened.get_by_role('rowheader', name='a & <b>$x').count() == 1
+  assert opened.get_by_role('rowheader', name='a & <b>$x').count() == 2
 
 
 def test_nothing_is_wider_than_the_screen(opened):
+  unfold(opened)
   width = opened.viewport_size['width']
   assert opened.evaluate('document.documentElement.scrollWidth') == width
   for box in opened.locator('.scroll, figure, pre, p').all():
@@ -134,7 +151,8 @@ def test_nothing_is_wider_than_the_screen(opened):
 
 
 def test_wide_tables_scroll_with_fixed_first_column(opened):
-  box = opened.locator('.scroll').first
+  unfold(opened)
+  box = opened.locator('#table-4 .scroll').first
   assert box.get_attribute('tabindex') == '0'
   inner, outer = box.evaluate('e => [e.scrollWidth, e.clientWidth]')
   if opened.viewport_size['width'] > 1000:
@@ -158,6 +176,7 @@ def test_wide_tables_scroll_with_fixed_first_column(opened):
 
 
 def test_contrast_is_sufficient(opened):
+  unfold(opened)
   texts = opened.evaluate(TEXTS)
   assert len(texts) > 300
   assert {t['text'] for t in texts} > {'82.1', 'not run', 'layers transferred'}
@@ -178,3 +197,13 @@ def test_page_has_a_dark_scheme(report, browser):
     tab.close()
   assert behind['dark'] < 0.05
   assert behind['light'] > 0.9
+
+
+def test_print_shows_whole_tables_without_the_menu(report, browser):
+  tab = browser.new_page(viewport={'width': 700, 'height': 900})
+  tab.goto(report.as_uri())
+  tab.emulate_media(media='print')
+  assert not tab.locator('nav').is_visible()
+  for box in tab.locator('.scroll:visible').all():
+    assert box.evaluate('e => getComputedStyle(e).overflowX') == 'visible'
+  tab.close()

@@ -73,20 +73,41 @@ def read_markdown(text):
   return tables
 
 
-@pytest.fixture
-def report(tmp_path):
-  runs = runs_lib.find([str(run_folders.everything(tmp_path))])
-  return sections.build(runs)
+@pytest.fixture(scope='module')
+def report(tmp_path_factory):
+  top = run_folders.everything(tmp_path_factory.mktemp('page'))
+  return sections.build(runs_lib.find([str(top)]))
 
 
-def test_markdown_and_page_hold_the_same_tables(report):
-  found = Reader(page.html(report)).tables
+@pytest.fixture(scope='module')
+def text(report):
+  return page.html(report)
+
+
+def test_markdown_and_page_hold_the_same_tables(report, text):
+  found = Reader(text).tables
   assert found == read_markdown(page.markdown(report))
-  assert len(found) == 9
-  captions = ' '.join(found)
-  for words in ('Table 2. GPT-1: test', 'Table 5. GPT-1: test', 'Figure 2, r'):
-    assert words in captions
   assert any('a & <b>$x' in row for row in found['All runs of fine-tuning'][1])
+  assert len(found) == 12
+
+
+def test_runs_come_first_then_the_paper(report, text):
+  assert [section.name for section in report.sections] == [
+    'runs', 'pretraining', 'fine-tuning', 'samples', 'table-4', 'table-5',
+    'figure-2-left', 'figure-2-right', 'not-run',
+  ]  # fmt: skip
+  found = Reader(text).tables
+  for caption, rows in found.items():
+    score = 1 if caption == 'Our runs in Table 5' else 0
+    scores = ('ours', 'score', 'of', 'perplexity per token')
+    assert rows[0][score + 1] in scores  # at the left, so that a phone shows it
+    folded = caption.endswith(': not run')
+    if 'ablations' not in caption:  # its rows also hold some tasks of many
+      assert {'not run' in row for row in rows[1:]} == {folded}
+    assert text.count(f'<summary>{caption}</summary>') == folded
+  assert found['Pretraining: perplexity on held-out text'][-1][0] == (
+    'GPT-1 (paper)'
+  )
 
 
 def test_markdown_is_escaped():
@@ -94,22 +115,17 @@ def test_markdown_is_escaped():
   assert text == r'a_b \_c\_ \*d\* [e]\(f) &lt;g> \`h\` \| \\'
 
 
-def test_page_shows_every_score_of_the_paper(report):
-  cells = [
-    cell
-    for rows in Reader(page.html(report)).tables.values()
-    for row in rows
-    for cell in row
-  ]
+def test_page_shows_every_score_of_the_paper(text):
+  tables = Reader(text).tables.values()
+  cells = {cell for rows in tables for row in rows for cell in row}
   for column in (*paper.TABLE_2, *paper.TABLE_3, *paper.TABLE_4):
     assert f'{column.score:.1f}' in cells
     assert f'{column.earlier:.1f}, {column.earlier_by}' in cells
   for average, row in paper.TABLE_5.values():
-    assert {f'{x:.1f}' for x in (average, *row)} <= set(cells)
+    assert {f'{x:.1f}' for x in (average, *row)} <= cells
 
 
-def test_page_is_self_contained_and_escaped(report):
-  text = page.html(report)
+def test_page_is_self_contained_and_escaped(text):
   reader = Reader(text)
   assert not reader.open
   assert 'script' not in reader.seen
@@ -131,8 +147,8 @@ def test_page_is_self_contained_and_escaped(report):
   assert len(text) < 400_000
 
 
-def test_ids_are_unique_and_links_resolve(report):
-  reader = Reader(page.html(report))
+def test_ids_are_unique_and_links_resolve(text):
+  reader = Reader(text)
   assert len(reader.ids) == len(set(reader.ids))
   for _, attributes in reader.attributes:
     target = attributes.get('href', '')
@@ -146,11 +162,11 @@ def test_ids_are_unique_and_links_resolve(report):
 def test_plots_use_the_colours_of_the_page(report):
   drawn = [plot for section in report.sections for plot in section.plots]
   assert [plot.title for plot in drawn] == [
-    'Dev score over layers transferred',
-    'Zero-shot over pretraining',
     'Pretraining: loss',
     'cola: loss of task and LM',
     'rte: loss of task and LM',
+    'Dev score over layers transferred',
+    'Zero-shot over pretraining',
   ]
   for plot in drawn:
     ET.fromstring(plot.svg)  # well-formed
@@ -186,15 +202,20 @@ def test_colours_wrap_around():
   assert 'var(--line-2)' in plots.key(lines[10])
 
 
-def test_sections_without_runs_say_so(tmp_path):
-  run_folders.pretraining(tmp_path / 'only', finished=False)
-  runs = runs_lib.find([str(tmp_path)])
-  report = sections.build(runs)
+def test_a_page_of_one_unfinished_run(tmp_path):
+  """It explains what was run, and folds all of the paper's scores away."""
+  folder = run_folders.pretraining(tmp_path / 'only', finished=False)
+  (folder / 'samples.txt').write_text('<once> upon')
+  report = sections.build(runs_lib.find([str(tmp_path)]))
+  names = [section.name for section in report.sections]
+  assert names == ['runs', 'pretraining', 'samples', 'not-run']
+  (overview, *_) = report.sections
+  assert overview.explanations[0].startswith('Pretraining: a network reads')
+  assert len(overview.explanations) == 1
   text = page.html(report)
-  tables = Reader(text).tables
-  assert {row[2] for row in list(tables.values())[1][1:]} == {'not run'}
-  assert 'Figure 2, left: layers transferred: <span' in text
-  assert page.markdown(report).count('\nnot run\n') == 4
+  assert text.count('<details>') == 4
+  assert '<pre>&lt;once&gt; upon</pre>' in text
+  assert 'not finished: update 1,499 of 1,500' in text
 
 
 def test_report_command(tmp_path):

@@ -1,20 +1,17 @@
 """Tests which runs are found, and which cells of the tables they fill."""
 
 import dataclasses
+import json
+import os
 
 import pytest
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.reporting import (
-  cells,
-  figures,
-  paper,
-  runs as runs_lib,
-  sections,
-  tables,
-)
-from gpt1_jax.tasks import table
+from gpt1_jax.reporting import cells, figures, paper, runs as runs_lib, tables
+from gpt1_jax.tasks import table as tasks_table
 from tests.support import run_folders
+
+ACCURACY = {'dev': {'accuracy': 0.5}}
 
 
 def found(*folders):
@@ -22,12 +19,12 @@ def found(*folders):
 
 
 def rows(table, *names):
-  """Returns first cell -> cells by header, or the cells of some columns."""
+  """Returns first cell -> cells by column, or the cells of some columns."""
   out = {}
-  for row in table.rows:
-    assert len(row) == len(table.header)
-    named = dict(zip(table.header, row, strict=True))
-    out[row[0]] = [named[name] for name in names] if names else named
+  for row in (*table.rows, *table.folded):
+    first = next(iter(row.values()))
+    named = {name: row.get(name, '–') for name in names}
+    out[first] = list(named.values()) if names else row
   return out
 
 
@@ -35,8 +32,13 @@ def accuracy(value, **more):
   return {'dev': {'accuracy': value}, **more}
 
 
-def test_find_walks_folders(tmp_path):
-  top = run_folders.everything(tmp_path)
+@pytest.fixture(scope='module')
+def top(tmp_path_factory):
+  """A folder with one run of each kind; no test changes it."""
+  return run_folders.everything(tmp_path_factory.mktemp('reporting'))
+
+
+def test_find_walks_folders(top):
   runs = found(top)
   sweep = ('layers-0', 'layers-1', 'layers-2', 'scratch')
   assert [run.name for run in runs] == [
@@ -59,12 +61,9 @@ def test_find_walks_folders(tmp_path):
 
 def test_folders_are_sorted_by_number(tmp_path):
   for layer in (10, 9, 2):
-    run_folders.finetuning(tmp_path / f'layers-{layer}', 'rte', accuracy(0.5))
-  assert [run.name for run in found(tmp_path)] == [
-    'layers-2',
-    'layers-9',
-    'layers-10',
-  ]
+    run_folders.finetuning(tmp_path / f'layers-{layer}', 'rte', ACCURACY)
+  names = [run.name for run in found(tmp_path)]
+  assert names == ['layers-2', 'layers-9', 'layers-10']
 
 
 def test_seeds_without_a_common_header_are_one_run(tmp_path):
@@ -72,9 +71,11 @@ def test_seeds_without_a_common_header_are_one_run(tmp_path):
   for seed, value in ((0, 0.5), (1, 0.9), (2, 0.6)):
     folder = tmp_path / 'rte' / 'full' / f'seed-{seed}'
     run_folders.finetuning(folder, 'rte', accuracy(value), seed=seed)
+  (folder / 'samples.txt').write_text('a sample')
   (run,) = found(tmp_path)
   assert run.seeds == [0, 1, 2]
   assert run.values('dev', 'accuracy') == [0.5, 0.9, 0.6]
+  assert run.samples == 'a sample'
   (tmp_path / 'rte/full/seed-1/scores.json').unlink()
   (run,) = found(tmp_path)
   assert (run.scores, run.state) == (None, 'not finished: 2 of 3 seeds')
@@ -85,10 +86,71 @@ def test_find_rejects_folders_without_runs(tmp_path):
     found(tmp_path / 'absent')
   with pytest.raises(UserError, match='no run here or below'):
     found(tmp_path)
+
+
+FOREIGN = (
+  '{"model_type": "openai-gpt"}', '[1]', '{', '', '"x"', '3', '\ufffe',
+  '{"command": "serve"}', '{"command": "pretrain", "config": []}',
+  '[' * 100_000, f'{{"command": {"9" * 5000}}}',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize('content', FOREIGN)
+def test_foreign_folders_are_skipped_in_a_line(tmp_path, capsys, content):
+  """As a folder that `convert` wrote, with another run below it."""
   run_folders.pretraining(tmp_path / 'run')
-  (tmp_path / 'run' / 'scores.json').write_text('{')
-  with pytest.raises(UserError, match=r'scores\.json: damaged'):
-    found(tmp_path)
+  for folder in (tmp_path / 'hf', tmp_path / 'all' / 'seed-1'):
+    run_folders.pretraining(folder / 'below')
+    (folder / 'config.json').write_text(content)
+  names = [run.name for run in found(tmp_path)]
+  assert names == ['all/seed-1/below', 'hf/below', 'run']
+  lines = capsys.readouterr().err.splitlines()
+  assert {line.partition('.json: ')[0] for line in lines} == {
+    f'skipped {tmp_path}/{name}/config' for name in ('hf', 'all/seed-1')
+  }
+  os.remove(tmp_path / 'hf/below/config.json')
+  with pytest.raises(UserError, match='no run here or below'):
+    found(tmp_path / 'hf')
+
+
+@pytest.mark.parametrize('name', ['scores.json', 'zero_shot.jsonl'])
+@pytest.mark.parametrize(
+  'content', [*FOREIGN, '{"step": 1}', '{"metric": "a", "split": 1}', '[{}]']
+)
+def test_foreign_files_are_skipped_in_a_line(tmp_path, capsys, name, content):
+  run_folders.pretraining(tmp_path / 'p')
+  run_folders.finetuning(tmp_path / 't', 'rte', ACCURACY)
+  for folder in ('p', 't'):
+    (tmp_path / folder / name).write_text(content)
+  runs = found(tmp_path)
+  for run in runs:
+    assert run.finished == (name != 'scores.json')
+    assert run.zero_shot == []
+  lines = capsys.readouterr().err.splitlines()
+  wanted = 0 if (name, content) == ('zero_shot.jsonl', '') else 2
+  assert len(lines) == wanted
+  assert all(line.startswith(f'skipped {tmp_path}') for line in lines)
+
+
+def test_torn_lines_cost_only_themselves(tmp_path):
+  run_folders.pretraining(tmp_path / 'p', finished=False)
+  lines = (
+    '{"step": 1, "loss": 9.0}', '{"step": 2, "lo', '[]', '7', '\udcff',
+    '{"loss": 8.0}', '{"step": "3", "loss": 7.0}', '{"step": 4, "loss": null}',
+    '{"step": 5, "loss": NaN}', '{"step": 6, "loss": 1' + '0' * 400 + '}',
+    '{"step": 7, "loss": 6.5}', '{"step": 8, "eval_perplexity": 20.125}',
+  )  # fmt: skip
+  content = '\n'.join(lines).encode('utf-8', 'surrogateescape')
+  (tmp_path / 'p/metrics.jsonl').write_bytes(content)
+  (run,) = found(tmp_path)
+  assert run.points('loss') == [(1, 9.0), (7, 6.5)]
+  assert run.state == 'not finished: update 8 of 1,500'
+  assert rows(tables.overview([run]), 'score', 'state')['p'] == [
+    '20.12 so far',
+    'not finished: update 8 of 1,500',
+  ]
+  (line,) = figures.losses([run])
+  assert line.points == [(1, 9.0), (7, 6.5)]
 
 
 @pytest.mark.parametrize(
@@ -107,49 +169,71 @@ def test_find_rejects_folders_without_runs(tmp_path):
 )
 def test_configuration_decides_the_row(tmp_path, options, variant, layers):
   folder = tmp_path / 'no-aux-scratch-lstm'
-  run_folders.finetuning(folder, 'rte', accuracy(0.5), **options)
+  run_folders.finetuning(folder, 'rte', ACCURACY, **options)
   (run,) = found(folder)
   assert (run.variant, run.layers) == (variant, layers)
 
 
-def test_several_seeds_show_median_and_range(tmp_path):
-  top = run_folders.everything(tmp_path)
-  runs = found(top)
-  table = tables.scores('', paper.TABLE_4, runs)
+def test_every_run_has_its_score_in_the_overview(top, tmp_path):
+  table = tables.overview(found(top))
+  measure = 'Matthews (%) on dev, 1,000 examples'
+  assert rows(table)['all/cola'] == {
+    'run': 'all/cola',
+    'score': '20.0 [10.0, 40.0]',
+    'measure': measure,
+    'what it is': 'cola: from a & <b>$x',
+    'state': 'finished',
+  }
+  assert list(rows(table)) == [
+    *('a & <b>$x', 'lstm', 'all/cola', 'rte'),
+    *(f'sweep/cola/layers-{i}' for i in range(3)),
+    'sweep/cola/scratch',
+  ]
+  assert rows(table, 'score', 'measure', 'what it is')['lstm'] == [
+    '12.34',
+    'perplexity per token',
+    'pretrained on <novels>',
+  ]
+  assert rows(table, 'score')['rte'] == ['–']
+  run_folders.finetuning(tmp_path / 'r', 'rte', None)
+  row = {'step': 9, 'eval_loss': 2.0, 'eval_accuracy': 0.25}
+  (tmp_path / 'r/metrics.jsonl').write_text(json.dumps(row))
+  assert rows(tables.overview(found(tmp_path)), 'score', 'measure')['r'] == [
+    '25.0 so far',
+    'accuracy (%) on dev',
+  ]
+
+
+def test_several_seeds_show_median_and_range(top):
+  table = tables.scores('', paper.TABLE_4, found(top))
   assert rows(table)['CoLA'] == {
     'task': 'CoLA',
-    'metric': 'Matthews',
     'ours': '20.0 [10.0, 40.0]',
-    'our split': 'dev, 1,000',
     'GPT-1 (test)': '45.4',
+    'metric': 'Matthews',
     'best before (test)': '35.0, Single-task BiLSTM + ELMo + Attn',
+    'split': 'dev, 1,000',
     'seeds': '3',
     'tokens seen': '98.8 M',
     'parameters': '2.3 M',
     'commit': 'abcdef01+',
     'run': 'all/cola',
   }
-  for name in ('SST-2', 'MRPC', 'STS-B', 'QQP'):
-    assert rows(table, 'ours', 'our split', 'commit')[name] == [
-      'not run',
-      '–',
-      '–',
-    ]
-  assert rows(table, 'GPT-1 (test)', 'ours')['GLUE'] == ['72.8', 'not run']
+  folded = ['SST-2', 'MRPC', 'STS-B', 'QQP', 'GLUE']
+  assert [row['task'] for row in table.folded] == folded
+  assert {row['ours'] for row in table.folded} == {'not run'}
+  assert table.folded[-1]['GPT-1 (test)'] == '72.8'
   assert cells.percent([0.3, 0.1]) == '20.0 [10.0, 30.0]'
   assert cells.percent([-0.012]) == '-1.2'
 
 
 def test_tables_2_to_4_show_full_models_only(tmp_path):
-  run_folders.finetuning(tmp_path / 'scratch', 'rte', accuracy(0.9))
-  runs = found(tmp_path)
-  table = tables.scores('', paper.TABLE_2, runs)
-  assert {row[2] for row in table.rows} == {'not run'}
+  run_folders.finetuning(tmp_path / 'scratch', 'rte', ACCURACY)
+  assert tables.scores('', paper.TABLE_2, found(tmp_path)).rows == []
   run_folders.finetuning(tmp_path / 'full', 'rte', None, start='x')
-  runs = found(tmp_path)
-  table = tables.scores('', paper.TABLE_2, runs)
-  assert rows(table, 'ours', 'our split', 'tokens seen')['RTE'] == [
-    'not finished',
+  table = tables.scores('', paper.TABLE_2, found(tmp_path))
+  assert rows(table, 'ours', 'split', 'tokens seen')['RTE'] == [
+    'not finished: update 1,499',
     '–',
     'unknown',
   ]
@@ -158,17 +242,17 @@ def test_tables_2_to_4_show_full_models_only(tmp_path):
 def test_most_seeds_win_then_the_last_run(tmp_path):
   def ours(*names):
     runs = found(*(tmp_path / name for name in names))
-    return rows(tables.scores('', paper.TABLE_2, runs), 'ours')['RTE']
+    return rows(tables.scores('', paper.TABLE_2, runs), 'ours')['RTE'][0]
 
   for name, value in (('a', 0.1), ('b', 0.2)):
     run_folders.finetuning(tmp_path / name, 'rte', accuracy(value), start='x')
   run_folders.finetuning(tmp_path / 'c', 'rte', None, start='x')
   three = [accuracy(value) for value in (0.3, 0.3, 0.4)]
   run_folders.seeds(tmp_path / 'd', 'rte', three, start='x')
-  assert ours('a', 'b', 'c') == ['20.0']
-  assert ours('b', 'a') == ['10.0']
-  assert ours('c') == ['not finished']
-  assert ours('d', 'a', 'b') == ['30.0 [30.0, 40.0]']
+  assert ours('a', 'b', 'c') == '20.0'
+  assert ours('b', 'a') == '10.0'
+  assert ours('c').startswith('not finished')
+  assert ours('d', 'a', 'b') == '30.0 [30.0, 40.0]'
 
 
 def test_labelled_test_splits_and_suffixed_splits(tmp_path):
@@ -182,24 +266,27 @@ def test_labelled_test_splits_and_suffixed_splits(tmp_path):
   }.items():
     run_folders.finetuning(tmp_path / task, task, scores, start='x')
   runs = found(tmp_path)
-  table = rows(tables.scores('', paper.TABLE_2, runs), 'ours', 'our split')
-  assert table['MNLI-m'] == ['81.0', 'dev, 1,000']
-  assert table['MNLI-mm'] == ['80.0', 'dev_mismatched, 1,000']
-  assert table['SNLI'] == ['52.0', 'test, 1,000']
-  table = rows(tables.scores('', paper.TABLE_3, runs), 'ours', 'our split')
-  assert table['RACE'] == ['60.0', 'test, 1,000']
-  assert table['RACE-m'] == ['70.0', 'test_middle, 1,000']
-  assert table['RACE-h'] == ['10.0', 'dev_high, 1,000']
-  # A run on half of RACE fills its column if RACE as a whole was not run.
-  runs = found(tmp_path / 'race_high')
-  table = rows(tables.scores('', paper.TABLE_3, runs), 'ours', 'our split')
-  assert table['RACE-h'] == ['90.0', 'dev, 1,000']
+  half = found(tmp_path / 'race_high')
+  for columns, given, wanted in (
+    (paper.TABLE_2, runs, 'MNLI-m 81.0 dev'),
+    (paper.TABLE_2, runs, 'MNLI-mm 80.0 dev_mismatched'),
+    (paper.TABLE_2, runs, 'SNLI 52.0 test'),
+    (paper.TABLE_3, runs, 'RACE 60.0 test'),
+    (paper.TABLE_3, runs, 'RACE-m 70.0 test_middle'),
+    (paper.TABLE_3, runs, 'RACE-h 10.0 dev_high'),
+    # Half of RACE fills its column if RACE as a whole was not run.
+    (paper.TABLE_3, half, 'RACE-h 90.0 dev'),
+  ):
+    name, score, split = wanted.split()
+    table = rows(tables.scores('', columns, given), 'ours', 'split')
+    assert table[name] == [score, f'{split}, 1,000']
+  table = rows(tables.scores('', paper.TABLE_3, half), 'ours', 'split')
   assert table['RACE'] == ['not run', '–']
 
 
 def test_averages_need_all_eight_tasks(tmp_path):
   for number, task in enumerate(paper.TABLE_5_TASKS):
-    metric = table.TASKS[task].metrics[0]
+    metric = tasks_table.TASKS[task].metrics[0]
     each = [{'dev': {metric: x / 100}} for x in (number, number + 10, 90)]
     if task == 'mnli':
       for one in each:
@@ -207,47 +294,46 @@ def test_averages_need_all_eight_tasks(tmp_path):
     run_folders.seeds(tmp_path / task, task, each, start='x')
   runs = found(tmp_path)
   shown = tables.ablations(runs)
-  assert [row[:2] for row in shown.rows] == [
-    [model, of] for model in paper.TABLE_5 for of in ('paper', 'ours')
+  assert [(row['model'], row['of']) for row in shown.rows] == [
+    (paper.FULL, 'ours'),
+    (paper.FULL, 'paper'),
   ]
-  ours = shown.rows[1]
-  assert ours[3] == '10.0 [0.0, 90.0]'
-  assert ours[8] == '16.0 [6.0, 91.0]'  # MNLI: the mean of both, then medians
-  assert ours[2] == f'{(sum(range(10, 18)) + 1) / 8:.1f}' == '13.6'
-  assert rows(tables.scores('', paper.TABLE_4, runs), 'ours')['GLUE'] == [
-    '13.6'
-  ]
-  assert set(shown.rows[3][2:]) == {'not run'}
+  ours = shown.rows[0]
+  assert ours['SST-2'] == '11.0 [1.0, 90.0]'
+  assert ours['MNLI'] == '16.0 [6.0, 91.0]'  # the mean of both, then medians
+  assert ours['average'] == f'{(sum(range(10, 18)) + 1) / 8:.1f}' == '13.6'
+  table = rows(tables.scores('', paper.TABLE_4, runs), 'ours')
+  assert table['GLUE'] == ['13.6']
+  assert [row['model'] for row in shown.folded[::2]] == list(paper.TABLE_5)[1:]
+  assert set(list(shown.folded[0].values())[2:]) == {'not run'}
   for row, (average, scores) in zip(
-    shown.rows[::2], paper.TABLE_5.values(), strict=True
+    [shown.rows[1], *shown.folded[1::2]], paper.TABLE_5.values(), strict=True
   ):
-    assert row[2:] == [f'{x:.1f}' for x in (average, *scores)]
+    cells = list(row.values())
+    assert cells[2:] == [f'{x:.1f}' for x in (average, *scores)]
   some = [run for run in runs if run.task != 'qqp']
-  assert tables.ablations(some).rows[1][2] == 'not run'
+  assert tables.ablations(some).rows[0]['average'] == 'not run'
   details = tables.ablation_runs(runs)
-  assert [row[1] for row in details.rows] == list(paper.TABLE_5_COLUMNS)
+  tasks = [row['task'] for row in details.rows]
+  assert tasks == list(paper.TABLE_5_COLUMNS)
 
 
 def test_layers_transferred(tmp_path):
   top = run_folders.everything(tmp_path)
-  runs = found(top)
-  table, (line,) = figures.layers(runs)
+  table, (line,) = figures.layers(found(top))
   assert line.points == [(0, 0.0), (1, 5.0), (2, 10.0), (4, 20.0)]
   assert line.ends[-1] == (10.0, 40.0)
   assert line.label == 'cola, Matthews'
-  assert [row[:4] for row in table.rows] == [
-    ['cola', '0 of 4', 'Matthews', '0.0'],
-    ['cola', '1 of 4', 'Matthews', '5.0'],
-    ['cola', '2 of 4', 'Matthews', '10.0'],
-    ['cola', '4 of 4', 'Matthews', '20.0 [10.0, 40.0]'],
+  assert [list(row.values())[:4] for row in table.rows] == [
+    ['cola', '0.0', 'Matthews', '0 of 4'],
+    ['cola', '5.0', 'Matthews', '1 of 4'],
+    ['cola', '10.0', 'Matthews', '2 of 4'],
+    ['cola', '20.0 [10.0, 40.0]', 'Matthews', '4 of 4'],
   ]
   # Another pretrained run has its own line, without the first full model.
+  scores = {'dev': {'matthews': 0.3}}
   run_folders.finetuning(
-    top / 'z',
-    'cola',
-    {'dev': {'matthews': 0.3}},
-    start=top / 'lstm',
-    layers=1,
+    top / 'z', 'cola', scores, start=top / 'lstm', layers=1
   )
   _, lines = figures.layers(found(top))
   assert [line.label for line in lines] == [
@@ -273,21 +359,12 @@ def test_zero_shot(tmp_path):
     'sst2, lstm': ([(100, 0.05), (1499, 0.0)], True),
   }
   assert lines[0].color == lines[2].color != lines[1].color
-  assert table.rows[0] == [
-    'sst2',
-    'accuracy',
-    'dev, 872',
-    '50.0',
-    '93.2, P Table 4',
-    '80.0',
-    '0.690',
-    '1,499',
-    '98.2 M',
-    '1.2 M',
-    'fedcba98',
-    'a & <b>$x',
-  ]
-  assert table.rows[3][4:9] == ['–', '60.0', '–', '0', '–']
+  assert list(table.rows[0].values()) == [
+    'sst2', '80.0', '50.0', '93.2, P Table 4', '0.690', 'accuracy', 'dev, 872',
+    '1,499', '98.2 M', '1.2 M', 'fedcba98', 'a & <b>$x',
+  ]  # fmt: skip
+  unknown = [table.rows[3][name] for name in ('reference (1)', 'normalised')]
+  assert [*unknown, table.rows[3]['tokens seen']] == ['–', '–', '–']
   assert len(table.rows) == 5
 
 
@@ -295,35 +372,32 @@ def test_pretraining_table(tmp_path):
   run_folders.pretraining(tmp_path / 'a')
   run_folders.pretraining(tmp_path / 'b', finished=False, commit=None)
   table = rows(tables.pretraining(found(tmp_path)))
+  assert list(table) == ['a', 'b', 'GPT-1 (paper)']
   assert table['GPT-1 (paper)']['perplexity per token'] == '18.40'
   assert list(table['a'].values()) == [
-    'a',
-    '<novels>',
-    '1,234,567',
-    '1,499',
-    '98,765,432',
-    '12.34',
-    '23.46',
+    'a', '12.34', '23.46', '<novels>', '1,499', '98,765,432', '1,234,567',
     '01234567',
-  ]
-  assert table['b']['updates'] == 'not finished'
+  ]  # fmt: skip
+  assert table['b']['updates'] == 'not finished: update 1,499 of 1,500'
   assert table['b']['commit'] == 'unknown'
-  assert 'not run' in rows(tables.pretraining([]))
+  assert tables.pretraining([]).rows == []
 
 
 def test_finetuning_table_lists_all_runs(tmp_path):
   top = run_folders.everything(tmp_path)
   run_folders.finetuning(
-    top / 'own', {'name': 'mine', 'kind': 'similarity'}, accuracy(0.5)
+    top / 'own', {'name': 'mine', 'kind': 'similarity'}, ACCURACY
   )
-  runs = found(top)
-  table = rows(tables.finetuning(runs), 'task', 'model', 'ours')
-  assert table['rte'] == ['rte', 'no pretraining', 'not finished: 1 of 3 seeds']
-  assert table['own'] == ['mine', 'no pretraining', '50.0']
-  assert len(table) == 7
-  table = rows(tables.finetuning(runs), 'from', 'settings')
-  assert table['sweep/cola/layers-1'][0] == '1 of 4 layers of a & <b>$x'
-  assert table['all/cola'] == [
+  table = tables.finetuning(found(top))
+  some = rows(table, 'task', 'model', 'ours', 'state')
+  assert some['rte'] == [
+    *('rte', 'no pretraining', '–', 'not finished: 1 of 3 seeds')
+  ]
+  assert some['own'] == ['mine', 'no pretraining', '50.0', 'finished']
+  assert len(some) == 7
+  some = rows(table, 'from', 'settings')
+  assert some['sweep/cola/layers-1'][0] == '1 of 4 layers of a & <b>$x'
+  assert some['all/cola'] == [
     'a & <b>$x',
     'rate 6.25e-05, batch 8, 20 updates, LM 0.5, paper, float32',
   ]
@@ -331,29 +405,18 @@ def test_finetuning_table_lists_all_runs(tmp_path):
 
 def test_pretrained_run_is_given_or_on_disk_or_missing(tmp_path):
   run_folders.pretraining(tmp_path / 'p')
-  run_folders.finetuning(
-    tmp_path / 'f', 'rte', accuracy(0.5), start=tmp_path / 'p'
-  )
-  run_folders.finetuning(tmp_path / 'n', 'rte', accuracy(0.5))
-  run_folders.finetuning(tmp_path / 'g', 'rte', accuracy(0.5), start='gone')
-  f, g, n, p = found(tmp_path)
+  (tmp_path / 'hf').mkdir()
+  (tmp_path / 'hf/config.json').write_text('{"model_type": "openai-gpt"}')
+  for name, start in (('f', 'p'), ('g', 'gone'), ('h', 'hf')):
+    folder, start = tmp_path / name, tmp_path / start
+    run_folders.finetuning(folder, 'rte', ACCURACY, start=start)
+  run_folders.finetuning(tmp_path / 'n', 'rte', ACCURACY)
+  f, g, h, n, p = found(*(tmp_path / name for name in 'fghnp'))
   assert cells.tokens_seen(f, [p]) == '98.8 M'
   assert cells.tokens_seen(f, []) == '98.8 M'
-  assert cells.tokens_seen(g, []) == 'unknown'
+  assert cells.tokens_seen(g, []) == cells.tokens_seen(h, []) == 'unknown'
   assert cells.tokens_seen(n, []) == 'none'
   converted = dataclasses.replace(
     p, header=p.header | {'command': 'convert'}, pretraining=None
   )
   assert cells.tokens_seen(f, [converted]) == 'trained elsewhere'
-
-
-def test_facts_name_runs_and_commits(tmp_path):
-  top = run_folders.everything(tmp_path)
-  facts = sections.build(found(top)).facts
-  assert (
-    'Pretrained: a & <b>$x, 1.2 M parameters, 98.8 M tokens seen, commit '
-    '01234567.'
-  ) in facts
-  assert (
-    'Fine-tuned: 6 runs of 2 tasks, 1 not finished; commits abcdef01+.' in facts
-  )

@@ -3,18 +3,20 @@
 Scores are in percent; several seeds show as median [minimum, maximum].
 """
 
+import pathlib
 import statistics
 from collections.abc import Iterable, Sequence
 
 from gpt1_jax import storage
+from gpt1_jax.errors import UserError
 from gpt1_jax.reporting import paper, runs as runs_lib
-from gpt1_jax.reporting.runs import RunRecord
+from gpt1_jax.reporting.records import RunRecord
 from gpt1_jax.tasks import initialization
+
+Row = dict[str, str]  # column -> cell
 
 NOT_RUN = 'not run'
 NOTHING = '–'
-# Header of the cells that `details` returns.
-DETAILS = ('split', 'seeds', 'tokens seen', 'parameters', 'commit', 'run')
 
 
 def percent(values: Sequence[float]) -> str:
@@ -57,21 +59,22 @@ def split(run: RunRecord, suffix: str, metric: str) -> str | None:
 
 def details(
   run: RunRecord, split: str | None, runs: Sequence[RunRecord]
-) -> list[str]:
-  """Returns the cells under `DETAILS`.
+) -> Row:
+  """Returns the cells that tell how a score came about.
 
   Args:
     run: a fine-tuning run.
     split: split of the score; None if there is none.
     runs: the report's runs, to find the pretrained one.
   """
-  name = seeds = NOTHING
-  if run.scores:
-    seeds = str(len(run.seeds))
-    if split:
-      name = f'{split}, {run.scores["counts"][split]["examples"]:,}'
-  size = short(run.header['parameters'])
-  return [name, seeds, tokens_seen(run, runs), size, run.commit, run.name]
+  return {
+    'split': run.examples(split) if split else NOTHING,
+    'seeds': str(len(run.seeds)) if run.seeds else NOTHING,
+    'tokens seen': tokens_seen(run, runs),
+    'parameters': short(run.header['parameters']),
+    'commit': run.commit,
+    'run': run.name,
+  }
 
 
 def origin(run: RunRecord, runs: Sequence[RunRecord]) -> RunRecord | None:
@@ -80,7 +83,10 @@ def origin(run: RunRecord, runs: Sequence[RunRecord]) -> RunRecord | None:
   for other in runs:
     if other.path == path:
       return other
-  return runs_lib.load(path) if (path / 'config.json').exists() else None
+  try:
+    return runs_lib.load(path)
+  except UserError:
+    return None
 
 
 def tokens_seen(run: RunRecord, runs: Sequence[RunRecord]) -> str:
@@ -107,6 +113,13 @@ def start(run: RunRecord, runs: Sequence[RunRecord]) -> str:
   return source
 
 
+def corpus(run: RunRecord) -> str:
+  """Returns the name of the corpus that a model was pretrained on."""
+  if run.command == 'convert':
+    return 'trained elsewhere'
+  return pathlib.PurePath(run.header['config']['data']['path']).name
+
+
 def settings(run: RunRecord) -> str:
   """Lists the main hyperparameters of a fine-tuning run."""
   config = run.header['config']
@@ -114,8 +127,12 @@ def settings(run: RunRecord) -> str:
   length = f'{train["num_epochs"]:g} epochs'
   if train['num_steps']:
     length = f'{train["num_steps"]:,} updates'
-  return (
-    f'rate {optim["peak_lr"]:g}, batch {config["data"]["batch_size"]}, '
-    f'{length}, LM {config["head"]["lm_coef"]:g}, {optim["variant"]}, '
-    f'{run.header["model"]["dtype"]}'
+  parts = (
+    f'rate {optim["peak_lr"]:g}',
+    f'batch {config["data"]["batch_size"]}',
+    length,
+    f'LM {config["head"]["lm_coef"]:g}',
+    optim['variant'],
+    run.header['model'].get('dtype', 'float32'),
   )
+  return ', '.join(parts)

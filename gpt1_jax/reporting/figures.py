@@ -8,26 +8,11 @@ import statistics
 from collections.abc import Sequence
 
 from gpt1_jax import storage
-from gpt1_jax.reporting import cells, paper, plots, tables
-from gpt1_jax.reporting.runs import RunRecord, short_commit
+from gpt1_jax.reporting import cells, paper, plots, shapes, tables
+from gpt1_jax.reporting.records import RunRecord, short_commit
 from gpt1_jax.tasks.zero_shot import results
 
 _HALVES = ('race_middle', 'race_high')
-_LAYERS_HEADER = ('task', 'layers transferred', 'metric', 'ours')
-_ZERO_SHOT_HEADER = (
-  'task',
-  'metric',
-  'split',
-  'chance',
-  'reference (1)',
-  'ours',
-  'normalised',
-  'updates',
-  'tokens seen',
-  'parameters',
-  'commit',
-  'run',
-)
 
 
 def layers(runs: Sequence[RunRecord]) -> tuple[tables.Table, list[plots.Line]]:
@@ -48,13 +33,12 @@ def layers(runs: Sequence[RunRecord]) -> tuple[tables.Table, list[plots.Line]]:
       points.append((layer, statistics.median(percents)))
       ends.append((min(percents), max(percents)))
       name = tables.metric_name(metric)
-      first = [task, f'{layer} of {run.depth}', name, cells.percent(values)]
-      rows.append([*first, *cells.details(run, 'dev', runs)])
+      row = {'task': task, 'ours': cells.percent(values), 'metric': name}
+      row['layers transferred'] = f'{layer} of {run.depth}'
+      rows.append(row | cells.details(run, 'dev', runs))
     label = f'{task}, {name}' + f', from {start.name}' * several
     lines.append(plots.Line(label, points, number, ends, marks=True))
-  caption = 'Figure 2, left: layers transferred'
-  header = (*_LAYERS_HEADER, *cells.DETAILS)
-  return tables.Table(caption, header, rows, ours=3), lines
+  return tables.Table('Figure 2, left: layers transferred', rows), lines
 
 
 def zero_shot(
@@ -78,10 +62,10 @@ def zero_shot(
         dataclasses.replace(line, label=label, color=color, dashed=run.is_lstm)
       )
   caption = 'Figure 2, right: zero-shot, last checkpoint'
-  return tables.Table(caption, _ZERO_SHOT_HEADER, rows, ours=5), lines
+  return tables.Table(caption, rows), lines
 
 
-def zero_shot_lines(rows: Sequence[results.ZeroShotRow]) -> list[plots.Line]:
+def zero_shot_lines(rows: Sequence[shapes.ZeroShot]) -> list[plots.Line]:
   """Returns a line of normalised scores for each task of one run.
 
   Leaves out tasks without a reference, and the halves of RACE where the whole
@@ -128,13 +112,9 @@ def losses(runs: Sequence[RunRecord]) -> list[plots.Line]:
   """Returns lines of the training loss and, dashed, the validation loss."""
   lines = []
   for number, run in enumerate(runs):
-    train = [(r['step'], r['loss']) for r in run.metrics if 'loss' in r]
-    held_out = [
-      (r['step'], r['eval_loss']) for r in run.metrics if 'eval_loss' in r
-    ]
-    if train:
+    if train := run.points('loss'):
       lines.append(plots.Line(run.name, train, number))
-    if held_out:
+    if held_out := run.points('eval_loss'):
       label = f'{run.name}, validation'
       lines.append(plots.Line(label, held_out, number, marks=True, dashed=True))
   return lines
@@ -151,7 +131,9 @@ def _group_by_origin(
         continue
       start = storage.resolved(run.header['config']['init_from'])
       key = (run.task, start)
-      if run.layers is None or (wanted == paper.FULL and key not in groups):
+      if not run.values('dev', run.scores['metric']) or run.layers is None:
+        continue
+      if wanted == paper.FULL and key not in groups:
         continue
       group = groups.setdefault(key, {})
       other = group.setdefault(run.layers, run)
@@ -161,10 +143,10 @@ def _group_by_origin(
 
 
 def _by_task(
-  rows: Sequence[results.ZeroShotRow],
-) -> dict[str, list[results.ZeroShotRow]]:
+  rows: Sequence[shapes.ZeroShot],
+) -> dict[str, list[shapes.ZeroShot]]:
   """Returns task -> rows sorted by step; a later row of a step replaces."""
-  found: dict[str, dict[int, results.ZeroShotRow]] = {}
+  found: dict[str, dict[int, shapes.ZeroShot]] = {}
   for row in rows:
     found.setdefault(row['task'], {})[row['step']] = row
   return {
@@ -172,7 +154,7 @@ def _by_task(
   }
 
 
-def _zero_shot_row(run: RunRecord, row: results.ZeroShotRow) -> list[str]:
+def _zero_shot_row(run: RunRecord, row: shapes.ZeroShot) -> cells.Row:
   reference = normalised = tokens = cells.NOTHING
   if row['reference'] is not None:
     reference = f'{100 * row["reference"]:.1f}, {row["reference_source"]}'
@@ -180,17 +162,17 @@ def _zero_shot_row(run: RunRecord, row: results.ZeroShotRow) -> list[str]:
     normalised = f'{row["normalised"]:.3f}'
   if row['tokens_seen'] is not None:
     tokens = cells.short(row['tokens_seen'])
-  return [
-    row['task'],
-    tables.metric_name(row['metric']),
-    f'{row["split"]}, {row["examples"]:,}',
-    f'{100 * row["chance"]:.1f}',
-    reference,
-    cells.percent([row['score']]),
-    normalised,
-    f'{row["step"]:,}',
-    tokens,
-    cells.short(run.header['parameters']),
-    short_commit(row['commit']),
-    run.name,
-  ]
+  return {
+    'task': row['task'],
+    'ours': cells.percent([row['score']]),
+    'chance': f'{100 * row["chance"]:.1f}',
+    'reference (1)': reference,
+    'normalised': normalised,
+    'metric': tables.metric_name(row['metric']),
+    'split': f'{row["split"]}, {row["examples"]:,}',
+    'updates': f'{row["step"]:,}',
+    'tokens seen': tokens,
+    'parameters': cells.short(run.header['parameters']),
+    'commit': short_commit(row['commit']),
+    'run': run.name,
+  }

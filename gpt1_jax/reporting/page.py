@@ -16,8 +16,9 @@ from gpt1_jax.reporting.plots import Plot, key
 from gpt1_jax.reporting.tables import Table
 
 _TITLE = 'GPT-1 in JAX, beside the paper'
-_NUMBER = re.compile(r'(≈ )?[\d.,\-]+( [kMG])?( \[[\d., \-]+\])?')
+_NUMBER = re.compile(r'(≈ )?[\d.,\-]+( [kMG])?( \[[\d., \-]+\])?( so far)?')
 _ABSENT = (cells.NOT_RUN, 'not finished', cells.NOTHING)
+_SCORES = ('ours', 'score')  # names of the columns of our scores
 _LONG = 60  # characters; longer cells wrap
 _NAME = 16  # characters; longer first cells wrap on a phone
 
@@ -30,9 +31,10 @@ class Section:
     name: id of the section.
     title: its heading.
     note: an introductory paragraph.
-    tables: in order; one without rows is shown as 'not run'.
+    tables: in order; one without any rows is left out.
     plots: in order.
-    text: a text sample, shown verbatim.
+    samples: (run, text) of text samples, shown verbatim.
+    explanations: paragraphs below the tables.
   """
 
   name: str
@@ -40,7 +42,14 @@ class Section:
   note: str = ''
   tables: Sequence[Table] = ()
   plots: Sequence[Plot] = ()
-  text: str = ''
+  samples: Sequence[tuple[str, str]] = ()
+  explanations: Sequence[str] = ()
+
+  @property
+  def filled(self) -> bool:
+    """True if the section has something to show."""
+    tables = any(table.rows or table.folded for table in self.tables)
+    return tables or bool(self.plots or self.samples)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,14 +57,12 @@ class Report:
   """The content of the page.
 
   Attributes:
-    facts: lines of the header that name the runs and commits.
-    notes: paragraphs that explain how to read the tables.
     sections: in order, each with a name of its own.
+    footer: counts the runs and names the code's version.
   """
 
-  facts: Sequence[str]
-  notes: Sequence[str]
   sections: Sequence[Section]
+  footer: str
 
 
 class _Cell(NamedTuple):
@@ -72,35 +79,38 @@ def html(report: Report) -> str:
     undefined=jinja2.StrictUndefined,
   )
   return environment.get_template('page.html').render(
-    report=report,
-    title=_TITLE,
-    not_run=cells.NOT_RUN,
-    styled=_styled,
-    key=key,
+    report=report, title=_TITLE, styled=_styled, parts=parts, key=key
   )
 
 
 def markdown(report: Report) -> str:
   """Renders results.md: the tables, without plots and samples."""
-  facts = [f'- {escape_markdown(fact)}' for fact in report.facts]
-  out = [f'# {_TITLE}', '', *facts, '']
-  for note in report.notes:
-    out += [note, '']
+  out = [f'# {_TITLE}', '']
   for section in report.sections:
-    if not section.tables:
+    if not any(table.rows or table.folded for table in section.tables):
       continue
     out += [f'## {section.title}', '']
     if section.note:
       out += [section.note, '']
-    for table in section.tables:
+    for table in (part for t in section.tables for part in parts(t)):
+      rows = [
+        [row.get(name, cells.NOTHING) for name in table.header]
+        for row in table.rows
+      ]
+      lines = (table.header, ['---'] * len(table.header), *rows)
       out += [f'### {table.caption}', '']
-      if not table.rows:
-        out += [cells.NOT_RUN, '']
-        continue
-      rows = (table.header, ['---'] * len(table.header), *table.rows)
-      out += [f'| {" | ".join(map(escape_markdown, row))} |' for row in rows]
+      out += [f'| {" | ".join(map(escape_markdown, row))} |' for row in lines]
       out.append('')
-  return '\n'.join(out)
+    for text in section.explanations:
+      out += [text, '']
+  return '\n'.join([*out, escape_markdown(report.footer), ''])
+
+
+def parts(table: Table) -> list[Table]:
+  """Splits a table into the rows with a run and those without, if any."""
+  folded = f'{table.caption.partition(".")[0]}: not run'
+  both = Table(table.caption, table.rows), Table(folded, table.folded)
+  return [part for part in both if part.rows]
 
 
 def escape_markdown(text: str) -> str:
@@ -112,26 +122,29 @@ def escape_markdown(text: str) -> str:
 
 def _styled(table: Table) -> tuple[list[_Cell], list[list[_Cell]]]:
   """Returns the header and the rows of a table with their CSS classes."""
-  numeric = [_is_numeric(column) for column in zip(*table.rows, strict=True)]
-  header = [
-    _Cell(text, 'number' if right else '')
-    for text, right in zip(table.header, numeric, strict=True)
-  ]
+  columns = {
+    name: [row.get(name, cells.NOTHING) for row in table.rows]
+    for name in table.header
+  }
+  numeric = {name: _is_numeric(column) for name, column in columns.items()}
+  header = [_Cell(name, 'number' * right) for name, right in numeric.items()]
   rows = []
-  for first, *rest in table.rows:
-    row = [_Cell(first, 'name' if len(first) > _NAME else '')]
-    for column, text in enumerate(rest, 1):
+  for number in range(len(table.rows)):
+    row = {name: column[number] for name, column in columns.items()}
+    out: list[_Cell] = []
+    for name, text in row.items():
       absent = text.startswith(_ABSENT)
-      ours = column == table.ours or 'ours' in (first, *rest)
+      ours = name in _SCORES or row.get('of') == 'ours'
       classes = {
+        'name': not out and len(text) > _NAME,
         'absent': absent,
-        'ours': ours and not absent,
-        'number': numeric[column],
-        'long': len(text) >= _LONG,
+        'ours': bool(out) and ours and not absent,
+        'number': bool(out) and numeric[name],
+        'long': bool(out) and len(text) >= _LONG,
       }
       style = ' '.join(name for name, holds in classes.items() if holds)
-      row.append(_Cell(text, style))
-    rows.append(row)
+      out.append(_Cell(text, style))
+    rows.append(out)
   return header, rows
 
 

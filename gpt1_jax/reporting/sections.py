@@ -1,25 +1,39 @@
-"""Composes the report: its sections in order, and the notes on them."""
+"""Composes the report: our runs, then the paper beside them."""
 
 from collections.abc import Sequence
 
 from gpt1_jax import __version__
-from gpt1_jax.reporting import cells, figures, paper, plots, tables
+from gpt1_jax.reporting import figures, paper, plots, runs as runs_lib, tables
 from gpt1_jax.reporting.page import Report, Section
-from gpt1_jax.reporting.runs import RunRecord, short_commit
+from gpt1_jax.reporting.records import RunRecord, short_commit
 from gpt1_jax.train import run as run_lib
 
-_NOTES = (
-  'GPT-1’s scores are test scores; those of GLUE’s tasks are on hidden test '
-  'sets. Ours are on the split that the row names. A dev score is not a test '
-  'score, and dev also selected the checkpoint.',
-  'Scores are in percent; several seeds show as median [minimum, maximum]. A '
-  'run’s configuration decides its row. If several runs fit a cell, the run '
-  'with the most seeds is shown; among equals, the last given. All runs are '
-  'listed below.',
+_PRETRAINED = (
+  'Pretraining: a network reads text and learns to predict each next token (a '
+  'word or a piece of one). Its perplexity is the number of equally likely '
+  'tokens that it hesitates between, on text that it did not learn from. Lower '
+  'is better.'
 )
+_TUNED = (
+  'Fine-tuning: a network learns a task from labelled examples. Its score, in '
+  'percent, is measured on examples that it did not learn from. Higher is '
+  'better.'
+)
+_SCRATCH = (
+  'From scratch means from random weights: the distance to the same task from '
+  'a pretrained run is what pretraining brings.'
+)
+_SEEDS = 'Several seeds show as median [minimum, maximum].'
 _PAPER = (
-  f'GPT-1: 12 layers, {paper.PARAMETERS:,} parameters, 100 epochs of '
-  'BooksCorpus (Radford, Narasimhan, Salimans, Sutskever 2018).'
+  'GPT-1 (Radford, Narasimhan, Salimans, Sutskever 2018) has 12 layers and '
+  f'{paper.PARAMETERS:,} parameters, and read BooksCorpus 100 times. Its '
+  'scores are test scores; those of GLUE’s tasks are on hidden test sets. Ours '
+  'are on the split that the row names. A dev score is not a test score, and '
+  'dev also selected the checkpoint.'
+)
+_CHOICE = (
+  'A run’s configuration decides its row. If several runs fit a cell, the run '
+  'with the most seeds is shown; among equals, the last given.'
 )
 _FULL = 'Paper §4.2. Full models: pretrained, with the auxiliary LM.'
 _GLUE = (
@@ -58,51 +72,52 @@ _LOSS = plots.Scales('updates', 'loss (nats)')
 
 
 def build(runs: Sequence[RunRecord]) -> Report:
-  """Builds the report; sections without runs say so."""
-  return Report(
-    facts=_facts(runs),
-    notes=_NOTES,
-    sections=[
-      *_scores(runs),
-      *_figure_2(runs),
-      _pretraining(runs),
-      _finetuning(runs),
-      *_samples(runs),
-    ],
+  """Builds the report; leaves out what has neither runs nor paper's scores."""
+  beside = [*_scores(runs), *_figure_2(runs)]
+  shown = [s for s in beside if any(table.rows for table in s.tables)]
+  rest = [table for s in beside if s not in shown for table in s.tables]
+  sections = [
+    _overview(runs),
+    _pretraining(runs),
+    _finetuning(runs),
+    Section('samples', 'Samples', samples=_samples(runs)),
+    *shown,
+    Section('not-run', 'The paper’s other scores', tables=rest),
+  ]
+  footer = (
+    f'{runs_lib.summarize(runs)}. Page: gpt1_jax {__version__}, commit '
+    f'{short_commit(run_lib.commit())}.'
   )
+  return Report([s for s in sections if s.filled], footer)
 
 
-def _facts(runs: Sequence[RunRecord]) -> list[str]:
-  """Returns lines that name the runs, their sizes and commits."""
-  facts = [_PAPER]
-  for run in runs:
-    if run.command == 'finetune':
-      continue
-    tokens = cells.tokens_seen(run, runs) + ' tokens seen' * run.finished
-    size = cells.short(run.header['parameters'])
-    facts.append(
-      f'Pretrained: {run.name}, {size} parameters, {tokens}, commit '
-      f'{run.commit}.'
-    )
-  if tuned := [run for run in runs if run.command == 'finetune']:
-    commits = ', '.join(dict.fromkeys(run.commit for run in tuned))
-    tasks = len({run.task for run in tuned})
-    unfinished = sum(not run.finished for run in tuned)
-    facts.append(
-      f'Fine-tuned: {len(tuned)} runs of {tasks} tasks, {unfinished} not '
-      f'finished; commits {commits}.'
-    )
-  commit = short_commit(run_lib.commit())
-  return [*facts, f'Page: gpt1_jax {__version__}, commit {commit}.']
+def _overview(runs: Sequence[RunRecord]) -> Section:
+  """Returns the first section, which explains the scores that the runs have."""
+  tuned = [run for run in runs if run.command == 'finetune']
+  explanations = {
+    _PRETRAINED: len(tuned) < len(runs),
+    _TUNED: bool(tuned),
+    _SCRATCH: any(run.layers is None for run in tuned),
+    _SEEDS: any(len(run.seeds) > 1 for run in tuned),
+  }
+  return Section(
+    'runs',
+    'What was run',
+    tables=[tables.overview(runs)],
+    explanations=[text for text, holds in explanations.items() if holds],
+  )
 
 
 def _scores(runs: Sequence[RunRecord]) -> list[Section]:
   """Returns the sections of Tables 2 to 5."""
   out = []
   for number, title, columns, note in _SCORES:
-    caption = f'Table {number}. GPT-1: test sets. Ours: the split in the row'
+    caption = (
+      f'Table {number}, {title}. GPT-1: test sets. Ours: as each row says'
+    )
     table = tables.scores(caption, columns, runs)
     title = f'Table {number}: {title}'
+    note = f'{note} {_PAPER} {_CHOICE}'
     out.append(Section(f'table-{number}', title, note, [table]))
   both = [tables.ablations(runs), tables.ablation_runs(runs)]
   return [*out, Section('table-5', 'Table 5: ablations', _ABLATIONS, both)]
@@ -112,24 +127,16 @@ def _figure_2(runs: Sequence[RunRecord]) -> list[Section]:
   left, lines = figures.layers(runs)
   scales = plots.Scales('layers transferred', 'dev score (%)', integer=True)
   title = 'Dev score over layers transferred'
-  left_plots = _plots(title, 'layers', lines, scales)
+  drawn = _plots(title, 'layers', lines, scales)
+  title = 'Figure 2, left: layers'
+  out = [Section('figure-2-left', title, _LAYERS, [left], drawn)]
   right, lines = figures.zero_shot(runs)
-  right_plots = []
+  drawn = []
   if lines:
     svg = figures.draw_zero_shot(lines)
-    right_plots.append(plots.Plot('Zero-shot over pretraining', svg, lines))
-  return [
-    Section(
-      'figure-2-left', 'Figure 2, left: layers', _LAYERS, [left], left_plots
-    ),
-    Section(
-      'figure-2-right',
-      'Figure 2, right: zero-shot',
-      _ZERO_SHOT,
-      [right],
-      right_plots,
-    ),
-  ]
+    drawn.append(plots.Plot('Zero-shot over pretraining', svg, lines))
+  title = 'Figure 2, right: zero-shot'
+  return [*out, Section('figure-2-right', title, _ZERO_SHOT, [right], drawn)]
 
 
 def _pretraining(runs: Sequence[RunRecord]) -> Section:
@@ -151,11 +158,8 @@ def _finetuning(runs: Sequence[RunRecord]) -> Section:
   return Section('fine-tuning', 'Fine-tuning', note, [table], drawn)
 
 
-def _samples(runs: Sequence[RunRecord]) -> list[Section]:
-  return [
-    Section(f'samples-{number}', f'Samples of {run.name}', text=run.samples)
-    for number, run in enumerate(run for run in runs if run.samples)
-  ]
+def _samples(runs: Sequence[RunRecord]) -> list[tuple[str, str]]:
+  return [(run.name, run.samples) for run in runs if run.samples]
 
 
 def _plots(

@@ -1,62 +1,55 @@
-"""Builds the report's tables: Tables 2 to 5 and the lists of runs.
+"""Builds the report's tables: our runs, and Tables 2 to 5 of the paper.
 
 Cells are plain text; `page.py` renders them as HTML and Markdown.
 """
 
 import dataclasses
-import pathlib
 import statistics
 from collections.abc import Sequence
 
 from gpt1_jax.reporting import cells, paper
-from gpt1_jax.reporting.runs import RunRecord
+from gpt1_jax.reporting.cells import Row
+from gpt1_jax.reporting.records import RunRecord
 
 _METRICS = {
-  'accuracy': 'accuracy',
   'f1': 'F1',
   'matthews': 'Matthews',
   'pearson': 'Pearson',
   'spearman': 'Spearman',
 }
-
-_PAPER_ROW = [
-  'GPT-1 (paper)',
-  'BooksCorpus',
-  f'{paper.PARAMETERS:,}',
-  f'≈ {cells.short(paper.UPDATES)}',
-  f'≈ {cells.short(paper.TOKENS_SEEN)}',
-  f'{paper.PERPLEXITY:.2f}',
-  cells.NOTHING,
-  cells.NOTHING,
-]
-_PRETRAINING_HEADER = (
-  'run',
-  'corpus',
-  'parameters',
-  'updates',
-  'tokens seen',
-  'perplexity per token',
-  'perplexity per word',
-  'commit',
-)
+# Names of a pretraining run's measures in metrics.jsonl and scores.json.
+_PERPLEXITY = {
+  'perplexity per token': 'eval_perplexity',
+  'perplexity per word': 'eval_word_perplexity',
+}
+_PAPER_ROW: Row = {
+  'run': 'GPT-1 (paper)',
+  'perplexity per token': f'{paper.PERPLEXITY:.2f}',
+  'corpus': 'BooksCorpus',
+  'updates': f'≈ {cells.short(paper.UPDATES)}',
+  'tokens seen': f'≈ {cells.short(paper.TOKENS_SEEN)}',
+  'parameters': f'{paper.PARAMETERS:,}',
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """A table of text.
+  """A table of text. Columns named 'ours' or 'score' hold our scores.
 
   Attributes:
     caption: its caption.
-    header: names of the columns.
-    rows: a cell for each column.
-    ours: index of the column of our scores, which is highlighted; None if there
-      is none. A row with a cell 'ours' is highlighted as a whole.
+    rows: column -> cell; a column that a row lacks is empty.
+    folded: rows that no run fills; shown when the reader asks.
   """
 
   caption: str
-  header: Sequence[str]
-  rows: Sequence[Sequence[str]]
-  ours: int | None = None
+  rows: Sequence[Row]
+  folded: Sequence[Row] = ()
+
+  @property
+  def header(self) -> list[str]:
+    """Names of the columns, in the order of the rows that have them."""
+    return list(dict.fromkeys(key for row in self.rows for key in row))
 
 
 def metric_name(metric: str) -> str:
@@ -64,10 +57,28 @@ def metric_name(metric: str) -> str:
   return _METRICS.get(metric, metric)
 
 
+def overview(runs: Sequence[RunRecord]) -> Table:
+  """Lists every run with its main score, or the last one so far."""
+  rows = []
+  for run in sorted(runs, key=lambda run: run.command == 'finetune'):
+    if run.command == 'finetune':
+      origin = cells.start(run, runs)
+      score, measure = _tuning_score(run)
+      about = f'{run.task}: from {origin}'
+    else:
+      about = 'converted'
+      if run.command == 'pretrain':
+        about = f'pretrained on {cells.corpus(run)}'
+      score, measure = _perplexity(run, 'perplexity per token'), ''
+      if score != cells.NOTHING:
+        measure = 'perplexity per token'
+    row = {'run': run.name, 'score': score, 'measure': measure}
+    rows.append(row | {'what it is': about, 'state': run.state})
+  return Table('All runs, with the main score of each', rows)
+
+
 def scores(
-  caption: str,
-  columns: Sequence[paper.Score],
-  runs: Sequence[RunRecord],
+  caption: str, columns: Sequence[paper.Score], runs: Sequence[RunRecord]
 ) -> Table:
   """Builds Table 2, 3 or 4 from full models, a row for each task.
 
@@ -77,38 +88,45 @@ def scores(
     runs: all runs.
   """
   full = cells.chosen(runs, paper.FULL)
-  rows = []
+  rows: list[Row] = []
+  folded: list[Row] = []
   for column in columns:
     run, split = _run_and_split(column, full)
-    ours, rest = cells.NOT_RUN, [cells.NOTHING] * len(cells.DETAILS)
+    row = {
+      'task': column.column,
+      'ours': cells.NOT_RUN,
+      'GPT-1 (test)': f'{column.score:.1f}',
+      'metric': metric_name(column.metric),
+      'best before (test)': f'{column.earlier:.1f}, {column.earlier_by}',
+    }
     if run:
-      rest = cells.details(run, split, runs)
-      ours = run.state
-      if split:
-        ours = cells.percent(run.values(split, column.metric))
-    first = [column.column, metric_name(column.metric), ours, rest[0]]
-    earlier = f'{column.earlier:.1f}, {column.earlier_by}'
-    rows.append([*first, f'{column.score:.1f}', earlier, *rest[1:]])
+      values = run.values(split, column.metric) if split else []
+      row['ours'] = cells.percent(values) if values else run.state
+      row |= cells.details(run, split, runs)
+    (rows if run else folded).append(row)
   if columns is paper.TABLE_4:
-    rows.append(_glue(full))
-  header = ('task', 'metric', 'ours', 'our split', 'GPT-1 (test)')
-  more = ('best before (test)', *cells.DETAILS[1:])
-  return Table(caption, (*header, *more), rows, ours=2)
+    row = _glue(full)
+    (folded if row['ours'] == cells.NOT_RUN else rows).append(row)
+  return Table(caption, rows, folded)
 
 
 def ablations(runs: Sequence[RunRecord]) -> Table:
   """Builds Table 5: for each model a row of the paper and a row of ours."""
-  rows = []
-  for variant, (average, row) in paper.TABLE_5.items():
-    rows.append([variant, 'paper', *(f'{x:.1f}' for x in (average, *row))])
+  rows: list[Row] = []
+  folded: list[Row] = []
+  for variant, (average, scored) in paper.TABLE_5.items():
     found = cells.chosen(runs, variant)
     ours = [found.get(task) for task in paper.TABLE_5_TASKS]
-    rows.append([variant, 'ours', _average(ours), *map(_ablated_cell, ours)])
-  return Table(
-    'Table 5. GPT-1: test sets. Ours: dev sets, listed below',
-    ('model', 'of', 'average', *paper.TABLE_5_COLUMNS),
-    rows,
-  )
+    for name, texts in (
+      ('ours', [_average(ours), *map(_ablated_cell, ours)]),
+      ('paper', [f'{x:.1f}' for x in (average, *scored)]),
+    ):
+      columns = ('average', *paper.TABLE_5_COLUMNS)
+      row = {'model': variant, 'of': name}
+      row |= dict(zip(columns, texts, strict=True))
+      (rows if any(ours) else folded).append(row)
+  caption = 'Table 5, ablations. GPT-1: test sets. Ours: dev sets, listed below'
+  return Table(caption, rows, folded)
 
 
 def ablation_runs(runs: Sequence[RunRecord]) -> Table:
@@ -119,63 +137,82 @@ def ablation_runs(runs: Sequence[RunRecord]) -> Table:
     for task, column in zip(
       paper.TABLE_5_TASKS, paper.TABLE_5_COLUMNS, strict=True
     ):
-      if task not in found:
-        continue
-      run = found[task]
-      split = cells.split(run, '', _metric(task))
-      rest = cells.details(run, split, runs)
-      name = metric_name(_metric(task))
-      rows.append([variant, column, name, _ablated_cell(run), *rest])
-  return Table(
-    'Our runs in Table 5',
-    ('model', 'task', 'metric', 'ours', *cells.DETAILS),
-    rows,
-    ours=3,
-  )
+      if run := found.get(task):
+        metric = _metric(task)
+        row = {'model': variant, 'task': column, 'ours': _ablated_cell(run)}
+        row['metric'] = metric_name(metric)
+        split = cells.split(run, '', metric)
+        rows.append(row | cells.details(run, split, runs))
+  return Table('Our runs in Table 5', rows)
 
 
 def pretraining(runs: Sequence[RunRecord]) -> Table:
-  """Lists the paper's pretraining, then our pretrained and converted runs."""
-  rows = [_PAPER_ROW]
+  """Lists our pretrained and converted runs, then the paper's pretraining."""
+  rows: list[Row] = []
   for run in runs:
     if run.command == 'finetune':
       continue
-    corpus, scores = 'trained elsewhere', [cells.NOTHING] * 4
-    if run.command == 'pretrain':
-      corpus = pathlib.Path(run.header['config']['data']['path']).name
-      scores[0] = run.state
-    if run.pretraining:
-      scores = [
-        f'{run.pretraining["step"]:,}',
-        f'{run.pretraining["tokens_seen"]:,}',
-        f'{run.pretraining["eval_perplexity"]:.2f}',
-        f'{run.pretraining["eval_word_perplexity"]:.2f}',
-      ]
-    size = f'{run.header["parameters"]:,}'
-    rows.append([run.name, corpus, size, *scores, run.commit])
-  if len(rows) == 1:
-    rows.append([cells.NOT_RUN, *[cells.NOTHING] * 7])
-  caption = 'Pretraining: perplexity on held-out text'
-  return Table(caption, _PRETRAINING_HEADER, rows)
+    done = run.pretraining
+    row = {'run': run.name}
+    row |= {name: _perplexity(run, name) for name in _PERPLEXITY}
+    row |= {
+      'corpus': cells.corpus(run),
+      'updates': f'{done["step"]:,}' if done else run.state,
+      'tokens seen': f'{done["tokens_seen"]:,}' if done else cells.NOTHING,
+      'parameters': f'{run.header["parameters"]:,}',
+      'commit': run.commit,
+    }
+    if run.command == 'convert':
+      row['updates'] = cells.NOTHING
+    rows.append(row)
+  rows = [*rows, _PAPER_ROW] if rows else []
+  return Table('Pretraining: perplexity on held-out text', rows)
 
 
 def finetuning(runs: Sequence[RunRecord]) -> Table:
   """Lists all fine-tuning runs, in the order given."""
   rows = []
   for run in runs:
-    if run.command != 'finetune':
-      continue
-    metric, split, text = cells.NOTHING, None, run.state
-    if run.scores:
-      metric, split = run.scores['metric'], run.scores['split']
-      text = cells.percent(run.values(split, metric))
-    place, seeds, *which, name = cells.details(run, split, runs)
-    first = [name, run.task, run.variant, metric_name(metric), text]
-    start = cells.start(run, runs)
-    rows.append([*first, place, seeds, start, *which, cells.settings(run)])
-  header = ('run', 'task', 'model', 'metric', 'ours', 'split', 'seeds', 'from')
-  more = (*cells.DETAILS[2:-1], 'settings')
-  return Table('All runs of fine-tuning', (*header, *more), rows, ours=4)
+    if run.command == 'finetune':
+      score, _ = _tuning_score(run)
+      metric, split = cells.NOTHING, None
+      if run.scores:
+        metric, split = run.scores['metric'], run.scores['split']
+      row = {'run': run.name, 'ours': score, 'task': run.task}
+      row |= {'model': run.variant, 'metric': metric_name(metric)}
+      row |= {'from': cells.start(run, runs), 'state': run.state}
+      row |= cells.details(run, split, runs)
+      rows.append(row | {'settings': cells.settings(run)})
+  return Table('All runs of fine-tuning', rows)
+
+
+def _perplexity(run: RunRecord, name: str) -> str:
+  """Formats a perplexity, of an unfinished run the last one measured."""
+  key = _PERPLEXITY[name]
+  if run.pretraining:
+    return f'{run.pretraining[key]:.2f}'  # type: ignore[literal-required]
+  points = run.points(key)
+  return f'{points[-1][1]:.2f} so far' if points else cells.NOTHING
+
+
+def _tuning_score(run: RunRecord) -> tuple[str, str]:
+  """Returns a fine-tuning run's score and what it measures.
+
+  An unfinished run shows its last evaluation, if there is one.
+  """
+  if run.scores:
+    metric, split = run.scores['metric'], run.scores['split']
+    values = run.values(split, metric)
+    if values:
+      measure = f'{metric_name(metric)} (%) on {run.examples(split)} examples'
+      return cells.percent(values), measure
+  names = dict.fromkeys(key for row in run.metrics for key in row)
+  for name in names:
+    metric = name.removeprefix('eval_')
+    if metric not in (name, 'loss') and (points := run.points(name)):
+      score = cells.percent([points[-1][1]])
+      return f'{score} so far', f'{metric_name(metric)} (%) on dev'
+  return cells.NOTHING, ''
 
 
 def _run_and_split(
@@ -198,15 +235,13 @@ def _metric(task: str) -> str:
 
 def _ablated(run: RunRecord | None) -> list[float]:
   """Returns each seed's score in Table 5; MNLI averages its two sets."""
-  if run is None:
-    return []
-  metric = _metric(run.task)
-  split = cells.split(run, '', metric)
-  if not split:
+  metric = _metric(run.task) if run else ''
+  split = cells.split(run, '', metric) if run else None
+  if not run or not split:
     return []
   values = run.values(split, metric)
   other = run.values(f'{split}_mismatched', metric) or values
-  return [(a + b) / 2 for a, b in zip(values, other, strict=True)]
+  return [(a + b) / 2 for a, b in zip(values, other, strict=False)]
 
 
 def _ablated_cell(run: RunRecord | None) -> str:
@@ -224,10 +259,12 @@ def _average(runs: Sequence[RunRecord | None]) -> str:
   return f'{100 * statistics.mean(medians):.1f}'
 
 
-def _glue(full: dict[str, RunRecord]) -> list[str]:
+def _glue(full: dict[str, RunRecord]) -> Row:
   """Builds the GLUE row of Table 4; ours is the mean of Table 5's tasks."""
-  average = _average([full.get(task) for task in paper.TABLE_5_TASKS])
-  earlier = f'{paper.GLUE_EARLIER:.1f}, {paper.GLUE_EARLIER_BY}'
-  rest = [cells.NOTHING] * (len(cells.DETAILS) - 1)
-  first = ['GLUE', 'average', average, cells.NOTHING]
-  return [*first, f'{paper.GLUE:.1f}', earlier, *rest]
+  return {
+    'task': 'GLUE',
+    'ours': _average([full.get(task) for task in paper.TABLE_5_TASKS]),
+    'GPT-1 (test)': f'{paper.GLUE:.1f}',
+    'metric': 'average',
+    'best before (test)': f'{paper.GLUE_EARLIER:.1f}, {paper.GLUE_EARLIER_BY}',
+  }

@@ -200,12 +200,13 @@ def peak_flops() -> float | None:
 
 
 def read_rows(path: storage.Path) -> list[dict[str, Any]]:
-  """Reads the rows of a metrics.jsonl, up to the first incomplete line."""
+  """Reads the rows of a metrics.jsonl; skips damaged lines."""
   rows = []
-  if path.exists():
-    for line in path.read_text(encoding='utf-8').splitlines():
-      try:
-        rows.append(json.loads(line))
-      except ValueError:
-        break
+  for line in path.read_bytes().splitlines() if path.exists() else ():
+    try:
+      row = json.loads(line)
+    except (ValueError, RecursionError):
+      continue
+    if isinstance(row, dict) and type(row.get('step')) is int:
+      rows.append(row)
   return rows

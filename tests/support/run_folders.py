@@ -21,6 +21,7 @@ def pretraining(folder, *, finished=True, commit='0123456789ab', **model):
     'commit': commit,
     'model': MODEL | model,
     'parameters': 1_234_567,
+    'num_steps': 1500,
   }
   _write(folder, 'config.json', facts)
   scores = {

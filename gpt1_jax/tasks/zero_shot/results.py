@@ -81,11 +81,10 @@ def read_rows(workdir: str | storage.Path) -> list[ZeroShotRow]:
   if not path.exists():
     return []
   rows = []
-  lines = path.read_text(encoding='utf-8').splitlines()
-  for number, line in enumerate(lines, 1):
+  for number, line in enumerate(path.read_bytes().splitlines(), 1):
     try:
       rows.append(json.loads(line))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
       raise UserError(
         f'{path}:{number}: damaged ({error}); delete the file and evaluate '
         'again'

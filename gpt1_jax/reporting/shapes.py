@@ -1,0 +1,147 @@
+"""Declares the parts of a run's files that the report reads.
+
+Files of other programs have the same names (config.json, scores.json), so each
+file is checked before it is used.
+"""
+
+import os
+from typing import Annotated, Any, Literal, NotRequired
+
+import pydantic
+
+# Until Python 3.12, pydantic cannot read typing's.
+from typing_extensions import TypedDict
+
+from gpt1_jax import storage
+from gpt1_jax.errors import UserError
+
+Count = Annotated[int, pydantic.Field(ge=0, le=2**62)]
+Number = Annotated[float, pydantic.Field(ge=-1e300, le=1e300)]
+Metrics = dict[str, Number]  # metric -> score between -1 and 1
+
+
+class _Examples(TypedDict):
+  examples: Count
+
+
+class _Spread(TypedDict):
+  values: Annotated[list[Number], pydantic.Field(min_length=1)]
+
+
+class TuningScores(TypedDict):
+  """The part of a fine-tuning run's scores.json; see `tasks.scores.Scores`."""
+
+  metric: str
+  split: str
+  splits: dict[str, Metrics]
+  counts: dict[str, _Examples]
+  score: Number
+  seed: int
+  spread: NotRequired[dict[str, dict[str, _Spread]]]
+  seeds: NotRequired[list[int]]
+
+
+class PretrainingScores(TypedDict):
+  """The part of a pretraining run's scores.json."""
+
+  step: Count
+  tokens_seen: Count
+  eval_perplexity: Number
+  eval_word_perplexity: Number
+
+
+class ZeroShot(TypedDict):
+  """The part of a row of zero_shot.jsonl."""
+
+  step: Count
+  tokens_seen: Count | None
+  task: str
+  metric: str
+  score: Number
+  examples: Count
+  split: str
+  chance: Number
+  reference: Number | None
+  reference_source: str
+  normalised: Number | None
+  commit: str | None
+
+
+def _shape(**types: Any) -> Any:
+  """Returns the shape of an object: key -> type, or (type, default)."""
+  fields: dict[str, Any] = {
+    name: kind if isinstance(kind, tuple) else (kind, ...)
+    for name, kind in types.items()
+  }
+  return pydantic.create_model('Shape', **fields)
+
+
+_BOTH = {
+  'model': _shape(kind=(str, ''), n_layer=(Count, 1), dtype=(str, '')),
+  'parameters': Count,
+  'commit': str | None,
+  'num_steps': (Count, 0),
+}
+_PRETRAIN = _shape(
+  **_BOTH,
+  command=Literal['pretrain'],
+  config=_shape(data=_shape(path=str)),
+)
+_FINETUNE = _shape(
+  **_BOTH,
+  command=Literal['finetune'],
+  config=_shape(
+    task=str | dict[str, Any],
+    init_from=str,
+    transfer=_shape(layers=int),
+    head=_shape(lm_coef=Number),
+    optim=_shape(peak_lr=Number, variant=str),
+    train=_shape(num_epochs=Number, num_steps=Count, seeds=Count),
+    data=_shape(batch_size=Count),
+  ),
+)
+_CONVERT = _shape(**_BOTH, command=Literal['convert'])
+_COMMANDS: Any = _PRETRAIN | _FINETUNE | _CONVERT
+_BY_COMMAND: Any = Annotated[_COMMANDS, pydantic.Discriminator('command')]
+HEADER: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(_BY_COMMAND)
+TUNING_SCORES = pydantic.TypeAdapter(TuningScores)
+PRETRAINING_SCORES = pydantic.TypeAdapter(PretrainingScores)
+ZERO_SHOT = pydantic.TypeAdapter(list[ZeroShot])
+
+
+def read(path: storage.Path, adapter: pydantic.TypeAdapter[Any]) -> Any:
+  """Reads a JSON file that must have the adapter's shape.
+
+  Returns:
+    The file's content, with the keys that the adapter does not declare.
+
+  Raises:
+    UserError: the file cannot be read or has another shape.
+  """
+  try:
+    content = storage.read_json(path)
+  except (OSError, RecursionError) as error:
+    raise UserError(f'{path}: cannot be read ({error})') from None
+  return check(content, path, adapter)
+
+
+def check(
+  content: Any,
+  source: str | os.PathLike[str],
+  adapter: pydantic.TypeAdapter[Any],
+) -> Any:
+  """Returns `content` if it has the adapter's shape.
+
+  Raises:
+    UserError: it has another shape; the message names the first difference.
+  """
+  try:
+    adapter.validate_python(content)
+  except pydantic.ValidationError as error:
+    first = error.errors(include_url=False)[0]
+    place = '.'.join(map(str, first['loc']))
+    raise UserError(
+      f'{source}: not written by gpt1_jax, or damaged '
+      f'({place + ": " if place else ""}{first["msg"]})'
+    ) from None
+  return content
