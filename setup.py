@@ -39,6 +39,7 @@ REQUIRES = [
   'sentencepiece>=0.2.1',
   'tensorboardX>=2.6.2.2',
   'tensorflow-datasets>=4.9.9',
+  'typing_extensions>=4.12',
 ]
 # Reads and writes gs:// paths.
 GCS = ['gcsfs>=2025.3']

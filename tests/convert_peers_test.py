@@ -150,7 +150,7 @@ def test_a_bin_of_theirs(theirs, tmp_path):
     ({**bare, 'ln_f.weight': torch.ones(3)}, 'unknown: ln_f.weight'),
     (
       {**bare, 'tokens_embed.weight': bare['tokens_embed.weight'].double()},
-      'tokens_embed.weight is torch.float64, expected float32',
+      'tokens_embed.weight is float64, expected float32',
     ),
     ([1, 2], 'holds a list, expected tensors by name'),
   ):
