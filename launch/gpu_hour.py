@@ -27,7 +27,7 @@ from collections.abc import Callable
 import checkout
 from absl import flags
 
-from gpt1_jax import cli
+from gpt1_jax import cli, interrupts
 
 _CORPUS = flags.DEFINE_string('corpus', None, 'Folder written by `prepare`.')
 _TASKS = flags.DEFINE_string(
@@ -40,7 +40,6 @@ _PRETRAIN_MINUTES = flags.DEFINE_float(
 )
 _QUICK = flags.DEFINE_bool('quick', False, 'Use tiny sizes.')
 
-OUT_OF_TIME = 75  # as sysexits.h: try again
 TASKS = ('cola', 'rte', 'stsb', 'sst2')
 PROMPTS = ('She said', 'The old house', 'It was a dark')
 KEPT = ('config.json', 'metrics.jsonl', 'scores.json', 'samples.txt')
@@ -249,7 +248,7 @@ def main(argv: list[str]) -> None:
   except OutOfTimeError:
     hour.keep()
     print('the slice is over: run the same command again', flush=True)
-    sys.exit(OUT_OF_TIME)
+    sys.exit(interrupts.EXIT_CODE)
   print(f'all done: {hour.output / "results"}')
 
 
