@@ -34,6 +34,7 @@ class Features:
       answers for choice.
     n_ctx: upper limit of a sequence's length.
     num_cut: number of examples with a text that was cut to fit.
+    lost_share: share of the tokens of these examples' texts that was cut off.
     label_dtype: type of the labels, also of the zeros that stand for hidden
       labels in a batch.
   """
@@ -44,6 +45,7 @@ class Features:
   num_choices: int
   n_ctx: int
   num_cut: int
+  lost_share: float = 0.0
   label_dtype: type[np.generic] = np.int32
 
   @property
@@ -60,6 +62,16 @@ class Features:
     """Returns int64[N], tokens that the language model predicts."""
     each = np.diff(self.ends, prepend=0) - 1
     return each.reshape(-1, self.num_choices).sum(axis=1)
+
+  def cut_notice(self) -> str:
+    """Says how many examples were cut, and by how much; '' if none was."""
+    if not self.num_cut:
+      return ''
+    return (
+      f'{self.num_cut:,} of {self.num_examples:,} examples are cut to the '
+      f'context of {self.n_ctx} tokens and lose {self.lost_share:.0%} of their '
+      'text'
+    )
 
   def sequence(self, example: int, choice: int) -> np.ndarray:
     """Returns the int32 tokens of one sequence."""
@@ -103,18 +115,21 @@ def build(
   encode = functools.lru_cache(4096)(tokenizer.encode)
   start, delimiter, extract = (tokenizer.vocab_size + i for i in range(3))
   parts: list[np.ndarray] = []
-  num_cut = 0
+  num_cut = num_lost = num_tokens = 0
   for example in examples:
     if task.kind == 'classification':
       text = encode(example.texts[0])
-      bodies, cut = [text[: n_ctx - 2]], len(text) > n_ctx - 2
+      count, lost = len(text), max(0, len(text) - (n_ctx - 2))
+      bodies = [text[: n_ctx - 2]]
     else:
-      pairs, cut = _pairs(
+      pairs, count, lost = _pairs(
         task.kind, example, encode, n_ctx, truncation == 'halves'
       )
       bodies = [[*a, delimiter, *b] for a, b in pairs]
     parts += [np.array([start, *body, extract], np.int32) for body in bodies]
-    num_cut += cut
+    if lost:
+      num_cut, num_lost = num_cut + 1, num_lost + lost
+      num_tokens += count
   labels = [example.label for example in examples]
   dtype: type[np.generic] = np.float32 if task.regression else np.int32
   return Features(
@@ -124,6 +139,7 @@ def build(
     num_choices=len(parts) // len(examples),
     n_ctx=n_ctx,
     num_cut=num_cut,
+    lost_share=num_lost / max(1, num_tokens),
     label_dtype=dtype,
   )
 
@@ -134,8 +150,11 @@ def _pairs(
   encode: Callable[[str], list[int]],
   n_ctx: int,
   halves: bool,
-) -> tuple[list[tuple[list[int], list[int]]], bool]:
-  """Returns the pairs of texts of an example; True if a text was cut."""
+) -> tuple[list[tuple[list[int], list[int]]], int, int]:
+  """Returns an example's pairs of texts, and its tokens before and cut off.
+
+  Of the answers of a choice, only the longest counts.
+  """
   first, second, *_ = [*map(encode, example.texts), []]
   if kind == 'choice':
     answers = [encode(answer) for answer in example.choices]
@@ -149,7 +168,8 @@ def _pairs(
     pairs = [(first[:room], second[:answer_room])]
     if kind == 'similarity':
       pairs.append(pairs[0][::-1])
-  return pairs, before > room or longest > answer_room
+  lost = max(0, before - room) + max(0, longest - answer_room)
+  return pairs, before + longest, lost
 
 
 def _rooms(
