@@ -27,7 +27,11 @@ def test_words_decide_where_the_commonest_class_cannot():
   assert found['constant'] == {'accuracy': pytest.approx(1 / 3), 'f1': 0.5}
   assert found['bag_of_words'] == {'accuracy': 1.0, 'f1': 1.0}
   assert found['word_ngrams']['accuracy'] == 1.0
-  assert baselines.best(found, 'accuracy') == ('bag_of_words', 1.0)
+  assert baselines.best(found, 'accuracy') == ('bag of words', 1.0)
+  assert baselines.line(found, 'accuracy') == (
+    'simple methods on dev: commonest class 0.3333, bag of words 1.0000, '
+    'word n-grams 1.0000'
+  )
   assert set(found) < set(baselines.NAMES)
 
 

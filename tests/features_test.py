@@ -122,6 +122,11 @@ def test_single_text_fills_the_context():
   )
   assert sequences(fits) == sequences(longer) == [[whole(*range(6))]]
   assert (fits.num_cut, longer.num_cut) == (0, 1)
+  assert fits.cut_notice() == ''
+  assert longer.cut_notice() == (
+    '1 of 1 examples are cut to the context of 8 tokens and lose 14% of their '
+    'text'
+  )
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,13 @@ def score(
 def best(found: dict[str, Metrics], metric: str) -> tuple[str, float]:
   """Returns the name and the score of the best simple method on a metric."""
   name = max(found, key=lambda name: found[name][metric])
-  return name, found[name][metric]
+  return NAMES[name], found[name][metric]
+
+
+def line(found: dict[str, Metrics], metric: str) -> str:
+  """Formats the scores of all simple methods on a metric."""
+  scores = (f'{NAMES[name]} {found[name][metric]:.4f}' for name in found)
+  return f'simple methods on dev: {", ".join(scores)}'
 
 
 def _constant(task: Task, train: Sequence[Example], count: int) -> np.ndarray:

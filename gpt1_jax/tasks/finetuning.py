@@ -16,6 +16,7 @@ from gpt1_jax.config import FinetuneConfig
 from gpt1_jax.corpus import tokenization
 from gpt1_jax.model import models
 from gpt1_jax.tasks import (
+  baselines,
   batches,
   features,
   initialization,
@@ -84,6 +85,9 @@ class Finetuner:
       f'{self.task.name}: {", ".join(counts)} examples; '
       f'{self._program.num_steps:,} updates, the first one compiles'
     )
+    for split, found in self._batches.items():
+      if notice := found.features.cut_notice():
+        hosts.say(f'{self.task.name}: {split}: {notice}')
 
   @property
   def facts(self) -> dict[str, Any]:
@@ -129,6 +133,7 @@ class Finetuner:
         )
       },
       'remarks': remarks,
+      'baselines': self._baselines,
       'step': best.step,
       'seed': config.train.seed,
       'init_from': config.init_from,
@@ -141,9 +146,15 @@ class Finetuner:
         f'{workdir}: {self.task.name} dev {metric} {scores["score"]:.4f} on '
         f'{scores["examples"]} examples, best after {best.step} updates'
       )
-      for remark in remarks:
+      for remark in (baselines.line(self._baselines, metric), *remarks):
         print(f'{workdir}: {remark}')
     return scores
+
+  @functools.cached_property
+  def _baselines(self) -> dict[str, Metrics]:
+    """Scores of the simple methods on dev, the same for all seeds."""
+    examples = self._examples
+    return baselines.score(self.task, examples['train'], examples['dev'])
 
   def _build(self) -> program.Program:
     """Builds the program; its fresh state has the pretrained weights."""

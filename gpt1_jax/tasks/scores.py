@@ -35,6 +35,7 @@ class Scores(TypedDict):
     splits: split -> metrics, for all splits with labels but train.
     counts: split -> counts, for all splits.
     remarks: what makes a score say little, such as constant predictions.
+    baselines: simple method -> metrics on that split; see `baselines`.
     step: updates after which the best checkpoint was saved; None over seeds.
     seed: seed of the run, over seeds that of the first.
     init_from: the pretrained run, or 'none'.
@@ -55,6 +56,7 @@ class Scores(TypedDict):
   splits: dict[str, Metrics]
   counts: dict[str, SplitCounts]
   remarks: list[str]
+  baselines: dict[str, Metrics]
   step: int | None
   seed: int
   init_from: str
