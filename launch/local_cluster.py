@@ -5,6 +5,7 @@ r"""Runs a command in several processes on this machine, like a small TPU pod.
 
 Each process has its own CPU devices; collectives use Gloo. Every output line
 starts with its process number. If a process fails, the others are terminated.
+SIGTERM and Ctrl-C are passed on; exit code 75 says that the run was saved.
 """
 
 import os
@@ -29,11 +30,14 @@ _GRACE = flags.DEFINE_float(
   'grace', 2.0, 'Seconds from a failure to SIGTERM, and on to SIGKILL.', 0.0
 )
 
+STOPPED = 75  # exit code of a run that saved because of a signal
+_SAVING = 60.0  # seconds to let the other processes finish their save
+
 _FLAG = '--xla_force_host_platform_device_count'
 
 
 def main(argv: list[str]) -> None:
-  """Runs the command after -- and exits with 0 or 1."""
+  """Runs the command after -- and exits with 0, 1 or 75."""
   if len(argv) < 2:
     _say('give a command after --: ... -- python -m gpt1_jax.pretrain ...')
     sys.exit(1)
@@ -70,9 +74,13 @@ def run(
   ]
   for reader in readers:
     reader.start()
+  _pass_signals_on(running)
   try:
     failed = _first_failure(running)
-    if failed is not None:
+    stopped = failed is not None and running[failed].returncode == STOPPED
+    if stopped:
+      _wait(running, max(grace, _SAVING))
+    elif failed is not None:
       _say(
         f'process {failed} of {processes} {_ending(running[failed])}: stopping '
         'the others; the same command resumes from the last checkpoint'
@@ -82,7 +90,23 @@ def run(
     _end(running, grace)
   for reader in readers:
     reader.join(grace)
-  return 0 if failed is None else 1
+  return 0 if failed is None else STOPPED if stopped else 1
+
+
+def _pass_signals_on(running: list[subprocess.Popen[bytes]]) -> None:
+  """Sends SIGTERM and SIGINT to every process; a second SIGINT kills them."""
+  interrupted = False
+
+  def send(number: int, frame: object) -> None:
+    nonlocal interrupted
+    del frame
+    for process in running:
+      if process.poll() is None:
+        process.send_signal(signal.SIGKILL if interrupted else number)
+    interrupted = interrupted or number == signal.SIGINT
+
+  for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, send)
 
 
 def _environment(

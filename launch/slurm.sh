@@ -8,7 +8,7 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.log
-#SBATCH --signal=B:USR1@120
+#SBATCH --signal=TERM@120
 # Pretrains on a Slurm cluster of GPUs, with one task for each GPU:
 #
 #   sbatch launch/slurm.sh --config=configs/pretrain.py \
@@ -20,8 +20,9 @@
 # variables. Every task must see all GPUs of its node, so do not use
 # --gpus-per-task.
 #
-# When it is preempted (--requeue), or 120 seconds before its time limit (USR1),
-# the job is requeued under its number and resumes from its last checkpoint.
+# When it is preempted, and 120 seconds before its time limit, Slurm sends SIGTERM
+# to the tasks: they finish the update, save and exit with code 75. The job is
+# then requeued under its number and resumes.
 set -euo pipefail
 
 if [[ -z ${SLURM_JOB_ID:-} ]]; then
@@ -41,16 +42,14 @@ if [[ ! -x $python ]] && ! command -v "$python" > /dev/null; then
   exit 1
 fi
 
-requeue() {
-  echo "== time limit: requeueing job $SLURM_JOB_ID"
-  scontrol requeue "$SLURM_JOB_ID"
-  exit 0
-}
-trap requeue USR1
-
 echo "== job $SLURM_JOB_ID, start ${SLURM_RESTART_COUNT:-0}," \
   "commit $(git describe --always --abbrev=12 --dirty=+ || echo unknown)"
-# Runs in the background, since bash handles signals only during wait.
-srun --label --kill-on-bad-exit=1 "$python" -m gpt1_jax.pretrain \
-  --multihost=on "$@" &
-wait $!
+code=0
+srun --label --kill-on-bad-exit=0 --wait=300 "$python" -m gpt1_jax.pretrain \
+  --multihost=on "$@" || code=$?
+if ((code == 75)); then
+  echo "== stopped and saved: requeueing job $SLURM_JOB_ID"
+  scontrol requeue "$SLURM_JOB_ID"
+  exit 0
+fi
+exit "$code"

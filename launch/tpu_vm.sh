@@ -25,7 +25,8 @@ Runs gpt1_jax on a Cloud TPU slice through gcloud. See docs/tpu.md.
   --create-flag=FLAG  create: extra flag for gcloud's create; repeatable
   --ignore-changes    setup, run: install the commit without uncommitted changes
   --retry[=TIMES]     run: create and set up the slice (with the options above),
-                      watch the run, start over when preempted (default: 100)
+                      watch the run, start over when preempted or stopped with
+                      exit code 75 (default: 100)
   --delete-after      run --retry: delete the slice at the end
   --poll=SECONDS      create, run --retry: polling interval (default: 30)
   --lines=N           logs: number of lines (default: 100)
@@ -144,6 +145,7 @@ follow() { # returns when the command has succeeded on every worker
     out=$(at all status) || out='no answer from every worker'
     case $out in
       *': lost'* | *': none'*) at all stop; again 'a worker was restarted' ;;
+      *': exit 75'*) at all stop; again 'the run was stopped and has saved' ;;
       'no answer'* | *': exit '[1-9]*) # Cloud may report it late
         ((++bad < 4)) || { at all stop; die "$out"; } ;;
       *': running'*) bad=0 ;;
@@ -232,9 +234,9 @@ worker_status() { # prints "worker N: running|exit CODE|lost|none, COMMIT: ..."
 
 worker_log() { tail -n "$@" log | sed -u "s/^/[worker $worker] /"; }
 
-worker_stop() { # sends SIGTERM, and SIGKILL after 30 seconds
+worker_stop() { # sends SIGTERM, and SIGKILL after two minutes: it saves
   flock --nonblock lock true || kill -TERM -- "-$(< group)"
-  flock --timeout 30 lock true || kill -KILL -- "-$(< group)"
+  flock --timeout 120 lock true || kill -KILL -- "-$(< group)"
 }
 
 step=${1:-}

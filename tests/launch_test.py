@@ -9,10 +9,8 @@ import os
 import pathlib
 import re
 import shlex
-import signal
 import subprocess
 import sys
-import time
 
 import jsonschema
 import pytest
@@ -134,8 +132,9 @@ def test_a_preempted_pod_restarts_all_slices_and_is_not_counted():
   spec = yaml.safe_load(MANIFEST)['spec']
   job = spec['replicatedJobs'][0]['template']['spec']
   assert job['backoffLimit'] == 0
-  (rule,) = job['podFailurePolicy']['rules']
-  assert rule['action'] == 'FailJob'
+  rules = job['podFailurePolicy']['rules']
+  assert [rule['action'] for rule in rules] == ['FailJob', 'FailJob']
+  assert rules[0]['onExitCodes']['values'] == [75]
   (restart,) = spec['failurePolicy']['rules']
   assert restart['action'] == 'RestartJobSetAndIgnoreMaxRestarts'
   assert restart['onJobFailureReasons'] == ['PodFailurePolicy']
@@ -225,20 +224,19 @@ def test_slurm_requests_one_task_for_each_gpu():
   assert 'set -euo' in body, 'sbatch reads no option after the first command'
 
 
-def test_slurm_queues_the_job_again_before_its_time_limit(slurm, tmp_path):
-  job = subprocess.Popen(
+def test_slurm_queues_a_stopped_run_again(slurm, tmp_path):
+  done = subprocess.run(
     ['bash', LAUNCH / 'slurm.sh', '--workdir=w'],
-    env={**slurm, 'FAKE_SRUN': 'sleep 2', 'FAKE_SCONTROL': 'true'},
-    stdout=subprocess.PIPE,
+    env={**slurm, 'FAKE_SRUN': 'exit 75', 'FAKE_SCONTROL': 'true'},
+    capture_output=True,
     text=True,
   )
-  while not (tmp_path / 'srun.txt').exists():
-    time.sleep(0.05)
-  job.send_signal(signal.SIGUSR1)
-  out, _ = job.communicate(timeout=30)
-  assert job.returncode == 0
-  assert 'requeueing job 7' in out
+  assert done.returncode == 0
+  assert 'requeueing job 7' in done.stdout
   assert (tmp_path / 'scontrol.txt').read_text().split() == ['requeue', '7']
+  # Without B:, Slurm signals the tasks before the time limit.
+  text = (LAUNCH / 'slurm.sh').read_text()
+  assert re.search(r'^#SBATCH --signal=TERM@\d+$', text, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@
 JAX's own heartbeat also ends the job, but aborts with a C++ stack trace that
 does not name the host. Here all hosts meet every few seconds at a barrier of
 JAX's coordination service. If the barrier times out, it names the missing host.
+JAX notices first when a process dies; `report_losses` takes its abort's place.
 """
 
 import contextlib
+import functools
 import os
 import re
 import sys
@@ -14,10 +16,49 @@ import time
 from collections.abc import Iterator
 
 import jax
+import jaxlib
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
+from gpt1_jax import interrupts
+
+_UNHEALTHY = re.compile(r'task:(\d+)')
+_ending = threading.Lock()  # taken by the thread that ends the process
 _MISSING = re.compile(r'timed out task names:\s*(?:\S*task:)?(\d+)')
+
+
+def report_losses() -> None:
+  """Makes JAX report a lost host in one line, instead of a C++ stack trace.
+
+  Call it before `jax.distributed.initialize`, which has no option for this.
+  """
+  native = getattr(jaxlib, '_jax', None)
+  connect = getattr(native, 'get_distributed_runtime_client', None)
+  if native and connect and not isinstance(connect, functools.partial):
+    native.get_distributed_runtime_client = functools.partial(
+      connect, missed_heartbeat_callback=_lost
+    )
+
+
+def _lost(status: object) -> None:
+  """Ends the process; JAX calls it in a thread of its own."""
+  found = _UNHEALTHY.search(str(status))
+  host = f'host {found[1]}' if found else 'host 0'
+  end(f'{host} was lost; host {jax.process_index()} stops')
+
+
+def end(message: str) -> None:
+  """Ends the process with one line; the main thread may be blocked."""
+  if not _ending.acquire(blocking=False):
+    time.sleep(60)  # another thread is doing so
+  with contextlib.suppress(OSError):
+    print(
+      f'error: {message}. The last checkpoint is intact; the same command on '
+      'all hosts resumes from it',
+      file=sys.stderr,
+      flush=True,
+    )
+  os._exit(interrupts.EXIT_CODE)
 
 
 @contextlib.contextmanager
@@ -26,7 +67,7 @@ def watched(seconds: float) -> Iterator[None]:
 
   Args:
     seconds: timeout after which a silent host counts as lost. The process then
-      exits with code 1, even if its main thread is blocked.
+      exits with code 75, even if its main thread is blocked.
   """
   watch = _Watch(seconds)
   for target in (watch.meet, watch.check):
@@ -72,7 +113,7 @@ class _Watch:
     while not self.stop.wait(self._pause):
       now = time.monotonic()
       if now - before > self._seconds:
-        self._end(f'{self._name(self._index)} was suspended for too long')
+        end(f'{self._name(self._index)} was suspended for too long')
       if now - self._met > self._seconds + 3 * self._pause:
         self._end_silent(0)
       before = now
@@ -81,20 +122,11 @@ class _Watch:
     if self._index == 0:
       # JAX aborts the others once host 0 exits, so let them report first.
       time.sleep(2 * self._pause)
-    self._end(
+    end(
       f'{self._name(lost)} has not responded for {self._seconds:g} s '
       '(--heartbeat_timeout): it is hanging or unreachable; '
       f'{self._name(self._index)} stops'
     )
-
-  def _end(self, message: str) -> None:
-    print(
-      f'error: {message}. The last checkpoint is intact; the same command on '
-      'all hosts resumes from it',
-      file=sys.stderr,
-      flush=True,
-    )
-    os._exit(1)  # the main thread is blocked on the lost host
 
   def _name(self, host: int) -> str:
     return f'host {host} of {self._count}'

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,10 @@ from gpt1_jax.train import heartbeat
 # Variables for clusters that JAX does not detect; launch/local_cluster.py sets
 # them.
 ADDRESS = 'JAX_COORDINATOR_ADDRESS'
+# Errors of collectives and of JAX's service when another host is gone.
+_LOST = re.compile(
+  r'(?i)gloo|peer|connect|unavailable|deadline|heartbeat|task:'
+)
 COUNT, INDEX = 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'
 
 
@@ -55,9 +60,9 @@ def connected(settings: HostSettings) -> Iterator[None]:
   """Joins the other hosts if the settings and the environment call for it.
 
   Raises:
-    UserError: the environment describes no cluster, or a host was lost.
-    SystemExit: a host did not join within `coordinator_timeout`, or did not
-      respond for `heartbeat_timeout`.
+    UserError: the environment describes no cluster.
+    SystemExit: a host was lost, did not join within `coordinator_timeout`, or
+      did not respond for `heartbeat_timeout`.
   """
   count = num_hosts(os.environ)
   if settings.multihost == 'off' or (
@@ -75,13 +80,12 @@ def connected(settings: HostSettings) -> Iterator[None]:
     with heartbeat.watched(settings.heartbeat_timeout):
       yield
   except jax.errors.JaxRuntimeError as error:
-    if jax.process_count() == 1:
+    if jax.process_count() == 1 or not _LOST.search(str(error)):
       raise
-    raise UserError(
-      f'host {jax.process_index()} of {jax.process_count()} stops '
-      f'({str(error).splitlines()[0]}): was another host lost? The last '
-      'checkpoint is intact; the same command on all hosts resumes from it'
-    ) from error
+    heartbeat.end(
+      f'another host was lost; host {jax.process_index()} stops '
+      f'({str(error).splitlines()[0][:200]})'
+    )
 
 
 def say(line: str) -> None:
@@ -147,6 +151,7 @@ def _join(settings: HostSettings, count: int | None) -> None:
     UserError: the environment describes no cluster.
   """
   address = cluster_address(os.environ)
+  heartbeat.report_losses()
   # Only hosts without accelerators use this.
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   seconds = settings.coordinator_timeout

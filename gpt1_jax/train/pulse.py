@@ -43,7 +43,7 @@ def asked() -> bool:
 
 def stopped(after: str) -> Stopped:
   """Returns the exception that ends the run on all hosts."""
-  name = interrupts.requested() or 'a signal to another host'
+  name = interrupts.requested() or 'a signal to one of the hosts'
   return Stopped(f'stopped by {name} {after}; the same command continues')
 
 
