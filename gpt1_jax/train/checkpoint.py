@@ -1,7 +1,8 @@
-"""Saves and reads checkpoints; only this module uses Orbax.
+"""Saves and reads checkpoints with Orbax.
 
 "Checkpoint N" is the state after N updates. A checkpoint also holds JSON
-metadata, so that it can be read without the original configuration.
+metadata, so that it can be read without the original configuration, and
+checksums, which are compared before anything else is read.
 """
 
 import contextlib
@@ -12,14 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from gpt1_jax import storage
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
 from gpt1_jax.settings import ModelConfig
-from gpt1_jax.train import ranking
+from gpt1_jax.train import checksums, orbax_manager, ranking
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,13 +80,27 @@ class Checkpoints:
       preservation_policy=policy, cleanup_tmp_directories=True
     )
     self._quiet = contextlib.ExitStack()
-    self._quiet.enter_context(_only_errors())
-    self._manager = _manager(self._directory, options)
+    self._quiet.enter_context(orbax_manager.only_errors())
+    self._manager = orbax_manager.create(self._directory, options)
 
-  @property
-  def latest_step(self) -> int | None:
-    """Step of the latest complete checkpoint, or None."""
-    return self._manager.latest_step()
+  def latest_intact(self) -> int | None:
+    """Returns the step of the latest intact checkpoint, or None.
+
+    Later checkpoints, and the best one, are set aside if they are damaged: a
+    warning names each, and it is renamed to N.damaged (in a bucket: removed).
+
+    Raises:
+      UserError: there are checkpoints, but none is intact.
+    """
+    steps = self._manager.all_steps()
+    if not steps:
+      return None
+    best = self._ranking.best(steps)
+    latest, damaged = checksums.latest_intact(self._directory, steps, best)
+    if damaged:
+      checksums.set_aside(self._directory, damaged, latest)
+      self._manager.reload()
+    return latest
 
   def save(self, step: int, state: Any, meta: CheckpointMeta) -> None:
     """Starts a save; returns once the state is copied off the devices.
@@ -149,6 +163,7 @@ def read(
   """
   with _open(workdir) as manager:
     step = _known_step(workdir, manager, step, best)
+    checksums.check(_directory(workdir), manager.all_steps(), step)
     tree = manager.item_metadata(step)['state'].tree
     # Orbax reads only the leaves listed here.
     wanted = jax.tree.map(lambda _: 0, {'params': tree['params']})
@@ -185,6 +200,7 @@ def read_state(
   """
   with _open(workdir) as manager:
     step = _known_step(workdir, manager, step, best=False)
+    checksums.check(_directory(workdir), manager.all_steps(), step)
     found = manager.restore(
       step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
     )
@@ -254,44 +270,13 @@ def _open(workdir: str) -> Iterator[ocp.CheckpointManager]:
       '--workdir of a pretrain or finetune command'
     )
   options = ocp.CheckpointManagerOptions(read_only=True)
-  with _only_errors(), _manager(directory, options) as manager:
+  with (
+    orbax_manager.only_errors(),
+    orbax_manager.create(directory, options) as manager,
+  ):
     if not manager.all_steps():
       raise UserError(f'{workdir}: the run has no finished checkpoint yet')
     yield manager
-
-
-class _Manager(ocp.CheckpointManager):
-  """Leaves preemption to `pulse`, which counts calls instead of updates."""
-
-  def reached_preemption(self, step: int) -> bool:
-    del step
-    return False
-
-
-def _manager(
-  directory: storage.Path, options: ocp.CheckpointManagerOptions
-) -> ocp.CheckpointManager:
-  return _Manager(
-    directory,
-    options=options,
-    item_handlers={
-      # Compression saves 8 % of disk space but multiplies the CPU time of a
-      # save, which slows a training step on a CPU.
-      'state': ocp.PyTreeCheckpointHandler(use_compression=False),
-      'meta': ocp.JsonCheckpointHandler(),
-    },
-  )
-
-
-@contextlib.contextmanager
-def _only_errors() -> Iterator[None]:
-  """Silences Orbax's warnings within the context."""
-  verbosity = logging.get_verbosity()
-  logging.set_verbosity(logging.ERROR)
-  try:
-    yield
-  finally:
-    logging.set_verbosity(verbosity)
 
 
 def _directory(workdir: str) -> storage.Path:

@@ -90,7 +90,7 @@ def _first_state(
   Raises:
     UserError: the checkpoint does not fit, or is past the last update.
   """
-  latest = checkpoints.latest_step
+  latest = checkpoints.latest_intact()
   if latest is not None:
     state = checkpoints.restore(latest, program.state)
   elif run.fork:

@@ -1,0 +1,90 @@
+"""Sets up Orbax's checkpoint manager: storage format, commit, log level.
+
+Before a checkpoint is committed, its checksums are written and, on a local
+disk, its files are flushed.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+
+import orbax.checkpoint as ocp
+from absl import logging
+from orbax.checkpoint.path import atomicity
+
+from gpt1_jax import storage
+from gpt1_jax.train import checksums
+
+
+class _OnDisk(atomicity.AtomicRenameTemporaryPath):
+  """Commits by renaming the folder."""
+
+  async def finalize(self) -> None:
+    await _seal(self)
+    await super().finalize()
+    if _is_step(self):
+      checksums.flush_folder(pathlib.Path(self.get_final()).parent)
+
+
+class _InBucket(atomicity.CommitFileTemporaryPath):
+  """Commits by writing commit_success.txt."""
+
+  async def finalize(self) -> None:
+    await _seal(self)
+    await super().finalize()
+
+
+def _is_step(path: _OnDisk | _InBucket) -> bool:
+  """Returns True for a checkpoint, False for an item such as its state."""
+  return bool(path.get_final().name.isdigit())
+
+
+async def _seal(path: _OnDisk | _InBucket) -> None:
+  """Writes the checksums, after which no file but the commit's may change."""
+  if not _is_step(path):
+    return
+  store = path._checkpoint_metadata_store
+  if store:  # it would add the time of the commit to a file
+    await asyncio.to_thread(store.wait_until_finished)
+    path._checkpoint_metadata_store = None
+  await asyncio.to_thread(checksums.write, storage.path(path.get()))
+
+
+class _Manager(ocp.CheckpointManager):
+  """Leaves preemption to `pulse`, which counts calls instead of updates."""
+
+  def reached_preemption(self, step: int) -> bool:
+    del step
+    return False
+
+
+def create(
+  directory: storage.Path, options: ocp.CheckpointManagerOptions
+) -> ocp.CheckpointManager:
+  """Creates a manager for a folder of checkpoints."""
+  is_local = isinstance(directory, pathlib.Path)
+  return _Manager(
+    directory,
+    options=dataclasses.replace(
+      options, temporary_path_class=_OnDisk if is_local else _InBucket
+    ),
+    item_handlers={
+      # Compression saves 8 % of disk space but multiplies the CPU time of a
+      # save, which slows a training step on a CPU.
+      'state': ocp.PyTreeCheckpointHandler(use_compression=False),
+      'meta': ocp.JsonCheckpointHandler(),
+    },
+  )
+
+
+@contextlib.contextmanager
+def only_errors() -> Iterator[None]:
+  """Silences Orbax's warnings within the context."""
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)
+  try:
+    yield
+  finally:
+    logging.set_verbosity(verbosity)

@@ -1,0 +1,129 @@
+"""Tests that damaged checkpoints are named, refused, and set aside."""
+
+import contextlib
+import random
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.train import checkpoint, checksums
+from tests.support import networks
+
+COMMIT = 'commit_success.txt'  # a note; its content means nothing
+STATE = {'params': {'w': np.arange(5000, dtype=np.float32)}, 'm': np.ones(7)}
+
+
+@contextlib.contextmanager
+def opened(workdir, keep_best=False):
+  found = checkpoint.Checkpoints(str(workdir), keep=3, keep_best=keep_best)
+  with contextlib.closing(found):
+    yield found
+
+
+@pytest.fixture(scope='module')
+def intact(tmp_path_factory):
+  """A run with checkpoints 4 and 8."""
+  workdir = tmp_path_factory.mktemp('run')
+  meta = checkpoint.CheckpointMeta(networks.GPT_CONFIG, 'tokenizer')
+  with opened(workdir) as checkpoints:
+    for step in (4, 8):
+      checkpoints.save(step, jax_state(step), meta)
+      checkpoints.wait()
+  return workdir
+
+
+def jax_state(step):
+  return {'params': {'w': jnp.asarray(STATE['params']['w'] + step)}}
+
+
+def flipped(content, rng):
+  bit = rng.randrange(8 * len(content))
+  byte = content[bit // 8] ^ 1 << bit % 8
+  return content[: bit // 8] + bytes([byte]) + content[bit // 8 + 1 :]
+
+
+def damages(file, rng):
+  """Yields contents that differ from the file's; None deletes it."""
+  content = file.read_bytes()
+  yield from (flipped(content, rng) for _ in range(3))
+  yield bytes(len(content))
+  yield content[: len(content) // 2]
+  yield b''
+  yield None
+
+
+def test_no_damage_goes_unnoticed(intact, tmp_path, capsys):
+  """Single bits, zeros, cut and lost files, in every file of a checkpoint."""
+  rng = random.Random(0)
+  step = intact / 'checkpoints' / '8'
+  names = [f.relative_to(step) for f in step.rglob('*') if f.is_file()]
+  assert len(names) > 10
+  for name in names:
+    for content in damages(step / name, rng):
+      shutil.rmtree(tmp_path / 'run', ignore_errors=True)
+      run = shutil.copytree(intact, tmp_path / 'run')
+      file = run / 'checkpoints' / '8' / name
+      file.unlink() if content is None else file.write_bytes(content)
+      if str(name) == COMMIT:
+        found = checkpoint.read(str(run))
+        np.testing.assert_array_equal(
+          found.params['w'], STATE['params']['w'] + 8
+        )
+        continue
+      with pytest.raises(UserError, match=r'checkpoints/8: damaged .*--step=4'):
+        checkpoint.read(str(run))
+      assert checkpoint.read(str(run), 4).step == 4
+      with opened(run) as checkpoints:
+        assert checkpoints.latest_intact() == 4
+        assert checkpoint.steps(str(run)) == [4]
+      assert 'checkpoints/8: damaged' in capsys.readouterr().err
+      assert (run / 'checkpoints' / '8.damaged').is_dir()
+
+
+@pytest.mark.parametrize('junk', ['empty', 'half', 'file', 'words'])
+def test_what_is_no_checkpoint_blocks_nothing(intact, tmp_path, junk):
+  run = shutil.copytree(intact, tmp_path / 'run')
+  later = run / 'checkpoints' / '12'
+  if junk == 'half':
+    shutil.copytree(run / 'checkpoints' / '8' / 'state', later / 'state')
+  elif junk == 'file':
+    later.write_text('12')
+  else:
+    later.with_name('latest' if junk == 'words' else '12').mkdir()
+  with opened(run) as checkpoints:
+    assert checkpoints.latest_intact() == 8
+    checkpoints.save(
+      12, jax_state(12), checkpoint.CheckpointMeta(networks.GPT_CONFIG, 't')
+    )
+  assert checkpoint.read(str(run)).step == 12
+
+
+def test_a_run_without_any_intact_checkpoint(intact, tmp_path):
+  run = shutil.copytree(intact, tmp_path / 'run')
+  for step in (4, 8):
+    (run / 'checkpoints' / str(step) / checksums.CHECKSUMS).unlink()
+  with pytest.raises(UserError, match='no other is intact'):
+    checkpoint.read(str(run))
+  with (
+    opened(run) as checkpoints,
+    pytest.raises(UserError, match=r'every checkpoint is damaged: 8 .*, 4 '),
+  ):
+    checkpoints.latest_intact()
+  assert checkpoint.steps(str(run)) == [4, 8]
+
+
+def test_a_damaged_best_checkpoint_is_set_aside(tmp_path):
+  meta = checkpoint.CheckpointMeta(networks.GPT_CONFIG, 'tokenizer')
+  with opened(tmp_path, keep_best=True) as checkpoints:
+    for step, score in ((1, 0.5), (2, 0.9), (3, 0.7)):
+      checkpoints.save(step, jax_state(step), meta)
+      checkpoints.rank(step, score)
+  (tmp_path / 'checkpoints' / '2' / 'state' / 'manifest.ocdbt').unlink()
+  with pytest.raises(UserError, match='intact: 1, 3'):
+    checkpoint.read(str(tmp_path))
+  with opened(tmp_path, keep_best=True) as checkpoints:
+    assert checkpoints.latest_intact() == 3
+  assert checkpoint.read(str(tmp_path)).step == 3
