@@ -1,14 +1,16 @@
 """Defines what all commands share: flags, configuration and one-line errors.
 
-`run(main)` is the last line of every command. A `UserError` (or an operating
-system error such as a full disk) becomes one line on stderr and exit code 1;
-a signal becomes one line and exit code 75 (`interrupts`); any other exception
-is a bug and keeps its traceback.
+`run(main)` is the last line of every command. An error becomes one line on
+stderr. The exit code is 2 for a mistake of the user (`UserError`, a missing
+file), 1 for a failure (`RunError`, a full disk, an unreachable bucket), 75 for
+a signal (`interrupts`). Any other exception is a bug and keeps its traceback.
 """
 
 import ast
 import contextlib
+import errno
 import importlib.util
+import io
 import os
 import pathlib
 import sys
@@ -47,6 +49,18 @@ _HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
 )
 _CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
 _SETTING = '--config.'
+# Errors of paths that a user gave.
+_GIVEN = (
+  errno.ENOENT,
+  errno.EACCES,
+  errno.EPERM,
+  errno.ENOTDIR,
+  errno.EISDIR,
+  errno.EEXIST,
+  errno.ENAMETOOLONG,
+  errno.ELOOP,
+  errno.EROFS,
+)
 _settings: list[tuple[str, str]] = []  # --config.KEY=VALUE, in order
 T = TypeVar('T')
 
@@ -70,6 +84,9 @@ def run(main: Callable[[list[str]], None], is_run: bool = False) -> None:
     is_run: True for a command that trains, which outlives its terminal.
   """
   interrupts.install()
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):  # for ASCII, where \u2047 is none
+      stream.reconfigure(errors='backslashreplace')
   if is_run:
     terminal.outlive()
 
@@ -86,20 +103,17 @@ def run(main: Callable[[list[str]], None], is_run: bool = False) -> None:
       else:
         main(argv)
     except errors.UserError as error:
-      _fail(str(error))
+      _fail(str(error), error.exit_code)
     except errors.Stopped as stopped:
       print(stopped, file=sys.stderr, flush=True)
       sys.exit(interrupts.EXIT_CODE)
     except OSError as error:
-      line = storage.bucket_error(error)
-      _fail(
-        line or f'{error.strerror or error}: {error.filename or "(no file)"}'
-      )
+      _fail(*_describe(error))
     except Exception as error:
       line = storage.bucket_error(error)
       if line is None:
         raise
-      _fail(line)
+      _fail(line, errors.RunError.exit_code)
     finally:
       interrupts.enter(interrupts.Phase.RECORD)  # nothing is left to clean up
 
@@ -222,11 +236,24 @@ def required(flag: str, value: str | None) -> str:
   return value
 
 
-def _fail(message: str) -> NoReturn:
+def _describe(error: OSError) -> tuple[str, int]:
+  """Returns a line and an exit code for an operating system's error."""
+  line = storage.bucket_error(error)
+  if line:
+    return line, errors.RunError.exit_code
+  line = f'{error.strerror or error}: {error.filename or "(no file)"}'
+  if error.errno in storage.DISK_FULL:
+    line += '; free some disk space and run the command again'
+  elif error.errno in _GIVEN:
+    return line, errors.UserError.exit_code
+  return line, errors.RunError.exit_code
+
+
+def _fail(message: str, code: int = errors.UserError.exit_code) -> NoReturn:
   print(f'error: {message}', file=sys.stderr, flush=True)
   jax = sys.modules.get('jax')  # not loaded by commands that only read text
   if jax and jax.distributed.is_initialized():
     # An orderly exit would wait for the other hosts, which wait for this one.
     sys.stdout.flush()
-    os._exit(1)
-  sys.exit(1)
+    os._exit(code)
+  sys.exit(code)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from gpt1_jax import storage
-from gpt1_jax.errors import UserError
+from gpt1_jax.errors import RunError, UserError
 
 STAGE_TO = '~/.cache/gpt1_jax'  # default folder for the copies
 
@@ -111,7 +111,7 @@ def _check_room(
   size = sum(each.size for each in objects.values())
   free = shutil.disk_usage(stage).free
   if size > free:
-    raise UserError(
+    raise RunError(
       f'{source}: its {size / 1e9:.1f} GB do not fit on the disk of {stage}, '
       f'which has {free / 1e9:.1f} GB free; free some space, or choose another '
       'folder with --stage_to'

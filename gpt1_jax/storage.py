@@ -21,11 +21,11 @@ from typing import Any
 
 from etils import epath
 
-from gpt1_jax.errors import UserError
+from gpt1_jax.errors import RunError, UserError
 
 Path = pathlib.Path | epath.Path
 REMOTE = 'gs://'
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Libraries whose errors `bucket_error` formats as one line.
 _BUCKET_LIBRARIES = ('gcsfs', 'google', 'aiohttp', 'requests')
 
@@ -139,7 +139,8 @@ def atomic_dir(output: pathlib.Path) -> Iterator[pathlib.Path]:
     first.
 
   Raises:
-    UserError: another process is building `output`, or the disk is full.
+    UserError: another process is building `output`.
+    RunError: the disk is full.
   """
   temporary = output.with_name(output.name + '.incomplete')
   if temporary.exists():
@@ -153,8 +154,8 @@ def atomic_dir(output: pathlib.Path) -> Iterator[pathlib.Path]:
     os.replace(temporary, output)
   except BaseException as error:
     shutil.rmtree(temporary, ignore_errors=True)
-    if isinstance(error, OSError) and error.errno in _DISK_FULL:
-      raise UserError(
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+      raise RunError(
         f'{output}: {error.strerror}; nothing was written: free some disk '
         'space and run the command again'
       ) from None

@@ -27,7 +27,7 @@ from benchmarks import suites
 from rich import console, table
 
 from gpt1_jax import cli
-from gpt1_jax.errors import UserError
+from gpt1_jax.errors import RunError, UserError
 
 _SUITES = ('train', 'gpu', 'generate', 'finetune', 'prepare')  # of `suites`
 _SUITE = flags.DEFINE_enum('suite', None, _SUITES, 'What to compare.')
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
     values = [dataclasses.asdict(row) | {'ratio': row.ratio} for row in rows]
     print(json.dumps({'suite': suite, 'machine': machine, 'rows': values}))
   if options.failed:
-    raise UserError(f'{", ".join(options.failed)} failed, see above')
+    raise RunError(f'{", ".join(options.failed)} failed, see above')
 
 
 def report(rows: Sequence[suites.Row], title: str, caption: str) -> table.Table:

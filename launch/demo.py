@@ -21,7 +21,7 @@ from absl import flags
 from rich import console, table
 
 from gpt1_jax import cli, storage
-from gpt1_jax.errors import UserError
+from gpt1_jax.errors import RunError
 
 _OUTPUT = flags.DEFINE_string('output', 'runs/demo', 'Folder to write.')
 _SEED = flags.DEFINE_integer(
@@ -205,7 +205,7 @@ class Demo:
       *args: its arguments.
 
     Raises:
-      UserError: the command failed.
+      RunError: the command failed.
     """
     words = ['python', '-m', f'gpt1_jax.{verb}', *args]
     log = self.output / f'{stage.replace(", ", "-")}.log'
@@ -226,7 +226,7 @@ class Demo:
       file.write(done.stdout)
     if done.returncode:
       lines = log.read_text('utf-8').strip().splitlines()
-      raise UserError(f'{stage} failed, see {log}: {lines[-1]}')
+      raise RunError(f'{stage} failed, see {log}: {lines[-1]}')
     seconds = self.seconds[stage] = time.perf_counter() - start
     self.screen.print(f'{seconds:.0f} s, log: {log}', style='dim')
     return done.stdout

@@ -37,7 +37,7 @@ import checkout
 from absl import flags
 
 from gpt1_jax import cli, config, storage
-from gpt1_jax.errors import UserError
+from gpt1_jax.errors import RunError, UserError
 from gpt1_jax.tasks import all_tasks, summary, table
 from gpt1_jax.tasks.scores import Failure, Scores
 
@@ -118,7 +118,7 @@ def main(argv: list[str]) -> None:
     markdown = write_summary(grid)
   print(markdown)
   if failed:
-    raise UserError(
+    raise RunError(
       f'{len(failed)} of {len(mine)} jobs failed ({", ".join(failed)}): see '
       'the reasons below the table; the same command retries only these'
     )

@@ -435,7 +435,7 @@ def test_other_runners(mixed, tmp_path, options):
   assert _files(tmp_path / 'beam') == _files(tmp_path / 'local')
   (tmp_path / 'in/texts/1.txt').write_bytes(b'\xff')
   done = commands.run('prepare', *flags, f'--output={tmp_path}/out')
-  assert done.returncode == 1
+  assert done.returncode == 2
   # The runner's processes print tracebacks of their own.
   lines = [x for x in done.stderr.splitlines() if x.startswith('error: ')]
   assert lines == [

@@ -270,7 +270,7 @@ def test_weights_are_converted_to_another_library_and_back(machine, resumed):
   )
   assert there == back
   _, err = machine.run(
-    'convert', f'--input={RUN}', '--output=gs://bucket/hf', code=1
+    'convert', f'--input={RUN}', '--output=gs://bucket/hf', code=2
   )
   assert err == 'error: gs://bucket/hf: already exists; give another --output\n'
 
@@ -336,6 +336,6 @@ def test_mistakes_are_reported_in_one_line(machine):
       'copy them to the bucket afterwards',
     ),
   ):
-    _, err = machine.run(command, *options, code=1)
+    _, err = machine.run(command, *options, code=2)
     assert words in err
     assert len(err.splitlines()) == 1, err

@@ -39,7 +39,7 @@ def pretrain(tmp_path_factory):
 
 def test_all_mistakes_are_reported_together(pretrain):
   (done,) = (x for flag, x in pretrain.items() if flag.endswith('/run'))
-  assert (done.returncode, done.stdout) == (1, '')
+  assert (done.returncode, done.stdout) == (2, '')
   assert done.stderr.splitlines() == [
     'error: 7 invalid settings:',
     '  config.model.n_layer is 2.5: must be an integer',

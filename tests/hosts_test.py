@@ -126,7 +126,9 @@ def state(workdir):
   )
   checkpoints = checkpoint.Checkpoints(str(workdir), keep=3, keep_best=False)
   with contextlib.closing(checkpoints):
-    return checkpoints.restore(checkpoints.latest_intact(), program.arguments[0])
+    return checkpoints.restore(
+      checkpoints.latest_intact(), program.arguments[0]
+    )
 
 
 def assert_same_run(a, b):

@@ -302,7 +302,7 @@ def test_wrong_flags(tmp_path, flags, words):
 def test_all_wrong_flags_are_reported_at_once(tmp_path):
   flags = ('--merges=0', '--shard_tokens=-1', '--workers=0', '--beam_options=x')
   done = commands.run('prepare', *flags, f'--output={tmp_path}/out')
-  assert done.returncode == 1
+  assert done.returncode == 2
   lines = done.stderr.splitlines()
   assert lines[0] == 'error: 5 invalid options:'
   names = [line.split()[0] for line in lines[1:]]

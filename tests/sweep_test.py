@@ -65,7 +65,7 @@ def test_a_mistake_is_one_line(wrong, what, tmp_path):
     *(f'--output={tmp_path}/out', '--init_from=x', '--tasks=cola'),
     *('--data_path=x', wrong),
   )
-  assert code == 1
+  assert code == 2
   assert what in err
   assert err.startswith('error: ')
   assert len(err.splitlines()) == 1

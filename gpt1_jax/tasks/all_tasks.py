@@ -9,7 +9,7 @@ import jax
 
 from gpt1_jax import config as config_lib, storage
 from gpt1_jax.config import FinetuneConfig
-from gpt1_jax.errors import UserError
+from gpt1_jax.errors import RunError, UserError
 from gpt1_jax.tasks import finetuning, initialization, summary, table
 from gpt1_jax.tasks.readers import sources
 from gpt1_jax.tasks.scores import Failure, Scores
@@ -110,7 +110,7 @@ def _all(
     )
   failed = [name for name in results if 'error' in results[name]]
   if failed:
-    raise UserError(
+    raise RunError(
       f'{len(failed)} of {len(results)} tasks have no score '
       f'({", ".join(failed)}); the reasons are listed below the table. The '
       'same command runs only these again'

@@ -17,7 +17,7 @@ from typing import TypedDict
 import jax
 
 from gpt1_jax import interrupts
-from gpt1_jax.errors import UserError
+from gpt1_jax.errors import RunError, UserError
 from gpt1_jax.train import heartbeat
 
 # Variables for clusters that JAX does not detect; launch/local_cluster.py sets
@@ -168,7 +168,7 @@ def _join(settings: HostSettings, count: int | None) -> None:
       shutdown_timeout_seconds=settings.heartbeat_timeout,
     )
   except (ValueError, RuntimeError) as error:
-    raise UserError(
+    raise RunError(
       f'cannot join other hosts ({str(error).splitlines()[0]}): start the '
       'command on every host with srun or mpirun, on all workers of a TPU, or '
       f'with {ADDRESS}, {COUNT} and {INDEX} set; --multihost=off runs on this '

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from gpt1_jax import interrupts
-from gpt1_jax.errors import Stopped, UserError
+from gpt1_jax.errors import RunError, Stopped, UserError
 from gpt1_jax.model import models
 from gpt1_jax.train import (
   checkpoint,
@@ -62,8 +62,8 @@ def run_training(
     The final state and its scores (None if the run was already complete).
 
   Raises:
-    UserError: the loss or the gradient is not finite, or the last checkpoint
-      does not fit.
+    UserError: the last checkpoint does not fit.
+    RunError: the loss or the gradient is not finite.
     Stopped: a signal asked the run to stop; it has been saved.
   """
   keep_best = run.pace.best_metric is not None
@@ -192,7 +192,7 @@ class _Reports:
     self._waiting = metrics
 
   def flush(self) -> None:
-    """Logs what is waiting; raises UserError if it is not finite."""
+    """Logs what is waiting; raises RunError if it is not finite."""
     metrics, self._waiting = self._waiting, None
     if metrics:
       _read(metrics, self._log, self._every, self._num_steps)
@@ -201,12 +201,12 @@ class _Reports:
 def _read(
   metrics: _Metrics, log: telemetry.Telemetry, log_every: int, num_steps: int
 ) -> None:
-  """Logs an update's metrics; raises UserError if they are not finite."""
+  """Logs an update's metrics; raises RunError if they are not finite."""
   fetched = jax.device_get(metrics.values)
   values = {name: float(x) for name, x in fetched.items()}
   for name in ('loss', 'grad_norm'):
     if not math.isfinite(values[name]):
-      raise UserError(
+      raise RunError(
         f'{name} is {values[name]} at update {metrics.step}: the run stops '
         'here; the last checkpoint is intact. Try a lower optim.peak_lr, or '
         'model.dtype=float32'

@@ -66,14 +66,19 @@ def succeed(program: str, *args: object, **env: str) -> str:
   return done.stdout
 
 
-def fail(program: str, *args: object) -> str:
+def fail(program: str, *args: object, code: int = 2) -> str:
   """Runs a program that must fail; returns its one line of error."""
-  return error_of(run(program, *args))
+  return error_of(run(program, *args), code)
 
 
-def error_of(done: Done) -> str:
-  """Returns the one line of error of a program that failed."""
-  assert done.returncode == 1, done.stderr
+def error_of(done: Done, code: int = 2) -> str:
+  """Returns the one line of error of a program that failed.
+
+  Args:
+    done: the program.
+    code: its exit code: 2 for what the user gave, 1 for what happened.
+  """
+  assert done.returncode == code, done.stderr
   assert 'Traceback' not in done.stderr
   lines = [x for x in done.stderr.splitlines() if x.startswith('error:')]
   assert len(lines) == 1, done.stderr
