@@ -25,7 +25,7 @@ def test_the_command_and_its_variables_exist():
     TASK['envs']
   )
   line = re.sub(r'\$PRESET', TASK['envs']['PRESET'], TASK['run'])
-  words = shlex.split(line)
+  words = shlex.split(line.replace('\\\n', ' '))
   assert words[:3] == ['python', '-m', 'gpt1_jax.pretrain']
   done = commands.run('pretrain', *words[3:], '--print_config')
   assert '--config.model.dtype=bfloat16' in done.stdout
