@@ -45,7 +45,8 @@ def main(argv: list[str]) -> None:
     raise UserError(f'--batch_size is {_BATCH.value}: must be at least 1')
   with cli.connected():
     file = staging.fetch(_INPUT.value, cli.STAGE_TO.value)
-    labelled = labelling.label(_WORKDIR.value, file, _STEP.value, _BATCH.value)
+    run = labelling.Labeller(_WORKDIR.value, _STEP.value, _BATCH.value)
+    labelled = run.label(file)
     lines = [json.dumps(row, ensure_ascii=False) + '\n' for row in labelled]
     if jax.process_index():
       return

@@ -143,7 +143,12 @@ def test_rows_are_read_one_at_a_time(tmp_path):
     ('a.jsonl', b'{"text": "x"}\n{"text": "cu', 'a.jsonl:2: not a JSON line'),
     ('a.jsonl', b'{"text": "x"}\n\x00\x01\n', 'a.jsonl:2: not a JSON line'),
     ('a.jsonl', b'{"text": "x"}\n{"t": "y"}', "2: no text in field 'text' (it"),
-    ('a.jsonl', b'{"text": null}', "a.jsonl:1: no text in field 'text'"),
+    (
+      'a.jsonl',
+      b'{"text": null}',
+      "1: no text in field 'text' (its value is n",
+    ),
+    ('a.jsonl', b'{"text": ["x"]}', "field 'text' (its value is list); see"),
     ('a.jsonl', b'["text"]', 'a.jsonl:1: no text in field'),
     ('a.jsonl', b'{"text": "x"}\n{"text": "\xff"}', 'not UTF-8 at byte 24'),
     ('a.jsonl.gz', _GZIP(b'{"text": "x"}\n' * 999)[:-9], 'gz: damaged gzip'),
@@ -248,7 +253,7 @@ def test_tfds(tmp_path, monkeypatch):
   assert size == {'files': 0, 'bytes': 0}
   for spec, words in (
     ('tfds:gpt1_shelf:train', "no text in field 'text' (it has"),
-    ('tfds:gpt1_shelf:train:n', "no text in field 'n' (it has"),
+    ('tfds:gpt1_shelf:train:n', "no text in field 'n' (its value is int)"),
     ('tfds:gpt1_shelf:test', 'cannot be read'),
     ('tfds:gpt1_no_such_thing:train', 'cannot be read'),
   ):

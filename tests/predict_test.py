@@ -54,7 +54,7 @@ def test_the_dev_set_is_labelled_as_it_was_scored(tuned, tmp_path):
       for i, text in enumerate(TEXTS)
     )
   )
-  found = list(labelling.label(str(workdir), str(path), None, 1))
+  found = labelling.Labeller(str(workdir), None, 1).label(str(path))
   for i, (row, before) in enumerate(zip(found, expected, strict=True)):
     assert list(row) == ['id', 'text', 'label', 'prediction', 'probabilities']
     assert (row['id'], row['label']) == (i, 'unknown')
@@ -80,8 +80,9 @@ def test_the_command(tuned, tmp_path):
   assert read_lines(output.read_text()) == [row]
 
 
-def test_what_cannot_be_labelled(tuned, pretrained, tmp_path):
+def test_what_cannot_be_labelled(tuned, tmp_path):
   path = tmp_path / 'new.tsv'
+  run = labelling.Labeller(str(tuned[0]), None, 1)
   for text, words in (
     (
       'text\nfirst\tsecond\n',
@@ -92,7 +93,7 @@ def test_what_cannot_be_labelled(tuned, pretrained, tmp_path):
   ):
     path.write_text(text)
     with refused(words):
-      list(labelling.label(str(tuned[0]), str(path), None, 1))
+      run.label(str(path))
   (tmp_path / 'config.json').write_text('{"command": "pretrain"}')
   with refused('a pretrain run has no labels'):
-    list(labelling.label(str(tmp_path), str(path), None, 1))
+    labelling.Labeller(str(tmp_path), None, 1)

@@ -228,9 +228,15 @@ def _parse_json(text: str, source: str) -> Any:
 
 def _from_row(row: Any, field: str, source: str, disk_bytes: int) -> Document:
   if not isinstance(row, dict) or not isinstance(row.get(field), str):
-    have = ', '.join(row) if isinstance(row, dict) else type(row).__name__
+    if isinstance(row, dict) and field in row:
+      kind = type(row[field]).__name__.replace('NoneType', 'null')
+      found = f'its value is {kind}'
+    elif isinstance(row, dict):
+      found = f'it has {", ".join(row)}'
+    else:
+      found = f'it is {type(row).__name__}'
     raise UserError(
-      f'{source}: no text in field {field!r} (it has {have}); see --text_field'
+      f'{source}: no text in field {field!r} ({found}); see --text_field'
     )
   return Document(source, row[field], '', disk_bytes)
 

@@ -1,7 +1,8 @@
 """Labels new texts with a fine-tuned run."""
 
+import functools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import jax
 
@@ -12,13 +13,13 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
 from gpt1_jax.tasks import (
   batches,
-  examples as examples_lib,
   features,
   initialization,
   predictions,
   table,
 )
 from gpt1_jax.tasks.definition import Task
+from gpt1_jax.tasks.examples import Example, check_choices, example
 from gpt1_jax.tasks.readers import archives, rows
 from gpt1_jax.train import (
   checkpoint,
@@ -28,51 +29,71 @@ from gpt1_jax.train import (
 )
 
 
-def label(
-  workdir: str, file: str, step: int | None, batch_size: int
-) -> Iterator[dict[str, object]]:
-  """Yields each row of a file with its prediction.
+class Labeller:
+  """A fine-tuned run, loaded once to label any number of texts.
 
-  Args:
-    workdir: a fine-tuned run; of a run of several seeds, the best one answers.
-    file: `.jsonl`, `.csv` or `.tsv` with the columns of the task's texts.
-    step: checkpoint; None takes the best.
-    batch_size: examples per device in a batch.
-
-  Yields:
-    The columns of the row, `prediction`, and for classes and choices
-    `probabilities`.
-
-  Raises:
-    UserError: the run is not a fine-tuned one, or a row cannot be used.
+  Attributes:
+    task: its task.
   """
-  workdir, config = _open(workdir)
-  task = table.resolve(config.task)
-  cells, examples = _read(task, file)
-  params, meta, _ = checkpoint.read(workdir, step)
-  laid_out = features.build(
-    task,
-    examples,
-    tokenization.load(workdir),
-    meta.model.n_ctx,
-    config.data.truncation,
-  )
-  mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
-  batch_size *= jax.device_count()
-  made = batches.Batches(
-    laid_out,
-    batches.BatchSettings(batch_size, lengths=config.data.lengths),
-    sharding.host_rows(mesh, batch_size),
-  )
-  head = initialization.new_head(task, config.head)
-  loss_fn = step_lib.finetune_loss(models.new(meta.model), head, 0.0, 'tokens')
-  with sharding.use(mesh):
-    replicated = sharding.replicated(mesh)
-    params = jax.tree.map(lambda x: sharding.put(x, replicated), params)
-    outputs_NY = predictions.outputs_fn(loss_fn, mesh)(params, made)
-  named = predictions.named(task, examples, outputs_NY)
-  for row, answer in zip(cells, named, strict=True):
-    yield {**row, **answer}
+
+  def __init__(self, workdir: str, step: int | None, batch_size: int):
+    """Loads a run.
+
+    Args:
+      workdir: a fine-tuned run; of a run of several seeds, the best is loaded.
+      step: checkpoint; None takes the best.
+      batch_size: examples per device in a batch.
+
+    Raises:
+      UserError: the run is not a fine-tuned one, or cannot be read.
+    """
+    workdir, self._config = _open(workdir)
+    self.task = table.resolve(self._config.task)
+    params, meta, _ = checkpoint.read(workdir, step)
+    self._tokenizer = tokenization.load(workdir)
+    self._n_ctx = meta.model.n_ctx
+    self._batch_size = batch_size * jax.device_count()
+    self._mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
+    head = initialization.new_head(self.task, self._config.head)
+    network = models.new(meta.model)
+    loss_fn = step_lib.finetune_loss(network, head, 0.0, 'tokens')
+    self._outputs = predictions.outputs_fn(loss_fn, self._mesh)
+    replicated = sharding.replicated(self._mesh)
+    put = functools.partial(sharding.put, sharding=replicated)
+    self._params = jax.tree.map(put, params)
+
+  def answer(self, examples: Sequence[Example]) -> list[dict[str, object]]:
+    """Returns `prediction` and, for classes and choices, `probabilities`."""
+    laid_out = features.build(
+      self.task,
+      examples,
+      self._tokenizer,
+      self._n_ctx,
+      self._config.data.truncation,
+    )
+    made = batches.Batches(
+      laid_out,
+      batches.BatchSettings(
+        self._batch_size, lengths=self._config.data.lengths
+      ),
+      sharding.host_rows(self._mesh, self._batch_size),
+    )
+    with sharding.use(self._mesh):
+      outputs_NY = self._outputs(self._params, made)
+    return list(predictions.named(self.task, examples, outputs_NY))
+
+  def label(self, file: str) -> list[dict[str, object]]:
+    """Returns the rows of a file, each with its answer added.
+
+    Args:
+      file: `.jsonl`, `.csv` or `.tsv` with the columns of the task's texts.
+
+    Raises:
+      UserError: a row cannot be used.
+    """
+    cells, examples = _read(self.task, file)
+    answers = self.answer(examples)
+    return [row | answer for row, answer in zip(cells, answers, strict=True)]
 
 
 def _open(workdir: str) -> tuple[str, FinetuneConfig]:
@@ -90,9 +111,7 @@ def _open(workdir: str) -> tuple[str, FinetuneConfig]:
   return workdir, config
 
 
-def _read(
-  task: Task, file: str
-) -> tuple[list[rows.Cells], list[examples_lib.Example]]:
+def _read(task: Task, file: str) -> tuple[list[rows.Cells], list[Example]]:
   """Reads the rows; a column of labels, if there is one, is not looked at."""
   needed = rows.STORY if task.layout == 'stories' else task.texts
   cells, examples = [], []
@@ -101,7 +120,7 @@ def _read(
     if task.layout == 'stories':
       used = rows.story(used)
     unlabelled = rows.Row(row.where, used, row.extra)
-    examples.append(examples_lib.example(task, unlabelled, hidden_allowed=True))
+    examples.append(example(task, unlabelled, hidden_allowed=True))
     cells.append(row.cells)
-  examples_lib.check_choices(examples)
+  check_choices(examples)
   return cells, examples
