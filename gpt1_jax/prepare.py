@@ -4,6 +4,7 @@ r"""Prepares text for pretraining: clean, deduplicate, split, tokenize, shard.
   python -m gpt1_jax.prepare --input='more/*.jsonl.gz' --input=books/ \
       --output=data/all --merges=8000
   python -m gpt1_jax.prepare --output=data/books --verify
+  python -m gpt1_jax.prepare --output=data/books --check_overlap=glue
 
 --input may be repeated and may mix formats: a folder or glob of .txt or .txt.gz
 files (each file is a document), of .jsonl, .jsonl.gz or .parquet files (each
@@ -48,7 +49,14 @@ import pathlib
 from absl import flags
 
 from gpt1_jax import cli, storage
-from gpt1_jax.corpus import beam, local_engine, pipeline, preparation, shards
+from gpt1_jax.corpus import (
+  beam,
+  local_engine,
+  overlap,
+  pipeline,
+  preparation,
+  shards,
+)
 from gpt1_jax.errors import UserError
 
 _INPUT = flags.DEFINE_multi_string(
@@ -99,6 +107,13 @@ _BEAM_OPTIONS = flags.DEFINE_string(
 _VERIFY = flags.DEFINE_bool(
   'verify', False, 'Only check the sha256 of every file in --output.'
 )
+_CHECK_OVERLAP = flags.DEFINE_string(
+  'check_overlap',
+  None,
+  'Only count the sentences of the .txt, .tsv, .csv and .jsonl files in this '
+  'folder that stand in the training split of --output, whole or by a run of 8 '
+  'words; prints a table and writes overlap.json to --output.',
+)
 
 
 def main(argv: list[str]) -> None:
@@ -112,6 +127,9 @@ def main(argv: list[str]) -> None:
   output = pathlib.Path(_OUTPUT.value).resolve()
   if _VERIFY.value:
     print(f'{output}: {shards.verify(output)} files are unchanged')
+    return
+  if _CHECK_OVERLAP.value:
+    print(overlap.report(output, _CHECK_OVERLAP.value))
     return
   settings = pipeline.PrepareSettings(
     inputs=tuple(_INPUT.value),

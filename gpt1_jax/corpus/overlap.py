@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt1_jax import storage
 from gpt1_jax.corpus import shards, tokenization
 from gpt1_jax.errors import UserError
 
@@ -31,6 +32,8 @@ _WORDS = re.compile(r'[^\W_]+')
 # has an inverse: a word's hash does not depend on the word's place.
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _INVERSE = np.uint64(pow(int(_BASE), -1, 2**64))
+_FILTER_BITS = 24
+_SHIFT = np.uint64(64 - _FILTER_BITS)
 _STEP = np.uint64(0xD1342543DE82EF95)  # for runs of words
 
 
@@ -88,6 +91,20 @@ def check(
     _count(str(path.relative_to(top)), sentences[path], runs[path], present)
     for path in files
   ]
+
+
+def report(data: str | os.PathLike[str], folder: str | os.PathLike[str]) -> str:
+  """Runs `check`, writes overlap.json to `data`, and returns the table."""
+  rows = check(data, folder)
+  storage.write_json(
+    storage.path(data) / 'overlap.json',
+    {
+      'folder': str(folder),
+      'run': RUN,
+      'files': [dataclasses.asdict(row) for row in rows],
+    },
+  )
+  return table(rows)
 
 
 def table(rows: Sequence[FileOverlap]) -> str:
@@ -235,6 +252,9 @@ def _present(
 ) -> set[int]:
   """Returns the wanted runs that stand in a document of the corpus."""
   seen = np.zeros(len(wanted), bool)
+  # Most runs are ruled out by the first bits of their hash.
+  likely = np.zeros(2**_FILTER_BITS, bool)
+  likely[wanted >> _SHIFT] = True
   start = 0
   for end in tokens.document_ends.tolist():
     words = pieces.words(tokens.read(start, end - start))
@@ -243,6 +263,7 @@ def _present(
       if len(words) < size:
         continue
       runs = _runs(words, size)
+      runs = runs[likely[runs >> _SHIFT]]
       places = np.searchsorted(wanted, runs).clip(max=len(wanted) - 1)
       seen[places[wanted[places] == runs]] = True
   return set(wanted[seen].tolist())
