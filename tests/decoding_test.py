@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpt1_jax.model import decoding, models
+from gpt1_jax.model import decoding, models, sampling
 from tests.support import networks
 
 SIZES = {'n_embd': 32, 'vocab_size': 29, 'n_special': 3}
 GPT = dataclasses.replace(networks.GPT_CONFIG, n_layer=3, **SIZES)
 LSTM = dataclasses.replace(networks.LSTM_CONFIG, units=40, **SIZES)
 EACH = pytest.mark.parametrize('config', [GPT, LSTM], ids=['gpt', 'lstm'])
-GREEDY = decoding.Sampling(True, 1.0, 0, 1.0)
-FREE = decoding.Sampling(False, 1.3, 0, 1.0)
+GREEDY = sampling.Sampling(True, 1.0, 0, 1.0)
+FREE = sampling.Sampling(False, 1.3, 0, 1.0)
 PROMPTS = ([3, 1, 4, 1, 5], [9], [2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2])
 
 
@@ -53,7 +53,7 @@ def test_states_equal_those_of_the_whole_text(config):
   """Reads prompts of unequal length at once, then a token at a time."""
   model, params = models.new(config), made(config)
   rows = [list(prompt) for prompt in PROMPTS]
-  tokens_BT, lengths_B = decoding._padded(rows, config.n_ctx)
+  tokens_BT, lengths_B = decoding.padded(rows, config.n_ctx)
   tokens_BT[tokens_BT == 0] = 17  # what follows a row is never seen
   for row, tokens_T in zip(rows, tokens_BT, strict=True):
     tokens_T[: len(row)] = row
@@ -133,8 +133,9 @@ def test_tokens_are_drawn_as_often_as_their_probability():
 )
 def test_top_k_and_top_p_keep_the_likeliest(top_k, top_p, kept):
   probs_BV = np.array([[0.15, 0.5, 0.05, 0.3]])
-  logits_BV = decoding.kept_logits(
-    jnp.log(probs_BV), decoding.Sampling(False, 1.0, top_k, top_p)
+  logits_BV = sampling.kept_logits(
+    jnp.log(probs_BV),
+    sampling.stack_rules([sampling.Sampling(False, 1.0, top_k, top_p)]),
   )
   assert set(np.flatnonzero(np.isfinite(logits_BV[0]))) == kept
 
@@ -142,7 +143,7 @@ def test_top_k_and_top_p_keep_the_likeliest(top_k, top_p, kept):
 def test_a_decoded_token_reads_no_other():
   """Multiplies one row of states by each matrix, not T of them."""
   model, params = models.new(GPT), made(GPT)
-  tokens = decoding._padded([[1] * 9], GPT.n_ctx)
+  tokens = decoding.padded([[1] * 9], GPT.n_ctx)
   cache, _ = decoding.prefill(model, params, *tokens)
   lowered = decoding.decode.lower(
     model, params, cache, jnp.array([1]), jnp.array([9])

@@ -43,12 +43,18 @@ def attend(
   Returns:
     [B, T, H, K] in the type of the queries.
   """
-  K = q_BTHK.shape[3]
-  scores_BHTS = einsum('BTHK,BSHK->BHTS', q_BTHK, k_BTHK) * (K**-0.5)
-  scores_BHTS = jnp.where(mask, scores_BHTS, MASKED)
-  probs_BHTS = dropout.apply(jax.nn.softmax(scores_BHTS, axis=-1), drop)
+  probs_BHTS = dropout.apply(probabilities(q_BTHK, k_BTHK, mask), drop)
   out_BTHK = einsum('BHTS,BSHK->BTHK', probs_BHTS.astype(q_BTHK.dtype), v_BTHK)
   return out_BTHK.astype(q_BTHK.dtype)
+
+
+def probabilities(
+  q_BTHK: jax.Array, k_BTHK: jax.Array, mask: jax.Array
+) -> jax.Array:
+  """Returns softmax(q k / sqrt(K)), float32 [B, H, T, S]; see `attend`."""
+  K = q_BTHK.shape[3]
+  scores_BHTS = einsum('BTHK,BSHK->BHTS', q_BTHK, k_BTHK) * (K**-0.5)
+  return jax.nn.softmax(jnp.where(mask, scores_BHTS, MASKED), axis=-1)
 
 
 def kernels() -> ModuleType:
@@ -172,7 +178,8 @@ class Attention(nn.Module):
 
   With offsets_B it attends to cached keys and values, and adds the new ones.
   The cache has as many positions as the first call had tokens, or as many as
-  the cache that the caller passes in.
+  the cache that the caller passes in. If the collection 'intermediates' is
+  mutable, the probabilities are sown there.
 
   Attributes:
     n_embd, n_head, attn_pdrop: see `settings.GPTConfig`.
@@ -198,7 +205,10 @@ class Attention(nn.Module):
     site = dropout.site_id(layer, dropout.ATTENTION)
     drop = dropout.Dropout(self.attn_pdrop, dropout_key, site, example_ids_B)
     reason: str | None = 'decoding'
-    if offsets_B is None:
+    sown = self.is_mutable_collection('intermediates')
+    if sown:
+      reason = 'the probabilities are asked for'
+    elif offsets_B is None:
       reason = fallback_reason(self.implementation, B, T, H, K)
     qkv_spec, out_spec = 'BTD,DCHK->BTCHK', 'BTHK,HKD->BTD'
     qkv_axes: tuple[str | None, ...] = ('batch', None, None, 'heads', None)
@@ -219,6 +229,8 @@ class Attention(nn.Module):
     qkv = ad_checkpoint.checkpoint_name(qkv, 'qkv')
     if reason is None:
       a = attend_flash(qkv, H, drop, kernels())
+    elif sown:
+      a = self._attend_sown(qkv, drop)
     elif offsets_B is None:
       if not self.is_initializing():
         log_fallback(reason)
@@ -251,6 +263,17 @@ class Attention(nn.Module):
       log_fallback(f'cuDNN does not run here ({e})')
       return causal.attend(qkv_BTCHK, drop)
     return ad_checkpoint.checkpoint_name(a_BTHK, 'attended')
+
+  def _attend_sown(
+    self, qkv_BTCHK: jax.Array, drop: dropout.Dropout
+  ) -> jax.Array:
+    """Attends causally and sows the probabilities, [B, H, T, T]."""
+    q_BTHK, k_BTHK, v_BTHK = (qkv_BTCHK[:, :, i] for i in range(3))
+    mask = jnp.tri(q_BTHK.shape[1], dtype=bool)
+    self.sow(
+      'intermediates', 'probabilities', probabilities(q_BTHK, k_BTHK, mask)
+    )
+    return attend(q_BTHK, k_BTHK, v_BTHK, mask, drop)
 
   def _attend_cached(
     self, qkv_BTCHK: jax.Array, drop: dropout.Dropout, offsets_B: jax.Array

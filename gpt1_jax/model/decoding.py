@@ -16,28 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpt1_jax.model import gpt, models
+from gpt1_jax.model import gpt, models, sampling
 from gpt1_jax.settings import ModelConfig
 
 _WIDTH = 64  # pads prompts and caches to a multiple; few shapes are compiled
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-  """Rules that choose the next token.
-
-  Attributes:
-    greedy: True takes the most likely token and ignores the other fields.
-    temperature: positive divisor of the logits.
-    top_k: samples from the k most likely tokens; 0 samples from all.
-    top_p: samples from the smallest set of tokens whose probability reaches
-      top_p, after temperature and top_k; 1 samples from all.
-  """
-
-  greedy: bool
-  temperature: float
-  top_k: int
-  top_p: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +43,7 @@ def generate(
   config: ModelConfig,
   prompts: Sequence[Sequence[int]],
   request: Request,
-  sampling: Sampling,
+  how: sampling.Sampling,
 ) -> np.ndarray:
   """Continues prompts; returns int32 [P, num_samples, num_tokens].
 
@@ -69,22 +51,21 @@ def generate(
     params: parameters of the model ('gpt' in a checkpoint).
     config: configuration of the model.
     prompts: P lists of at least one token id; only the last n_ctx are read.
-    request, sampling: how much to generate, and how to choose each token.
+    request, how: how much to generate, and how to choose each token.
   """
   num_tokens, num_samples = request.num_tokens, request.num_samples
-  model, n_ctx = models.new(config), config.n_ctx
-  params = _computed_in(params, jnp.dtype(config.dtype))
-  if config.kind == 'gpt':
-    model, params = gpt.GPT(config, unstacked=True), gpt.unstack_params(params)
+  n_ctx = config.n_ctx
+  model, params = prepared(params, config)
   rows = [list(prompt)[-n_ctx:] for prompt in prompts]
   keys_R = _row_keys(request.seed, len(rows), num_samples)
+  rules = sampling.stack_rules([how] * len(keys_R))
   lengths_R = np.repeat([len(row) for row in rows], num_samples)
-  cache, h_RD = prefill(model, params, *_padded(rows, n_ctx))
+  cache, h_RD = prefill(model, params, *padded(rows, n_ctx))
   if num_samples > 1:
     cache, h_RD = jax.tree.map(
       lambda x: jnp.repeat(x, num_samples, axis=0), (cache, h_RD)
     )
-  token_R = pick(model, params, h_RD, keys_R, 0, sampling)
+  token_R = pick(model, params, h_RD, keys_R, 0, rules)
   made = [token_R]
   # Token ids of each row, fetched when a context is first full; the first
   # `num_read` of `made` are in them.
@@ -100,13 +81,13 @@ def generate(
       keep_R = np.where(lengths_R == n_ctx, half, lengths_R + 1)
       texts = [t[-keep:] for t, keep in zip(texts, keep_R, strict=True)]
       lengths_R = keep_R
-      cache, h_RD = prefill(model, params, *_padded(texts, n_ctx))
+      cache, h_RD = prefill(model, params, *padded(texts, n_ctx))
     else:
       last = min(n_ctx, int(lengths_R.max()) + num_tokens - step)
-      cache = _with_room(cache, last)
+      cache = with_room(cache, last)
       cache, h_RD = decode(model, params, cache, token_R, jnp.array(lengths_R))
       lengths_R = lengths_R + 1
-    token_R = pick(model, params, h_RD, keys_R, step, sampling)
+    token_R = pick(model, params, h_RD, keys_R, step, rules)
     made.append(token_R)
   out_RT = np.stack(jax.device_get(made), axis=1)
   return out_RT.reshape(len(rows), num_samples, num_tokens)
@@ -157,51 +138,41 @@ def decode(
   return kept['cache'], h_BTD[:, 0]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5))
+@functools.partial(jax.jit, static_argnums=0)
 def pick(
   model: models.Model,
   params: Any,
   h_BD: jax.Array,
   keys_B: jax.Array,
   step: jax.Array | int,
-  sampling: Sampling,
+  rules: sampling.Rules,
 ) -> jax.Array:
   """Returns int32 [B]: the next token of each row, given its hidden state."""
-  # Cut the logits to the vocabulary: cutting the matrix would copy it.
-  logits_BV = gpt.logits(h_BD[:, None], params['tokens_embed'])[:, 0]
-  logits_BV = logits_BV[:, : model.config.vocab_size]
-  if sampling.greedy:
-    return logits_BV.argmax(axis=-1).astype(jnp.int32)
-  logits_BV = kept_logits(logits_BV, sampling)
-  keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, step)
-  return jax.vmap(jax.random.categorical)(keys_B, logits_BV).astype(jnp.int32)
+  logits_BV = sampling.next_logits(model.config, params, h_BD)
+  return sampling.choose(logits_BV, keys_B, step, rules)
 
 
-def kept_logits(logits_BV: jax.Array, sampling: Sampling) -> jax.Array:
-  """Returns logits over the temperature, -inf for tokens left out."""
-  logits_BV = logits_BV / sampling.temperature
-  if sampling.top_k:
-    k = min(sampling.top_k, logits_BV.shape[-1])
-    least_B1 = jax.lax.top_k(logits_BV, k)[0][:, -1:]
-    logits_BV = jnp.where(logits_BV < least_B1, -jnp.inf, logits_BV)
-  if sampling.top_p < 1.0:
-    sorted_BV = jnp.sort(logits_BV, axis=-1, descending=True)
-    probs_BV = jax.nn.softmax(sorted_BV)
-    before_BV = jnp.cumsum(probs_BV, axis=-1) - probs_BV
-    kept_BV = jnp.where(before_BV < sampling.top_p, sorted_BV, jnp.inf)
-    least_B1 = kept_BV.min(axis=-1, keepdims=True)
-    logits_BV = jnp.where(logits_BV < least_B1, -jnp.inf, logits_BV)
-  return logits_BV
+def prepared(params: Any, config: ModelConfig) -> tuple[models.Model, Any]:
+  """Returns the network and its parameters as `prefill` and `decode` run best.
 
-
-def _computed_in(params: Any, dtype: jnp.dtype) -> Any:
-  """Casts the kernels to the dtype of the computation, the rest to float32."""
+  Kernels have the dtype of the computation, the rest is float32, and the blocks
+  of a GPT are unstacked. Arrays are placed on the device.
+  """
 
   def cast(path: tuple[Any, ...], x: Any) -> jax.Array:
     kernel = path[-1].key == 'kernel'
-    return jnp.asarray(x, dtype if kernel else jnp.float32)
+    return jnp.asarray(x, jnp.dtype(config.dtype) if kernel else jnp.float32)
 
-  return jax.tree_util.tree_map_with_path(cast, params)
+  params = jax.tree_util.tree_map_with_path(cast, params)
+  if config.kind == 'gpt':
+    return gpt.GPT(config, unstacked=True), gpt.unstack_params(params)
+  return models.new(config), params
+
+
+def row_key(seed: int, prompt: int = 0, sample: int = 0) -> jax.Array:
+  """Returns the key of one sample; see `Request`."""
+  key = jax.random.fold_in(jax.random.key(seed), prompt)
+  return jax.random.fold_in(key, sample)
 
 
 def _row_keys(seed: int, num_prompts: int, num_samples: int) -> jax.Array:
@@ -212,7 +183,7 @@ def _row_keys(seed: int, num_prompts: int, num_samples: int) -> jax.Array:
   return keys_PS.ravel()
 
 
-def _padded(
+def padded(
   rows: Sequence[Sequence[int]], n_ctx: int
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns zero-padded tokens int32 [B, T] and lengths int32 [B]."""
@@ -224,7 +195,7 @@ def _padded(
   return tokens_BT, lengths_B
 
 
-def _with_room(cache: Any, positions: int) -> Any:
+def with_room(cache: Any, positions: int) -> Any:
   """Returns the cache, padded to hold that many positions per row.
 
   Keys and values [B, S, H, K] grow by multiples of `_WIDTH`; the state of an

@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.case import Batch, Case, finetune_config
 from benchmarks.process import Repeat, timed
 from gpt1_jax.corpus import local_engine, tokenization
-from gpt1_jax.model import decoding, models
+from gpt1_jax.model import decoding, models, sampling
 from gpt1_jax.tasks import initialization, table
 from gpt1_jax.train import pretraining, program, sharding, step
 
@@ -102,7 +102,7 @@ def generate(case: Case) -> tuple[Repeat, dict[str, str]]:
       model,
       prompts,
       decoding.Request(case.tokens, num_samples=1, seed=0),
-      decoding.Sampling(greedy=True, temperature=1.0, top_k=0, top_p=1.0),
+      sampling.Sampling(greedy=True, temperature=1.0, top_k=0, top_p=1.0),
     )
     return made.size
 
