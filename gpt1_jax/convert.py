@@ -33,7 +33,7 @@ from absl import flags
 
 from gpt1_jax import cli, staging, storage
 from gpt1_jax.errors import UserError
-from gpt1_jax.interop import conversion, huggingface, openai
+from gpt1_jax.interop import conversion
 
 _INPUT = flags.DEFINE_string('input', None, 'Folder to read.', required=True)
 _OUTPUT = flags.DEFINE_string(
@@ -78,10 +78,7 @@ def main(argv: list[str]) -> None:
     conversion.to_huggingface(source, output, _STEP.value)
   else:
     here = pathlib.Path(staging.fetch(_INPUT.value, cli.STAGE_TO.value))
-    if kind == 'openai':
-      weights = openai.read(here, _N_HEAD.value)
-    else:
-      weights = huggingface.read(here)
+    weights = conversion.read_folder(here, _N_HEAD.value)
     conversion.to_run(weights, here, output, _TOKENIZER.value)
   print(f'{output}: done')
 

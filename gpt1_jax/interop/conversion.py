@@ -57,6 +57,23 @@ def detect(source: storage.Path) -> str:
   )
 
 
+def read_folder(
+  source: pathlib.Path, n_head: int | None = None
+) -> layouts.Weights:
+  """Reads a folder of OpenAI's arrays or a Hugging Face folder.
+
+  Args:
+    source: the folder.
+    n_head: see `openai.read`.
+
+  Raises:
+    UserError: the folder is of neither kind, or damaged.
+  """
+  if detect(source) == 'openai':
+    return openai.read(source, n_head)
+  return huggingface.read(source)
+
+
 def as_checkpoint(
   weights: layouts.Weights,
   source: pathlib.Path,
@@ -65,7 +82,7 @@ def as_checkpoint(
   """Returns weights from another program as a checkpoint, with the tokenizer.
 
   Args:
-    weights: from `openai.read` or `huggingface.read`.
+    weights: from `read_folder`.
     source: folder that they were read from.
     tokenizer_path: folder with the vocabulary; None means `source`.
 
@@ -107,7 +124,7 @@ def to_run(
   """Writes weights from another program as a run.
 
   Args:
-    weights: from `openai.read` or `huggingface.read`.
+    weights: from `read_folder`.
     source: folder that they were read from.
     output: run directory to write; must be missing or empty.
     tokenizer_path: folder with the vocabulary; None means `source`.
