@@ -1,3 +1,21 @@
-"""GPT-1 in JAX: from raw books to a table of task scores."""
+"""GPT-1 in JAX: from raw books to a table of task scores.
+
+`gpt1_jax.load(path)` returns a trained model; see `inference.loading.Run`.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+  from gpt1_jax.inference.loading import Run, load
 
 __version__ = '0.1.0'
+__all__ = ['Run', 'load']
+
+
+def __getattr__(name: str) -> object:
+  """Imports jax and the model only once they are used."""
+  if name not in __all__:
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  from gpt1_jax.inference import loading
+
+  return getattr(loading, name)

@@ -3,7 +3,7 @@
 import pathlib
 
 from gpt1_jax import staging, storage
-from gpt1_jax.interop import conversion, huggingface, openai
+from gpt1_jax.interop import conversion
 from gpt1_jax.train import checkpoint
 
 NONE = 'none'  # config.init_from: the weights are drawn
@@ -20,11 +20,7 @@ def read(source: str, stage_to: str) -> checkpoint.Checkpoint:
   Raises:
     UserError: the folder holds none of these, or is damaged.
   """
-  kind = conversion.detect(storage.path(source))
-  if kind == 'run':
+  if conversion.detect(storage.path(source)) == 'run':
     return checkpoint.read(source)
   here = pathlib.Path(staging.fetch(source, stage_to))
-  weights = (
-    openai.read(here, None) if kind == 'openai' else huggingface.read(here)
-  )
-  return conversion.as_checkpoint(weights, here)[0]
+  return conversion.as_checkpoint(conversion.read_folder(here), here)[0]

@@ -96,7 +96,7 @@ def kept_logits(logits_BV: jax.Array, rules: Rules) -> jax.Array:
     probs_BV = jax.nn.softmax(sorted_BV)
     before_BV = jnp.cumsum(probs_BV, axis=-1) - probs_BV
     kept_BV = (before_BV < top_p_B[:, None]) | (top_p_B >= 1)[:, None]
-    kept_BV &= sorted_BV > -jnp.inf
+    kept_BV = (kept_BV & (sorted_BV > -jnp.inf)).at[:, 0].set(True)
     least_B1 = jnp.where(kept_BV, sorted_BV, jnp.inf).min(-1, keepdims=True)
     return jnp.where(logits_BV < least_B1, -jnp.inf, logits_BV)
 
@@ -110,6 +110,6 @@ def stack_rules(samplings: Sequence[Sampling]) -> Rules:
   temperatures = [s.temperature for s in samplings]
   return Rules(
     np.where(greedy, 0.0, temperatures).astype(np.float32),
-    np.array([s.top_k for s in samplings], np.int32),
+    np.array([min(s.top_k, 2**31 - 1) for s in samplings], np.int32),
     np.array([s.top_p for s in samplings], np.float32),
   )

@@ -269,14 +269,12 @@ def _open(workdir: str) -> Iterator[ocp.CheckpointManager]:
       f'{workdir}: not a run (it has no checkpoints folder); give the '
       '--workdir of a pretrain or finetune command'
     )
-  options = ocp.CheckpointManagerOptions(read_only=True)
-  with (
-    orbax_manager.only_errors(),
-    orbax_manager.create(directory, options) as manager,
-  ):
-    if not manager.all_steps():
-      raise UserError(f'{workdir}: the run has no finished checkpoint yet')
-    yield manager
+  with orbax_manager.only_errors():
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    with orbax_manager.create(directory, options) as manager:
+      if not manager.all_steps():
+        raise UserError(f'{workdir}: the run has no finished checkpoint yet')
+      yield manager
 
 
 def _directory(workdir: str) -> storage.Path:

@@ -1,0 +1,1 @@
+"""Loads a trained model for use from Python: `gpt1_jax.load`."""

@@ -1,0 +1,141 @@
+"""Turns the tokens of a sample into text and decides when it ends."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from gpt1_jax.corpus.tokenization import Tokenizer
+from gpt1_jax.inference.options import Options
+from gpt1_jax.model import continuous
+
+_BEFORE = 8  # tokens before a token that settle how it is spelled
+
+
+class Piece(NamedTuple):
+  """A token as it arrives.
+
+  Attributes:
+    token: the token, its log-probability and its likeliest rivals.
+    spelled: what the token adds to the text.
+    text: text that can be shown now; it may lag behind while the end could
+      still become a stop text. All pieces together make the sample's text.
+  """
+
+  token: continuous.Token
+  spelled: str
+  text: str
+
+
+class Continuation:
+  """A sample of one prompt, fed token by token.
+
+  Attributes:
+    row: the text as the decoder sees it.
+    num_cut: tokens of the prompt that the model does not read.
+    text: the sample so far, without prompt and stop text.
+    finish_reason: None while it goes on; 'stop' at the end of a document or a
+      stop text, 'length' after max_tokens.
+  """
+
+  def __init__(
+    self,
+    tokenizer: Tokenizer,
+    prompt: Sequence[int],
+    options: Options,
+    n_ctx: int,
+    number: tuple[int, int] = (0, 0),
+  ):
+    """Starts a sample.
+
+    Args:
+      tokenizer: of the model.
+      prompt: token ids; empty starts a new document.
+      options: how to continue.
+      n_ctx: the model's context length.
+      number: of the prompt and of the sample; see `decoding.Request`.
+    """
+    self._tokenizer, self._options = tokenizer, options
+    self.row = continuous.Text(
+      list(prompt) or [tokenizer.document_id],
+      options.sampling,
+      options.seed,
+      *number,
+    )
+    self.num_cut = max(0, len(prompt) - n_ctx)
+    self.text = ''
+    self.finish_reason: str | None = None
+    self._base = list(prompt)[-_BEFORE:]
+    self._ids: list[int] = []
+    self._shown = 0
+
+  def feed(self, token: continuous.Token) -> Piece:
+    """Takes the next token of the decoder."""
+    assert self.finish_reason is None
+    if ends_document(self._tokenizer, token.id):
+      self.finish_reason = 'stop'
+      return Piece(token, '', self._show(len(self.text)))
+    self._ids.append(token.id)
+    before = spell(self._tokenizer, self._base)
+    whole = spell(self._tokenizer, [*self._base, *self._ids])[len(before) :]
+    spelled = whole[len(self.text) :]
+    self.text = whole
+    longest = max(map(len, self._options.stop), default=0)
+    start = max(0, len(whole) - len(spelled) - longest)
+    found = [whole.find(stop, start) for stop in self._options.stop if stop]
+    if ends := [at for at in found if at >= 0]:
+      self.finish_reason = 'stop'
+      self.text = whole[: max(min(ends), self._shown)]
+    elif len(self._ids) == self._options.max_tokens:
+      self.finish_reason = 'length'
+    held = 0 if self.finish_reason else self._held_back()
+    return Piece(token, spelled, self._show(len(self.text) - held))
+
+  def _show(self, end: int) -> str:
+    text = self.text[self._shown : end]
+    self._shown = max(self._shown, end)
+    return text
+
+  def _held_back(self) -> int:
+    """Returns the length of the longest end that may become a stop text."""
+    return max(
+      (
+        size
+        for stop in self._options.stop
+        for size in range(1, len(stop))
+        if self.text.endswith(stop[:size])
+      ),
+      default=0,
+    )
+
+
+def ends_document(tokenizer: Tokenizer, token_id: int) -> bool:
+  """True for the token after a document.
+
+  The released vocabulary has none: there a newline ends lines and documents
+  alike, and the text goes on.
+  """
+  own = tokenizer.document_id != tokenizer.newline_id
+  return own and token_id == tokenizer.document_id
+
+
+def spell(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+  """Decodes a text, without the symbol that ends the document before it."""
+  start = 1 if ids and ends_document(tokenizer, ids[0]) else 0
+  return tokenizer.decode(ids[start:])
+
+
+def pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
+  """Returns what each token adds to the text; joined, they are the text."""
+  out = []
+  for i in range(len(ids)):
+    first = max(0, i - _BEFORE)
+    before = spell(tokenizer, ids[first:i])
+    out.append(spell(tokenizer, ids[first : i + 1])[len(before) :])
+  return out
+
+
+def run(decoder: continuous.Decoder, samples: Sequence[Continuation]) -> None:
+  """Generates all samples in one batch, each to its end."""
+  while going := [s for s in samples if s.finish_reason is None]:
+    tokens = decoder.step([sample.row for sample in going])
+    for sample, token in zip(going, tokens, strict=True):
+      sample.feed(token)

@@ -1,0 +1,240 @@
+"""Loads a model for use from Python.
+
+import gpt1_jax
+
+run = gpt1_jax.load('runs/mini')
+print(run.generate('It was a dark', max_tokens=40, seed=1))
+"""
+
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Unpack
+
+import jax
+import numpy as np
+
+from gpt1_jax import staging, storage
+from gpt1_jax.corpus import tokenization
+from gpt1_jax.errors import UserError
+from gpt1_jax.inference import continuation, options as options_lib
+from gpt1_jax.inference.continuation import Continuation, Piece
+from gpt1_jax.interop import conversion
+from gpt1_jax.model import continuous, decoding, inspection, models
+from gpt1_jax.settings import GPTConfig, ModelConfig
+from gpt1_jax.train import checkpoint
+
+TextLike = str | Sequence[int]  # a text, or its token ids
+
+
+class Run:
+  """A trained model with its tokenizer; see `load`.
+
+  Every method that takes a text also takes token ids. The text is cleaned and
+  lower-cased as in training.
+
+  Attributes:
+    name: path that it was loaded from.
+    config: configuration of the model.
+    step: updates applied; 0 if unknown.
+    task: name of the fine-tuning task; None if the run was not fine-tuned.
+    tokenizer: `encode(text)` returns ids, `decode(ids)` text.
+  """
+
+  def __init__(
+    self,
+    name: str,
+    found: checkpoint.Checkpoint,
+    tokenizer: tokenization.Tokenizer,
+  ):
+    """Places the weights on the device; call `load` instead."""
+    self.name = name
+    self.config: ModelConfig = found.meta.model
+    self.step, self.task = found.step, found.meta.task
+    self.tokenizer = tokenizer
+    self._model, self._params = decoding.prepared(
+      found.params['gpt'], self.config
+    )
+
+  def __repr__(self) -> str:
+    count = models.num_parameters(self.config)
+    task = f', fine-tuned on {self.task}' if self.task else ''
+    return f'<Run {self.name}: {count:,} parameters{task}>'
+
+  def encode(self, text: TextLike) -> list[int]:
+    """Returns token ids; those of a new document if the text is empty.
+
+    Raises:
+      UserError: an id is outside the vocabulary.
+    """
+    ids = self.ids(text)
+    return ids or [self.tokenizer.document_id]
+
+  def ids(self, text: TextLike) -> list[int]:
+    """Returns token ids, none for an empty text; checks ids that are given."""
+    if isinstance(text, str):
+      return self.tokenizer.encode(text)
+    ids = [int(i) for i in text]
+    for i in ids:
+      if not 0 <= i < self.config.token_rows:
+        raise UserError(
+          f'token id {i} is outside 0..{self.config.token_rows - 1}'
+        )
+    return ids
+
+  def tokens(self, text: TextLike) -> list[str]:
+    """Returns what each token adds to the text; joined, they are the text."""
+    return continuation.pieces(self.tokenizer, self.encode(text))
+
+  def logits(self, text: TextLike) -> np.ndarray:
+    """Returns float32 [T, V]: row t rates every token as the one after t.
+
+    Raises:
+      UserError: the text is longer than the model's context, here and below.
+    """
+    tokens_1T, T = self._one(text)
+    return np.asarray(
+      inspection.logits(self._model, self._params, tokens_1T)[0, :T]
+    )
+
+  def hidden_states(self, text: TextLike) -> np.ndarray:
+    """Returns [L + 1, T, D]: the embedding, then each block's output.
+
+    The last one times the token embedding, transposed, is `logits`.
+    """
+    self._need_gpt('hidden states of blocks')
+    tokens_1T, T = self._one(text)
+    found = inspection.hidden_states(self._model, self._params, tokens_1T)
+    return np.asarray(found[:, 0, :T].astype('float32'))
+
+  def attentions(self, text: TextLike) -> np.ndarray:
+    """Returns float32 [L, H, T, T]: weights of the keys, for each query.
+
+    `attentions(text)[layer, head, t]` sums to 1 over the tokens up to t.
+    """
+    self._need_gpt('attention')
+    tokens_1T, T = self._one(text)
+    found = inspection.attentions(self._model, self._params, tokens_1T)
+    return np.asarray(found[:, 0, :, :T, :T])
+
+  def score(self, text: TextLike) -> np.ndarray:
+    """Returns float32 [T], the log-probability of each token in nats.
+
+    The text is scored as a document: the first token too has a probability. A
+    text longer than the context is scored in windows that overlap by half.
+    """
+    ids = [self.tokenizer.document_id, *self.ids(text)]
+    n_ctx = self.config.n_ctx
+    half = max(1, n_ctx // 2)
+    log_probs_T = np.zeros(len(ids), np.float32)
+    done = 1
+    for start in range(0, max(half, len(ids) - n_ctx + half), half):
+      window = ids[start : start + n_ctx]
+      new = self.predictions([window], 1)[0].log_probs_BT
+      log_probs_T[done : start + len(window)] = new[done - start :]
+      done = start + len(window)
+    return log_probs_T[1:]
+
+  def predictions(
+    self, texts: Sequence[Sequence[int]], k: int
+  ) -> list[inspection.Predictions]:
+    """Returns log-probabilities and the k likeliest tokens at each position.
+
+    Args:
+      texts: token ids of texts that fit the context, read in one batch.
+      k: alternatives at each position.
+
+    Returns:
+      `inspection.Predictions` of each text, as numpy arrays without batch axis.
+    """
+    tokens_BT, lengths_B = decoding.padded(texts, self.config.n_ctx)
+    found = jax.device_get(
+      inspection.predictions(self._model, self._params, tokens_BT, k)
+    )
+    return [
+      inspection.Predictions(*(x[b, :length] for x in found))
+      for b, length in enumerate(lengths_B)
+    ]
+
+  def start(
+    self,
+    text: TextLike,
+    options: options_lib.Options,
+    number: tuple[int, int] = (0, 0),
+  ) -> Continuation:
+    """Returns a sample to be fed by `decoder`; see `Continuation`."""
+    return Continuation(
+      self.tokenizer, self.ids(text), options, self.config.n_ctx, number
+    )
+
+  def decoder(self) -> continuous.Decoder:
+    """Returns a decoder with an empty batch."""
+    return continuous.Decoder(self._model, self._params)
+
+  def stream(
+    self, prompt: TextLike = '', **options: Unpack[options_lib.OptionValues]
+  ) -> Iterator[Piece]:
+    """Yields the continuation of a prompt, token by token.
+
+    Args:
+      prompt: text to continue; only its last n_ctx tokens are read.
+      **options: see `options.Options`.
+
+    Raises:
+      UserError: an option is out of range.
+    """
+    sample = self.start(prompt, options_lib.parse(options))
+    decoder = self.decoder()
+    while sample.finish_reason is None:
+      yield sample.feed(decoder.step([sample.row])[0])
+
+  def generate(
+    self, prompt: TextLike = '', **options: Unpack[options_lib.OptionValues]
+  ) -> str:
+    """Returns the prompt, as the tokenizer spells it, and its continuation.
+
+    Arguments and errors as in `stream`.
+    """
+    before = continuation.spell(self.tokenizer, self.ids(prompt))
+    return before + ''.join(p.text for p in self.stream(prompt, **options))
+
+  def _one(self, text: TextLike) -> tuple[np.ndarray, int]:
+    """Returns padded tokens int32 [1, T] and the length without padding."""
+    ids = self.encode(text)
+    if len(ids) > self.config.n_ctx:
+      raise UserError(
+        f'the text has {len(ids)} tokens, the model reads '
+        f'{self.config.n_ctx}: shorten it'
+      )
+    return decoding.padded([ids], self.config.n_ctx)[0], len(ids)
+
+  def _need_gpt(self, what: str) -> None:
+    if not isinstance(self.config, GPTConfig):
+      raise UserError(
+        f'{self.name}: a model of kind {self.config.kind} has no {what}'
+      )
+
+
+def load(
+  path: str | os.PathLike[str], checkpoint_step: int | None = None
+) -> Run:
+  """Loads a trained model.
+
+  Args:
+    path: a run directory of `pretrain`, `finetune` or `convert`, or a folder
+      with OpenAI's or Hugging Face's files; local or in a bucket.
+    checkpoint_step: checkpoint of a run; None takes the best, else the latest.
+
+  Raises:
+    UserError: nothing that can be loaded is there.
+  """
+  name = os.fspath(path)
+  source = storage.path(name)
+  if not source.is_dir() or (source / 'checkpoints').is_dir():
+    found = checkpoint.read(name, checkpoint_step)
+    return Run(name, found, tokenization.load(source))
+  if checkpoint_step is not None:
+    raise UserError(f'{name}: has no checkpoints to choose from')
+  here = pathlib.Path(staging.fetch(name, staging.STAGE_TO))
+  weights = conversion.read_folder(here)
+  return Run(name, *conversion.as_checkpoint(weights, here))
