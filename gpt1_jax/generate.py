@@ -3,31 +3,46 @@ r"""Generates text from a trained run.
   python -m gpt1_jax.generate --workdir=runs/mini --prompt='It was a dark'
   python -m gpt1_jax.generate --workdir=runs/mini --prompt='She said' \
       --num_samples=3 --top_k=40 --temperature=0.8 --seed=1
+  python -m gpt1_jax.generate --workdir=runs/mini --prompt_file=opening.txt
+  python -m gpt1_jax.generate --workdir=runs/mini --interactive
 
---prompt may be repeated; all prompts are decoded in one batch. When the context
-is full, generation continues from its second half.
+--workdir is a run, or a folder with OpenAI's or Hugging Face's files. --prompt
+may be repeated; all prompts are decoded in one batch. A single sample is
+printed as it grows; several are printed when all are complete. A sample ends
+where the document ends, or after --num_tokens. When the context is full,
+generation continues from its second half.
+
+--interactive asks for prompts until Ctrl-D. Ctrl-C ends the sample. The arrow
+keys recall earlier prompts.
 """
 
+import contextlib
+import dataclasses
+import itertools
+import pathlib
 import sys
+from collections.abc import Iterator
 
 from absl import flags
 
-from gpt1_jax import cli
-from gpt1_jax.corpus import tokenization
+from gpt1_jax import cli, interrupts, storage
 from gpt1_jax.errors import UserError
-from gpt1_jax.model import decoding
-from gpt1_jax.train import checkpoint
+from gpt1_jax.inference import continuation, loading, options
 
 _WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Run directory of pretrain or finetune.', required=True
+  'workdir', None, 'Run directory, or a folder of weights.', required=True
 )
 _PROMPT = flags.DEFINE_multi_string(
   'prompt',
-  [''],
+  [],
   'Text to continue; repeatable. Default: start a new document.',
 )
+_FILE = flags.DEFINE_string(
+  'prompt_file', None, 'File with a text to continue.'
+)
+_INTERACTIVE = flags.DEFINE_bool('interactive', False, 'Ask for prompts.')
 _TOKENS = flags.DEFINE_integer(
-  'num_tokens', 100, 'Tokens to generate per sample.'
+  'num_tokens', 100, 'Tokens to generate per sample, at most.'
 )
 _SAMPLES = flags.DEFINE_integer('num_samples', 1, 'Samples per prompt.')
 _GREEDY = flags.DEFINE_bool(
@@ -36,7 +51,7 @@ _GREEDY = flags.DEFINE_bool(
 _TEMPERATURE = flags.DEFINE_float(
   'temperature',
   1.0,
-  'Below 1 sharpens the distribution, above 1 flattens it.',
+  'Below 1 sharpens the distribution, above 1 flattens it; 0 is --greedy.',
 )
 _TOP_K = flags.DEFINE_integer(
   'top_k', 0, 'Sample from the k most likely tokens; 0 samples from all.'
@@ -51,43 +66,128 @@ _SEED = flags.DEFINE_integer('seed', 0, 'Random seed for sampling.')
 _STEP = flags.DEFINE_integer(
   'checkpoint', None, 'Checkpoint step; default: the best, else the latest.'
 )
+_HISTORY = pathlib.Path('~/.cache/gpt1_jax/prompts')
 
 
 def main(argv: list[str]) -> None:
+  """Runs the command."""
   del argv
   for name, flag in (('num_tokens', _TOKENS), ('num_samples', _SAMPLES)):
     if flag.value < 1:
       raise UserError(f'--{name}={flag.value} must be at least 1')
-  if _TEMPERATURE.value <= 0:
-    raise UserError('--temperature must be positive; use --greedy instead of 0')
-  if not 0 < _TOP_P.value <= 1 or _TOP_K.value < 0:
-    raise UserError(
-      '--top_p must be in (0, 1] and --top_k must not be negative'
-    )
-  params, meta, _ = checkpoint.read(_WORKDIR.value, _STEP.value)
-  tokenizer = tokenization.load(_WORKDIR.value)
-  prompts = [
-    tokenizer.encode(text) or [tokenizer.document_id] for text in _PROMPT.value
-  ]
-  tokens_PST = decoding.generate(
-    params['gpt'],
-    meta.model,
-    prompts,
-    decoding.Request(_TOKENS.value, _SAMPLES.value, _SEED.value),
-    decoding.Sampling(
-      _GREEDY.value, _TEMPERATURE.value, _TOP_K.value, _TOP_P.value
-    ),
+  how = options.parse(
+    {
+      'max_tokens': _TOKENS.value,
+      'temperature': 0.0 if _GREEDY.value else _TEMPERATURE.value,
+      'top_k': _TOP_K.value,
+      'top_p': _TOP_P.value,
+      'seed': _SEED.value,
+    }
   )
-  several = len(prompts) * _SAMPLES.value > 1
-  for number, (prompt, samples) in enumerate(
-    zip(prompts, tokens_PST.tolist(), strict=True), 1
-  ):
-    for sample, tokens in enumerate(samples, 1):
-      if several:
-        of = f'prompt {number}, ' if len(prompts) > 1 else ''
-        print(f'--- {of}sample {sample}')
-      print(tokenizer.decode([*prompt, *tokens]))
+  prompts = list(_PROMPT.value)
+  if _FILE.value:
+    prompts.append(_read(_FILE.value))
+  if _INTERACTIVE.value and (prompts or _SAMPLES.value > 1):
+    raise UserError(
+      '--interactive asks for one prompt at a time: remove '
+      '--prompt, --prompt_file and --num_samples'
+    )
+  run = loading.load(_WORKDIR.value, _STEP.value)
+  if _INTERACTIVE.value:
+    _converse(run, how)
+    return
+  prompts = prompts or ['']
+  samples = [
+    run.start(prompt, how, (number, sample))
+    for number, prompt in enumerate(prompts)
+    for sample in range(_SAMPLES.value)
+  ]
+  for prompt, first in zip(prompts, samples[:: _SAMPLES.value], strict=True):
+    _warn(run, first, prompt)
+  if len(samples) == 1:
+    _print_growing(run, samples[0], prompts[0])
+    return
+  continuation.run(run.decoder(), samples)
+  numbers = itertools.product(range(len(prompts)), range(_SAMPLES.value))
+  for (number, sample), made in zip(numbers, samples, strict=True):
+    of = f'prompt {number + 1}, ' if len(prompts) > 1 else ''
+    print(f'--- {of}sample {sample + 1}')
+    print(run.spelled(prompts[number]) + made.text)
   sys.stdout.flush()
+
+
+def _read(name: str) -> str:
+  """Returns the text of --prompt_file, without line ends at its end."""
+  try:
+    return storage.path(name).read_text(encoding='utf-8').rstrip('\n')
+  except UnicodeDecodeError as error:
+    raise UserError(f'{name}: not UTF-8 text ({error.reason})') from None
+
+
+def _warn(
+  run: loading.Run, sample: continuation.Continuation, prompt: str
+) -> None:
+  if sample.num_cut:
+    print(
+      f'note: the prompt {prompt[:20]!r}... has '
+      f'{sample.num_cut + run.config.n_ctx} tokens; the model reads only the '
+      f'last {run.config.n_ctx}',
+      file=sys.stderr,
+    )
+
+
+def _print_growing(
+  run: loading.Run, sample: continuation.Continuation, prompt: str
+) -> None:
+  """Prints a sample as it grows; always ends the line."""
+  print(run.spelled(prompt), end='', flush=True)
+  try:
+    for piece in run.follow(sample):
+      print(piece.text, end='', flush=True)
+  finally:
+    print(flush=True)
+
+
+def _converse(run: loading.Run, how: options.Options) -> None:
+  """Continues one prompt after another, each with the next seed."""
+  interrupts.release()
+  seeds = itertools.count(how.seed)
+  print(f'{run}\nCtrl-C ends a sample, Ctrl-D ends the program.')
+  with _history():
+    while True:
+      try:
+        prompt = input('> ')
+      except KeyboardInterrupt:
+        print()
+        continue
+      except EOFError:
+        print()
+        return
+      seed = next(seeds) % 2**63
+      sample = run.start(prompt, dataclasses.replace(how, seed=seed))
+      _warn(run, sample, prompt)
+      with contextlib.suppress(KeyboardInterrupt):
+        _print_growing(run, sample, prompt)
+
+
+@contextlib.contextmanager
+def _history() -> Iterator[None]:
+  """Lets the arrow keys recall prompts, those of earlier sessions too."""
+  try:
+    import readline
+  except ImportError:  # Python was built without it
+    yield
+    return
+  path = _HISTORY.expanduser()
+  with contextlib.suppress(OSError):
+    readline.read_history_file(path)
+  readline.set_history_length(1000)
+  try:
+    yield
+  finally:
+    with contextlib.suppress(OSError):
+      path.parent.mkdir(parents=True, exist_ok=True)
+      readline.write_history_file(path)
 
 
 if __name__ == '__main__':

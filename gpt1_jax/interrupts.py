@@ -124,6 +124,17 @@ def requested() -> str | None:
   return _interrupts.received if _interrupts else None
 
 
+def release() -> None:
+  """Gives the signals back to Python: Ctrl-C raises KeyboardInterrupt.
+
+  For programs that end by themselves, such as a prompt or a server.
+  """
+  if _interrupts is None:
+    return
+  _restore()
+  signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def relay() -> None:
   """Passes every signal on as SIGTERM, which JAX's service now handles.
 
@@ -137,7 +148,7 @@ def relay() -> None:
 
 
 def _restore() -> None:
-  """Gives a forked child the default handlers."""
+  """Sets the default handlers, as in a forked child."""
   signal.set_wakeup_fd(-1)
   for number in _SIGNALS:
     signal.signal(number, signal.SIG_DFL)

@@ -174,7 +174,7 @@ class Run:
   def stream(
     self, prompt: TextLike = '', **options: Unpack[options_lib.OptionValues]
   ) -> Iterator[Piece]:
-    """Yields the continuation of a prompt, token by token.
+    """Returns the continuation of a prompt, token by token.
 
     Args:
       prompt: text to continue; only its last n_ctx tokens are read.
@@ -183,7 +183,10 @@ class Run:
     Raises:
       UserError: an option is out of range.
     """
-    sample = self.start(prompt, options_lib.parse(options))
+    return self.follow(self.start(prompt, options_lib.parse(options)))
+
+  def follow(self, sample: Continuation) -> Iterator[Piece]:
+    """Yields the tokens of a sample from `start` until it ends."""
     decoder = self.decoder()
     while sample.finish_reason is None:
       yield sample.feed(decoder.step([sample.row])[0])
@@ -195,8 +198,12 @@ class Run:
 
     Arguments and errors as in `stream`.
     """
-    before = continuation.spell(self.tokenizer, self.ids(prompt))
-    return before + ''.join(p.text for p in self.stream(prompt, **options))
+    made = ''.join(piece.text for piece in self.stream(prompt, **options))
+    return self.spelled(prompt) + made
+
+  def spelled(self, text: TextLike) -> str:
+    """Returns the text as the tokenizer spells it: cleaned, lower-cased."""
+    return continuation.spell(self.tokenizer, self.ids(text))
 
   def _one(self, text: TextLike) -> tuple[np.ndarray, int]:
     """Returns padded tokens int32 [1, T] and the length without padding."""

@@ -1,0 +1,88 @@
+"""The prompt of `generate`: files, cut prompts, Ctrl-C, history."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import gpt1_jax
+from tests.support import commands
+
+pytestmark = pytest.mark.slow
+
+
+def test_prompt_file_and_a_prompt_that_is_cut(pretrained, tmp_path):
+  file = tmp_path / 'opening.txt'
+  file.write_text('the string ' * 60 + '\n')
+  done = commands.run(
+    'generate',
+    f'--workdir={pretrained}',
+    f'--prompt_file={file}',
+    '--num_tokens=6',
+    '--seed=4',
+  )
+  assert done.returncode == 0, done.stderr
+  run = gpt1_jax.load(pretrained)
+  prompt = file.read_text().strip()
+  assert done.stdout == run.generate(prompt, max_tokens=6, seed=4) + '\n'
+  length = len(run.encode(prompt))
+  assert f'has {length} tokens; the model reads only the last 64' in done.stderr
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['--temperature=nan'], 'temperature is nan: must be finite'),
+    (['--seed=9223372036854775808'], 'seed is 9223372036854775808: must be'),
+    (['--num_tokens=0'], '--num_tokens=0 must be at least 1'),
+    (['--interactive', '--prompt=x'], '--interactive asks for one prompt'),
+    (['--prompt_file=/none'], '/none'),
+  ],
+)
+def test_mistakes_are_one_line(pretrained, flags, message):
+  assert message in commands.fail('generate', f'--workdir={pretrained}', *flags)
+
+
+def test_ctrl_c_ends_the_sample_and_not_the_program(pretrained, tmp_path):
+  """Talks to the program over a terminal."""
+  ours, theirs = pty.openpty()
+  with subprocess.Popen(
+    [
+      sys.executable, '-m', 'gpt1_jax.generate', f'--workdir={pretrained}',
+      '--interactive', '--num_tokens=1000000',
+    ],
+    cwd=commands.ROOT,
+    env={**os.environ, 'HOME': str(tmp_path), 'TERM': 'dumb'},
+    stdin=theirs,
+    stdout=theirs,
+    stderr=theirs,
+    start_new_session=True,
+  ) as process:  # fmt: skip
+    os.close(theirs)
+    read_until(ours, b'> ')
+    for prompt in (b'the file', b'a module'):
+      os.write(ours, prompt + b'\n')
+      read_until(ours, prompt, more=80)
+      os.kill(process.pid, signal.SIGINT)
+      read_until(ours, b'\n> ')
+    os.write(ours, b'\x04')
+    assert process.wait(60) == 0
+  os.close(ours)
+  history = tmp_path / '.cache/gpt1_jax/prompts'
+  assert history.read_text().split('\n')[-3:] == ['the file', 'a module', '']
+
+
+def read_until(terminal: int, wanted: bytes, more: int = 0) -> None:
+  """Reads until `wanted` was seen twice if `more`, and that many bytes after.
+
+  The terminal echoes a prompt before the program prints it.
+  """
+  seen, end = b'', time.monotonic() + 120
+  count = 2 if more else 1
+  while seen.count(wanted) < count or len(seen.split(wanted)[-1]) < more:
+    assert time.monotonic() < end, seen
+    seen += os.read(terminal, 1024).replace(b'\r', b'')
