@@ -7,7 +7,14 @@ import os
 import pytest
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.reporting import cells, figures, paper, runs as runs_lib, tables
+from gpt1_jax.reporting import (
+  cells,
+  figures,
+  paper,
+  runs as runs_lib,
+  sections,
+  tables,
+)
 from gpt1_jax.tasks import table as tasks_table
 from tests.support import run_folders
 
@@ -401,6 +408,28 @@ def test_finetuning_table_lists_all_runs(tmp_path):
     'a & <b>$x',
     'rate 6.25e-05, batch 8, 20 updates, LM 0.5, paper, float32',
   ]
+
+
+def test_the_best_simple_method_stands_beside_the_score(tmp_path):
+  run_folders.finetuning(tmp_path / 'plain', 'rte', ACCURACY)
+  folder = run_folders.finetuning(tmp_path / 'bars', 'sst2', ACCURACY)
+  scores = json.loads((folder / 'scores.json').read_text())
+  scores['baselines'] = {
+    'constant': {'accuracy': 0.509},
+    'bag_of_words': {'accuracy': 0.8188},
+    'unheard_of': {'accuracy': 1.0},
+  }
+  (folder / 'scores.json').write_text(json.dumps(scores))
+  runs = found(tmp_path)
+  for table in (tables.finetuning(runs), tables.overview(runs)):
+    assert [r.get('best simple method (dev)') for r in table.rows] == [
+      '81.9, bag of words',
+      None,
+    ]
+  explained = sections.build(runs).sections[0].explanations
+  assert [text for text in explained if 'Small models learn' in text]
+  (row,) = rows(tables.finetuning(found(tmp_path / 'plain'))).values()
+  assert 'best simple method (dev)' not in row
 
 
 def test_pretrained_run_is_given_or_on_disk_or_missing(tmp_path):

@@ -11,7 +11,7 @@ from gpt1_jax import storage
 from gpt1_jax.errors import UserError
 from gpt1_jax.reporting import paper, runs as runs_lib
 from gpt1_jax.reporting.records import RunRecord
-from gpt1_jax.tasks import initialization
+from gpt1_jax.tasks import baselines, initialization
 
 Row = dict[str, str]  # column -> cell
 
@@ -55,6 +55,20 @@ def split(run: RunRecord, suffix: str, metric: str) -> str | None:
     if run.values(name, metric):
       return name
   return None
+
+
+def simple_method(run: RunRecord) -> Row:
+  """Returns the cell of the best simple method; none if the run has none.
+
+  Simple methods are scored on dev by the run's main metric; see
+  `tasks.baselines`.
+  """
+  found = (run.scores or {}).get('baselines')
+  if not run.scores or not found:
+    return {}
+  known = {name: found[name] for name in found if name in baselines.NAMES}
+  name, value = baselines.best(known, run.scores['metric'])
+  return {'best simple method (dev)': f'{100 * value:.1f}, {name}'}
 
 
 def details(

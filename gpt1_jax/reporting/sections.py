@@ -3,9 +3,17 @@
 from collections.abc import Sequence
 
 from gpt1_jax import __version__
-from gpt1_jax.reporting import figures, paper, plots, runs as runs_lib, tables
+from gpt1_jax.reporting import (
+  cells,
+  figures,
+  paper,
+  plots,
+  runs as runs_lib,
+  tables,
+)
 from gpt1_jax.reporting.page import Report, Section
 from gpt1_jax.reporting.records import RunRecord, short_commit
+from gpt1_jax.tasks import baselines
 from gpt1_jax.train import run as run_lib
 
 _PRETRAINED = (
@@ -22,6 +30,10 @@ _TUNED = (
 _SCRATCH = (
   'From scratch means from random weights: the distance to the same task from '
   'a pretrained run is what pretraining brings.'
+)
+_SIMPLE = (
+  'Simple methods see only words: the commonest class, word counts and word '
+  f'n-grams with logistic regression, the cosine of TF-IDF. {baselines.CAVEAT}'
 )
 _SEEDS = 'Several seeds show as median [minimum, maximum].'
 _PAPER = (
@@ -98,6 +110,7 @@ def _overview(runs: Sequence[RunRecord]) -> Section:
     _PRETRAINED: len(tuned) < len(runs),
     _TUNED: bool(tuned),
     _SCRATCH: any(run.layers is None for run in tuned),
+    _SIMPLE: any(cells.simple_method(run) for run in tuned),
     _SEEDS: any(len(run.seeds) > 1 for run in tuned),
   }
   return Section(

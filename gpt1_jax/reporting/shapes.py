@@ -37,6 +37,7 @@ class TuningScores(TypedDict):
   counts: dict[str, _Examples]
   score: Number
   seed: int
+  baselines: NotRequired[dict[str, Metrics]]
   spread: NotRequired[dict[str, dict[str, _Spread]]]
   seeds: NotRequired[list[int]]
 

@@ -64,15 +64,16 @@ def overview(runs: Sequence[RunRecord]) -> Table:
     if run.command == 'finetune':
       origin = cells.start(run, runs)
       score, measure = _tuning_score(run)
+      simple = cells.simple_method(run)
       about = f'{run.task}: from {origin}'
     else:
-      about = 'converted'
+      simple, about = {}, 'converted'
       if run.command == 'pretrain':
         about = f'pretrained on {cells.corpus(run)}'
       score, measure = _perplexity(run, 'perplexity per token'), ''
       if score != cells.NOTHING:
         measure = 'perplexity per token'
-    row = {'run': run.name, 'score': score, 'measure': measure}
+    row = {'run': run.name, 'score': score, 'measure': measure} | simple
     rows.append(row | {'what it is': about, 'state': run.state})
   return Table('All runs, with the main score of each', rows)
 
@@ -102,6 +103,7 @@ def scores(
     if run:
       values = run.values(split, column.metric) if split else []
       row['ours'] = cells.percent(values) if values else run.state
+      row |= cells.simple_method(run)
       row |= cells.details(run, split, runs)
     (rows if run else folded).append(row)
   if columns is paper.TABLE_4:
@@ -141,6 +143,7 @@ def ablation_runs(runs: Sequence[RunRecord]) -> Table:
         metric = _metric(task)
         row = {'model': variant, 'task': column, 'ours': _ablated_cell(run)}
         row['metric'] = metric_name(metric)
+        row |= cells.simple_method(run)
         split = cells.split(run, '', metric)
         rows.append(row | cells.details(run, split, runs))
   return Table('Our runs in Table 5', rows)
@@ -180,6 +183,7 @@ def finetuning(runs: Sequence[RunRecord]) -> Table:
         metric, split = run.scores['metric'], run.scores['split']
       row = {'run': run.name, 'ours': score, 'task': run.task}
       row |= {'model': run.variant, 'metric': metric_name(metric)}
+      row |= cells.simple_method(run)
       row |= {'from': cells.start(run, runs), 'state': run.state}
       row |= cells.details(run, split, runs)
       rows.append(row | {'settings': cells.settings(run)})
