@@ -63,7 +63,7 @@ def simple_method(run: RunRecord) -> Row:
   Simple methods are scored on dev by the run's main metric; see
   `tasks.baselines`.
   """
-  found = (run.scores or {}).get('baselines')
+  found = run.scores.get('baselines') if run.scores else None
   if not run.scores or not found:
     return {}
   known = {name: found[name] for name in found if name in baselines.NAMES}
