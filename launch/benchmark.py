@@ -50,7 +50,6 @@ _DATA = flags.DEFINE_string(
 
 
 def main(argv: list[str]) -> None:
-  """Runs a suite and prints its table."""
   del argv
   suite = cli.required('suite', _SUITE.value)
   if suite == 'finetune' and not _DATA.value:
@@ -83,7 +82,6 @@ def main(argv: list[str]) -> None:
 
 
 def report(rows: Sequence[suites.Row], title: str, caption: str) -> table.Table:
-  """Formats the rows as a table."""
   out = table.Table(title=title, caption=caption)
   out.add_column('measurement')
   for name in ('ours', 'reference', 'theirs', 'ratio'):

@@ -59,7 +59,6 @@ FINETUNE: Settings = {
 
 
 def main(argv: list[str]) -> None:
-  """Runs the demo."""
   del argv
   Demo(pathlib.Path(_OUTPUT.value).absolute(), _SEED.value).run()
 
@@ -87,7 +86,6 @@ class Demo:
     self.print_results()
 
   def path(self, name: str) -> str:
-    """Returns the path of a file or folder in the output."""
     return str(self.output / name)
 
   def prepare(self) -> None:
@@ -156,13 +154,10 @@ class Demo:
     self.screen.print(text, style='dim', markup=False)
 
   def report(self) -> None:
-    """Writes the report page."""
     runs = ','.join(map(self.path, ('pretrain', 'pretrained', 'scratch')))
-    self.call(
-      'report',
-      'Write one page with all curves and scores.',
-      *('report', f'--runs={runs}', f'--output={self.output}'),
-    )
+    about = 'Write one page with all curves and scores.'
+    words = ('report', f'--runs={runs}', f'--output={self.output}')
+    self.call('report', about, *words)
 
   def print_results(self) -> None:
     """Prints scores, times and suggested next commands."""

@@ -128,8 +128,7 @@ def _environment(
 def _free_port() -> int:
   with socket.socket() as listener:
     listener.bind(('127.0.0.1', 0))
-    port: int = listener.getsockname()[1]
-    return port
+    return int(listener.getsockname()[1])
 
 
 def _copy(index: int, process: subprocess.Popen[bytes]) -> None:

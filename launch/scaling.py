@@ -156,12 +156,7 @@ The same data as JSON, one object per row:
 
 
 def _cells(row: Row, windows: float) -> dict[str, str]:
-  """Returns the cells of a table row by heading.
-
-  Args:
-    row: compiled recipe.
-    windows: number of training windows in the whole run.
-  """
+  """Returns a row's cells by heading; `windows` counts those of the run."""
   memory, cost = row.stats.memory, row.stats.cost
   peak, capacity = (memory.peak or 0) / 2**30, (memory.capacity or 0) / 2**30
   out = {

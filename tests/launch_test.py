@@ -22,6 +22,10 @@ from gpt1_jax.train import run
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LAUNCH = ROOT / 'launch'
 MANIFEST = (LAUNCH / 'gke_jobset.yaml').read_text()
+SPEC = yaml.safe_load(MANIFEST)['spec']
+(JOB,) = [job['template']['spec'] for job in SPEC['replicatedJobs']]
+POD = JOB['template']['spec']
+(CONTAINER,) = POD['containers']
 
 
 def test_commit_without_git(monkeypatch, tmp_path):
@@ -104,11 +108,6 @@ def table_rows() -> list[tuple[str, str, str, int, int]]:
   return [(*row[:3], int(row[3]), int(row[4])) for row in rows]
 
 
-def pod_of(manifest: dict) -> dict:
-  (job,) = manifest['spec']['replicatedJobs']
-  return job['template']['spec']['template']['spec']
-
-
 def test_manifest_matches_the_schema():
   schema = json.loads((ROOT / 'tests/goldens/jobset.schema.json').read_text())
   manifest = yaml.safe_load(MANIFEST)
@@ -121,25 +120,20 @@ def test_manifest_matches_the_schema():
 
 
 def test_manifest_runs_pretrain_on_all_hosts():
-  (container,) = pod_of(yaml.safe_load(MANIFEST))['containers']
-  assert container['command'] == ['python', '-m', 'gpt1_jax.pretrain']
-  assert '--multihost=on' in container['args']
-  workdirs = [a for a in container['args'] if a.startswith('--workdir=gs://')]
-  assert len(workdirs) == 1
+  assert CONTAINER['command'] == ['python', '-m', 'gpt1_jax.pretrain']
+  assert '--multihost=on' in CONTAINER['args']
+  assert sum(a.startswith('--workdir=gs://') for a in CONTAINER['args']) == 1
 
 
 def test_a_preempted_pod_restarts_all_slices_and_is_not_counted():
-  spec = yaml.safe_load(MANIFEST)['spec']
-  job = spec['replicatedJobs'][0]['template']['spec']
-  assert job['backoffLimit'] == 0
-  rules = job['podFailurePolicy']['rules']
+  rules = JOB['podFailurePolicy']['rules']
   assert [rule['action'] for rule in rules] == ['FailJob', 'FailJob']
   assert rules[0]['onExitCodes']['values'] == [75]
-  (restart,) = spec['failurePolicy']['rules']
+  (restart,) = SPEC['failurePolicy']['rules']
   assert restart['action'] == 'RestartJobSetAndIgnoreMaxRestarts'
   assert restart['onJobFailureReasons'] == ['PodFailurePolicy']
-  assert pod_of({'spec': spec})['restartPolicy'] == 'Never'
-  assert spec['failurePolicy']['maxRestarts'] > 0
+  assert (JOB['backoffLimit'], POD['restartPolicy']) == (0, 'Never')
+  assert SPEC['failurePolicy']['maxRestarts'] > 0
 
 
 def test_each_row_of_the_table_has_the_chips_of_its_topology():
@@ -156,18 +150,13 @@ def test_each_row_of_the_table_has_the_chips_of_its_topology():
 
 
 def test_the_manifest_has_the_values_of_one_row():
-  manifest = yaml.safe_load(MANIFEST)
-  (job,) = manifest['spec']['replicatedJobs']
-  pod = pod_of(manifest)
-  spec = job['template']['spec']
-  selector = pod['nodeSelector']
-  assert spec['completionMode'] == 'Indexed'
-  assert spec['parallelism'] == spec['completions']
+  assert JOB['completionMode'] == 'Indexed'
+  assert JOB['parallelism'] == JOB['completions']
   assert (
-    selector['cloud.google.com/gke-tpu-accelerator'],
-    selector['cloud.google.com/gke-tpu-topology'],
-    pod['containers'][0]['resources']['limits']['google.com/tpu'],
-    spec['parallelism'],
+    POD['nodeSelector']['cloud.google.com/gke-tpu-accelerator'],
+    POD['nodeSelector']['cloud.google.com/gke-tpu-topology'],
+    CONTAINER['resources']['limits']['google.com/tpu'],
+    JOB['parallelism'],
   ) in [row[1:] for row in table_rows()]
 
 

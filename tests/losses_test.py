@@ -72,25 +72,17 @@ def test_weights_of_both_reductions():
     'mean_targets': jnp.full(3, 3.0),
   }
   third = 2 / 6  # two examples, six targets
-  tokens = task_losses.lm_weights(batch, 'tokens')
-  sequences = task_losses.lm_weights(batch, 'sequences')
-  np.testing.assert_allclose(
-    tokens[:2],
-    [
-      [[0, third, third, 0], [0, third, 0, 0]],
-      [[0, third, 0, 0], [0, third, third, 0]],
-    ],
-    rtol=1e-7,
-  )
-  np.testing.assert_array_equal(
-    sequences[:2],
-    [
-      [[0, 0.25, 0.25, 0], [0, 0.5, 0, 0]],
-      [[0, 0.5, 0, 0], [0, 0.25, 0.25, 0]],
-    ],
-  )
-  for weights in (tokens, sequences):
-    np.testing.assert_array_equal(weights[2], np.zeros((2, 4)))
+  for reduction, long, short in (
+    ('tokens', [0, third, third, 0], [0, third, 0, 0]),
+    ('sequences', [0, 0.25, 0.25, 0], [0, 0.5, 0, 0]),
+  ):
+    found = task_losses.lm_weights(batch, reduction)
+    expected = [[long, short], [short, long], [[0] * 4] * 2]
+    np.testing.assert_allclose(found, expected, rtol=1e-7)
+  np.testing.assert_array_equal(found, expected)  # of the second
+
+
+LOGITS = np.log([[0.2, 0.3, 0.5]])
 
 
 @pytest.mark.parametrize(
@@ -99,12 +91,7 @@ def test_weights_of_both_reductions():
     ([[0.0, np.log(3.0)], [1.0, 1.0]], [1, 0], 0.0, [-np.log(0.75), np.log(2)]),
     ([[0.0], [1.0]], [2.0, 1.5], 0.0, [4.0, 0.25]),
     # Two classes share a value between them.
-    (
-      np.log([[0.2, 0.3, 0.5]]),
-      [1.25],
-      1.0,
-      [-0.75 * np.log(0.2) - 0.25 * np.log(0.3)],
-    ),
+    (LOGITS, [1.25], 1.0, [-0.75 * LOGITS[0, 0] - 0.25 * LOGITS[0, 1]]),
   ],
 )
 def test_task_loss(outputs, labels, low, expected):

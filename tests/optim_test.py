@@ -14,10 +14,6 @@ from tests.support import networks, reference, updates
 
 PAPER = dataclasses.replace(updates.OPTIM, peak_lr=1e-2, warmup=5.0)
 OPENAI = dataclasses.replace(PAPER, variant='openai')
-BOTH = pytest.mark.parametrize(
-  'settings', [PAPER, OPENAI], ids=lambda s: s.variant
-)
-EACH = pytest.mark.parametrize('schedule', ['cosine', 'linear'])
 
 
 def rate_of(settings, num_steps, **changes):
@@ -25,8 +21,8 @@ def rate_of(settings, num_steps, **changes):
   return optim.make_optimizer(settings, num_steps).learning_rate
 
 
-@BOTH
-@EACH
+@pytest.mark.parametrize('settings', [PAPER, OPENAI], ids=lambda s: s.variant)
+@pytest.mark.parametrize('schedule', ['cosine', 'linear'])
 @pytest.mark.parametrize('warmup', [0.0, 5.0, 300.0])
 def test_rates_equal_numpy(settings, schedule, warmup):
   """Compares to 1e-6; `paper` near 0 to float32's rounding of the peak.
@@ -60,8 +56,15 @@ def test_a_warm_up_longer_than_the_run_never_decays():
   np.testing.assert_allclose(rates, [2e-3, 4e-3, 6e-3], rtol=1e-6)
 
 
-@BOTH
-@EACH
+@pytest.mark.parametrize(
+  ('settings', 'schedule'),
+  [
+    (PAPER, 'cosine'),
+    (OPENAI, 'linear'),
+    pytest.param(PAPER, 'linear', marks=pytest.mark.slow),
+    pytest.param(OPENAI, 'cosine', marks=pytest.mark.slow),
+  ],
+)
 def test_twenty_updates_equal_numpy(settings, schedule):
   """Updates a whole model: dropout, clipping, decay, schedule.
 

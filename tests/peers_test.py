@@ -67,11 +67,8 @@ def ours(run):
 
 
 def part(arrays, prefix):
-  return {
-    name.removeprefix(prefix): x
-    for name, x in arrays.items()
-    if name.startswith(prefix)
-  }
+  n = len(prefix)
+  return {name[n:]: x for name, x in arrays.items() if name.startswith(prefix)}
 
 
 def assert_gradients(grads, arrays, prefix, n_head):
@@ -99,26 +96,18 @@ def test_the_goldens_are_what_their_script_makes():
 @BOTH
 def test_lm_head_model(run):
   model, params, arrays = ours(run)
-  params = {'gpt': params['gpt']}
-  batch = {'tokens': jnp.asarray(arrays['lm/tokens'])}
-  batch['lm_weights'] = jnp.ones(batch['tokens'].shape)
+  params, tokens = {'gpt': params['gpt']}, jnp.asarray(arrays['lm/tokens'])
+  batch = {'tokens': tokens, 'lm_weights': jnp.ones(tokens.shape)}
 
   @jax.jit
-  def logits(params):
-    return gpt.logits(
-      *model.apply({'params': params['gpt']}, batch['tokens'], dropout_key=None)
-    )
-
-  @jax.jit
-  @jax.value_and_grad
+  @functools.partial(jax.value_and_grad, has_aux=True)
   def mean_loss(params):
+    out = model.apply({'params': params['gpt']}, tokens, dropout_key=None)
     loss, weight, _ = step_lib.pretrain_loss(model)(params, batch, None, None)
-    return loss / weight
+    return loss / weight, gpt.logits(*out)
 
-  np.testing.assert_allclose(
-    logits(params), arrays['lm/logits'], rtol=0, atol=2e-5
-  )
-  loss, grads = mean_loss(params)
+  (loss, logits), grads = mean_loss(params)
+  np.testing.assert_allclose(logits, arrays['lm/logits'], rtol=0, atol=2e-5)
   assert float(loss) == pytest.approx(float(arrays['lm/loss']), rel=1e-6)
   assert_gradients(grads, arrays, 'lm/grad/', model.config.n_head)
 
@@ -128,17 +117,12 @@ def test_double_heads_model(run):
   """Adds task and LM loss; the LM's is a mean over tokens there, too."""
   model, params, arrays = ours(run)
   head = heads.Head('choice', 1, 0.0)
-  batch = {
-    name: jnp.asarray(arrays[f'choice/{name}'])
-    for name in ('tokens', 'lm_weights', 'extract', 'label')
-  }
+  names = ('tokens', 'lm_weights', 'extract', 'label')
+  batch = {name: jnp.asarray(arrays[f'choice/{name}']) for name in names}
   B = len(batch['label'])
   targets = batch['lm_weights'][..., 1:].sum() / B
-  batch = {
-    **batch,
-    'example_weight': jnp.ones(B),
-    'mean_targets': jnp.full(B, targets),
-  }
+  batch |= {'example_weight': jnp.ones(B)}
+  batch |= {'mean_targets': jnp.full(B, targets)}
   loss_fn = step_lib.finetune_loss(model, head, 0.5, 'tokens')
 
   @jax.jit

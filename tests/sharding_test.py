@@ -46,10 +46,7 @@ LSTM_PLACES = {
 
 @pytest.mark.parametrize(
   ('preset', 'places', 'size'),
-  [
-    ('paper', GPT_PLACES, 116_534_784),
-    ('lstm,paper', LSTM_PLACES, 55_737_600),
-  ],
+  [('paper', GPT_PLACES, 116_534_784), ('lstm,paper', LSTM_PLACES, 55_737_600)],
 )
 def test_every_parameter_is_placed_by_the_table(preset, places, size):
   values = pretrain.get_config(preset)
@@ -112,6 +109,7 @@ def test_data_reduces_gradients_and_nothing_else():
   assert size(found, 'all-reduce') == ONCE + 2  # loss and weight
 
 
+@pytest.mark.slow
 def test_fsdp_gathers_parameters_and_reduces_gradients():
   """The CPU's compiler has no reduce-scatter: it reduces, then slices."""
   found = collectives(1, 8, 1)
@@ -129,6 +127,7 @@ def test_fsdp_gathers_parameters_and_reduces_gradients():
   assert size(found, 'all-reduce') - scalars == ONCE
 
 
+@pytest.mark.slow
 def test_tensor_reduces_the_outputs_of_a_block():
   found = collectives(1, 1, 4)
   assert {kind for kind, _ in found} == {'all-reduce', 'all-gather'}

@@ -33,7 +33,7 @@ def slow(*values):
     (GPT, 1, (2, 2, 2)),
     slow(GPT, 1, (4, 2, 1)),
     slow(RELEASED, 1, (1, 1, 4)),
-    (RELEASED, 1, (2, 2, 2)),
+    slow(RELEASED, 1, (2, 2, 2)),
     slow(LSTM, 2, (1, 1, 1)),
     slow(LSTM, 1, (1, 1, 4)),
     slow(LSTM, 1, (2, 2, 2)),
@@ -90,10 +90,7 @@ LEARNING_LSTM = dataclasses.replace(
 
 @pytest.mark.parametrize(
   ('config', 'bound'),
-  [
-    (GPT, 0.1),
-    slow(LEARNING_LSTM, 0.05),
-  ],
+  [(GPT, 0.1), slow(LEARNING_LSTM, 0.05)],
   ids=['gpt', 'lstm'],
 )
 def test_a_repeated_batch_is_learned(config, bound):

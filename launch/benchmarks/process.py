@@ -88,7 +88,6 @@ class Candidate:
       raise
 
   def repeat(self) -> Result:
-    """Runs one repetition."""
     assert self._process.stdin
     with contextlib.suppress(BrokenPipeError):  # `_read` reports the cause
       self._process.stdin.write('\n')
@@ -96,7 +95,6 @@ class Candidate:
     return self._read()
 
   def close(self) -> None:
-    """Ends the process."""
     with contextlib.suppress(BrokenPipeError, subprocess.TimeoutExpired):
       self._process.communicate(timeout=60)
     self._process.kill()

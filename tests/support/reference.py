@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
+Array = np.ndarray
 # (site, layer or None, values) → values, dropped. Sites: 'embedding',
 # 'attention', 'residual_attention', 'residual_mlp', 'output' (of the LSTM),
 # 'head'.
-Drop = Callable[[str, int | None, np.ndarray], np.ndarray]
+Drop = Callable[[str, int | None, Array], Array]
 
 
-def keep(site: str, layer: int | None, x: np.ndarray) -> np.ndarray:
+def keep(site: str, layer: int | None, x: Array) -> Array:
   """Drops nothing."""
   del site, layer
   return x
@@ -29,46 +30,40 @@ def float64(tree: Any) -> Any:
   return np.asarray(tree, np.float64)
 
 
-def flat(tree: Any, prefix: str = '') -> dict[str, np.ndarray]:
+def flat(tree: Any, prefix: str = '') -> dict[str, Array]:
   """Flattens a nested dict to {'h/attn/c_attn/kernel': array}."""
-  out = {}
-  for name, value in tree.items():
-    if isinstance(value, dict):
-      out |= flat(value, f'{prefix}{name}/')
-    else:
-      out[prefix + name] = np.asarray(value)
-  return out
+  if not isinstance(tree, dict):
+    return {prefix[:-1]: np.asarray(tree)}
+  parts = (flat(value, f'{prefix}{name}/') for name, value in tree.items())
+  return {name: x for part in parts for name, x in part.items()}
 
 
-def softmax(x: np.ndarray) -> np.ndarray:
+def softmax(x: Array) -> Array:
   e = np.exp(x - x.max(axis=-1, keepdims=True))
   return e / e.sum(axis=-1, keepdims=True)
 
 
-def log_softmax(x: np.ndarray) -> np.ndarray:
+def log_softmax(x: Array) -> Array:
   x = x - x.max(axis=-1, keepdims=True)
   return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
 
 
-def gelu(x: np.ndarray) -> np.ndarray:
+def gelu(x: Array) -> Array:
   return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
-def layer_norm(p: dict, x: np.ndarray) -> np.ndarray:
+def layer_norm(p: dict, x: Array) -> Array:
   mean = x.mean(axis=-1, keepdims=True)
   variance = ((x - mean) ** 2).mean(axis=-1, keepdims=True)
   return (x - mean) / np.sqrt(variance + 1e-5) * p['scale'] + p['bias']
 
 
-def attention(p: dict, x_BTD: np.ndarray, drop, layer: int) -> np.ndarray:
+def attention(p: dict, x_BTD: Array, drop, layer: int) -> Array:
   B, T, D = x_BTD.shape
   _, _, H, K = p['c_attn']['kernel'].shape
   qkv = x_BTD @ p['c_attn']['kernel'].reshape(D, 3 * D)
   qkv = qkv + p['c_attn']['bias'].reshape(3 * D)
-  q, k, v = (
-    part.reshape(B, T, H, K).transpose(0, 2, 1, 3)
-    for part in np.split(qkv, 3, axis=-1)
-  )
+  q, k, v = qkv.reshape(B, T, 3, H, K).transpose(2, 0, 3, 1, 4)
   scores = q @ k.transpose(0, 1, 3, 2) / np.sqrt(K)
   before = np.tril(np.ones((T, T)))
   scores = scores * before - 1e9 * (1 - before)
@@ -77,12 +72,12 @@ def attention(p: dict, x_BTD: np.ndarray, drop, layer: int) -> np.ndarray:
   return a_BTD @ p['c_proj']['kernel'].reshape(D, D) + p['c_proj']['bias']
 
 
-def mlp(p: dict, x_BTD: np.ndarray) -> np.ndarray:
+def mlp(p: dict, x_BTD: Array) -> Array:
   a_BTF = gelu(x_BTD @ p['c_fc']['kernel'] + p['c_fc']['bias'])
   return a_BTF @ p['c_proj']['kernel'] + p['c_proj']['bias']
 
 
-def block(p: dict, x_BTD: np.ndarray, drop, layer: int) -> np.ndarray:
+def block(p: dict, x_BTD: Array, drop, layer: int) -> Array:
   a_BTD = attention(p['attn'], x_BTD, drop, layer)
   a_BTD = drop('residual_attention', layer, a_BTD)
   n_BTD = layer_norm(p['ln_1'], x_BTD + a_BTD)
@@ -90,9 +85,7 @@ def block(p: dict, x_BTD: np.ndarray, drop, layer: int) -> np.ndarray:
   return layer_norm(p['ln_2'], n_BTD + m_BTD)
 
 
-def lstm(
-  p: dict, tokens_BT: np.ndarray, drop: Drop = keep
-) -> tuple[np.ndarray, np.ndarray]:
+def lstm(p: dict, tokens_BT: Array, drop: Drop = keep) -> tuple[Array, Array]:
   """Returns the projected states, gate by gate, and the softmax's rows."""
 
   def sigmoid(x):
@@ -114,18 +107,17 @@ def lstm(
     h_BU = sigmoid(gate['o']) * np.tanh(memory_BU)
     states.append(h_BU)
   out_BTU = drop('output', None, np.stack(states, axis=1))
-  return out_BTU @ p['c_proj']['kernel'] + p['c_proj']['bias'], p[
-    'tokens_embed'
-  ]
+  out_BTD = out_BTU @ p['c_proj']['kernel'] + p['c_proj']['bias']
+  return out_BTD, p['tokens_embed']
 
 
 def forward(
   gpt: dict,
-  tokens_BT: np.ndarray,
+  tokens_BT: Array,
   embedding_dropout: str = 'sum',
   softmax_rows: str = 'tokens',
   drop: Drop = keep,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Array, Array]:
   """Returns the states of the last block, and the rows of the softmax."""
   tokens, positions = gpt['tokens_embed'], gpt['positions_embed']
   V = len(tokens)
@@ -142,24 +134,19 @@ def forward(
   return h_BTD, tokens
 
 
-def _layer(tree: dict, layer: int) -> dict:
-  return {
-    name: _layer(value, layer) if isinstance(value, dict) else value[layer]
-    for name, value in tree.items()
-  }
+def _layer(tree: Any, layer: int) -> Any:
+  if not isinstance(tree, dict):
+    return tree[layer]
+  return {name: _layer(value, layer) for name, value in tree.items()}
 
 
-def lm_nll(
-  h_BTD: np.ndarray, rows_VD: np.ndarray, tokens_BT: np.ndarray
-) -> np.ndarray:
+def lm_nll(h_BTD: Array, rows_VD: Array, tokens_BT: Array) -> Array:
   """Returns -log p of each token but the first, [B, T - 1]."""
   log_probs = log_softmax(h_BTD[:, :-1] @ rows_VD.T)
   return -np.take_along_axis(log_probs, tokens_BT[:, 1:, None], axis=2)[..., 0]
 
 
-def lm_loss(
-  nll_BT: np.ndarray, weights_BT: np.ndarray, reduction: str
-) -> float:
+def lm_loss(nll_BT: Array, weights_BT: Array, reduction: str) -> float:
   """Averages over the tokens, or over each sequence and then over all."""
   weights = weights_BT[:, 1:]
   if reduction == 'tokens':
@@ -168,22 +155,19 @@ def lm_loss(
 
 
 def head(
-  p: dict, h_BCTD: np.ndarray, extract_BC: np.ndarray, kind: str, drop=keep
-) -> np.ndarray:
+  p: dict, h_BCTD: Array, extract_BC: Array, kind: str, drop=keep
+) -> Array:
   """Returns [B, classes or choices] from the states at the extract tokens."""
   B, C, _, D = h_BCTD.shape
   mask_B1D = drop('head', None, np.ones((B, 1, D)))
-  out = []
-  for b in range(B):
-    states = [h_BCTD[b, c, extract_BC[b, c]] * mask_B1D[b, 0] for c in range(C)]
-    if kind != 'choice':
-      states = [sum(states)]
-    logits = [s @ p['clf']['kernel'] + p['clf']['bias'] for s in states]
-    out.append(np.concatenate(logits))
-  return np.stack(out)
+  example_B1, choice_C = np.arange(B)[:, None], np.arange(C)
+  h_BCD = h_BCTD[example_B1, choice_C, extract_BC] * mask_B1D
+  if kind != 'choice':
+    h_BCD = h_BCD.sum(axis=1, keepdims=True)
+  return (h_BCD @ p['clf']['kernel'] + p['clf']['bias']).reshape(B, -1)
 
 
-def task_loss(outputs_BY: np.ndarray, label_B: np.ndarray) -> np.ndarray:
+def task_loss(outputs_BY: Array, label_B: Array) -> Array:
   """Returns the cross-entropy, or the squared error of a value, [B]."""
   if np.issubdtype(label_B.dtype, np.floating):
     return (outputs_BY[:, 0] - label_B) ** 2
@@ -192,7 +176,7 @@ def task_loss(outputs_BY: np.ndarray, label_B: np.ndarray) -> np.ndarray:
 
 def finetune_loss(
   params: dict,
-  batch: dict[str, np.ndarray],
+  batch: dict[str, Array],
   kind: str,
   lm_coef: float,
   reduction: str,
