@@ -7,6 +7,7 @@ JAX notices first when a process dies; `report_losses` takes its abort's place.
 """
 
 import contextlib
+import ctypes
 import functools
 import os
 import re
@@ -30,7 +31,10 @@ _MISSING = re.compile(r'timed out task names:\s*(?:\S*task:)?(\d+)')
 def report_losses() -> None:
   """Makes JAX report a lost host in one line, instead of a C++ stack trace.
 
-  Call it before `jax.distributed.initialize`, which has no option for this.
+  JAX takes a callback for this, but its public function has no argument for it,
+  and jaxlib 0.10 cannot pass the status to Python: it throws, which calls C++'s
+  handler for termination. So both are set. Call it before
+  `jax.distributed.initialize`.
   """
   native = getattr(jaxlib, '_jax', None)
   connect = getattr(native, 'get_distributed_runtime_client', None)
@@ -38,13 +42,19 @@ def report_losses() -> None:
     native.get_distributed_runtime_client = functools.partial(
       connect, missed_heartbeat_callback=_lost
     )
+  with contextlib.suppress(OSError, AttributeError):  # not GNU's library
+    library = ctypes.CDLL('libstdc++.so.6')
+    library._ZSt13set_terminatePFvvE(_terminated)  # std::set_terminate
 
 
-def _lost(status: object) -> None:
+def _lost(status: object = None) -> None:
   """Ends the process; JAX calls it in a thread of its own."""
   found = _UNHEALTHY.search(str(status))
-  host = f'host {found[1]}' if found else 'host 0'
+  host = f'host {found[1]}' if found else 'host 0, which serves the others,'
   end(f'{host} was lost; host {jax.process_index()} stops')
+
+
+_terminated = ctypes.CFUNCTYPE(None)(_lost)
 
 
 def end(message: str) -> None:
