@@ -1,0 +1,276 @@
+"""Signals, locks and stalls: real processes, stopped in every phase."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.train import checkpoint, lock, saving, telemetry
+from tests.support import commands
+
+TINY = (
+  '--config=configs/pretrain.py:tiny',
+  '--config.model.n_layer=1',
+  '--config.model.n_embd=32',
+  '--config.model.n_ctx=32',
+  '--config.data.batch_size=4',
+  '--config.train.num_steps=400',
+  '--config.train.eval_every=200',
+  '--config.train.checkpoint_every=1000',
+  '--config.train.log_every=20',
+)
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('data')
+  for number in range(4):
+    text = ' '.join(f'word{i * number % 97} of it.' for i in range(4000))
+    (folder / f'{number}.txt').write_text(text)
+  output = folder / 'shards'
+  commands.succeed(
+    'prepare',
+    f'--input={folder}/*.txt',
+    f'--output={output}',
+    '--merges=40',
+    '--workers=1',
+    '--validation_fraction=0',
+    '--hold_out=*/3.txt',
+  )
+  return output
+
+
+@pytest.fixture(scope='module')
+def straight(data, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('runs') / 'straight'
+  commands.succeed('pretrain', *options(data, workdir))
+  return workdir
+
+
+def options(data, workdir):
+  return (*TINY, f'--config.data.path={data}', f'--workdir={workdir}')
+
+
+def await_path(process, path, deadline=120):
+  """Waits until a process has written a file that is not empty."""
+  end = time.monotonic() + deadline
+  while not (path.exists() and (path.is_dir() or path.stat().st_size)):
+    assert process.poll() is None, process.communicate()[1]
+    assert time.monotonic() < end, f'no {path}'
+    time.sleep(0.01)
+
+
+def rows(workdir):
+  timed = {'tokens_per_second', 'seconds', 'utilisation'}
+  return [
+    {k: v for k, v in row.items() if k not in timed}
+    for row in telemetry.read_rows(pathlib.Path(workdir) / 'metrics.jsonl')
+  ]
+
+
+def assert_same_run(a, b):
+  import jax
+
+  assert rows(a) == rows(b)
+  one, other = checkpoint.read(str(a)), checkpoint.read(str(b))
+  assert one.step == other.step
+  jax.tree.map(np.testing.assert_array_equal, one.params, other.params)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('moment', 'numbers'),
+  [
+    ('metrics.jsonl', [signal.SIGTERM, signal.SIGTERM]),
+    ('config.json', [signal.SIGINT]),  # about to compile
+  ],
+)
+def test_a_stopped_run_is_saved_and_goes_on(
+  data, straight, tmp_path, moment, numbers
+):
+  workdir = tmp_path / 'run'
+  process = commands.start('pretrain', *options(data, workdir))
+  await_path(process, workdir / moment)
+  for number in numbers:
+    process.send_signal(number)
+    time.sleep(0.02)
+  _, stderr = process.communicate(timeout=120)
+  assert process.returncode == 75, stderr
+  (line,) = [x for x in stderr.splitlines() if x.startswith('stopped by')]
+  assert 'the same command continues' in line
+  assert 'Traceback' not in stderr
+  done = int(line.partition('after update ')[2].partition(',')[0])
+  assert not (workdir / 'lock').exists()
+  if done:
+    assert checkpoint.steps(str(workdir)) == [done]
+  commands.succeed('pretrain', *options(data, workdir))
+  assert_same_run(workdir, straight)
+  history = (workdir / 'history.jsonl').read_text().splitlines()
+  assert [json.loads(row)['step'] for row in history] == [0, done]
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_leaves_at_once(data, tmp_path):
+  workdir = tmp_path / 'run'
+  process = commands.start('pretrain', *options(data, workdir))
+  await_path(process, workdir / 'config.json')  # it compiles for seconds
+  process.send_signal(signal.SIGINT)
+  time.sleep(0.1)
+  process.send_signal(signal.SIGINT)
+  _, stderr = process.communicate(timeout=60)
+  assert process.returncode == 130
+  assert 'interrupted twice' in stderr
+  assert 'Traceback' not in stderr
+
+
+@pytest.mark.slow
+def test_a_run_outlives_its_terminal_and_its_reader(data, straight, tmp_path):
+  workdir = tmp_path / 'run'
+  process = commands.start('pretrain', *options(data, workdir))
+  process.stdout.close()
+  process.stderr.close()
+  time.sleep(1)
+  while not (workdir / 'config.json').exists():
+    assert process.poll() is None
+    time.sleep(0.05)
+  process.send_signal(signal.SIGHUP)
+  assert process.wait(timeout=200) == 0
+  assert_same_run(workdir, straight)
+
+
+@pytest.mark.slow
+def test_one_process_runs_in_a_directory(data, straight, tmp_path):
+  workdir = tmp_path / 'run'
+  more = '--config.train.num_steps=100000'
+  first = commands.start('pretrain', *options(data, workdir), more)
+  await_path(first, workdir / 'lock')
+  line = commands.fail('pretrain', *options(data, workdir))
+  assert f'process {first.pid} on {os.uname().nodename} runs here' in line
+  assert first.poll() is None
+  first.kill()
+  first.communicate()
+  assert (workdir / 'lock').exists()  # of a dead process
+  commands.succeed('pretrain', *options(data, workdir))
+  assert_same_run(workdir, straight)
+
+
+@pytest.mark.slow
+def test_a_run_is_made_longer_forked_and_begun_from(data, straight, tmp_path):
+  workdir = tmp_path / 'fork'
+  fork = (f'--fork_from={straight}@400', '--config.train.num_steps=420')
+  args = (*options(data, workdir), *fork, '--config.optim.peak_lr=1e-3')
+  commands.succeed('pretrain', *args)
+  header = json.loads((workdir / 'config.json').read_text())
+  assert header['forked_from'] == {'run': str(straight), 'step': 400}
+  assert rows(workdir)[0]['step'] == 400
+  longer = ('--config.train.num_steps=430', '--config.model.dtype=bfloat16')
+  done = commands.run('pretrain', *args, *longer)
+  assert done.returncode == 0
+  assert '430 updates now, 420 before; after update 420' in done.stderr
+  last = (workdir / 'history.jsonl').read_text().splitlines()[-1]
+  assert json.loads(last)['changes'] == {
+    'model.dtype': ['float32', 'bfloat16'],
+    'train.num_steps': [420, 430],
+  }
+  line = commands.fail('pretrain', *args)
+  assert 'has 430 updates, and the configuration asks for 420' in line
+  assert '--fork_from=' in line
+  line = commands.fail('pretrain', *args, '--config.optim.b1=0.5')
+  assert 'another optim.b1' in line
+  assert f'--config.init_from={workdir}' in line
+  begun = tmp_path / 'begun'
+  args = (*options(data, begun), f'--config.init_from={straight}')
+  commands.succeed('pretrain', *args, '--config.train.num_steps=1')
+  assert rows(begun)[0]['loss'] < rows(straight)[0]['loss'] - 1
+
+
+@pytest.mark.slow
+def test_a_refused_start_leaves_nothing(data, straight, tmp_path):
+  workdir = tmp_path / 'new' / 'run'
+  args = options(data, workdir)
+  for wrong, message in (
+    ('--config.train.seed=-1', 'seed'),
+    ('--fork_from=nowhere', 'nowhere'),
+    (f'--fork_from={straight}@7', 'no checkpoint 7'),
+    (f'--config.init_from={straight}', 'has n_embd 32'),
+  ):
+    more = ('--config.model.n_embd=64',) if 'init_from' in wrong else ()
+    assert message in commands.fail('pretrain', *args, wrong, *more)
+    assert not (tmp_path / 'new').exists(), wrong
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_preparation_leaves_nothing(tmp_path, number):
+  output = tmp_path / 'out' / 'data'
+  process = commands.start(
+    'prepare', '--input=builtin:python-reference', f'--output={output}'
+  )
+  await_path(process, output.with_name('data.incomplete') / 'spool')
+  process.send_signal(number)
+  _, stderr = process.communicate(timeout=60)
+  assert process.returncode == 75, stderr
+  assert 'Traceback' not in stderr
+  assert list(output.parent.iterdir()) == []
+
+
+STALLS = """
+import time
+from gpt1_jax.train import pulse
+with pulse.watched(0.02):
+  for _ in range(4):
+    pulse.beat('reading a batch')
+    time.sleep(0.6)
+  print('alive', flush=True)
+  time.sleep(100)
+"""
+
+
+def test_a_stuck_run_ends_with_its_stacks():
+  done = subprocess.run(
+    [sys.executable, '-c', STALLS],
+    cwd=commands.ROOT,
+    capture_output=True,
+    text=True,
+    timeout=100,
+  )
+  assert done.returncode == 75
+  assert done.stdout == 'alive\n'
+  assert 'File "<string>", line 9' in done.stderr  # the stack of the thread
+  (line,) = [x for x in done.stderr.splitlines() if x.startswith('error:')]
+  assert 'host 0 of 1' in line
+  assert 'while reading a batch' in line
+
+
+def test_a_lock_in_a_bucket_is_refused_while_its_holder_writes(tmp_path):
+  """The object's protocol, on files, as if another host had written it."""
+  path = tmp_path / lock.LOCK
+  holder = lock._Stamp('run', path, 0.2)
+  holder._mine = lock._Holder('elsewhere', 1, 'today', 'token')
+  with holder, pytest.raises(UserError, match='process 1 on elsewhere runs'):
+    lock._Stamp('run', path, 0.2).__enter__()
+  assert not path.exists()
+  path.write_text(holder._mine.text())  # of a process that was killed
+  with lock._Stamp('run', path, 0.2):
+    assert json.loads(path.read_text())['process'] == os.getpid()
+  assert not path.exists()
+
+
+def test_a_save_is_due_after_its_minutes(monkeypatch):
+  now = 0.0
+  monkeypatch.setattr(saving.time, 'monotonic', lambda: now)
+  clock = saving._Clock(60.0, 5)
+  now = 59.0
+  assert not clock.due(6)
+  now = 60.0
+  assert clock.due(7)
+  clock.restart(7)
+  assert not clock.due(8)
+  assert not saving._Clock(0.0, 5).due(6)
