@@ -58,7 +58,7 @@ def options(data, workdir):
   return (*TINY, f'--config.data.path={data}', f'--workdir={workdir}')
 
 
-def await_path(process, path, deadline=120):
+def await_path(process, path, deadline=400):
   """Waits until a process has written a file that is not empty."""
   end = time.monotonic() + deadline
   while not (path.exists() and (path.is_dir() or path.stat().st_size)):
@@ -101,7 +101,7 @@ def test_a_stopped_run_is_saved_and_goes_on(
   for number in numbers:
     process.send_signal(number)
     time.sleep(0.02)
-  _, stderr = process.communicate(timeout=120)
+  _, stderr = process.communicate(timeout=400)
   assert process.returncode == 75, stderr
   (line,) = [x for x in stderr.splitlines() if x.startswith('stopped by')]
   assert 'the same command continues' in line
@@ -124,7 +124,7 @@ def test_a_second_ctrl_c_leaves_at_once(data, tmp_path):
   process.send_signal(signal.SIGINT)
   time.sleep(0.1)
   process.send_signal(signal.SIGINT)
-  _, stderr = process.communicate(timeout=60)
+  _, stderr = process.communicate(timeout=300)
   assert process.returncode == 130
   assert 'interrupted twice' in stderr
   assert 'Traceback' not in stderr
@@ -141,7 +141,7 @@ def test_a_run_outlives_its_terminal_and_its_reader(data, straight, tmp_path):
     assert process.poll() is None
     time.sleep(0.05)
   process.send_signal(signal.SIGHUP)
-  assert process.wait(timeout=200) == 0
+  assert process.wait(timeout=500) == 0
   assert_same_run(workdir, straight)
 
 
@@ -215,7 +215,7 @@ def test_a_stopped_preparation_leaves_nothing(tmp_path, number):
   )
   await_path(process, output.with_name('data.incomplete') / 'spool')
   process.send_signal(number)
-  _, stderr = process.communicate(timeout=60)
+  _, stderr = process.communicate(timeout=300)
   assert process.returncode == 75, stderr
   assert 'Traceback' not in stderr
   assert list(output.parent.iterdir()) == []
@@ -239,7 +239,7 @@ def test_a_stuck_run_ends_with_its_stacks():
     cwd=commands.ROOT,
     capture_output=True,
     text=True,
-    timeout=100,
+    timeout=300,
   )
   assert done.returncode == 75
   assert done.stdout == 'alive\n'
