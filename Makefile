@@ -21,13 +21,14 @@ FAST := $(patsubst %,tests/%_test.py, \
   tokenization windows)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast browser peers tpu beam docs lint format lock clean
+.PHONY: help demo torture test test-fast browser peers tpu beam docs lint format lock clean
 
 help:
 	@echo 'make demo       run every command once on a small corpus, in under'
 	@echo '                6 minutes; writes runs/demo/report.html'
 	@echo 'make test       run all tests (one file: ARGS=tests/shards_test.py)'
 	@echo 'make test-fast  run the core tests, in under 2 minutes'
+	@echo 'make torture    stop commands at random moments and count what is lost'
 	@echo 'make lint       check format, style, types, import rules and shell'
 	@echo 'make format     format the code with ruff'
 	@echo 'make browser    test the report page in Chromium'
@@ -47,6 +48,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-test
 	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+torture: $(VENV)/installed
+	$(BIN)/python launch/torture.py --output=runs/torture $(ARGS)
 
 test-fast: $(VENV)/installed-test
 	$(PYTEST) -n 2 --dist loadfile -m 'not slow and not peers and not tpu' \

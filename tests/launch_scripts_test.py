@@ -17,6 +17,7 @@ SCRIPTS = {
   'local_cluster.py': '--processes',
   'scaling.py': '--output',
   'sweep.py': '--ablations',
+  'torture.py': '--trials',
 }
 # An editable install finds packages with a hook; without hooks and PYTHONPATH
 # only the script itself can put gpt1_jax and configs on the path.
