@@ -3,9 +3,9 @@ r"""Compiles the train step for a TPU slice, on a machine without TPUs.
   python launch/aot_compile.py --config=configs/pretrain.py --topology=v5e:4x4
 
 Reports for the step of `pretrain`: does it fit, its memory, FLOPs, bytes and
-collectives, and a lower bound on its time. Needs libtpu (pip install '.[tpu]'),
-which only one process per machine can use at a time. --topology=local compiles
-for this machine's devices.
+collectives, and an estimate of its time by kind of operation. Needs libtpu (pip
+install '.[tpu]'), which only one process per machine can use at a time.
+--topology=local compiles for this machine's devices.
 """
 
 import collections
@@ -72,7 +72,9 @@ def main(argv: list[str]) -> None:
     found, program, compiled = stats.compile_step(config, topology, *sizes)
   out.print(_report(found, topology, config))
   if found.fits:
-    out.print(f'The bound assumes: {roofline.ASSUMPTIONS}.')
+    if found.estimate:
+      out.print(_parts(found.estimate))
+    out.print(f'The estimate assumes: {roofline.ASSUMPTIONS}.')
   else:
     why = out_of_memory.explain(found.memory, found.buffers, config)
     out.print(f'{topology.name}: {why}', markup=False)
@@ -136,7 +138,11 @@ def _rows(found: stats.CompileStats) -> list[tuple[str, str]]:
     gib = '?' if size is None else f'{size / 2**30:.2f} GiB'
     label = 'temporaries' if name == 'temp' else name
     out.append((f'HBM: {label}', gib))
-  out.append(('model FLOPs', f'{found.model_flops / 1e12:.4g} T'))
+  model = {
+    'model FLOPs': found.model_flops,
+    'model FLOPs, causal attention halved': found.causal_flops,
+  }
+  out += [(name, f'{flops / 1e12:.4g} T') for name, flops in model.items()]
   cost = found.cost
   if cost:
     out += [
@@ -154,14 +160,28 @@ def _rows(found: stats.CompileStats) -> list[tuple[str, str]]:
       parties = 'devices' if network == 'ici' else 'slices'
       name = f'{kind} over {devices} {parties} ({network})'
       out.append((name, f'{count} x, {size / 1e6:.2f} MB in total'))
-    if cost.bound:
-      parts = {**vars(cost.bound), 'step': cost.bound.step_seconds}
-      for name, seconds in parts.items():
-        out.append((f'bound: {name}', f'{1e3 * seconds:.2f} ms'))
-      out.append(('bound: utilisation', f'{found.utilisation:.1%}'))
+    if found.estimate:
+      out.append(
+        ('estimate: step', f'{1e3 * (found.step_seconds or 0):.2f} ms')
+      )
+      out += [
+        (f'estimate: {name} / peak', f'{found.utilisation(flops):.1%}')
+        for name, flops in model.items()
+      ]
     if loops := cost.unknown_loops:
       out.append(('loops of unknown length, counted once', str(loops)))
   return [*out, ('compile time', f'{found.compile_seconds:.1f} s')]
+
+
+def _parts(found: roofline.Estimate) -> table.Table:
+  """Returns the estimate by kind of operation, in milliseconds."""
+  out = table.Table(title='Estimated time of a step, in ms')
+  for column in ('kind of operation', 'time', 'matrix unit', 'HBM', 'vector'):
+    out.add_column(column, justify='left' if not out.columns else 'right')
+  for kind, part in found.parts.items():
+    values = (part.seconds, part.mxu, part.hbm, part.vector)
+    out.add_row(kind, *(f'{1e3 * value:.2f}' for value in values))
+  return out
 
 
 if __name__ == '__main__':

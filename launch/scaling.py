@@ -3,8 +3,8 @@ r"""Compiles the paper's recipe for 4 to 256 chips; writes scaling.md and .svg.
   python launch/scaling.py --output=docs --config.model.dtype=bfloat16
 
 The step is compiled for 4, 16, 64 and 256 chips, with the paper's batch of 64
-and with 16 sequences per chip. Times are bounds (`roofline.ASSUMPTIONS`), not
-measurements: nothing runs.
+and with 16 sequences per chip. Times are estimates (`roofline.ASSUMPTIONS`),
+not measurements: nothing runs.
 """
 
 import dataclasses
@@ -53,7 +53,7 @@ class Row:
 
   @property
   def sequences_per_second(self) -> float:
-    """Upper bound; 0 if there is none."""
+    """Estimate; 0 if there is none."""
     seconds = self.stats.step_seconds
     return self.batch_size / seconds if seconds else 0.0
 
@@ -125,8 +125,8 @@ def page(rows: list[Row], config: config_lib.PretrainConfig) -> str:
   objects = '\n'.join(map(json.dumps, data))
   opening = (
     "Figures from compiling the paper's recipe (P §4.1) for 4 to 256 chips. "
-    '**Compiled, not run**: times are lower bounds and utilisations are upper '
-    f'bounds. Assumptions: {roofline.ASSUMPTIONS}.'
+    '**Compiled, not run**: times and utilisations are estimates. Assumptions: '
+    f'{roofline.ASSUMPTIONS}.'
   )
   return f"""# Scaling on paper
 
@@ -142,10 +142,12 @@ def page(rows: list[Row], config: config_lib.PretrainConfig) -> str:
 - The batch is sharded over the data axis. With more chips than sequences, the
   heads and the feed-forward layers are also sharded over the tensor axis.
 - FLOPs and bytes count every loop in full; HBM traffic excludes VMEM.
+- Utilisation is model FLOPs over the peak: with attention in full, as papers
+  count it, and with causal attention halved.
 
 {table}
 
-![Upper bounds on sequences per second and utilisation, by chips](scaling.svg)
+![Estimated sequences per second and utilisation, by chips](scaling.svg)
 
 The same data as JSON, one object per row:
 
@@ -172,25 +174,32 @@ def _cells(row: Row, windows: float) -> dict[str, str]:
     '/ model FLOPs',
     'HBM traffic per device, GB',
     'collectives per device, MB',
-    'step, at least, ms',
-    'bound by',
-    'utilisation, at most',
-    f'hours, {_EPOCHS.value} epochs, at least',
+    'step, ms',
+    'most of it',
+    'utilisation',
+    'causal attention halved',
+    f'hours, {_EPOCHS.value} epochs',
   )
-  if not (cost and cost.bound):
+  found = row.stats.estimate
+  if not (cost and found):
     return out | dict.fromkeys(names, '-')
-  seconds = windows / row.batch_size * cost.bound.step_seconds
+  seconds = windows / row.batch_size * found.step_seconds
   values = (
     f'{cost.flops / 1e12:.3f}',
     f'{cost.flops / row.stats.model_flops:.3f}',
     f'{cost.hbm_bytes / 1e9:.1f}',
     f'{cost.collective_bytes / 1e6:.0f}',
-    f'{1e3 * cost.bound.step_seconds:.2f}',
-    cost.bound.bottleneck,
-    f'{row.stats.utilisation:.1%}',
+    f'{1e3 * found.step_seconds:.2f}',
+    found.bottleneck,
+    f'{row.stats.utilisation(row.stats.model_flops):.1%}',
+    f'{row.stats.utilisation(row.stats.causal_flops):.1%}',
     f'{seconds / 3600:,.1f}',
   )
   return out | dict(zip(names, values, strict=True))
+
+
+def _percent(found: stats.CompileStats) -> float:
+  return 100 * (found.utilisation(found.model_flops) or 0)
 
 
 def plot(rows: list[Row]) -> str:
@@ -204,15 +213,15 @@ def plot(rows: list[Row]) -> str:
     (f'batch {first.batch_size}', same),
     (f'{first.batch_size // first.chips} sequences per chip', grown),
   ):
-    chosen = [r for r in chosen if r.stats.utilisation]
+    chosen = [r for r in chosen if r.stats.estimate]
     count = [r.chips for r in chosen]
     for axes, values in (
       (left, [r.sequences_per_second for r in chosen]),
-      (right, [100 * (r.stats.utilisation or 0) for r in chosen]),
+      (right, [_percent(r.stats) for r in chosen]),
     ):
       axes.plot(count, values, marker='o', label=label)
-  left.set(xlabel='chips', ylabel='sequences per second, at most')
-  right.set(xlabel='chips', ylabel='utilisation, at most (%)', ylim=(0, None))
+  left.set(xlabel='chips', ylabel='sequences per second')
+  right.set(xlabel='chips', ylabel='utilisation (%)', ylim=(0, None))
   left.set_yscale('log', base=2)
   for axes in (left, right):
     axes.set_xscale('log', base=4)

@@ -12,6 +12,7 @@ import pytest
 
 from gpt1_jax.compiler import out_of_memory, roofline, stats
 from gpt1_jax.compiler.collectives import Collective
+from gpt1_jax.compiler.hlo_text import HloText
 from gpt1_jax.model import models
 from gpt1_jax.train import chips
 from tests.support import commands, compiled_steps
@@ -56,11 +57,13 @@ def test_statistics_of_a_step(looped):
   assert found.fits
   assert found.memory.arguments == memory.argument_size_in_bytes
   assert found.memory.temp == memory.temp_size_in_bytes
+  config = program.objective.model.config
   printed = found.to_json()
   assert set(printed) == JSON_KEYS
   assert json.loads(json.dumps(printed)) == printed
   assert printed['estimated_step_seconds'] is None  # no peak of a CPU is known
-  config = program.objective.model.config
+  masked = found.model_flops - printed['causal_model_flops']
+  assert masked == 6 * 4 * config.n_ctx**2 * config.n_embd * 16 / 8
   # The gradient in float32, the embedding's perhaps in two parts, the loss and
   # its weight.
   extra = (
@@ -80,38 +83,112 @@ def test_recomputed_layers_are_counted(looped):
   assert added == pytest.approx(forward, rel=0.15)
 
 
-def test_roofline_equals_the_count_by_hand():
-  """v5e, four chips in a square: two of four links, 50 GB/s each."""
+# Sixteen products of a v5e, an all-reduce that waits, and one behind a product.
+TEXT = """\
+HloModule jit_step, is_scheduled=true, num_partitions=4
 
-  @dataclasses.dataclass
-  class Device:
-    device_kind: str = 'TPU v5 lite'
+%body (s: (s32[], bf16[512,64])) -> (s32[], bf16[512,64]) {
+  %s = (s32[], bf16[512,64]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%s), index=0
+  %x = bf16[512,64]{1,0:S(1)} get-tuple-element(%s), index=1
+  %w = bf16[64,4096]{1,0:S(1)} constant({...})
+  %y = bf16[512,4096]{1,0:S(1)} dot(%x, %w), lhs_contracting_dims={1}, \
+rhs_contracting_dims={0}, metadata={op_name="jit(step)/GPT._blocks/h/mlp/dot"}
+  ROOT %out = (s32[], bf16[512,64]{1,0}) tuple(%i, %x)
+}
 
-  topology = chips.Topology('v5e:2x2', 1, [Device()], (2, 2))
-  bound = roofline.bound(
-    1.97e12,
-    8.19e9,
-    [
-      Collective('all-reduce', 100_000_000, 2, 4, 'ici'),
-      Collective('all-gather', 40_000_000, 1, 4, 'ici'),
-      Collective('collective-permute', 10_000_000, 1, 2, 'ici'),
-      Collective('all-reduce', 1_000_000, 1, 2, 'dcn'),
-    ],
-    topology,
-  )
-  ici = (2 * 1.5e8 + 3e7 + 1e7) / 1e11
-  expected = {'compute': 0.01, 'hbm': 0.01, 'ici': ici, 'dcn': 1e6 / 3.125e9}
-  assert dataclasses.asdict(bound) == pytest.approx(expected)
+%condition (s: (s32[], bf16[512,64])) -> pred[] {
+  %s = (s32[], bf16[512,64]{1,0}) parameter(0)
+  ROOT %go = pred[] constant(true)
+}
+
+ENTRY %main (p: (s32[], bf16[512,64]), g: f32[1000,1000]) -> f32[1000,1000] {
+  %p = (s32[], bf16[512,64]{1,0}) parameter(0)
+  %g = f32[1000,1000]{1,0:S(1)} parameter(1)
+  %loop = (s32[], bf16[512,64]{1,0}) while(%p), condition=%condition, \
+body=%body, backend_config={"known_trip_count":{"n":"16"}}
+  %sum = f32[1000,1000]{1,0:S(1)} all-reduce(%g), replica_groups={{0,1,2,3}}
+  %start = f32[1000,1000]{1,0:S(1)} all-reduce-start(%g), \
+replica_groups={{0,1,2,3}}
+  %far = f32[1000,1000]{1,0} copy(%g)
+  %add = f32[1000,1000]{1,0:S(1)} add(%g, %sum)
+  ROOT %done = f32[1000,1000]{1,0:S(1)} all-reduce-done(%start)
+}
+"""
 
 
-def test_utilisation_at_the_bound():
+@dataclasses.dataclass
+class Device:
+  device_kind: str = 'TPU v5 lite'
+
+
+V5E = chips.Topology('v5e:2x2', 1, [Device()], (2, 2))
+
+
+def test_estimate_equals_the_count_by_hand():
+  """A square of four v5e: two of four links, 50 GB/s each."""
+  found = roofline.estimate(HloText(TEXT), V5E, 64)
+  product = 2 * 512 * 64 * 4096 / (197e12 / 2)  # 64 fill half of the unit
+  copied, added = 4e6 / 819e9, 1e6 / 6.1e12
+  ring = 2 * 3 / 4 * 4e6 / 1e11
+  expected = {
+    'products: blocks': 16 * product,
+    'collectives, not hidden': ring + ring - copied - added,
+    'copies: head, loss and optimiser': copied,
+    'other arithmetic: head, loss and optimiser': added,
+  }
+  seconds = {kind: part.seconds for kind, part in found.parts.items()}
+  assert seconds == pytest.approx(expected)
+  assert list(seconds) == sorted(seconds, key=seconds.get, reverse=True)
+  assert found.step_seconds == pytest.approx(sum(expected.values()))
+  assert found.bottleneck == 'collectives, not hidden'
+  assert found.parts['copies: head, loss and optimiser'].hbm == copied
+
+
+@pytest.mark.parametrize(
+  ('collective', 'seconds'),
+  [
+    (Collective('all-reduce', 10**8, 1, 4, 'ici'), 1.5e8 / 1e11),
+    (Collective('all-gather', 4 * 10**7, 1, 4, 'ici'), 3e7 / 1e11),
+    (Collective('collective-permute', 10**7, 1, 2, 'ici'), 1e7 / 1e11),
+    (Collective('all-reduce', 10**6, 1, 2, 'dcn'), 1e6 / 3.125e9),
+    (Collective('all-reduce', 10**6, 1, 1, 'ici'), 0.0),
+  ],
+)
+def test_seconds_of_collectives(collective, seconds):
+  assert roofline.collective_seconds(collective, V5E) == pytest.approx(seconds)
+
+
+def test_kernels_fill_the_unit_by_their_head_width():
+  text = """\
+HloModule jit_step, is_scheduled=true
+
+ENTRY %main (q: bf16[16,512,768]) -> bf16[16,512,768] {
+  %q = bf16[16,512,768]{2,1,0:S(1)} parameter(0)
+  ROOT %k = bf16[16,512,768]{2,1,0:S(1)} custom-call(%q), \
+custom_call_target="tpu_custom_call", backend_config={"cost_estimate":\
+{"flops":"197000000000","bytes_accessed":"8"}}
+}
+"""
+  for width, seconds in ((64, 2e-3), (128, 1e-3), (96, 1e-3 * 128 / 96)):
+    found = roofline.estimate(HloText(text), V5E, width)
+    assert found.step_seconds == pytest.approx(seconds)
+    assert list(found.parts) == ['kernels']
+  wide = dataclasses.replace(V5E, devices=[Device('TPU v6 lite')])
+  found = roofline.estimate(HloText(text), wide, 64)
+  assert found.step_seconds == pytest.approx(197e9 / 918e12 * 4)
+  unknown = dataclasses.replace(V5E, devices=[Device('cpu')])
+  assert roofline.estimate(HloText(text), unknown, 64) is None
+
+
+def test_utilisation_of_an_estimate():
+  """Of 2e14 FLOP/s in 0.04 s; a tenth of the model FLOPs is masked."""
   found = compiled_steps.made_up(
-    memory=out_of_memory.HbmUse(1, 1, 1, 1),
-    flops=1.97e12,
-    model_flops=0.985e12,
+    memory=out_of_memory.HbmUse(1, 1, 1, 1), model_flops=2e12
   )
   assert found.step_seconds == 0.04
-  assert found.utilisation == pytest.approx(0.5 * 0.25)
+  assert found.utilisation(found.model_flops) == pytest.approx(0.25)
+  assert found.utilisation(found.causal_flops) == pytest.approx(0.225)
 
 
 def test_statistics_of_a_step_that_does_not_fit():
@@ -137,5 +214,5 @@ def test_command_prints_a_table_and_json():
   assert set(printed) == JSON_KEYS
   assert printed['fits'] is True
   assert 'FLOPs / model FLOPs' in '\n'.join(table)
-  assert 'The bound assumes' in '\n'.join(table)
+  assert 'The estimate assumes' in '\n'.join(table)
   assert np.isfinite(printed['bytes_accessed'])

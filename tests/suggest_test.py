@@ -17,8 +17,8 @@ GIB = 2**30
 class Compiler:
   """Makes up statistics; remembers the settings it was asked for."""
 
-  def __init__(self, temp, seconds, arguments=1, crashes=()):
-    self.crashes = crashes
+  def __init__(self, temp, seconds, arguments=1, crashes=(), spread=0.5):
+    self.crashes, self.spread = crashes, spread
     self.temp, self.seconds, self.arguments = temp, seconds, arguments
     self.asked = []
 
@@ -31,7 +31,9 @@ class Compiler:
     found = compiled_steps.made_up(
       fits=temp + arguments <= 16 * GIB,
       memory=memory,
-      bound=(self.seconds[remat] + microbatches / 1000, 0.0),
+      seconds=self.seconds[remat]
+      + microbatches / 1000
+      + self.spread * (fsdp > 1),
     )
     return None if remat in self.crashes else found
 
@@ -59,27 +61,35 @@ def test_fastest_that_fits_is_returned():
   assert chosen(config) == ('none', 8, 1, 1)
   assert found.fits
   # Not compiled: 2 and 4 microbatches, which 100 GiB of temporaries rule out;
-  # more microbatches than are needed; other meshes, since the state is small.
+  # more microbatches than are needed; other meshes with another remat, since
+  # the state is small.
   assert compiler.asked == [
     ('none', 1, 1, 1),
     ('none', 8, 1, 1),
     ('dots', 1, 1, 1),
     ('dots', 2, 1, 1),
     ('full', 1, 1, 1),
+    ('none', 1, 4, 1),
+    ('none', 8, 4, 1),
   ]
   assert lines.count('compiling') == len(compiler.asked)
-  assert lines.count('does not fit') == 2
+  assert lines.count('does not fit') == 3
 
 
 def test_recomputing_wins_if_it_is_faster():
   compiler = Compiler(SMALL, {'none': 1.0, 'dots': 0.9, 'full': 0.95})
   (config, _), _ = search(compiler)
   assert chosen(config) == ('dots', 1, 1, 1)
-  assert len(compiler.asked) == 3
+  assert len(compiler.asked) == 4
+
+
+def test_fsdp_wins_if_it_is_faster():
+  (config, _), _ = search(Compiler(SMALL, SECONDS, spread=-0.1))
+  assert chosen(config) == ('none', 1, 4, 1)
 
 
 def test_large_state_is_spread():
-  compiler = Compiler(SMALL, SECONDS, arguments=20)
+  compiler = Compiler(SMALL, SECONDS, arguments=20, spread=0.0)
   (config, _), _ = search(compiler)
   assert chosen(config) == ('none', 1, 4, 1)
   assert config.mesh.data == 1

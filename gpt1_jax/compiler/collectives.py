@@ -47,36 +47,48 @@ def find(hlo: HloText) -> list[Collective]:
   """Returns a program's collectives, with identical ones counted together.
 
   The TPU compiler splits an overlapped operation into a chain of instructions,
-  which counts once. Its fusions named `all-reduce-scatter` are reduce-scatters.
-  Transfers between slices are sends to the hosts (megascale), which reduce.
+  which counts once.
   """
-  counts: dict[tuple[str, int, int, Network], int] = {}
+  counts: dict[Collective, int] = {}
   chains: set[tuple[str, ...]] = set()
   for name, i, count in hlo.walk():
-    chain = _CHAIN.search(i.rest)
-    if chain and chain.groups() in chains:
-      continue
-    chains.update([chain.groups()] if chain else [])
-    kind = i.opcode.removesuffix('-start')
-    size = _operand_bytes(hlo.computations[name], i)
-    sent = _MEGASCALE.search(i.rest) if kind == 'send' else None
-    network: Network = 'ici'
-    if _KINDS.fullmatch(kind):
-      devices = group_size(i.rest, hlo.num_devices)
-      size *= devices if kind == 'all-gather' else 1
-      if name.startswith('all-reduce-scatter'):
-        kind = 'reduce-scatter'
-    elif sent:
-      kind = sent[2].lower().replace('_', '-')
-      devices, network = int(sent[1].split(',')[-1]), 'dcn'
-    else:
-      continue
-    key = (kind, size, devices, network)
-    counts[key] = counts.get(key, 0) + count
-  return [
-    Collective(kind, size, count, devices, network)
-    for (kind, size, devices, network), count in counts.items()
-  ]
+    found = read(hlo, name, i)
+    if found and (chain(i) is None or chain(i) not in chains):
+      counts[found] = counts.get(found, 0) + count
+    chains.update(filter(None, [chain(i)]))
+  return [dataclasses.replace(c, count=n) for c, n in counts.items()]
+
+
+def chain(i: Instruction) -> tuple[str, ...] | None:
+  """Identifies the overlapped operation that an instruction is a part of."""
+  found = _CHAIN.search(i.rest)
+  return found.groups() if found else None
+
+
+def read(hlo: HloText, name: str, i: Instruction) -> Collective | None:
+  """Returns an instruction as a collective, counted once; None for others.
+
+  The TPU compiler's fusions named `all-reduce-scatter` are reduce-scatters.
+  Transfers between slices are sends to the hosts (megascale), which reduce.
+
+  Args:
+    hlo: the program.
+    name: the computation that holds the instruction.
+    i: the instruction.
+  """
+  kind = i.opcode.removesuffix('-start')
+  size = _operand_bytes(hlo.computations[name], i)
+  sent = _MEGASCALE.search(i.rest) if kind == 'send' else None
+  if sent:
+    kind = sent[2].lower().replace('_', '-')
+    return Collective(kind, size, 1, int(sent[1].split(',')[-1]), 'dcn')
+  if not _KINDS.fullmatch(kind):
+    return None
+  devices = group_size(i.rest, hlo.num_devices)
+  size *= devices if kind == 'all-gather' else 1
+  if name.startswith('all-reduce-scatter'):
+    kind = 'reduce-scatter'
+  return Collective(kind, size, 1, devices, 'ici')
 
 
 def _operand_bytes(computation: Computation, i: Instruction) -> int:

@@ -10,8 +10,6 @@ import functools
 import math
 import re
 
-import numpy as np
-
 from gpt1_jax.compiler.hlo_text import Array, Computation, HloText, Instruction
 
 # Instructions that move no data, as in XLA's HloCostAnalysis.
@@ -35,14 +33,31 @@ class Cost:
   """The cost of one execution on one device.
 
   Attributes:
-    flops: matrix products, other arithmetic, and the FLOPs that kernels state.
+    products: FLOPs of matrix products, and those that kernels state.
+    other: FLOPs of other arithmetic.
     bytes: bytes read and written in all memories, tile padding included.
     hbm_bytes: bytes read and written in HBM.
   """
 
-  flops: float
-  bytes: float
-  hbm_bytes: float
+  products: float = 0.0
+  other: float = 0.0
+  bytes: float = 0.0
+  hbm_bytes: float = 0.0
+
+  @property
+  def flops(self) -> float:
+    return self.products + self.other
+
+  def __add__(self, cost: 'Cost') -> 'Cost':
+    pairs = zip(_fields(self), _fields(cost), strict=True)
+    return Cost(*(a + b for a, b in pairs))
+
+  def __mul__(self, times: float) -> 'Cost':
+    return Cost(*(times * a for a in _fields(self)))
+
+
+def _fields(cost: Cost) -> tuple[float, ...]:
+  return cost.products, cost.other, cost.bytes, cost.hbm_bytes
 
 
 def count(hlo: HloText, *, loops_once: bool = False) -> Cost:
@@ -54,33 +69,44 @@ def count(hlo: HloText, *, loops_once: bool = False) -> Cost:
   """
 
   @functools.cache
-  def total(name: str) -> np.ndarray:
-    out = np.zeros(3)
+  def total(name: str) -> Cost:
+    out = Cost()
     for i in hlo.computations[name].values():
       calls = hlo.calls(i)
-      if i.opcode == 'fusion':  # moves only its operands and outputs
-        out[0] += total(calls[0][0])[0]
+      if calls and i.opcode != 'fusion':
+        for called, times in calls:
+          out += total(called) * (1 if loops_once else times)
       else:
-        out += sum(
-          (1 if loops_once else times) * total(called)
-          for called, times in calls
-        )
-      if not calls or i.opcode == 'fusion':
-        out += _cost(hlo, hlo.computations[name], i)
+        out += cost(hlo, hlo.computations[name], i)
     return out
 
-  return Cost(*total(hlo.entry).tolist())
+  return total(hlo.entry)
 
 
-def _cost(hlo: HloText, computation: Computation, i: Instruction) -> np.ndarray:
-  """Returns an instruction's FLOPs, bytes and HBM bytes."""
+def cost(hlo: HloText, computation: Computation, i: Instruction) -> Cost:
+  """Returns the cost of an instruction that calls nothing, or of a fusion."""
   if _FREE.fullmatch(i.opcode) or not i.arrays or _FREE_CALLS.search(i.rest):
-    return np.zeros(3)
-  kernel = _KERNEL.search(i.rest) if i.opcode == 'custom-call' else None
-  if kernel:
+    return Cost()
+  if kernel := _KERNEL.search(i.rest) if i.opcode == 'custom-call' else None:
     stated = dict(re.findall(r'"?(\w+)"?:"?(\d+)"?', kernel[1]))
     moved = float(stated.get('bytes_accessed', 0))
-    return np.array([float(stated.get('flops', 0)), moved, moved])
+    return Cost(float(stated.get('flops', 0)), 0.0, moved, moved)
+  moved, in_hbm = _moved(hlo, computation, i)
+  if i.opcode != 'fusion':
+    return Cost(*_flops(computation, i), moved, in_hbm)
+  inside = hlo.computations[i.attribute('calls')]
+  inner = [cost(hlo, inside, x) for x in inside.values()]
+  products, other = (
+    sum(c.products for c in inner),
+    sum(c.other for c in inner),
+  )
+  return Cost(products, other, moved, in_hbm)
+
+
+def _moved(
+  hlo: HloText, computation: Computation, i: Instruction
+) -> tuple[float, float]:
+  """Returns the bytes that an instruction moves: in all memories, in HBM."""
   inside, ends, outputs = computation, [i.name], _outputs(i)
   if i.opcode == 'fusion':
     inside = hlo.computations[i.attribute('calls')]
@@ -97,8 +123,7 @@ def _cost(hlo: HloText, computation: Computation, i: Instruction) -> np.ndarray:
     for array in operand.arrays if operand else ():
       parts.append((_read(hlo, i, position, array), array))
   moved = sum(size for size, _ in parts)
-  in_hbm = sum(size for size, array in parts if array.space == 0)
-  return np.array([_flops(computation, i), moved, in_hbm])
+  return moved, sum(size for size, array in parts if array.space == 0)
 
 
 def _outputs(i: Instruction) -> tuple[Array, ...]:
@@ -149,29 +174,58 @@ def _read_inside(hlo: HloText, inside: Computation, i: Instruction) -> int:
   )
 
 
-def _flops(computation: Computation, i: Instruction) -> float:
-  if i.opcode in ('dot', 'convolution'):
-    return product_flops(computation, i)
+def _flops(computation: Computation, i: Instruction) -> tuple[float, float]:
+  """Returns an instruction's FLOPs: of products, of other arithmetic."""
+  if product := read_product(computation, i):
+    return product.flops, 0.0
   if i.opcode == 'reduce':
-    return float(computation[i.operands[0]].arrays[0].elements)
-  return float(i.arrays[0].elements) if _ARITHMETIC.fullmatch(i.opcode) else 0.0
+    return 0.0, float(computation[i.operands[0]].arrays[0].elements)
+  arithmetic = _ARITHMETIC.fullmatch(i.opcode)
+  return 0.0, float(i.arrays[0].elements) if arithmetic else 0.0
 
 
-def product_flops(computation: Computation, i: Instruction) -> float:
-  """Returns the FLOPs of a matrix product: 2 per multiply-add.
+@dataclasses.dataclass(frozen=True)
+class Product:
+  """A matrix product.
+
+  Attributes:
+    flops: 2 per multiply-add.
+    contracted: length of the axis that is summed over.
+    free: the longer of the two operands' other axes.
+  """
+
+  flops: float
+  contracted: int
+  free: int
+
+
+def read_product(computation: Computation, i: Instruction) -> Product | None:
+  """Returns an instruction as a matrix product; None for others.
 
   The TPU compiler writes products as convolutions, whose spatial axes stand for
   batch, contracted or free axes. Such an axis is as long as the longest of the
   input's, the window's and the output's.
   """
+  if i.opcode not in ('dot', 'convolution'):
+    return None
   lhs, rhs = (computation[name].arrays[0].dims for name in i.operands[:2])
   out = i.arrays[0]
   if i.opcode == 'dot':
-    found = re.search(r'lhs_contracting_dims=\{([\d,]*)\}', i.rest)
-    axes = [int(d) for d in found[1].split(',') if d] if found else []
-    return 2.0 * out.elements * math.prod(lhs[a] for a in axes)
+    contracted = math.prod(lhs[a] for a in _axes(i, 'lhs_contracting_dims'))
+    batch = math.prod(lhs[a] for a in _axes(i, 'lhs_batch_dims'))
+    free = max(math.prod(lhs), math.prod(rhs)) // max(contracted * batch, 1)
+    return Product(2.0 * out.elements * contracted, contracted, free)
   labels = re.search(r'dim_labels=(\w+)_(\w+)->(\w+)', i.rest)
   assert labels, i.rest
   x, window, y = map(dict, map(zip, labels.groups(), (lhs, rhs, out.dims)))
-  spatial = (max(x[d], window[d], y[d]) for d in x if d.isdigit())
-  return 2.0 * x['b'] * window['i'] * y['f'] * math.prod(spatial)
+  spatial = [d for d in x if d.isdigit()]
+  contracted = window['i'] * math.prod(x[d] for d in spatial if y[d] == 1)
+  rows = x['b'] * math.prod(y[d] for d in spatial if window[d] == 1)
+  longest = math.prod(max(x[d], window[d], y[d]) for d in spatial)
+  flops = 2.0 * x['b'] * window['i'] * y['f'] * longest
+  return Product(flops, contracted, max(rows, y['f']))
+
+
+def _axes(i: Instruction, name: str) -> list[int]:
+  found = re.search(rf'{name}=\{{([\d,]*)\}}', i.rest)
+  return [int(d) for d in found[1].split(',') if d] if found else []

@@ -1,63 +1,93 @@
-"""Bounds the time of a step from below, with every part at its peak rate."""
+"""Estimates the time of a step from its compiled text.
+
+Operations run in sequence, each at the pace of its slowest resource.
+"""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+import re
+from collections.abc import Iterable
 
-from gpt1_jax.compiler.collectives import Collective
+from gpt1_jax.compiler import collectives, hlo_cost
+from gpt1_jax.compiler.hlo_text import Computation, HloText, Instruction
 from gpt1_jax.train import chips
 
 ASSUMPTIONS = (
-  'each chip computes at its bf16 peak and moves data at its peak HBM '
-  'bandwidth; computation, HBM traffic and collectives overlap perfectly; data '
-  'in VMEM causes no HBM traffic; a collective is a ring over all links of the '
-  'slice (2 (n-1)/n of the bytes for an all-reduce, (n-1)/n for a gather or a '
-  'scatter); slices communicate at the rate of the data-centre network. Model '
-  'FLOPs count attention in full while the kernel skips masked positions, so '
-  'utilisation may exceed 100%'
+  'operations run one after another, each as long as the longest of its time '
+  'in the matrix unit, in HBM and in the vector unit; a matrix product runs at '
+  'the bf16 peak times the share of the unit that its axes fill (128 wide, 256 '
+  'on v6e and TPU7x: a head width of 64 fills half), a kernel as a product of '
+  'the FLOPs that it states; vector units do 6.1 T operations a second on v5e, '
+  '12 T on v6e, and elsewhere 1/32 of the bf16 peak; data in VMEM causes no '
+  'HBM traffic; a collective is a ring over all links of the slice (2 (n-1)/n '
+  'of the bytes for an all-reduce, (n-1)/n for a gather or a scatter) and runs '
+  'beside other operations only from its -start to its -done; slices '
+  'communicate at the rate of the data-centre network'
 )
+COLLECTIVES = 'collectives, not hidden'
+_VECTOR = {
+  'TPU v5 lite': 6.1e12,
+  'TPU v5e': 6.1e12,
+  'TPU v6 lite': 12e12,
+  'TPU v6e': 12e12,
+}
+_WIDE = ('TPU v6', 'TPU7x')  # their matrix unit is 256 wide
+_IN_BLOCKS = re.compile(r'op_name="[^"]*(\bh/|_blocks)')
 
 
 @dataclasses.dataclass(frozen=True)
-class Roofline:
-  """Minimum seconds for each part of a step; see ASSUMPTIONS.
+class Part:
+  """Operations of one kind, in seconds of one step.
 
   Attributes:
-    compute: arithmetic.
-    hbm: HBM reads and writes.
-    ici: collectives within a slice.
-    dcn: collectives between slices.
+    seconds: how long they last.
+    mxu, hbm, vector: how long each resource is busy.
   """
 
-  compute: float
-  hbm: float
-  ici: float
-  dcn: float
+  seconds: float = 0.0
+  mxu: float = 0.0
+  hbm: float = 0.0
+  vector: float = 0.0
+
+  def plus(self, part: 'Part', times: int = 1) -> 'Part':
+    """Returns the sum of this part and `times` executions of another."""
+    pairs = zip(
+      dataclasses.astuple(self), dataclasses.astuple(part), strict=True
+    )
+    return Part(*(a + times * b for a, b in pairs))
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+  """The estimated time of a step; see ASSUMPTIONS.
+
+  Attributes:
+    parts: kind of operation -> its part, the longest first.
+    peak: bf16 FLOP/s of the device.
+  """
+
+  parts: dict[str, Part]
+  peak: float
 
   @property
   def step_seconds(self) -> float:
-    """Time of the longest part."""
-    return max(dataclasses.astuple(self))
+    return sum(part.seconds for part in self.parts.values())
 
   @property
   def bottleneck(self) -> str:
-    """Name of the longest part."""
-    parts = dataclasses.asdict(self)
-    return max(parts, key=lambda name: parts[name])
+    """Kind of the operations that last longest."""
+    return max(self.parts, key=lambda kind: self.parts[kind].seconds)
 
 
-def bound(
-  flops: float,
-  hbm_bytes: float,
-  collectives: Sequence[Collective],
-  topology: chips.Topology,
-) -> Roofline | None:
-  """Computes the roofline of a step on one device.
+def estimate(
+  hlo: HloText, topology: chips.Topology, head_width: int
+) -> Estimate | None:
+  """Estimates the time of a program on one device.
 
   Args:
-    flops: FLOPs of a step.
-    hbm_bytes: bytes read and written in HBM.
-    collectives: the step's collectives.
+    hlo: the compiled program.
     topology: gives the chip and its links.
+    head_width: width of the products in kernels, which the text does not tell.
 
   Returns:
     None if the chip's peaks are unknown.
@@ -65,16 +95,139 @@ def bound(
   chip = chips.lookup(topology.kind)
   if not chip:
     return None
-  seconds = {'ici': 0.0, 'dcn': 0.0}
-  rates = {
-    'ici': topology.links * chip.link_bandwidth,
-    'dcn': chip.dcn_bandwidth,
-  }
-  for c in collectives:
-    n, rate = c.devices, rates[c.network]
-    if n > 1 and rate:
-      passes = 2 if c.kind == 'all-reduce' else 1
-      share = 1.0 if c.kind == 'collective-permute' else (n - 1) / n
-      seconds[c.network] += passes * share * c.total_bytes / rate
-  compute, hbm = flops / chip.flops, hbm_bytes / chip.hbm_bandwidth
-  return Roofline(compute, hbm, **seconds)
+  parts = _Timer(hlo, topology, chip, head_width).parts(hlo.entry)
+  longest = sorted(parts, key=lambda kind: -parts[kind].seconds)
+  return Estimate({kind: parts[kind] for kind in longest}, chip.flops)
+
+
+def collective_seconds(
+  c: collectives.Collective, topology: chips.Topology
+) -> float:
+  """Returns the time of one execution of a collective."""
+  chip = chips.lookup(topology.kind)
+  assert chip
+  rate = topology.links * chip.link_bandwidth
+  if c.network == 'dcn':
+    rate = chip.dcn_bandwidth
+  if c.devices < 2 or not rate:
+    return 0.0
+  passes = 2 if c.kind == 'all-reduce' else 1
+  moves = c.kind == 'collective-permute'
+  share = 1.0 if moves else (c.devices - 1) / c.devices
+  return passes * share * c.bytes / rate
+
+
+class _Timer:
+  """Sums the time of a program's operations by kind."""
+
+  def __init__(
+    self,
+    hlo: HloText,
+    topology: chips.Topology,
+    chip: chips.Chip,
+    head_width: int,
+  ):
+    self._hlo, self._chip, self._head_width = hlo, chip, head_width
+    self._topology = topology
+    self._width = 256 if topology.kind.startswith(_WIDE) else 128
+    self._vector = _VECTOR.get(topology.kind, chip.flops / 32)
+    self.parts = functools.cache(self._parts)
+
+  def _parts(self, name: str) -> dict[str, Part]:
+    """Returns the parts of one execution of a computation."""
+    out: dict[str, Part] = {}
+    ends: dict[str, float] = {}  # running collective -> when it ends
+    chains: set[tuple[str, ...]] = set()
+    clock = 0.0
+
+    def add(kind: str, part: Part, times: int = 1) -> None:
+      nonlocal clock
+      out[kind] = out.get(kind, Part()).plus(part, times)
+      clock += times * part.seconds
+
+    def wait(end: float) -> None:
+      if end > clock:
+        add(COLLECTIVES, Part(end - clock))
+
+    computation = self._hlo.computations[name]
+    for i in computation.values():
+      seconds, links = self._collective_seconds(name, i, chains)
+      if links and (i.opcode.endswith('-start') or collectives.chain(i)):
+        ends[i.name] = max(clock, *ends.values(), 0.0) + seconds
+      elif links:
+        add(COLLECTIVES, Part(seconds))
+      elif i.opcode.endswith('-done'):
+        wait(max((ends.pop(x, 0.0) for x in i.operands), default=0.0))
+      elif i.opcode != 'fusion' and (calls := self._hlo.calls(i)):
+        for called, times in calls:
+          for kind, part in self.parts(called).items():
+            add(kind, part, times)
+      else:
+        part = self._operation(computation, i)
+        if part.seconds:
+          add(_kind(i, part), part)
+    wait(max(ends.values(), default=0.0))
+    return out
+
+  def _collective_seconds(
+    self, name: str, i: Instruction, chains: set[tuple[str, ...]]
+  ) -> tuple[float, bool]:
+    """Returns the time of an instruction's collectives; True if it has any.
+
+    A loop or branch has none of its own. Of a chain of instructions, the first
+    has the time of all.
+    """
+    pairs = [(name, i)]
+    if i.opcode in ('fusion', 'async-start', 'call-start'):
+      for called, _ in self._hlo.calls(i):
+        inner = self._hlo.computations[called].values()
+        pairs += [(called, x) for x in inner]
+    total, found = 0.0, False
+    for place, x in pairs:
+      if collective := collectives.read(self._hlo, place, x):
+        found, link = True, collectives.chain(x)
+        total += (
+          0.0
+          if link in chains
+          else collective_seconds(collective, self._topology)
+        )
+        chains.update(filter(None, [link]))
+    return total, found
+
+  def _operation(self, computation: Computation, i: Instruction) -> Part:
+    cost = hlo_cost.cost(self._hlo, computation, i)
+    mxu = cost.products / self._fill(computation, i) / self._chip.flops
+    hbm = cost.hbm_bytes / self._chip.hbm_bandwidth
+    vector = cost.other / self._vector
+    return Part(max(mxu, hbm, vector), mxu, hbm, vector)
+
+  def _fill(self, computation: Computation, i: Instruction) -> float:
+    """Returns the share of the matrix unit that products fill, by FLOPs."""
+    if i.opcode == 'custom-call':
+      return self._share(self._head_width)
+    inside = computation
+    instructions: Iterable[Instruction] = [i]
+    if i.opcode == 'fusion':
+      inside = self._hlo.computations[i.attribute('calls')]
+      instructions = inside.values()
+    found = [hlo_cost.read_product(inside, x) for x in instructions]
+    products = [p for p in found if p and p.flops]
+    padded = sum(
+      p.flops / self._share(p.contracted) / self._share(p.free)
+      for p in products
+    )
+    return sum(p.flops for p in products) / padded if padded else 1.0
+
+  def _share(self, length: int) -> float:
+    return length / (-(-length // self._width) * self._width)
+
+
+def _kind(i: Instruction, part: Part) -> str:
+  """Names the kind of an operation in the table."""
+  if i.opcode == 'custom-call' and part.mxu:
+    return 'kernels'
+  where = 'blocks' if _IN_BLOCKS.search(i.rest) else 'head, loss and optimiser'
+  if part.mxu:
+    return f'products: {where}'
+  copies = i.opcode.startswith(('copy', 'slice', 'dynamic')) or not part.vector
+  return f'{"copies" if copies else "other arithmetic"}: {where}'

@@ -32,7 +32,7 @@ class StepCost:
     bytes_accessed: bytes read and written in all memories, as XLA counts.
     hbm_bytes: bytes read and written in HBM, tile padding included.
     collectives: operations between devices.
-    bound: lower bound on the time; None if the device's peaks are unknown.
+    estimate: time of the step; None if the device's peaks are unknown.
     unknown_loops: loops that are counted once because their trip count is
       unknown.
   """
@@ -41,7 +41,7 @@ class StepCost:
   bytes_accessed: float
   hbm_bytes: float
   collectives: tuple[collectives_lib.Collective, ...]
-  bound: roofline.Roofline | None
+  estimate: roofline.Estimate | None
   unknown_loops: int = 0
 
   @property
@@ -56,7 +56,8 @@ class CompileStats:
   Attributes:
     memory: HBM that the step needs.
     cost: None if the step does not fit.
-    model_flops: the device's share of the model FLOPs.
+    model_flops: the device's share of the model FLOPs, attention in full.
+    masked_flops: those of them that causal attention masks: half of its scores.
     compile_seconds: wall time of the compilation.
     buffers: the largest allocations, if the step does not fit.
   """
@@ -64,6 +65,7 @@ class CompileStats:
   memory: out_of_memory.HbmUse
   cost: StepCost | None
   model_flops: float
+  masked_flops: float
   compile_seconds: float
   buffers: tuple[out_of_memory.Buffer, ...] = ()
 
@@ -72,19 +74,23 @@ class CompileStats:
     return self.cost is not None
 
   @property
-  def step_seconds(self) -> float | None:
-    """Lower bound on the time of a step, or None."""
-    return (
-      self.cost.bound.step_seconds if self.cost and self.cost.bound else None
-    )
+  def estimate(self) -> roofline.Estimate | None:
+    return self.cost.estimate if self.cost else None
 
   @property
-  def utilisation(self) -> float | None:
-    """Upper bound: model FLOPs over peak FLOPs in `step_seconds`."""
-    if not (self.cost and self.cost.bound):
-      return None
-    needed = self.model_flops / self.cost.flops * self.cost.bound.compute
-    return needed / self.cost.bound.step_seconds
+  def step_seconds(self) -> float | None:
+    """Estimated time of a step, or None."""
+    return self.estimate.step_seconds if self.estimate else None
+
+  @property
+  def causal_flops(self) -> float:
+    """Model FLOPs, with half of the attention scores."""
+    return self.model_flops - self.masked_flops
+
+  def utilisation(self, flops: float) -> float | None:
+    """Returns FLOPs over those of the device's peak in `step_seconds`."""
+    found = self.estimate
+    return flops / (found.peak * found.step_seconds) if found else None
 
   def to_json(self) -> dict[str, Any]:
     """Returns the object that `launch/aot_compile.py --json` prints."""
@@ -97,13 +103,18 @@ class CompileStats:
       'hbm_capacity_bytes': self.memory.capacity,
       'flops': cost and cost.flops,
       'model_flops': self.model_flops,
+      'causal_model_flops': self.causal_flops,
       'bytes_accessed': cost and cost.bytes_accessed,
       'collectives': [
         dataclasses.asdict(c) for c in (cost.collectives if cost else ())
       ],
       'compile_seconds': self.compile_seconds,
       'estimated_step_seconds': self.step_seconds,
-      'estimated_utilisation': self.utilisation,
+      'estimated_utilisation': self.utilisation(self.model_flops),
+      'estimated_parts': {
+        kind: dataclasses.asdict(part)
+        for kind, part in (self.estimate.parts if self.estimate else {}).items()
+      },
     }
 
 
@@ -131,8 +142,9 @@ def compile_step(
   model = pretraining.model_config(config, vocab_size)
   mesh = sharding.make_mesh(topology.devices, **dataclasses.asdict(config.mesh))
   program = pretraining.build(config, model, mesh, num_steps)
-  tokens = config.data.batch_size * model.n_ctx
-  share = models.flops_per_token(model) * tokens / len(topology.devices)
+  tokens = config.data.batch_size * model.n_ctx / len(topology.devices)
+  share = models.flops_per_token(model) * tokens
+  masked = models.masked_flops_per_token(model) * tokens
   chip = chips.lookup(topology.kind)
   capacity = int(chip.hbm_bytes) or None if chip else None
   lowered = program.lower()
@@ -144,10 +156,13 @@ def compile_step(
       raise
     seconds = time.perf_counter() - started
     memory, buffers = out_of_memory.parse(str(error), capacity)
-    return CompileStats(memory, None, share, seconds, buffers), program, None
+    found = CompileStats(memory, None, share, masked, seconds, buffers)
+    return found, program, None
   seconds = time.perf_counter() - started
-  memory, cost = _memory(compiled, capacity), _cost(compiled, topology)
-  return CompileStats(memory, cost, share, seconds), program, compiled
+  memory = _memory(compiled, capacity)
+  cost = _cost(compiled, topology, model.n_embd // getattr(model, 'n_head', 1))
+  found = CompileStats(memory, cost, share, masked, seconds)
+  return found, program, compiled
 
 
 def _memory(
@@ -162,20 +177,21 @@ def _memory(
   return out_of_memory.HbmUse(peak, temp, arguments, capacity)
 
 
-def _cost(compiled: jax.stages.Compiled, topology: chips.Topology) -> StepCost:
+def _cost(
+  compiled: jax.stages.Compiled, topology: chips.Topology, head_width: int
+) -> StepCost:
   xla: Any = compiled.cost_analysis()
   hlo = HloText(compiled.as_text() or '')
   once, full = hlo_cost.count(hlo, loops_once=True), hlo_cost.count(hlo)
   # XLA has the cost of each operation, the text how often it runs.
   flops = xla['flops'] * _ratio(full.flops, once.flops)
   accessed = xla.get('bytes accessed', 0.0) * _ratio(full.bytes, once.bytes)
-  collectives = collectives_lib.find(hlo)
   return StepCost(
     flops,
     accessed,
     full.hbm_bytes,
-    tuple(collectives),
-    roofline.bound(flops, full.hbm_bytes, collectives, topology),
+    tuple(collectives_lib.find(hlo)),
+    roofline.estimate(hlo, topology, head_width),
     hlo.count_unknown_loops(),
   )
 

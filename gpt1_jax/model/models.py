@@ -44,5 +44,12 @@ def flops_per_token(model: ModelConfig) -> float:
   return _module(model).flops_per_token(model)
 
 
+def masked_flops_per_token(model: ModelConfig) -> float:
+  """Returns those of `flops_per_token` that causal attention masks."""
+  if isinstance(model, GPTConfig):
+    return 6.0 * model.n_layer * model.n_ctx * model.n_embd
+  return 0.0
+
+
 def _module(model: ModelConfig) -> Any:
   return gpt if isinstance(model, GPTConfig) else lstm

@@ -21,11 +21,13 @@ JSON_KEYS = {
   'hbm_capacity_bytes',
   'flops',
   'model_flops',
+  'causal_model_flops',
   'bytes_accessed',
   'collectives',
   'compile_seconds',
   'estimated_step_seconds',
   'estimated_utilisation',
+  'estimated_parts',
 }
 
 
@@ -46,9 +48,9 @@ def product_flops(compiled: jax.stages.Compiled) -> float:
   """Counts the FLOPs of the matrix products of a step."""
   hlo = HloText(compiled.as_text())
   return sum(
-    count * hlo_cost.product_flops(hlo.computations[name], i)
+    count * product.flops
     for name, i, count in hlo.walk()
-    if i.opcode in ('dot', 'convolution')
+    if (product := hlo_cost.read_product(hlo.computations[name], i))
   )
 
 
@@ -75,7 +77,7 @@ def made_up(
   *,
   fits: bool = True,
   memory: out_of_memory.HbmUse,
-  bound: tuple[float, float] = (0.01, 0.04),
+  seconds: float = 0.04,
   model_flops: float = 1e12,
   **cost: Any,
 ) -> stats.CompileStats:
@@ -84,7 +86,7 @@ def made_up(
   Args:
     fits: False for a step that does not fit.
     memory: memory of the step.
-    bound: seconds of compute and HBM.
+    seconds: estimated time of a step, all of it in kernels.
     model_flops: one device's share.
     **cost: fields of `stats.StepCost` to replace.
   """
@@ -95,7 +97,8 @@ def made_up(
       bytes_accessed=2e9,
       hbm_bytes=1e9,
       collectives=(),
-      bound=roofline.Roofline(*bound, ici=0.0, dcn=0.0),
+      estimate=roofline.Estimate({'kernels': roofline.Part(seconds)}, 2e14),
     )
     found = dataclasses.replace(found, **cost)
-  return stats.CompileStats(memory, found, model_flops, compile_seconds=1.0)
+  masked = model_flops / 10
+  return stats.CompileStats(memory, found, model_flops, masked, 1.0)
