@@ -98,6 +98,7 @@ PAPER: dict[str, Any] = {
     'log_every': 10,
     'eval_every': 0,  # updates; 0 means after each epoch
     'checkpoint_minutes': 10.0,  # saves at least so often; 0: never
+    'skip_nonfinite': 0,  # updates with a loss of NaN or infinity
     'stall_minutes': 30.0,  # without an update: exit code 75; 0: never
     'keep': 1,
     'microbatches': 1,

@@ -60,6 +60,7 @@ PAPER: dict[str, Any] = {
     'eval_every': 10_000,
     'checkpoint_every': 2_000,
     'checkpoint_minutes': 10.0,  # saves at least so often; 0: never
+    'skip_nonfinite': 0,  # updates with a loss of NaN or infinity
     'stall_minutes': 30.0,  # without an update: exit code 75; 0: never
     'keep': 3,
     'microbatches': 1,

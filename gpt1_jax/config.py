@@ -208,7 +208,8 @@ class FinetuneConfig:
 
   Attributes:
     task: a name in tasks.table.TASKS, 'all', or a user-defined task.
-    init_from: the pretrained run, or 'none' to train from scratch.
+    init_from: the pretrained run (RUN or RUN@STEP), or 'none' to train from
+      scratch.
     like: when training from scratch, the run that provides the model's shape
       and tokenizer.
   """

@@ -55,6 +55,7 @@ _STEP = flags.DEFINE_integer(
   None,
   'Checkpoint step to convert; default: the best, else the latest.',
 )
+flags.DEFINE_alias('step', 'checkpoint')
 
 
 def main(argv: list[str]) -> None:

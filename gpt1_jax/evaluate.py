@@ -69,6 +69,7 @@ _BATCH = flags.DEFINE_integer(
 _STEP = flags.DEFINE_integer(
   'checkpoint', None, 'Checkpoint to use; default: the best or the latest.'
 )
+flags.DEFINE_alias('step', 'checkpoint')
 # Flags that only one suite takes.
 _ONLY = {
   'perplexity': ('data', 'split'),

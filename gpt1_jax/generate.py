@@ -66,6 +66,7 @@ _SEED = flags.DEFINE_integer('seed', 0, 'Random seed for sampling.')
 _STEP = flags.DEFINE_integer(
   'checkpoint', None, 'Checkpoint step; default: the best, else the latest.'
 )
+flags.DEFINE_alias('step', 'checkpoint')
 _HISTORY = pathlib.Path('~/.cache/gpt1_jax/prompts')
 
 

@@ -36,6 +36,7 @@ _BATCH = flags.DEFINE_integer(
 _STEP = flags.DEFINE_integer(
   'checkpoint', None, 'Checkpoint to use; default: the best.'
 )
+flags.DEFINE_alias('step', 'checkpoint')
 
 
 def main(argv: list[str]) -> None:

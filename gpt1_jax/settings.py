@@ -211,6 +211,9 @@ class TrainSettings:
     microbatches: sequential parts that a batch is split into (gradient
       accumulation).
     seed: seeds the initial weights and dropout.
+    skip_nonfinite: number of updates whose loss or gradient may be infinite or
+      NaN: they are skipped, and the next such update stops the run. Counted
+      from each start.
   """
 
   num_steps: Count
@@ -222,6 +225,7 @@ class TrainSettings:
   keep: AtLeastOne
   microbatches: AtLeastOne
   seed: Seed
+  skip_nonfinite: Count
 
   @pydantic.model_validator(mode='after')
   def _one_length(self) -> 'TrainSettings':

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import importlib.util
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -108,9 +109,23 @@ def write_text(name: str | os.PathLike[str], text: str) -> None:
   write_bytes(name, text.encode('utf-8'))
 
 
+def to_json(value: Any, indent: int | None = None) -> str:
+  """Returns JSON; numbers that are not finite, which JSON has not, are null."""
+  return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {key: _finite(each) for key, each in value.items()}
+  if isinstance(value, list | tuple):
+    return [_finite(each) for each in value]
+  is_number = isinstance(value, float)
+  return None if is_number and not math.isfinite(value) else value
+
+
 def write_json(name: str | os.PathLike[str], value: Any) -> None:
-  """Writes a JSON file atomically."""
-  write_text(name, json.dumps(value, indent=1) + '\n')
+  """Writes a JSON file atomically; see `to_json`."""
+  write_text(name, to_json(value, indent=1) + '\n')
 
 
 def read_json(name: str | os.PathLike[str]) -> Any:

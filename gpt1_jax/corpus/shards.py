@@ -218,6 +218,16 @@ def read_meta(path: str | os.PathLike[str]) -> Meta:
   return meta
 
 
+def fingerprint(meta: Meta) -> str:
+  """Returns a sha256 that identifies the tokens of prepared data, hex."""
+  sums = {
+    name: file['sha256']
+    for name, file in sorted(meta['files'].items())
+    if name.endswith('.bin')
+  }
+  return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
+
+
 def read_documents(path: str | os.PathLike[str]) -> Iterator[DocumentRow]:
   """Reads documents.jsonl, row by row."""
   with (pathlib.Path(path) / DOCUMENTS).open(encoding='utf-8') as file:

@@ -22,7 +22,7 @@ from gpt1_jax.inference.continuation import Continuation, Piece
 from gpt1_jax.interop import conversion
 from gpt1_jax.model import continuous, decoding, inspection, models
 from gpt1_jax.settings import GPTConfig, ModelConfig
-from gpt1_jax.train import checkpoint
+from gpt1_jax.train import belonging, checkpoint
 
 TextLike = str | Sequence[int]  # a text, or its token ids
 
@@ -239,7 +239,7 @@ def load(
   source = storage.path(name)
   if not source.is_dir() or (source / 'checkpoints').is_dir():
     found = checkpoint.read(name, checkpoint_step)
-    return Run(name, found, tokenization.load(source))
+    return Run(name, found, belonging.tokenizer(name, found.meta))
   if checkpoint_step is not None:
     raise UserError(f'{name}: has no checkpoints to choose from')
   here = pathlib.Path(staging.fetch(name, staging.STAGE_TO))

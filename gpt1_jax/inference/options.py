@@ -14,6 +14,7 @@ from gpt1_jax.settings import STRICT, AtLeastOne, Count
 Temperature = Annotated[float, Field(ge=0, le=100)]
 Share = Annotated[float, Field(gt=0, le=1)]
 RandomSeed = Annotated[int, Field(ge=0, lt=2**63)]
+_SMALLEST = 1.2e-38  # float32 numbers below lose precision
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -22,8 +23,8 @@ class Options:
 
   Attributes:
     max_tokens: tokens to generate at most.
-    temperature: below 1 sharpens the distribution, above 1 flattens it; 0 takes
-      the most likely token.
+    temperature: below 1 sharpens the distribution, above 1 flattens it; 0, and
+      what float32 rounds to 0, takes the most likely token.
     top_k: samples from the k most likely tokens; 0 samples from all.
     top_p: samples from the smallest set of tokens whose probability reaches
       top_p; 1 samples from all.
@@ -42,7 +43,7 @@ class Options:
   def sampling(self) -> sampling.Sampling:
     """The rules that choose a token."""
     return sampling.Sampling(
-      greedy=self.temperature == 0,
+      greedy=self.temperature < _SMALLEST,
       temperature=self.temperature,
       top_k=self.top_k,
       top_p=self.top_p,

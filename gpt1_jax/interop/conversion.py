@@ -23,7 +23,7 @@ from gpt1_jax.interop import (
 )
 from gpt1_jax.model import gpt
 from gpt1_jax.settings import GPTConfig
-from gpt1_jax.train import checkpoint, run
+from gpt1_jax.train import belonging, checkpoint, run
 
 _MARGIN = 10_000_000  # bytes of a run beside its weights
 DESCRIPTIONS = {
@@ -177,9 +177,9 @@ def to_huggingface(
     UserError: the checkpoint does not exist, the run is not a GPT, or a library
       is missing.
   """
-  tokenizer = tokenization.load(workdir)
-  text = tokenizer_json.build(tokenizer)
   found = checkpoint.read(str(workdir), step)
+  tokenizer = belonging.tokenizer(str(workdir), found.meta)
+  text = tokenizer_json.build(tokenizer)
   header = run.load(str(workdir))
   model = found.meta.model
   if not isinstance(model, GPTConfig):

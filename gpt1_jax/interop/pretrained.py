@@ -20,7 +20,8 @@ def read(source: str, stage_to: str) -> checkpoint.Checkpoint:
   Raises:
     UserError: the folder holds none of these, or is damaged.
   """
-  if conversion.detect(storage.path(source)) == 'run':
-    return checkpoint.read(source)
+  run, step = checkpoint.split_step(source)
+  if conversion.detect(storage.path(run)) == 'run':
+    return checkpoint.read(run, step)
   here = pathlib.Path(staging.fetch(source, stage_to))
   return conversion.as_checkpoint(conversion.read_folder(here), here)[0]

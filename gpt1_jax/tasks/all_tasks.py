@@ -13,7 +13,7 @@ from gpt1_jax.errors import RunError, UserError
 from gpt1_jax.tasks import finetuning, initialization, summary, table
 from gpt1_jax.tasks.readers import sources
 from gpt1_jax.tasks.scores import Failure, Scores
-from gpt1_jax.train import lock, run
+from gpt1_jax.train import belonging, lock, run
 
 ALL = 'all'
 
@@ -59,7 +59,9 @@ def _one_task(config: FinetuneConfig, workdir: str, tasks_path: str) -> Scores:
 def _seeds(finetuner: finetuning.Finetuner, workdir: str) -> Scores:
   """Runs one seed after another, and reads finished ones back."""
   config = finetuner.config
-  run.start(workdir, 'finetune', config_lib.as_dict(config), finetuner.facts)
+  values = config_lib.as_dict(config)
+  belonging.check(workdir, run.header('finetune', values, finetuner.facts))
+  run.start(workdir, 'finetune', values, finetuner.facts)
   results = []
   for number in range(config.train.seeds):
     one = finetuning.one_seed(config, number)

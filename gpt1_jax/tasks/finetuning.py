@@ -13,7 +13,6 @@ import jax
 
 from gpt1_jax import config as config_lib, storage
 from gpt1_jax.config import FinetuneConfig
-from gpt1_jax.corpus import tokenization
 from gpt1_jax.model import models
 from gpt1_jax.tasks import (
   baselines,
@@ -29,6 +28,7 @@ from gpt1_jax.tasks.examples import Example, read
 from gpt1_jax.tasks.readers import sources
 from gpt1_jax.tasks.scores import Metrics, Scores
 from gpt1_jax.train import (
+  belonging,
   checkpoint,
   hosts,
   lock,
@@ -61,7 +61,7 @@ class Finetuner:
     self.task = table.resolve(config.task)
     hosts.say(f'{self.task.name}: reading {tasks_path}')
     self._source = initialization.read_source(config)
-    self._tokenizer = tokenization.load(self._source.run)
+    self._tokenizer = self._source.tokenizer
     self._examples = _read_splits(self.task, tasks_path)
     # Hidden test sets can be large: they are laid out when they are needed.
     self._batches = {
@@ -109,7 +109,9 @@ class Finetuner:
       number: added to the seeds of training and of the data.
     """
     config = one_seed(self.config, number)
-    run_lib.changes(workdir, 'finetune', config_lib.as_dict(config))
+    values = config_lib.as_dict(config)
+    run_lib.changes(workdir, 'finetune', values)
+    belonging.check(workdir, run_lib.header('finetune', values, self.facts))
     with sharding.use(self._mesh), lock.held(workdir):
       state = self._train(workdir, config)
       # The best checkpoint on the dev set is the one that counts.
@@ -174,7 +176,12 @@ class Finetuner:
     )
     num_steps = config.train.updates(self._batches['train'].steps_per_epoch)
     built = program.build(
-      objective, config.optim, num_steps, self._mesh, config.train.microbatches
+      objective,
+      config.optim,
+      num_steps,
+      self._mesh,
+      config.train.microbatches,
+      config.train.skip_nonfinite > 0,
     )
     if source.params is None:
       return built

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from gpt1_jax.config import FinetuneConfig, HeadSettings
+from gpt1_jax.corpus import tokenization
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import heads, models
 from gpt1_jax.settings import GPTConfig, ModelConfig
 from gpt1_jax.tasks import features
 from gpt1_jax.tasks.definition import Task
-from gpt1_jax.train import checkpoint, sharding
+from gpt1_jax.train import belonging, checkpoint, sharding
 
 ALL_LAYERS = -1
 SCRATCH = 'none'
@@ -28,12 +29,14 @@ class Source:
     model: the network to train: that shape with the specials' rows.
     params: the pretrained weights, numpy; None from scratch.
     layers: blocks that are transferred; None from scratch.
+    tokenizer: that of the run.
   """
 
   run: str
   model: ModelConfig
   params: Any
   layers: int | None
+  tokenizer: tokenization.Tokenizer
 
 
 def read_source(config: FinetuneConfig) -> Source:
@@ -44,8 +47,10 @@ def read_source(config: FinetuneConfig) -> Source:
       than config.transfer.layers.
   """
   scratch = config.init_from == SCRATCH
-  run = config.like if scratch else config.init_from
-  found = checkpoint.read(run)
+  run, step = checkpoint.split_step(
+    config.like if scratch else config.init_from
+  )
+  found = checkpoint.read(run, step)
   shape = found.meta.model
   if config.model.kind != shape.kind:
     words = 'TASK,lstm' if shape.kind == 'lstm' else 'TASK'
@@ -59,7 +64,13 @@ def read_source(config: FinetuneConfig) -> Source:
     n_special=features.NUM_SPECIALS,
   )
   layers = _num_layers(config.transfer.layers, run, model, scratch)
-  return Source(run, model, None if scratch else found.params, layers)
+  return Source(
+    run,
+    model,
+    None if scratch else found.params,
+    layers,
+    belonging.tokenizer(run, found.meta),
+  )
 
 
 def _num_layers(

@@ -8,7 +8,6 @@ import jax
 
 from gpt1_jax import config as config_lib, storage
 from gpt1_jax.config import FinetuneConfig
-from gpt1_jax.corpus import tokenization
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
 from gpt1_jax.tasks import (
@@ -22,6 +21,7 @@ from gpt1_jax.tasks.definition import Task
 from gpt1_jax.tasks.examples import Example, check_choices, example
 from gpt1_jax.tasks.readers import archives, rows
 from gpt1_jax.train import (
+  belonging,
   checkpoint,
   run as run_lib,
   sharding,
@@ -50,7 +50,7 @@ class Labeller:
     workdir, self._config = _open(workdir)
     self.task = table.resolve(self._config.task)
     params, meta, _ = checkpoint.read(workdir, step)
-    self._tokenizer = tokenization.load(workdir)
+    self._tokenizer = belonging.tokenizer(workdir, meta)
     self._n_ctx = meta.model.n_ctx
     self._batch_size = batch_size * jax.device_count()
     self._mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)

@@ -76,12 +76,11 @@ class Checkpoints:
       policy = preservation_policy.AnyPreservationPolicy(
         [policy, self._ranking]
       )
-    options = ocp.CheckpointManagerOptions(
-      preservation_policy=policy, cleanup_tmp_directories=True
-    )
     self._quiet = contextlib.ExitStack()
     self._quiet.enter_context(orbax_manager.only_errors())
-    self._manager = orbax_manager.create(self._directory, options)
+    self._manager = orbax_manager.create(
+      self._directory, preservation_policy=policy, cleanup_tmp_directories=True
+    )
 
   def latest_intact(self) -> int | None:
     """Returns the step of the latest intact checkpoint, or None.
@@ -213,6 +212,12 @@ def read_state(
     return _restore(manager, _directory(workdir), step, state)
 
 
+def split_step(name: str) -> tuple[str, int | None]:
+  """Splits RUN@STEP; RUN alone means the best or the latest checkpoint."""
+  run, at, step = name.rpartition('@')
+  return (run, int(step)) if at and step.isdigit() else (name, None)
+
+
 def steps(workdir: str) -> list[int]:
   """Returns the steps of a run's complete checkpoints, in ascending order.
 
@@ -269,12 +274,13 @@ def _open(workdir: str) -> Iterator[ocp.CheckpointManager]:
       f'{workdir}: not a run (it has no checkpoints folder); give the '
       '--workdir of a pretrain or finetune command'
     )
-  with orbax_manager.only_errors():
-    options = ocp.CheckpointManagerOptions(read_only=True)
-    with orbax_manager.create(directory, options) as manager:
-      if not manager.all_steps():
-        raise UserError(f'{workdir}: the run has no finished checkpoint yet')
-      yield manager
+  with (
+    orbax_manager.only_errors(),
+    orbax_manager.create(directory, read_only=True) as manager,
+  ):
+    if not manager.all_steps():
+      raise UserError(f'{workdir}: the run has no finished checkpoint yet')
+    yield manager
 
 
 def _directory(workdir: str) -> storage.Path:

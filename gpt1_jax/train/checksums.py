@@ -99,7 +99,8 @@ def check(directory: storage.Path, steps: Sequence[int], step: int) -> None:
   ]
   rest = 'no other is intact; restore it from a copy'
   if intact:
-    rest = f'intact: {", ".join(intact)}; choose one with --step={intact[-1]}'
+    rest = f'intact: {", ".join(intact)}; choose one with --step={intact[-1]}, '
+    rest += f'or as {directory.parent}@{intact[-1]} in init_from and fork_from'
   raise UserError(f'{directory}/{step}: damaged ({why}); {rest}')
 
 

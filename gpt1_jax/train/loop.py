@@ -24,7 +24,7 @@ from gpt1_jax.train import (
   telemetry,
 )
 from gpt1_jax.train.checkpoint import Checkpoints
-from gpt1_jax.train.run import Run
+from gpt1_jax.train.run import Pace, Run
 
 
 class Batches(Protocol):
@@ -128,7 +128,7 @@ def fit(
   pace, stop = run.pace, program.num_steps
   start = done = int(state.step)
   saver = saving.Saver(checkpoints, run, log, start)
-  reports = _Reports(log, pace.log_every, stop)
+  reports = _Reports(log, pace, stop)
 
   def evaluate() -> dict[str, float]:
     scores = data.evaluate(state.params)
@@ -182,8 +182,9 @@ class _Metrics:
 class _Reports:
   """Reads metrics one update late, so that devices never wait for the host."""
 
-  def __init__(self, log: telemetry.Telemetry, log_every: int, num_steps: int):
-    self._log, self._every, self._num_steps = log, log_every, num_steps
+  def __init__(self, log: telemetry.Telemetry, pace: Pace, num_steps: int):
+    self._log, self._every, self._num_steps = log, pace.log_every, num_steps
+    self._skipped, self._may_skip = 0, pace.skip_nonfinite
     self._waiting: _Metrics | None = None
 
   def add(self, metrics: _Metrics) -> None:
@@ -192,28 +193,33 @@ class _Reports:
     self._waiting = metrics
 
   def flush(self) -> None:
-    """Logs what is waiting; raises RunError if it is not finite."""
+    """Logs what is waiting.
+
+    Raises:
+      RunError: it is not finite, and no more updates may be skipped.
+    """
     metrics, self._waiting = self._waiting, None
-    if metrics:
-      _read(metrics, self._log, self._every, self._num_steps)
+    if metrics is None:
+      return
+    step, fetched = metrics.step, jax.device_get(metrics.values)
+    values = {name: float(x) for name, x in fetched.items()}
+    self._log.update(step, metrics.tokens)
+    for name in ('loss', 'grad_norm'):
+      if not math.isfinite(values[name]):
+        self._skip(step, f'{name} is {values[name]} at update {step}')
+        return
+    if step % self._every == 0 or step in (1, self._num_steps):
+      self._log.train(step, values)
 
-
-def _read(
-  metrics: _Metrics, log: telemetry.Telemetry, log_every: int, num_steps: int
-) -> None:
-  """Logs an update's metrics; raises RunError if they are not finite."""
-  fetched = jax.device_get(metrics.values)
-  values = {name: float(x) for name, x in fetched.items()}
-  for name in ('loss', 'grad_norm'):
-    if not math.isfinite(values[name]):
+  def _skip(self, step: int, what: str) -> None:
+    """Counts an update that was skipped, or ends the run."""
+    self._skipped += 1
+    if self._skipped > self._may_skip:
       raise RunError(
-        f'{name} is {values[name]} at update {metrics.step}: the run stops '
-        'here; the last checkpoint is intact. Try a lower optim.peak_lr, or '
-        'model.dtype=float32'
+        f'{what}: the run stops here; the last checkpoint is intact. Try a '
+        'lower optim.peak_lr, or model.dtype=float32'
       )
-  log.update(metrics.step, metrics.tokens)
-  if metrics.step % log_every == 0 or metrics.step in (1, num_steps):
-    log.train(metrics.step, values)
+    self._log.skipped(step, f'{what}: skipped', self._skipped, self._may_skip)
 
 
 def _prefetch(

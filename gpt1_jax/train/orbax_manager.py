@@ -6,9 +6,9 @@ disk, its files are flushed.
 
 import asyncio
 import contextlib
-import dataclasses
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import orbax.checkpoint as ocp
 from absl import logging
@@ -60,15 +60,18 @@ class _Manager(ocp.CheckpointManager):
     return False
 
 
-def create(
-  directory: storage.Path, options: ocp.CheckpointManagerOptions
-) -> ocp.CheckpointManager:
-  """Creates a manager for a folder of checkpoints."""
+def create(directory: storage.Path, **options: Any) -> ocp.CheckpointManager:
+  """Creates a manager for a folder of checkpoints.
+
+  Args:
+    directory: WORKDIR/checkpoints.
+    **options: of ocp.CheckpointManagerOptions.
+  """
   is_local = isinstance(directory, pathlib.Path)
   return _Manager(
     directory,
-    options=dataclasses.replace(
-      options, temporary_path_class=_OnDisk if is_local else _InBucket
+    options=ocp.CheckpointManagerOptions(
+      temporary_path_class=_OnDisk if is_local else _InBucket, **options
     ),
     item_handlers={
       # Compression saves 8 % of disk space but multiplies the CPU time of a

@@ -13,6 +13,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
 from gpt1_jax.settings import ModelConfig
 from gpt1_jax.train import (
+  belonging,
   checkpoint,
   loop,
   perplexity,
@@ -35,6 +36,7 @@ class Pretraining:
     tokenizer: the tokenizer of the shards.
     train, validation: windows of the two splits.
     held_out: counts of the validation split, from meta.json.
+    data_fingerprint: of the shards.
   """
 
   config: PretrainConfig
@@ -44,6 +46,7 @@ class Pretraining:
   train: windows.Windows
   validation: windows.Windows
   held_out: Any
+  data_fingerprint: str
 
 
 def load(
@@ -63,7 +66,7 @@ def load(
       the batch or the model, or the initial weights are of another model.
   """
   meta = shards.read_meta(data)
-  words = tokenization.load(data)
+  words = belonging.shards_tokenizer(data, meta['tokenizer']['fingerprint'])
   model = model_config(config, words.vocab_size)
   mesh = sharding.make_mesh(jax.devices(), **dataclasses.asdict(config.mesh))
   rows = sharding.host_rows(mesh, config.data.batch_size)
@@ -91,6 +94,7 @@ def load(
     train,
     validation,
     meta['splits']['validation'],
+    shards.fingerprint(meta),
   )
 
 
@@ -110,6 +114,7 @@ def run(
   described = _describe(loaded, workdir, fork)
   header, program = described.header, loaded.program
   run_lib.changes(workdir, header['command'], header['config'])
+  belonging.check(workdir, header)
   evaluate = perplexity.perplexity_fn(
     program.objective.model,
     program.mesh,
@@ -130,6 +135,7 @@ def _describe(
   facts = {
     'model': dataclasses.asdict(model),
     'tokenizer_fingerprint': loaded.tokenizer.fingerprint,
+    'data_fingerprint': loaded.data_fingerprint,
     'parameters': models.num_parameters(model),
     'num_steps': loaded.program.num_steps,
   }
@@ -242,6 +248,7 @@ def build(
     num_steps,
     mesh,
     microbatches,
+    config.train.skip_nonfinite > 0,
   )
   rows = sharding.batch_sharding(mesh)
   batch = {

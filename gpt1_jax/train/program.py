@@ -79,6 +79,7 @@ def build(
   num_steps: int,
   mesh: jax.sharding.Mesh,
   microbatches: int,
+  skip_nonfinite: bool = False,
 ) -> Program:
   """Builds the optimiser, the initial state and the update.
 
@@ -88,6 +89,7 @@ def build(
     num_steps: total number of updates, for the learning-rate schedule.
     mesh: attached devices, or a topology to compile for.
     microbatches: sequential parts that a batch is split into.
+    skip_nonfinite: see `step.jit_seeded_step`.
   """
   optimizer = optim.make_optimizer(optimizer_settings, num_steps)
 
@@ -107,5 +109,6 @@ def build(
     shardings,
     sharding.batch_sharding(mesh),
     microbatches=microbatches,
+    skip_nonfinite=skip_nonfinite,
   )
   return Program(objective, mesh, num_steps, state, make_state, train_step)

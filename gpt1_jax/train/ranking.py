@@ -3,6 +3,7 @@
 A checkpoint is saved before it is evaluated, so the score is not part of it.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ class Ranking:
 
   def add(self, step: int, score: float) -> None:
     """Records a score; host 0 writes it."""
+    if not math.isfinite(score):
+      return  # ranks below all others
     self._scores[step] = score
     if jax.process_index() == 0:
       storage.write_json(self._path, self._scores)

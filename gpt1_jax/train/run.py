@@ -37,6 +37,7 @@ _MAY_DIFFER = (
   'train.checkpoint_minutes',
   'train.stall_minutes',
   'train.keep',
+  'train.skip_nonfinite',
   'train.seeds',
   'train.microbatches',
   'data.path',
@@ -54,8 +55,7 @@ class Pace:
   Attributes:
     log_every, eval_every, checkpoint_every: intervals in updates.
     checkpoint_minutes: a save is also due after so many minutes; 0 means never.
-    stall_minutes: see `pulse.watched`.
-    keep: number of latest checkpoints to keep.
+    stall_minutes, keep, skip_nonfinite: see `settings.TrainSettings`.
     best_metric: score whose best checkpoint is also kept (higher is better);
       None keeps only the latest.
   """
@@ -66,6 +66,7 @@ class Pace:
   checkpoint_minutes: float
   stall_minutes: float
   keep: int
+  skip_nonfinite: int
   best_metric: str | None = None
 
   def evaluates(self, done: int, num_steps: int) -> bool:
@@ -87,6 +88,7 @@ def pace(
     settings.checkpoint_minutes,
     settings.stall_minutes,
     settings.keep,
+    settings.skip_nonfinite,
     best_metric,
   )
 
@@ -138,6 +140,7 @@ class RunHeader(TypedDict):
     commit: the project's commit; None if unknown.
     model: the model's configuration, as JSON values.
     tokenizer_fingerprint: sha256 of the tokenizer, hex.
+    data_fingerprint: sha256 of the shards' checksums, hex (pretraining).
     parameters: number of parameters.
     num_steps: total number of updates.
     layers_transferred: blocks copied from the pretrained run (fine-tuning).
@@ -149,6 +152,7 @@ class RunHeader(TypedDict):
   commit: str | None
   model: dict[str, Any]
   tokenizer_fingerprint: str
+  data_fingerprint: NotRequired[str]
   parameters: int
   num_steps: int
   layers_transferred: NotRequired[int | None]

@@ -3,9 +3,11 @@
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from gpt1_jax.errors import RunError
 from gpt1_jax.train.checkpoint import Checkpoints
 from gpt1_jax.train.run import Run
 from gpt1_jax.train.step import TrainState
@@ -40,9 +42,18 @@ class Saver:
 
     Training waits while the state is copied off the devices, and for the
     previous save if that is not on disk yet. The rest runs beside training.
+
+    Raises:
+      RunError: the state is not finite; it is not saved.
     """
     if done == self._last:
       return
+    if not _is_finite(state):
+      raise RunError(
+        f'the parameters or moments after update {done} are not finite: they '
+        'are not saved, and the run stops here; the last checkpoint is intact. '
+        'Try a lower optim.peak_lr'
+      )
     self._last, started = done, time.monotonic()
     self._log.upload()  # before the checkpoint, so that no row up to it is lost
     self._checkpoints.save(done, state, self._run.meta)
@@ -50,6 +61,18 @@ class Saver:
     self._log.saved(done, ended - started, ended - self._saved)
     self._saved = ended
     self._clock.restart(done)
+
+
+@jax.jit
+def _is_finite(state: TrainState) -> jax.Array:
+  """Returns True if every parameter and moment is finite."""
+  return jnp.stack(
+    [
+      jnp.isfinite(x).all()
+      for x in jax.tree.leaves(state)
+      if jnp.issubdtype(x.dtype, jnp.inexact)
+    ]
+  ).all()
 
 
 class _Clock:

@@ -156,17 +156,19 @@ def jit_seeded_step(
   batch_sharding: jax.sharding.NamedSharding,
   *,
   microbatches: int,
+  skip_nonfinite: bool = False,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]:
   """Jits `train_step` with the arguments (state, batch, seed).
 
   The seed comes from `place_seed`. The state is donated. Runs that differ only
-  in their seed share the compiled step.
+  in their seed share the compiled step. With `skip_nonfinite`, an update whose
+  loss or gradient is not finite changes nothing but the counts.
   """
 
   def step(
     state: TrainState, batch: Batch, seed: jax.Array
   ) -> tuple[TrainState, StepMetrics]:
-    return train_step(
+    new, metrics = train_step(
       state,
       batch,
       loss_fn=loss_fn,
@@ -174,6 +176,15 @@ def jit_seeded_step(
       microbatches=microbatches,
       seed=seed,
     )
+    if not skip_nonfinite:
+      return new, metrics
+    is_finite = jnp.isfinite(metrics['loss'] + metrics['grad_norm'])
+
+    def keep(old: jax.Array, new: jax.Array) -> jax.Array:
+      is_count = jnp.issubdtype(new.dtype, jnp.integer)
+      return new if is_count else jnp.where(is_finite, new, old)
+
+    return jax.tree.map(keep, state, new), metrics
 
   malloc.trim_after_compiling()
   replicated = sharding.replicated(batch_sharding.mesh)

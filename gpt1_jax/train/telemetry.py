@@ -70,8 +70,10 @@ class Telemetry:
     path = self._buffer.folder / METRICS
     rows = read_rows(storage.path(workdir) / METRICS)
     rows = [row for row in rows if row['step'] <= span.start]
-    self._evaluated = {row['step'] for row in rows if 'loss' not in row}
-    storage.write_text(path, ''.join(json.dumps(row) + '\n' for row in rows))
+    self._evaluated = {row['step'] for row in rows if _is_evaluation(row)}
+    storage.write_text(
+      path, ''.join(storage.to_json(row) + '\n' for row in rows)
+    )
     self._file = path.open('a', encoding='utf-8')
     self._board = tensorboardX.SummaryWriter(
       str(self._buffer.folder / 'tensorboard'), purge_step=span.start + 1
@@ -140,6 +142,11 @@ class Telemetry:
     )
     self._clock, self._tokens = time.perf_counter(), 0
 
+  def skipped(self, step: int, what: str, count: int, limit: int) -> None:
+    """Writes a row and a line about an update that was skipped."""
+    self.write({'step': step, 'skipped': count})
+    self._say(step, f'{what} ({count} of {limit}, train.skip_nonfinite)')
+
   def evaluated(self, step: int) -> bool:
     """Returns True on every host if a row has the scores after `step`."""
     found = step in self._evaluated
@@ -162,7 +169,7 @@ class Telemetry:
     """Appends a row to metrics.jsonl and to TensorBoard."""
     if not self._on:
       return
-    self._file.write(json.dumps(row) + '\n')
+    self._file.write(storage.to_json(row) + '\n')
     self._file.flush()
     for name, value in row.items():
       if name != 'step' and math.isfinite(value):
@@ -197,6 +204,10 @@ def peak_flops() -> float | None:
   """Returns the peak bf16 FLOP/s of all devices; None if unknown (CPU)."""
   chip = chips.lookup(jax.devices()[0].device_kind)
   return chip.flops * jax.device_count() if chip else None
+
+
+def _is_evaluation(row: dict[str, Any]) -> bool:
+  return any(name.startswith('eval_') for name in row)
 
 
 def read_rows(path: storage.Path) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import jax
 
 from gpt1_jax import progress
-from gpt1_jax.corpus import tokenization
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
 from gpt1_jax.tasks import metrics
@@ -16,7 +15,13 @@ from gpt1_jax.tasks.zero_shot import (
   questions as questions_lib,
   results,
 )
-from gpt1_jax.train import checkpoint, hosts, run as run_lib, sharding
+from gpt1_jax.train import (
+  belonging,
+  checkpoint,
+  hosts,
+  run as run_lib,
+  sharding,
+)
 
 
 def evaluate(
@@ -45,7 +50,7 @@ def evaluate(
   """
   params, meta, step = checkpoint.read(workdir, steps[0])
   config = meta.model
-  tokenizer = tokenization.load(workdir)
+  tokenizer = belonging.tokenizer(workdir, meta)
   questions = read_questions(tasks_path, names, tokenizer.encode, config.n_ctx)
   mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
   batch_size *= jax.device_count()

@@ -1,0 +1,71 @@
+"""Compares fingerprints of what belongs together, before anything is written.
+
+A run, its checkpoints, its tokenizer and its shards each record the tokenizer's
+fingerprint; the run also records that of the shards.
+"""
+
+from gpt1_jax import storage
+from gpt1_jax.corpus import tokenization
+from gpt1_jax.errors import UserError
+from gpt1_jax.train import run as run_lib
+from gpt1_jax.train.checkpoint import CheckpointMeta
+
+
+def check(workdir: str, header: run_lib.RunHeader) -> None:
+  """Compares what a run recorded with what it is to go on with.
+
+  Args:
+    workdir: run directory; passes if it holds no run.
+    header: what config.json is to hold.
+
+  Raises:
+    UserError: the tokenizer or the shards are not those of the run.
+  """
+  if not (storage.path(workdir) / 'config.json').exists():
+    return
+  found = run_lib.load(workdir)
+  if found['tokenizer_fingerprint'] != header['tokenizer_fingerprint']:
+    raise UserError(
+      f'{workdir}: holds a run with another tokenizer; give another --workdir, '
+      f'or data that was prepared with --tokenizer={workdir}'
+    )
+  data = found.get('data_fingerprint'), header.get('data_fingerprint')
+  if None not in data and data[0] != data[1]:
+    path = found['config']['data']['path']
+    raise UserError(
+      f'{workdir}: holds a run on other shards ({path}): give those, or '
+      f'another --workdir (with --fork_from={workdir} to keep its state)'
+    )
+  if (storage.path(workdir) / 'tokenizer').exists():
+    _compare(workdir, header['tokenizer_fingerprint'], 'config.json')
+
+
+def tokenizer(workdir: str, meta: CheckpointMeta) -> tokenization.Tokenizer:
+  """Loads a run's tokenizer, which must be that of its checkpoint.
+
+  Raises:
+    UserError: it is missing, damaged, or another one.
+  """
+  return _compare(workdir, meta.tokenizer_fingerprint, 'the checkpoint')
+
+
+def shards_tokenizer(path: str, fingerprint: str) -> tokenization.Tokenizer:
+  """Loads the tokenizer of shards, which must be the one in their meta.json.
+
+  Raises:
+    UserError: it is missing, damaged, or another one.
+  """
+  return _compare(path, fingerprint, 'meta.json')
+
+
+def _compare(
+  path: str, fingerprint: str, source: str
+) -> tokenization.Tokenizer:
+  found = tokenization.load(path)
+  if found.fingerprint != fingerprint:
+    raise UserError(
+      f'{path}: its tokenizer is damaged or has been replaced: its sha256 '
+      f'begins with {found.fingerprint[:12]}, in {source} with '
+      f'{fingerprint[:12]}; restore its files'
+    )
+  return found
