@@ -213,7 +213,11 @@ class Finetuner:
         self._source.model, self._tokenizer.fingerprint, self.task.name
       ),
     )
-    data = loop.TrainingData(train, self._evaluate)
+    about = (
+      f'{config.data.path}: {len(self._examples["train"]):,} examples, '
+      f'{config.data.batch_size} an update'
+    )
+    data = loop.TrainingData(train, self._evaluate, about)
     return loop.run_training(self._program, run, data)[0]
 
   def _lay_out(self, split: str) -> batches.Batches:

@@ -16,6 +16,7 @@ from gpt1_jax.model import models
 from gpt1_jax.train import (
   checkpoint,
   history,
+  opening,
   program as program_lib,
   pulse,
   saving,
@@ -42,10 +43,12 @@ class TrainingData:
   Attributes:
     batches: training batches.
     evaluate: maps parameters to scores on the held-out data.
+    about: one line that says what is trained on.
   """
 
   batches: Batches
   evaluate: Callable[[Any], dict[str, float]]
+  about: str
 
 
 def run_training(
@@ -76,6 +79,7 @@ def run_training(
   ):
     state = _first_state(program, run, checkpoints)
     history.begin(run, int(state.step))
+    opening.say(program, run, data.about, int(state.step))
     span = telemetry.Span(int(state.step), program.num_steps)
     flops = models.flops_per_token(program.objective.model.config)
     with telemetry.Telemetry(run.workdir, run.label, span, flops) as log:
@@ -131,7 +135,8 @@ def fit(
   reports = _Reports(log, pace, stop)
 
   def evaluate() -> dict[str, float]:
-    scores = data.evaluate(state.params)
+    with log.paused():
+      scores = data.evaluate(state.params)
     if pace.best_metric:
       checkpoints.rank(done, scores[pace.best_metric])
     log.evaluation(done, scores)  # last: the row says that all is done
@@ -148,6 +153,9 @@ def fit(
         pulse.beat(f'applying update {step + 1}')
         batch = sharding.put_batch(rows, program.mesh)
         state, metrics = program.train_step(state, batch, seed)
+        if step == start:
+          jax.block_until_ready(metrics)
+          log.compiled(step + 1)
         done, scores = step + 1, None
         reports.add(_Metrics(done, metrics, batch['tokens'].size))
         if pulse.asked():

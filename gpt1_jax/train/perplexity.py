@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
+from gpt1_jax import progress
 from gpt1_jax.model import models
 from gpt1_jax.train import pulse, sharding, step as step_lib
 
@@ -49,11 +50,17 @@ def perplexity_fn(
 
   def evaluate(params: step_lib.Params) -> dict[str, float]:
     nats, tokens = 0.0, 0.0
-    for step in range(split.steps_per_epoch):
-      batch = sharding.put_batch(split.batch(step), mesh)
-      loss, weight = jax.device_get(sums(params, batch))
-      nats, tokens = nats + float(loss), tokens + float(weight)
-      pulse.tick('evaluating')
+    first = jax.process_index() == 0
+    steps = split.steps_per_epoch
+    with progress.Progress(
+      'evaluate', steps, 'tokens', 'tokens/s', first
+    ) as log:
+      for step in range(steps):
+        batch = sharding.put_batch(split.batch(step), mesh)
+        loss, weight = map(float, jax.device_get(sums(params, batch)))
+        nats, tokens = nats + loss, tokens + weight
+        log.add(int(weight), 1, weight)
+        pulse.tick('evaluating')
     return {
       'eval_loss': nats / tokens,
       'eval_perplexity': math.exp(min(nats / tokens, 700.0)),

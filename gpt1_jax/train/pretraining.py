@@ -122,10 +122,18 @@ def run(
     loaded.held_out['words'],
   )
   with sharding.use(program.mesh):
-    data = loop.TrainingData(loaded.train, evaluate)
+    data = loop.TrainingData(loaded.train, evaluate, _about(loaded))
     state, scores = loop.run_training(program, described, data)
     scores = scores or evaluate(state.params)
   return _write_scores(loaded, workdir, scores)
+
+
+def _about(loaded: Pretraining) -> str:
+  data, n_ctx = loaded.config.data, loaded.model.n_ctx
+  return (
+    f'{data.path}: {loaded.train.num_windows * n_ctx:,} tokens an epoch, '
+    f'{data.batch_size} x {n_ctx} an update'
+  )
 
 
 def _describe(

@@ -9,11 +9,13 @@ checkpoint, at the end, and once a minute. A killed run therefore loses only
 rows of updates that it will repeat (and possibly the last TensorBoard events).
 """
 
+import contextlib
 import dataclasses
 import json
 import math
 import sys
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -62,6 +64,7 @@ class Telemetry:
     self._peak = peak_flops()
     self._clock = time.perf_counter()
     self._tokens = 0
+    self._compiled = False
     self._evaluated: set[int] = set()
     if not self._on:
       return
@@ -94,7 +97,7 @@ class Telemetry:
       label, total=span.stop, completed=span.start, note=''
     )
     self._span, self._label = span, label
-    self._started = time.perf_counter()
+    self._started, self._first = time.perf_counter(), span.start
     self._bar.start()
 
   def __enter__(self) -> 'Telemetry':
@@ -113,9 +116,29 @@ class Telemetry:
       self._board.close()
       self._buffer.close()
 
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Hides the bar, so that an evaluation can show its own."""
+    if self._on:
+      self._bar.stop()
+    yield
+    if self._on:
+      self._bar.start()
+
+  def compiled(self, step: int) -> None:
+    """Prints how long the first update took; no rate includes it."""
+    seconds = time.perf_counter() - self._clock
+    self._first = step
+    self._say(step, f'compiled and applied one update in {seconds:.1f} s')
+    self._compiled = True
+
   def update(self, step: int, tokens: int) -> None:
     """Counts an update and the tokens of its global batch."""
-    self._tokens += tokens
+    if self._compiled:  # this update compiled: time starts after it
+      self._compiled = False
+      self._clock = self._started = time.perf_counter()
+    else:
+      self._tokens += tokens
     if self._on:
       self._bar.update(self._task, completed=step)
 
@@ -124,13 +147,16 @@ class Telemetry:
     now = time.perf_counter()
     seconds = now - self._clock
     rate = self._tokens / max(seconds, 1e-9)
+    row: dict[str, Any] = {'step': step, **metrics}
+    note = f'loss {metrics["loss"]:.3f}'
+    if self._tokens:  # none yet after the update that compiled
+      row['tokens_per_second'] = round(rate, 1)
+      note += f'  {rate:,.0f} tokens/s'
+      if self._peak:
+        row['utilisation'] = rate * self._flops_per_token / self._peak
+        note += f'  {row["utilisation"]:.1%} of peak'
+      row['seconds'] = round(seconds, 3)
     self._clock, self._tokens = now, 0
-    row = {'step': step, **metrics, 'tokens_per_second': round(rate, 1)}
-    note = f'loss {metrics["loss"]:.3f}  {rate:,.0f} tokens/s'
-    if self._peak:
-      row['utilisation'] = rate * self._flops_per_token / self._peak
-      note += f'  {row["utilisation"]:.1%} of peak'
-    row['seconds'] = round(seconds, 3)
     self.write(row)
     self._say(step, note)
 
@@ -189,12 +215,12 @@ class Telemetry:
       return
     self._bar.update(self._task, note=note)
     if not self._console.is_terminal:
-      done = max(step - self._span.start, 1)
-      left = (time.perf_counter() - self._started) / done
-      left *= self._span.stop - step
+      if step > self._first:
+        left = (time.perf_counter() - self._started) / (step - self._first)
+        left *= self._span.stop - step
+        note += f'  {left / 60:.1f} min left'
       print(
-        f'{self._label} {step}/{self._span.stop}  {note}  '
-        f'{left / 60:.1f} min left',
+        f'{self._label} {step}/{self._span.stop}  {note}',
         file=sys.stderr,
         flush=True,
       )

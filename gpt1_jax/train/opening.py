@@ -1,0 +1,94 @@
+"""Says at the start of a run what runs on what."""
+
+import os
+import pathlib
+import shutil
+import sys
+from collections.abc import Iterator
+
+import jax
+
+from gpt1_jax import storage
+from gpt1_jax.model import models
+from gpt1_jax.train.program import Program
+from gpt1_jax.train.run import Run
+
+# Files of accelerators that JAX should be using: name of the extra -> paths.
+_ACCELERATORS = {
+  'cuda': ('/dev/nvidia0',),
+  'tpu': ('/dev/accel0', '/dev/vfio/0'),
+}
+_BYTES_PER_PARAMETER = 12  # of a checkpoint: weights and both moments, float32
+
+
+def say(program: Program, run: Run, about_data: str, start: int) -> None:
+  """Prints the block on process 0, to stderr.
+
+  Args:
+    program: what runs.
+    run: where its files are.
+    about_data: one line on the data.
+    start: number of updates done before.
+  """
+  if jax.process_index() == 0:
+    for name, text in lines(program, run, about_data, start):
+      print(f'{name:>12}  {text}', file=sys.stderr, flush=True)
+
+
+def lines(
+  program: Program, run: Run, about_data: str, start: int
+) -> Iterator[tuple[str, str]]:
+  """Yields a name and a text for each line of the block."""
+  devices, pace = program.mesh.devices, run.pace
+  axes = ' x '.join(f'{name} {n}' for name, n in program.mesh.shape.items())
+  yield (
+    'devices',
+    (
+      f'{devices.size} {devices.flat[0].device_kind} on {jax.process_count()} '
+      f'{"host" if jax.process_count() == 1 else "hosts"}, mesh {axes}'
+    ),
+  )
+  idle = idle_accelerator(jax.default_backend(), os.environ)
+  if idle:
+    yield (
+      'warning',
+      (
+        f'this machine has an accelerator, and JAX uses the CPU: install '
+        f'gpt1_jax[{idle}], or set JAX_PLATFORMS=cpu if that is meant'
+      ),
+    )
+  config = program.objective.model.config
+  parameters = models.num_parameters(config)
+  yield 'model', f'{config.kind}, {parameters:,} parameters, {config.dtype}'
+  yield 'data', about_data
+  begin = f'from checkpoint {start}' if start else 'from the beginning'
+  yield 'updates', f'{program.num_steps:,}, {begin}'
+  size = parameters * _BYTES_PER_PARAMETER
+  saved = [f'{size / 1e6:,.0f} MB each, the last {pace.keep} are kept']
+  if pace.checkpoint_minutes:
+    saved.insert(0, f'every {pace.checkpoint_minutes:g} minutes')
+  if pace.checkpoint_every:
+    saved.insert(0, f'every {pace.checkpoint_every:,} updates')
+  if not storage.is_remote(run.workdir):
+    free = shutil.disk_usage(_existing(pathlib.Path(run.workdir))).free
+    saved.append(f'{free / 1e9:,.1f} GB of disk are free')
+  yield 'checkpoints', ', '.join(saved)
+  yield 'files', run.workdir
+
+
+def idle_accelerator(
+  platform: str, environment: 'os._Environ[str] | dict[str, str]'
+) -> str | None:
+  """Returns the extra to install if the machine has a GPU or TPU unused."""
+  if platform != 'cpu' or environment.get('JAX_PLATFORMS'):
+    return None
+  for extra, paths in _ACCELERATORS.items():
+    if any(os.path.exists(path) for path in paths):
+      return extra
+  return None
+
+
+def _existing(path: pathlib.Path) -> pathlib.Path:
+  while not path.exists():
+    path = path.parent
+  return path

@@ -1,0 +1,68 @@
+"""A run says at its start what runs on what, and compiles outside its rate."""
+
+import json
+
+import jax
+
+from gpt1_jax.train import opening, run, telemetry
+from tests.support import networks, updates
+from tests.support.meshes import make_mesh
+
+PACE = run.Pace(10, 100, 50, 10.0, 30.0, 3)
+
+
+def test_the_block_names_devices_model_data_and_files(tmp_path):
+  program = updates.build(networks.GPT_CONFIG, make_mesh(2, 1, 1))
+  described = run.Run(
+    str(tmp_path / 'runs' / 'x'), {}, None, 'pretrain', 0, PACE, None
+  )
+  block = dict(opening.lines(program, described, 'books: 1,000 tokens', 4))
+  assert block['devices'] == '2 cpu on 1 host, mesh data 2 x fsdp 1 x tensor 1'
+  parameters = sum(x.size for x in jax.tree.leaves(program.state.params))
+  assert block['model'] == f'gpt, {parameters:,} parameters, float32'
+  assert block['data'] == 'books: 1,000 tokens'
+  assert block['updates'] == f'{program.num_steps:,}, from checkpoint 4'
+  assert block['checkpoints'].startswith(
+    'every 50 updates, every 10 minutes, 1 MB each, the last 3 are kept, '
+  )
+  assert not (tmp_path / 'runs').exists()  # only asked for its disk
+
+
+def test_an_idle_accelerator_is_named(tmp_path, monkeypatch):
+  device = tmp_path / 'nvidia0'
+  monkeypatch.setattr(opening, '_ACCELERATORS', {'cuda': (str(device),)})
+  assert opening.idle_accelerator('cpu', {}) is None
+  device.touch()
+  assert opening.idle_accelerator('cpu', {}) == 'cuda'
+  assert opening.idle_accelerator('gpu', {}) is None
+  assert opening.idle_accelerator('cpu', {'JAX_PLATFORMS': 'cpu'}) is None
+
+
+def test_no_rate_includes_the_update_that_compiles(
+  tmp_path, monkeypatch, capsys
+):
+  now = [0.0]
+  monkeypatch.setattr(telemetry.time, 'perf_counter', lambda: now[0])
+  span = telemetry.Span(0, 11)
+  with telemetry.Telemetry(str(tmp_path), 'pretrain', span, 1.0) as log:
+    now[0] = 100.0
+    log.compiled(1)
+    log.update(1, 50)
+    log.train(1, {'loss': 5.0})
+    for step in range(2, 7):
+      now[0] += 2.0
+      log.update(step, 50)
+    log.train(6, {'loss': 4.0})
+  rows = [
+    json.loads(line)
+    for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  ]
+  assert rows == [
+    {'step': 1, 'loss': 5.0},
+    {'step': 6, 'loss': 4.0, 'tokens_per_second': 25.0, 'seconds': 10.0},
+  ]
+  assert capsys.readouterr().err.splitlines() == [
+    'pretrain 1/11  compiled and applied one update in 100.0 s',
+    'pretrain 1/11  loss 5.000',
+    'pretrain 6/11  loss 4.000  25 tokens/s  0.2 min left',
+  ]
