@@ -16,7 +16,7 @@ SHELL_SCRIPTS := .ci/run $(wildcard launch/*.sh)
 # Core tests: model, training step, corpus, tokenizers, tasks, configuration.
 FAST := $(patsubst %,tests/%_test.py, \
   checkpoint chips cleaning cli configs decoding documents dropout examples \
-  features initialization layers layouts linear losses metrics models optim \
+  features layers layouts linear losses metrics models optim progress \
   sentencepiece_tokenizer sharding shards step storage summary table \
   tokenization windows)
 
