@@ -47,8 +47,15 @@ GCS = ['gcsfs>=2025.3']
 # and Hugging Face folders.
 OPENAI = ['safetensors>=0.5', 'spacy>=3.8', 'tokenizers>=0.21']
 TORCH = ['torch==2.13.0', 'transformers>=4.50']
+SERVE = ['starlette>=0.46', 'uvicorn>=0.34']
+NOTEBOOK = ['ipykernel>=6.29', 'nbclient>=0.10', 'nbformat>=5.10']
 TEST = [
   *OPENAI,
+  *SERVE,
+  *NOTEBOOK,
+  'build>=1.2',
+  'httpx>=0.28',
+  'openai>=1.60',
   'hypothesis>=6.100',
   'jsonschema>=4.18',
   'pytest>=8.3',
@@ -73,6 +80,10 @@ setuptools.setup(
     'openai': OPENAI,
     # For prepare --engine=beam, and for building the larger TFDS data sets.
     'beam': ['apache-beam>=2.66'],
+    # The server: python -m gpt1_jax.serve.
+    'serve': SERVE,
+    # Runs docs/tour.ipynb.
+    'notebook': NOTEBOOK,
     'test': TEST,
     # Tests the report in a browser; Chromium itself comes from the system.
     'browser': [*TEST, 'playwright>=1.48'],

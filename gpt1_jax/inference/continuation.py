@@ -18,11 +18,13 @@ class Piece(NamedTuple):
     spelled: what the token adds to the text.
     text: text that can be shown now; it may lag behind while the end could
       still become a stop text. All pieces together make the sample's text.
+    last: True for the token that ends the sample.
   """
 
   token: continuous.Token
   spelled: str
   text: str
+  last: bool
 
 
 class Continuation:
@@ -63,8 +65,7 @@ class Continuation:
     self.num_cut = max(0, len(prompt) - n_ctx)
     self.text = ''
     self.finish_reason: str | None = None
-    self._base = list(prompt)[-_BEFORE:]
-    self._ids: list[int] = []
+    self._recent = list(prompt)[-_BEFORE:]
     self._shown = 0
 
   def feed(self, token: continuous.Token) -> Piece:
@@ -72,22 +73,21 @@ class Continuation:
     assert self.finish_reason is None
     if ends_document(self._tokenizer, token.id):
       self.finish_reason = 'stop'
-      return Piece(token, '', self._show(len(self.text)))
-    self._ids.append(token.id)
-    before = spell(self._tokenizer, self._base)
-    whole = spell(self._tokenizer, [*self._base, *self._ids])[len(before) :]
-    spelled = whole[len(self.text) :]
-    self.text = whole
+      return Piece(token, '', self._show(len(self.text)), True)
+    spelled = pieces(self._tokenizer, [*self._recent, token.id], last=True)[0]
+    self._recent = [*self._recent, token.id][-_BEFORE:]
+    whole = self.text = self.text + spelled
     longest = max(map(len, self._options.stop), default=0)
     start = max(0, len(whole) - len(spelled) - longest)
     found = [whole.find(stop, start) for stop in self._options.stop if stop]
     if ends := [at for at in found if at >= 0]:
       self.finish_reason = 'stop'
       self.text = whole[: max(min(ends), self._shown)]
-    elif len(self._ids) == self._options.max_tokens:
+    elif self.row.made == self._options.max_tokens:
       self.finish_reason = 'length'
     held = 0 if self.finish_reason else self._held_back()
-    return Piece(token, spelled, self._show(len(self.text) - held))
+    text = self._show(len(self.text) - held)
+    return Piece(token, spelled, text, self.finish_reason is not None)
 
   def _show(self, end: int) -> str:
     text = self.text[self._shown : end]
@@ -123,10 +123,12 @@ def spell(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
   return tokenizer.decode(ids[start:])
 
 
-def pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
-  """Returns what each token adds to the text; joined, they are the text."""
+def pieces(
+  tokenizer: Tokenizer, ids: Sequence[int], last: bool = False
+) -> list[str]:
+  """Returns what each token, or only the last, adds to the text."""
   out = []
-  for i in range(len(ids)):
+  for i in range(len(ids) - 1 if last else 0, len(ids)):
     first = max(0, i - _BEFORE)
     before = spell(tokenizer, ids[first:i])
     out.append(spell(tokenizer, ids[first : i + 1])[len(before) :])
@@ -139,3 +141,13 @@ def run(decoder: continuous.Decoder, samples: Sequence[Continuation]) -> None:
     tokens = decoder.step([sample.row for sample in going])
     for sample, token in zip(going, tokens, strict=True):
       sample.feed(token)
+
+
+def name(tokenizer: Tokenizer, token_id: int) -> str:
+  """Returns the spelling of a token within a text, with its space before it.
+
+  The released vocabulary marks ends of words instead: the space comes after.
+  """
+  word = tokenizer.encode('a')
+  before = tokenizer.decode(word)
+  return tokenizer.decode([*word, token_id])[len(before) :]

@@ -1,0 +1,66 @@
+r"""Serves a run over HTTP: the OpenAI completions API, and a page.
+
+  python -m gpt1_jax.serve --workdir=runs/mini --port=8000
+
+Open http://127.0.0.1:8000 in a browser, or use any client of the API:
+
+  client = openai.OpenAI(base_url='http://127.0.0.1:8000/v1', api_key='none')
+  client.completions.create(model='gpt1', prompt='It was a dark')
+
+Requests run in one batch. There is no password: --host=0.0.0.0 opens the server
+to everyone who can reach this machine. Needs pip install 'gpt1_jax[serve]'.
+"""
+
+import contextlib
+import pathlib
+
+from absl import flags
+
+from gpt1_jax import cli, interrupts
+from gpt1_jax.errors import UserError
+from gpt1_jax.inference import loading
+
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Run directory, or a folder of weights.', required=True
+)
+_HOST = flags.DEFINE_string('host', '127.0.0.1', 'Address to listen on.')
+_PORT = flags.DEFINE_integer(
+  'port', 8000, 'Port to listen on.', lower_bound=0, upper_bound=65535
+)
+_STEP = flags.DEFINE_integer(
+  'checkpoint', None, 'Checkpoint step; default: the best, else the latest.'
+)
+
+
+def main(argv: list[str]) -> None:
+  """Runs the command."""
+  del argv
+  try:
+    import uvicorn
+
+    from gpt1_jax.serving import app
+  except ImportError as error:
+    raise UserError(
+      f"serving needs {error.name}: pip install 'gpt1_jax[serve]'"
+    ) from None
+  run = loading.load(_WORKDIR.value, _STEP.value)
+  name = pathlib.PurePath(_WORKDIR.value).name or 'gpt1'
+  config = uvicorn.Config(
+    app.Server(run, name).app(),
+    host=_HOST.value,
+    port=_PORT.value,
+    log_level='warning',
+  )
+  server = uvicorn.Server(config)
+  interrupts.release()
+  socket = config.bind_socket()
+  print(
+    f'{run}\nhttp://{_HOST.value}:{socket.getsockname()[1]} (Ctrl-C ends it)',
+    flush=True,
+  )
+  with contextlib.suppress(KeyboardInterrupt):  # uvicorn has shut down
+    server.run(sockets=[socket])
+
+
+if __name__ == '__main__':
+  cli.run(main)

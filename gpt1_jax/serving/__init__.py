@@ -1,0 +1,1 @@
+"""Serves a run over HTTP: the OpenAI completions API and a page."""

@@ -1,0 +1,284 @@
+"""The routes of the server."""
+
+import contextlib
+import json
+import pathlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pydantic
+from starlette import applications, requests, responses, routing
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.inference import continuation
+from gpt1_jax.inference.continuation import Piece
+from gpt1_jax.inference.loading import Run
+from gpt1_jax.serving import completions, engine as engine_lib
+from gpt1_jax.serving.completions import Logprobs, Request, Sample
+from gpt1_jax.settings import GPTConfig
+
+MAX_BODY = 4_000_000  # bytes
+_PAGE = pathlib.Path(__file__).with_name('page.html')
+_Json = responses.JSONResponse
+
+
+class Server:
+  """Answers requests about one run."""
+
+  def __init__(self, run: Run, name: str):
+    self._run, self._name = run, name
+    self._engine = engine_lib.Engine(run)
+
+  def app(self) -> applications.Starlette:
+    """Returns the ASGI application."""
+    post = ['POST']
+    return applications.Starlette(
+      routes=[
+        routing.Route('/', self.page),
+        routing.Route('/health', self.health),
+        routing.Route('/v1/models', self.models),
+        routing.Route('/v1/models/{name:path}', self.models),
+        routing.Route('/v1/completions', self.complete, methods=post),
+        routing.Route('/attention', self.attention, methods=post),
+        # As vLLM has them; lm-eval's local-completions asks for them.
+        routing.Route('/tokenizer_info', self.tokenizer_info),
+        routing.Route('/tokenize', self.tokenize, methods=post),
+        routing.Route('/detokenize', self.detokenize, methods=post),
+      ],
+      exception_handlers={
+        UserError: _refused,
+        completions.LimitError: _refused,
+        pydantic.ValidationError: _invalid,
+        engine_lib.BusyError: _busy,
+        404: _unknown,
+        405: _unknown,
+      },
+      lifespan=self._lifespan,
+    )
+
+  @contextlib.asynccontextmanager
+  async def _lifespan(self, _: applications.Starlette) -> AsyncIterator[None]:
+    yield
+    self._engine.close()
+
+  async def page(self, _: requests.Request) -> responses.Response:
+    return responses.HTMLResponse(_PAGE.read_text(encoding='utf-8'))
+
+  async def health(self, _: requests.Request) -> responses.Response:
+    return _Json({'status': 'ok'})
+
+  async def models(self, request: requests.Request) -> responses.Response:
+    """Lists the one model; any name of a request means it."""
+    config = self._run.config
+    model = {
+      'id': self._name,
+      'object': 'model',
+      'created': 0,
+      'owned_by': 'gpt1_jax',
+      'max_model_len': config.n_ctx,
+    }
+    if isinstance(config, GPTConfig):
+      model |= {'n_layer': config.n_layer, 'n_head': config.n_head}
+    wanted = request.path_params.get('name')
+    if wanted is None:
+      return _Json({'object': 'list', 'data': [model]})
+    if wanted != self._name:
+      return _error(404, f'no model {wanted!r} here, only {self._name!r}')
+    return _Json(model)
+
+  async def complete(self, request: requests.Request) -> responses.Response:
+    """Answers /v1/completions."""
+    asked = Request.model_validate_json(await _body(request))
+    wanted = completions.samples(self._run, asked)
+    self._engine.check_room(len(wanted))
+    envelope = completions.Envelope(self._name)
+    if asked.stream:
+      events = self._events(asked, wanted, envelope)
+      return responses.StreamingResponse(events, media_type='text/event-stream')
+    jobs = self._submit(wanted)
+    choices, made = [], []
+    for sample, job in zip(wanted, jobs, strict=True):
+      prefix, logprobs = await self._prompt(asked, sample)
+      pieces = [piece async for piece in job.pieces()] if job else []
+      for piece in pieces:
+        _add(logprobs, piece)
+      done = sample.sample
+      text = prefix + (done.text if done else '')
+      reason = done.finish_reason if done else 'length'
+      choices.append(completions.choice(sample.index, text, reason, logprobs))
+      made.append((sample, pieces))
+    usage = completions.count_usage(made)
+    return _Json(envelope.json(choices, usage=usage))
+
+  def _submit(self, wanted: list[Sample]) -> list[engine_lib.Job | None]:
+    """Puts all samples into the batch at once, before any is waited for."""
+    return [
+      self._engine.submit(sample.sample) if sample.sample else None
+      for sample in wanted
+    ]
+
+  async def _prompt(
+    self, asked: Request, sample: Sample
+  ) -> tuple[str, Logprobs | None]:
+    """Returns the echoed prompt, and the collector of log-probabilities."""
+    wants = asked.logprobs is not None and asked.logprobs is not False
+    tokenizer = self._run.tokenizer
+    prefix = ''
+    if asked.echo:
+      prefix = ''.join(continuation.pieces(tokenizer, sample.prompt))
+    if not wants:
+      return prefix, None
+    count = int(asked.logprobs or 0)
+    logprobs = Logprobs(self._run, count)
+    if asked.echo:
+      found = await self._engine.predictions(sample.prompt, max(1, count))
+      logprobs.add_prompt(sample.prompt, found)
+    return prefix, logprobs
+
+  async def _events(
+    self, asked: Request, wanted: list[Sample], envelope: completions.Envelope
+  ) -> AsyncIterator[str]:
+    """Yields server-sent events; the samples of a request come in turn."""
+    jobs = self._submit(wanted)
+    try:
+      for sample, job in zip(wanted, jobs, strict=True):
+        prefix, logprobs = await self._prompt(asked, sample)
+        if prefix or job is None:
+          reason = None if job else 'length'
+          yield _event(
+            envelope.json(
+              [completions.choice(sample.index, prefix, reason, logprobs)]
+            )
+          )
+        if job is None:
+          continue
+        async for piece in job.pieces():
+          _add(logprobs, piece)
+          reason = job.sample.finish_reason if piece.last else None
+          yield _event(
+            envelope.json(
+              [completions.choice(sample.index, piece.text, reason, logprobs)]
+            )
+          )
+    except Exception as error:  # the response has begun: say it in the stream
+      yield _event(_message(500, f'{type(error).__name__}: {error}'))
+    finally:  # the client may have left
+      for job in filter(None, jobs):
+        job.cancelled = True
+    yield 'data: [DONE]\n\n'
+
+  async def attention(self, request: requests.Request) -> responses.Response:
+    """Returns what a head sees: {tokens, weights [T, T]}, for the page."""
+    asked = _AttentionRequest.model_validate_json(await _body(request))
+    ids = self._run.encode(asked.text)[-self._run.config.n_ctx :]
+    found = await self._engine.call(lambda: self._run.attentions(ids))
+    layers, heads = found.shape[:2]
+    if asked.layer >= layers or asked.head >= heads:
+      return _error(400, f'layer and head must be below {layers} and {heads}')
+    return _Json(
+      {
+        'tokens': continuation.pieces(self._run.tokenizer, ids),
+        'weights': found[asked.layer, asked.head].round(4).tolist(),
+      }
+    )
+
+  async def tokenizer_info(self, _: requests.Request) -> responses.Response:
+    end = self._end()
+    return _Json({'eos_token': end, 'bos_token': end, 'pad_token': end})
+
+  async def tokenize(self, request: requests.Request) -> responses.Response:
+    asked = _TokenizeRequest.model_validate_json(await _body(request))
+    ids = self._run.ids(asked.prompt)
+    if asked.prompt == self._end():
+      ids = [self._run.tokenizer.document_id]
+    return _Json(
+      {
+        'tokens': ids,
+        'count': len(ids),
+        'max_model_len': self._run.config.n_ctx,
+      }
+    )
+
+  async def detokenize(self, request: requests.Request) -> responses.Response:
+    asked = _DetokenizeRequest.model_validate_json(await _body(request))
+    return _Json({'prompt': self._run.tokenizer.decode(asked.tokens)})
+
+  def _end(self) -> str:
+    """Returns the name of the token between documents."""
+    return self._run.tokenizer.decode([self._run.tokenizer.document_id])
+
+
+class _AttentionRequest(pydantic.BaseModel):
+  text: str
+  layer: int = pydantic.Field(default=0, ge=0)
+  head: int = pydantic.Field(default=0, ge=0)
+
+
+class _TokenizeRequest(pydantic.BaseModel):
+  prompt: str
+
+
+class _DetokenizeRequest(pydantic.BaseModel):
+  tokens: list[int]
+
+
+def _add(logprobs: Logprobs | None, piece: Piece) -> None:
+  if logprobs:
+    logprobs.add(piece.spelled, piece.token)
+
+
+async def _body(request: requests.Request) -> bytes:
+  """Returns the body of a request.
+
+  Raises:
+    LimitError: it is too long.
+  """
+  body = b''
+  async for part in request.stream():
+    body += part
+    if len(body) > MAX_BODY:
+      raise completions.LimitError(
+        f'the request is longer than {MAX_BODY:,} bytes'
+      )
+  return body
+
+
+def _event(value: Any) -> str:
+  return f'data: {json.dumps(value)}\n\n'
+
+
+def _message(status: int, message: str) -> dict[str, Any]:
+  kind = 'invalid_request_error' if status < 500 else 'server_error'
+  return {'error': {'message': message, 'type': kind, 'code': status}}
+
+
+def _error(status: int, message: str) -> responses.Response:
+  return _Json(_message(status, message), status)
+
+
+def _refused(_: requests.Request, error: Exception) -> responses.Response:
+  return _error(400, str(error))
+
+
+def _invalid(_: requests.Request, error: Exception) -> responses.Response:
+  """Names each wrong key once: a union reports one mistake per member."""
+  assert isinstance(error, pydantic.ValidationError)
+  found: dict[str, str] = {}
+  for mistake in error.errors():
+    key = str(mistake['loc'][0]) if mistake['loc'] else 'the request'
+    found.setdefault(key, mistake['msg'])
+  text = '; '.join(f'{key}: {message}' for key, message in found.items())
+  return _error(400, text)
+
+
+def _busy(_: requests.Request, error: Exception) -> responses.Response:
+  waiting = engine_lib.MAX_WAITING
+  return _error(429, f'{waiting} texts wait already: try again later')
+
+
+def _unknown(request: requests.Request, error: Any) -> responses.Response:
+  return _error(
+    error.status_code,
+    f'{request.method} {request.url.path}: {error.detail}; this server has '
+    '/v1/models and /v1/completions',
+  )

@@ -1,0 +1,226 @@
+"""The OpenAI completions API: checks a request, builds its response."""
+
+import dataclasses
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import pydantic
+from pydantic import Field
+
+from gpt1_jax.inference import continuation, options
+from gpt1_jax.inference.continuation import Continuation, Piece
+from gpt1_jax.inference.loading import Run
+from gpt1_jax.model import continuous, inspection
+
+MAX_TOKENS = 4096  # of a sample
+MAX_TEXTS = 256  # samples of a request
+
+Ids = list[int]
+Prompt = str | Ids | list[str] | list[Ids]
+
+
+class Request(pydantic.BaseModel):
+  """The body of /v1/completions; unknown keys of the API are ignored.
+
+  Attributes:
+    prompt: a text, token ids, or a list of either; '' starts a new document.
+    n: samples of each prompt.
+    logprobs: number of alternatives to list at each token, or None.
+    echo: True returns the prompt before each sample.
+    model, suffix, ...: see OpenAI's reference. `top_k` is an addition.
+  """
+
+  prompt: Prompt = ''
+  model: str | None = None
+  max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = 16
+  temperature: options.Temperature | None = 1.0
+  top_p: options.Share | None = 1.0
+  top_k: Annotated[int, Field(ge=0)] | None = 0
+  n: Annotated[int, Field(ge=1, le=MAX_TEXTS)] | None = 1
+  stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+  seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+  echo: bool | None = False
+  logprobs: (
+    Annotated[int, Field(ge=0, le=continuous.ALTERNATIVES)] | bool | None
+  ) = None
+  stream: bool | None = False
+  suffix: None = None
+  best_of: int | None = None
+
+  @pydantic.model_validator(mode='after')
+  def _best_of_is_n(self) -> 'Request':
+    if self.best_of not in (None, self.n or 1):
+      raise ValueError('best_of is not supported: ask for n and choose')
+    return self
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+  """One choice of a response.
+
+  Attributes:
+    index: its number in the response.
+    prompt: token ids of the prompt.
+    sample: its continuation; None if max_tokens is 0.
+  """
+
+  index: int
+  prompt: Ids
+  sample: Continuation | None
+
+
+class LimitError(Exception):
+  """The request is well-formed, but more than this model or server takes."""
+
+
+def samples(run: Run, request: Request) -> list[Sample]:
+  """Returns the samples that a request asks for, not yet begun.
+
+  Raises:
+    LimitError, UserError: the message says what is too long or unknown.
+  """
+  prompts = [run.ids(prompt) for prompt in _prompts(request.prompt)]
+  count = request.n or 1
+  if len(prompts) * count > MAX_TEXTS:
+    raise LimitError(
+      f'{len(prompts)} prompts times n={count} are more than {MAX_TEXTS} texts'
+    )
+  for ids in prompts:
+    if len(ids) > run.config.n_ctx:
+      raise LimitError(
+        f'the prompt has {len(ids)} tokens; this model reads '
+        f'{run.config.n_ctx}: shorten it'
+      )
+  max_tokens = 16 if request.max_tokens is None else request.max_tokens
+  seed = request.seed
+  how = options.parse(
+    {
+      'max_tokens': max(1, max_tokens),
+      'temperature': _given(request.temperature, 1.0),
+      'top_p': _given(request.top_p, 1.0),
+      'top_k': int(_given(request.top_k, 0)),
+      'seed': secrets.randbits(62) if seed is None else seed % 2**63,
+      'stop': request.stop or [],
+    }
+  )
+  return [
+    Sample(
+      number * count + i,
+      ids or [run.tokenizer.document_id],
+      run.start(ids, how, (number, i)) if max_tokens else None,
+    )
+    for number, ids in enumerate(prompts)
+    for i in range(count)
+  ]
+
+
+def _prompts(prompt: Prompt) -> Sequence[str | Ids]:
+  if isinstance(prompt, str):
+    return [prompt]
+  if not prompt:
+    raise LimitError('prompt is an empty list: give a text or token ids')
+  if isinstance(prompt[0], int):
+    return [prompt]  # a list of ids
+  return prompt
+
+
+def _given(value: float | None, default: float) -> float:
+  return default if value is None else value
+
+
+class Logprobs:
+  """Collects `logprobs` of a choice, token by token."""
+
+  def __init__(self, run: Run, count: int, offset: int = 0):
+    self._run, self._count, self._offset = run, count, offset
+    self.tokens: list[str] = []
+    self.token_logprobs: list[float | None] = []
+    self.top_logprobs: list[dict[str, float] | None] = []
+    self.text_offset: list[int] = []
+
+  def add(
+    self, spelled: str, token: continuous.Token, first: bool = False
+  ) -> None:
+    """Adds a token; the first of a prompt has no probability."""
+    self.tokens.append(spelled)
+    self.text_offset.append(self._offset)
+    self._offset += len(spelled)
+    if first:
+      self.token_logprobs.append(None)
+      self.top_logprobs.append(None)
+      return
+    top: dict[str, float] = {}
+    for id_, log_prob in token.top[: self._count]:
+      name = continuation.name(self._run.tokenizer, id_)
+      top.setdefault(name, log_prob)
+    if self._count:
+      top.setdefault(
+        continuation.name(self._run.tokenizer, token.id), token.log_prob
+      )
+    self.token_logprobs.append(token.log_prob)
+    self.top_logprobs.append(top)
+
+  def add_prompt(self, ids: Ids, found: inspection.Predictions) -> None:
+    """Adds the tokens of an echoed prompt."""
+    spelled = continuation.pieces(self._run.tokenizer, ids)
+    for t, (id_, text) in enumerate(zip(ids, spelled, strict=True)):
+      top = zip(
+        found.top_ids_BTk[t].tolist(), found.top_BTk[t].tolist(), strict=True
+      )
+      token = continuous.Token(id_, float(found.log_probs_BT[t]), tuple(top))
+      self.add(text, token, first=t == 0)
+
+  def json(self) -> dict[str, list[Any]]:
+    """Returns what was added since the last call."""
+    out: dict[str, list[Any]] = {
+      'tokens': self.tokens,
+      'token_logprobs': self.token_logprobs,
+      'top_logprobs': self.top_logprobs,
+      'text_offset': self.text_offset,
+    }
+    self.tokens, self.token_logprobs = [], []
+    self.top_logprobs, self.text_offset = [], []
+    return out
+
+
+def choice(
+  index: int, text: str, reason: str | None, logprobs: Logprobs | None
+) -> dict[str, Any]:
+  """Returns one entry of `choices`."""
+  return {
+    'index': index,
+    'text': text,
+    'logprobs': logprobs.json() if logprobs else None,
+    'finish_reason': reason,
+  }
+
+
+class Envelope:
+  """What all parts of a response share."""
+
+  def __init__(self, model: str):
+    self._head = {
+      'id': f'cmpl-{secrets.token_hex(12)}',
+      'object': 'text_completion',
+      'created': int(time.time()),
+      'model': model,
+    }
+
+  def json(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """Returns a response, or one event of a stream."""
+    return {**self._head, 'choices': choices, **more}
+
+
+def count_usage(
+  made: Sequence[tuple[Sample, Sequence[Piece]]],
+) -> dict[str, int]:
+  """Returns `usage`: each prompt counts once for each of its samples."""
+  prompt = sum(len(sample.prompt) for sample, _ in made)
+  completion = sum(len(pieces) for _, pieces in made)
+  return {
+    'prompt_tokens': prompt,
+    'completion_tokens': completion,
+    'total_tokens': prompt + completion,
+  }

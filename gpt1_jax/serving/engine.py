@@ -1,0 +1,132 @@
+"""Runs all requests of the server in one batch, in a thread of its own."""
+
+import asyncio
+import collections
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from gpt1_jax.inference.continuation import Continuation, Piece
+from gpt1_jax.inference.loading import Run
+from gpt1_jax.model import inspection
+
+MAX_BATCH = 32  # texts that grow at the same time
+MAX_WAITING = 1024  # texts that may wait for a place
+
+
+class BusyError(Exception):
+  """Too many texts wait already."""
+
+
+class Job:
+  """A sample in the engine, and the queue of the request that reads it."""
+
+  def __init__(self, sample: Continuation):
+    self.sample = sample
+    self.cancelled = False
+    self._loop = asyncio.get_running_loop()
+    self._queue: asyncio.Queue[Piece | Exception] = asyncio.Queue()
+
+  def put(self, piece: Piece | Exception) -> None:
+    """Passes a token, or what went wrong, to the request; in any thread."""
+    self._loop.call_soon_threadsafe(self._queue.put_nowait, piece)
+
+  async def pieces(self) -> AsyncIterator[Piece]:
+    """Yields the tokens as they arrive."""
+    while True:
+      piece = await self._queue.get()
+      if isinstance(piece, Exception):
+        raise piece
+      yield piece
+      if piece.last:
+        return
+
+
+class Engine:
+  """Owns the device: everything that computes runs in its thread."""
+
+  def __init__(self, run: Run):
+    self.run = run
+    self._waiting: collections.deque[Job] = collections.deque()
+    self._calls: collections.deque[Callable[[], None]] = collections.deque()
+    self._wake = threading.Condition()
+    self._stopped = False
+    self._thread = threading.Thread(target=self._work, daemon=True)
+    self._thread.start()
+
+  def close(self) -> None:
+    """Ends the thread after its current step."""
+    with self._wake:
+      self._stopped = True
+      self._wake.notify()
+    self._thread.join()
+
+  def check_room(self, count: int) -> None:
+    """Raises BusyError unless that many more texts may wait."""
+    if len(self._waiting) + count > MAX_WAITING:
+      raise BusyError
+
+  def submit(self, sample: Continuation) -> Job:
+    """Puts a sample into the batch, or into the queue if the batch is full."""
+    job = Job(sample)
+    with self._wake:
+      self._waiting.append(job)
+      self._wake.notify()
+    return job
+
+  async def predictions(self, ids: list[int], k: int) -> inspection.Predictions:
+    """Returns log-probabilities of a text's tokens; see `Run.predictions`."""
+    found = await self.call(lambda: self.run.predictions([ids], k))
+    return found[0]
+
+  async def call(self, function: Callable[[], Any]) -> Any:
+    """Runs a function in the engine's thread, between two steps."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def settle(result: Any, error: Exception | None) -> None:
+      if future.cancelled():
+        return
+      if error:
+        future.set_exception(error)
+      else:
+        future.set_result(result)
+
+    def work() -> None:
+      try:
+        result, error = function(), None
+      except Exception as raised:  # the caller gets it
+        result, error = None, raised
+      loop.call_soon_threadsafe(settle, result, error)
+
+    with self._wake:
+      self._calls.append(work)
+      self._wake.notify()
+    return await future
+
+  def _work(self) -> None:
+    decoder = self.run.decoder()
+    jobs: list[Job] = []
+    while True:
+      with self._wake:
+        while not (jobs or self._waiting or self._calls or self._stopped):
+          self._wake.wait()
+        if self._stopped:
+          return
+        call = self._calls.popleft() if self._calls else None
+        while self._waiting and len(jobs) < MAX_BATCH:
+          jobs.append(self._waiting.popleft())
+      if call:
+        call()
+      jobs = [job for job in jobs if not job.cancelled]
+      if not jobs:
+        continue
+      try:
+        tokens = decoder.step([job.sample.row for job in jobs])
+        for job, token in zip(jobs, tokens, strict=True):
+          job.put(job.sample.feed(token))
+      except Exception as error:  # every request in the batch gets it
+        for job in jobs:
+          job.put(error)
+        jobs, decoder = [], self.run.decoder()
+      jobs = [job for job in jobs if job.sample.finish_reason is None]

@@ -1,0 +1,206 @@
+"""The server: OpenAI's client, 32 clients at once, limits, and the page."""
+
+import concurrent.futures
+import re
+import signal
+
+import numpy as np
+import pytest
+
+import gpt1_jax
+from tests.support import commands
+
+testclient = pytest.importorskip(
+  'starlette.testclient', reason="pip install 'gpt1_jax[serve]'"
+)
+openai = pytest.importorskip('openai', reason="pip install 'gpt1_jax[test]'")
+
+from gpt1_jax.serving import app, completions, engine
+
+PROMPT = 'the string module'
+
+
+@pytest.fixture(scope='module')
+def run(pretrained):
+  return gpt1_jax.load(pretrained)
+
+
+@pytest.fixture(scope='module')
+def local(run):
+  """A client of the application in this process."""
+  with testclient.TestClient(app.Server(run, 'mini').app()) as client:
+    yield client
+
+
+@pytest.fixture(scope='module')
+def client(pretrained):
+  """OpenAI's client of a server in a process of its own."""
+  process = commands.start('serve', f'--workdir={pretrained}', '--port=0')
+  lines = [process.stdout.readline() for _ in range(2)]
+  url = re.search(r'http://127.0.0.1:\d+', lines[1])[0]
+  with openai.OpenAI(base_url=f'{url}/v1', api_key='none') as found:
+    yield found
+  process.send_signal(signal.SIGINT)
+  _, stderr = process.communicate(timeout=60)
+  assert process.returncode == 0, stderr
+  assert 'Traceback' not in stderr
+
+
+def ask(client, **body):
+  return client.post('/v1/completions', json=body)
+
+
+def test_openai_client(client, run):
+  (model,) = client.models.list()
+  assert (model.id, model.max_model_len) == ('pretrained', 64)
+  made = client.completions.create(
+    model=model.id, prompt=PROMPT, max_tokens=6, seed=3, echo=True
+  )
+  want = run.generate(PROMPT, max_tokens=6, seed=3)
+  assert made.choices[0].text == want
+  assert made.choices[0].finish_reason == 'length'
+  assert made.usage.completion_tokens == 6
+  events = client.completions.create(
+    model=model.id, prompt=PROMPT, max_tokens=6, seed=3, echo=True, stream=True
+  )
+  choices = [event.choices[0] for event in events]
+  assert ''.join(choice.text for choice in choices) == want
+  assert [c.finish_reason for c in choices] == [None] * 6 + ['length']
+
+
+def test_32_clients_at_once(client, run):
+  """Each gets the text it would get alone."""
+
+  def complete(seed):
+    return client.completions.create(
+      model='any', prompt=PROMPT, max_tokens=5 + seed % 7, seed=seed
+    )
+
+  with concurrent.futures.ThreadPoolExecutor(32) as pool:
+    made = list(pool.map(complete, range(32)))
+  before = run.spelled(PROMPT)
+  for seed in (0, 11, 31):
+    want = run.generate(PROMPT, max_tokens=5 + seed % 7, seed=seed)
+    assert before + made[seed].choices[0].text == want
+  assert {m.choices[0].finish_reason for m in made} == {'length'}
+
+
+def test_logprobs_of_an_echoed_prompt(local, run):
+  """What lm-eval asks for."""
+  ids = run.encode(PROMPT)
+  body = ask(
+    local, prompt=[ids, ids[:5]], max_tokens=1, echo=True, logprobs=1,
+    temperature=0, seed=1,
+  ).json()  # fmt: skip
+  for choice, n in zip(body['choices'], (len(ids), 5), strict=True):
+    found = choice['logprobs']
+    assert len(found['tokens']) == n + 1
+    assert ''.join(found['tokens']) == choice['text']
+    assert found['token_logprobs'][0] is None
+    logits = run.logits(ids[:n])[:-1].astype(np.float64)
+    log_z = np.log(np.exp(logits).sum(axis=-1))
+    want = logits[np.arange(n - 1), ids[1:n]] - log_z
+    np.testing.assert_allclose(
+      found['token_logprobs'][1:n], want, rtol=0, atol=1e-5
+    )
+    best = [max(top.values()) for top in found['top_logprobs'][1:n]]
+    np.testing.assert_allclose(
+      best, logits.max(axis=-1) - log_z, rtol=0, atol=1e-5
+    )
+    # Greedy: the token is the best, to the last bit.
+    assert found['token_logprobs'][-1] == max(
+      found['top_logprobs'][-1].values()
+    )
+
+
+def test_several_prompts_samples_and_a_stop_text(local, run):
+  body = ask(local, prompt=[PROMPT, 'the'], n=2, max_tokens=8, seed=5).json()
+  choices = body['choices']
+  assert [choice['index'] for choice in choices] == [0, 1, 2, 3]
+  assert len({choice['text'] for choice in choices}) == 4
+  assert body['usage']['completion_tokens'] == 32
+  stop = choices[0]['text'][3:5]
+  stopped = ask(local, prompt=PROMPT, max_tokens=8, seed=5, stop=[stop]).json()
+  (choice,) = stopped['choices']
+  end = choices[0]['text'].index(stop)
+  assert choice['text'] == choices[0]['text'][:end]
+  assert choice['finish_reason'] == 'stop'
+
+
+def test_no_tokens_are_asked_for(local, run):
+  body = ask(local, prompt=PROMPT, max_tokens=0, echo=True, logprobs=0).json()
+  (choice,) = body['choices']
+  assert choice['text'] == run.spelled(PROMPT)
+  assert len(choice['logprobs']['token_logprobs']) == len(run.encode(PROMPT))
+
+
+@pytest.mark.parametrize(
+  ('body', 'message'),
+  [
+    ({'temperature': -1}, 'temperature: Input should be greater than'),
+    ({'top_p': 0}, 'top_p: '),
+    ({'n': 0}, 'n: '),
+    ({'n': 129, 'prompt': ['a', 'b']}, '2 prompts times n=129 are more than'),
+    ({'max_tokens': 10**6}, 'max_tokens: Input should be less'),
+    ({'logprobs': 6}, 'logprobs: '),
+    ({'prompt': []}, 'prompt is an empty list'),
+    ({'prompt': [1, 10**6]}, 'token id 1000000 is outside'),
+    ({'prompt': [1] * 65}, 'the prompt has 65 tokens; this model reads 64'),
+    ({'prompt': 7}, 'prompt: '),
+    ({'best_of': 3}, 'best_of is not supported'),
+    ({'suffix': 'x'}, 'suffix: '),
+  ],
+)
+def test_limits_answer_400_with_a_sentence(local, body, message):
+  answer = ask(local, **{'prompt': 'the', **body})
+  assert answer.status_code == 400
+  assert message in answer.json()['error']['message']
+
+
+def test_other_mistakes_answer_4xx(local, monkeypatch):
+  answer = local.post('/v1/completions', content=b'{"prompt')
+  assert answer.status_code == 400
+  assert 'Invalid JSON' in answer.json()['error']['message']
+  assert local.post('/v1/models').status_code == 405
+  assert local.get('/v1/models/other').status_code == 404
+  assert 'this server has /v1/models' in local.get('/v2').text
+  long = local.post('/v1/completions', content=b' ' * (app.MAX_BODY + 1))
+  assert 'longer than' in long.json()['error']['message']
+  monkeypatch.setattr(engine, 'MAX_WAITING', 3)
+  answer = ask(local, prompt='the', n=4)
+  assert answer.status_code == 429
+  assert 'try again later' in answer.json()['error']['message']
+
+
+def test_the_engine_survives_an_error(local, run, monkeypatch):
+  monkeypatch.setattr(
+    completions.Continuation, 'feed', lambda self, token: 1 / 0
+  )
+  with pytest.raises(ZeroDivisionError):
+    ask(local, prompt='the', max_tokens=2)
+  events = ask(local, prompt='the', max_tokens=2, stream=True).text
+  assert 'ZeroDivisionError' in events
+  monkeypatch.undo()
+  assert ask(local, prompt='the', max_tokens=2).status_code == 200
+
+
+def test_tokenizer_endpoints(local, run):
+  """lm-eval's remote tokenizer."""
+  end = local.get('/tokenizer_info').json()['eos_token']
+  encoded = local.post('/tokenize', json={'prompt': end}).json()
+  assert encoded['tokens'] == [run.tokenizer.document_id]
+  ids = local.post('/tokenize', json={'prompt': PROMPT}).json()['tokens']
+  assert ids == run.encode(PROMPT)
+  decoded = local.post('/detokenize', json={'tokens': ids}).json()
+  assert decoded['prompt'] == run.spelled(PROMPT)
+
+
+def test_attention_for_the_page(local, run):
+  body = {'text': PROMPT, 'layer': 0, 'head': 1}
+  found = local.post('/attention', json=body).json()
+  np.testing.assert_allclose(
+    found['weights'], run.attentions(PROMPT)[0, 1], rtol=0, atol=1e-4
+  )
+  refused = local.post('/attention', json={**body, 'head': 2})
+  assert refused.status_code == 400
+  assert '<textarea' in local.get('/').text
