@@ -2,6 +2,7 @@
 
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def test_ctrl_c_ends_the_sample_and_not_the_program(pretrained, tmp_path):
   with subprocess.Popen(
     [
       sys.executable, '-m', 'gpt1_jax.generate', f'--workdir={pretrained}',
-      '--interactive', '--num_tokens=1000000',
+      '--interactive', '--greedy', '--num_tokens=1000000',
     ],
     cwd=commands.ROOT,
     env={**os.environ, 'HOME': str(tmp_path), 'TERM': 'dumb'},
@@ -66,7 +67,7 @@ def test_ctrl_c_ends_the_sample_and_not_the_program(pretrained, tmp_path):
     read_until(ours, b'> ')
     for prompt in (b'the file', b'a module'):
       os.write(ours, prompt + b'\n')
-      read_until(ours, prompt, more=80)
+      read_until(ours, prompt, more=8)
       os.kill(process.pid, signal.SIGINT)
       read_until(ours, b'\n> ')
     os.write(ours, b'\x04')
@@ -85,4 +86,5 @@ def read_until(terminal: int, wanted: bytes, more: int = 0) -> None:
   count = 2 if more else 1
   while seen.count(wanted) < count or len(seen.split(wanted)[-1]) < more:
     assert time.monotonic() < end, seen
-    seen += os.read(terminal, 1024).replace(b'\r', b'')
+    if select.select([terminal], [], [], 1)[0]:
+      seen += os.read(terminal, 1024).replace(b'\r', b'')
