@@ -4,19 +4,16 @@ The tokens 0 to 9 stand for themselves, then come start, delimiter, extract.
 """
 
 import dataclasses
-import functools
 import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from flax import linen as nn
 
-from gpt1_jax.model import gpt, heads
+from gpt1_jax.model import gpt
 from gpt1_jax.tasks import batches, features, initialization
-from gpt1_jax.train import optim, step as step_lib, task_losses
+from gpt1_jax.train import step as step_lib, task_losses
 from tests.support import networks, reference, task_cases, toy_tokenizers
 from tests.support.task_cases import D, E, S
 
@@ -103,7 +100,7 @@ def test_loss_equals_numpy(case, preset):
   assert loss == pytest.approx(expected, rel=1e-6)
 
 
-def update(case, reduction, lm_coef=0.5, microbatches=1, rows=1):
+def update(case, rows=1, **settings):
   """Loss and gradient of one update by `train_step`, of the case repeated."""
   made = features.build(
     case.task, case.rows * rows, toy_tokenizers.DigitTokenizer(), 16
@@ -112,24 +109,8 @@ def update(case, reduction, lm_coef=0.5, microbatches=1, rows=1):
     made, batches.BatchSettings(2 * rows, lengths=(8,))
   ).batch(0)
   params = task_cases.random_params(case, task_cases.CONFIG)
-  optimizer = optax.sgd(1.0)
-  state = step_lib.TrainState(
-    jnp.zeros([], jnp.int32), params, optimizer.init(params)
-  )
-  after, metrics = jax.jit(
-    functools.partial(
-      step_lib.train_step,
-      loss_fn=step_lib.finetune_loss(
-        gpt.GPT(task_cases.CONFIG),
-        task_cases.head_of(case, 0.1),
-        lm_coef,
-        reduction,
-      ),
-      optimizer=optim.Optimizer(optimizer, lambda step: 1.0),
-      microbatches=microbatches,
-      seed=3,
-    )
-  )(state, jax.tree.map(jnp.asarray, batch))
+  step, state = task_cases.sgd_step(case, task_cases.CONFIG, params, **settings)
+  after, metrics = step(state, jax.tree.map(jnp.asarray, batch))
   grads = jax.tree.map(lambda p, q: p - q, params, after.params)
   return float(metrics['loss']), reference.flat(jax.device_get(grads))
 
@@ -141,8 +122,8 @@ def test_microbatches_equal_the_whole_batch(reduction):
   The parts are strided: one has the long sequences, one the short.
   """
   case = task_cases.CASES['classification']
-  whole, grads = update(case, reduction, rows=2)
-  parts, others = update(case, reduction, microbatches=2, rows=2)
+  whole, grads = update(case, rows=2, reduction=reduction)
+  parts, others = update(case, rows=2, reduction=reduction, microbatches=2)
   assert parts == pytest.approx(whole, rel=1e-6)
   for name, x in grads.items():
     error = np.linalg.norm(others[name] - x)
@@ -152,7 +133,7 @@ def test_microbatches_equal_the_whole_batch(reduction):
 @EACH
 def test_the_special_embeddings_are_trained(case):
   """By the task alone, through the look-up: what is read is updated."""
-  _, grads = update(case, 'tokens', lm_coef=0.0)
+  _, grads = update(case, lm_coef=0.0)
   reached = np.abs(grads['gpt/tokens_embed']).max(axis=1) > 1e-6
   used = {token for row in case.tokens for seq in row for token in seq}
   assert set(np.flatnonzero(reached)) == used
@@ -162,7 +143,7 @@ def test_the_special_embeddings_are_trained(case):
 
 
 def test_the_lm_loss_trains_every_row():
-  _, grads = update(task_cases.CASES['classification'], 'tokens')
+  _, grads = update(task_cases.CASES['classification'])
   assert (np.abs(grads['gpt/tokens_embed']).max(axis=1) > 1e-6).all()
 
 
@@ -174,13 +155,7 @@ def test_specials_and_head_start_fresh():
   )
 
   def start(seed):
-    params = jax.jit(
-      lambda: nn.unbox(
-        initialization.init_params(
-          gpt.GPT(config), heads.Head('choice', 1, 0.1), jax.random.key(seed)
-        )
-      )
-    )()
+    params = task_cases.fresh(config, seed)
     return jax.device_get(
       initialization.transfer({'gpt': pretrained}, params, 2)
     )

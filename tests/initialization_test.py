@@ -1,20 +1,16 @@
 """Initial weights of fine-tuning, and the products an ablation saves."""
 
 import dataclasses
-import functools
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from flax import linen as nn
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.model import heads, models
 from gpt1_jax.tasks import all_tasks, initialization
-from gpt1_jax.train import checkpoint, optim, run, step as step_lib
+from gpt1_jax.train import checkpoint, run
 from tests.support import (
   finetuning as finetuning_runs,
   networks,
@@ -26,27 +22,15 @@ LSTM_RATES = {'embd_pdrop': 0.1, 'output_pdrop': 0.1}
 DEEP = dataclasses.replace(task_cases.CONFIG, n_layer=3)
 
 
-@functools.cache
-def fresh(config):
-  """Parameters as fine-tuning from scratch starts with them, seed 3."""
-  return jax.jit(
-    lambda: nn.unbox(
-      initialization.init_params(
-        models.new(config), heads.Head('choice', 1, 0.1), jax.random.key(3)
-      )
-    )
-  )()
-
-
 @pytest.mark.parametrize('layers', [0, 1, 2, 3])
 def test_the_first_layers_are_taken_and_the_rest_is_fresh(layers):
   """Bit for bit; embeddings are always taken, specials and head never."""
   old = jax.device_get(
     networks.gpt_params(dataclasses.replace(DEEP, n_special=0))
   )
-  scratch = jax.device_get(fresh(DEEP))
+  scratch = jax.device_get(task_cases.fresh(DEEP))
   params = jax.device_get(
-    initialization.transfer({'gpt': old}, fresh(DEEP), layers)
+    initialization.transfer({'gpt': old}, task_cases.fresh(DEEP), layers)
   )
   expected = {
     **scratch['gpt'],
@@ -68,18 +52,13 @@ def test_the_first_layers_are_taken_and_the_rest_is_fresh(layers):
 
 def test_the_one_layer_of_an_lstm_is_taken():
   config = dataclasses.replace(networks.LSTM_CONFIG, n_special=3)
+  scratch = task_cases.fresh(config)
   old = jax.device_get(networks.lstm_params())
-  params = jax.device_get(
-    initialization.transfer({'gpt': old}, fresh(config), config.n_layer)
-  )
+  params = initialization.transfer({'gpt': old}, scratch, config.n_layer)
+  specials = jax.device_get(scratch['gpt']['tokens_embed'])[101:]
   expected = reference.flat(old)
-  expected['tokens_embed'] = np.concatenate(
-    [
-      old['tokens_embed'],
-      jax.device_get(fresh(config)['gpt'])['tokens_embed'][101:],
-    ]
-  )
-  found = reference.flat(params['gpt'])
+  expected['tokens_embed'] = np.concatenate([old['tokens_embed'], specials])
+  found = reference.flat(jax.device_get(params['gpt']))
   assert found.keys() == expected.keys()
   for name, x in expected.items():
     np.testing.assert_array_equal(found[name], x)
@@ -89,24 +68,12 @@ def vocabulary_shapes(lm_coef, config):
   """Shapes with a vocabulary axis in an update's program, before XLA."""
   case = task_cases.CASES['classification']
   params = {
-    'gpt': fresh(config)['gpt'],
+    'gpt': task_cases.fresh(config)['gpt'],
     'head': task_cases.random_params(case, DEEP)['head'],
   }
-  optimizer = optax.sgd(1.0)
-  state = step_lib.TrainState(
-    jnp.zeros([], jnp.int32), params, optimizer.init(params)
-  )
-  step = functools.partial(
-    step_lib.train_step,
-    loss_fn=step_lib.finetune_loss(
-      models.new(config), task_cases.head_of(case, 0.1), lm_coef, 'tokens'
-    ),
-    optimizer=optim.Optimizer(optimizer, lambda step: 1.0),
-    microbatches=1,
-    seed=3,
-  )
+  step, state = task_cases.sgd_step(case, config, params, lm_coef)
   batch = jax.tree.map(jnp.asarray, task_cases.built(case))
-  text = jax.jit(step).lower(state, batch).as_text()
+  text = step.lower(state, batch).as_text()
   shapes = set(re.findall(r'tensor<([0-9x]+)x[a-z]', text))
   rows = str(config.token_rows)
   return {shape for shape in shapes if rows in shape.split('x')}

@@ -19,10 +19,10 @@ from hypothesis import given, settings, strategies as st
 
 from gpt1_jax import storage
 from gpt1_jax.corpus import tokenization
-from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt
 from gpt1_jax.reporting import figures
 from gpt1_jax.settings import GPTConfig
+from gpt1_jax.tasks import batches as batches_lib
 from gpt1_jax.tasks.readers import rows
 from gpt1_jax.tasks.zero_shot import (
   decisions,
@@ -139,12 +139,9 @@ def candidates_of(questions):
 
 
 def batches_of(questions, batch_size=8, widths=likelihood.WIDTHS):
-  return likelihood.CandidateBatches(
-    candidates_of(questions),
-    MODEL['n_ctx'],
-    batch_size,
-    range(batch_size),
-    widths,
+  return batches_lib.Batches(
+    likelihood.lay_out(candidates_of(questions), MODEL['n_ctx']),
+    batches_lib.BatchSettings(batch_size, lengths=widths),
   )
 
 
@@ -213,13 +210,13 @@ def test_every_candidate_is_in_one_batch(run, folder):
   questions = questions_of(run, folder)
   batches = batches_of(questions)
   seen = {}
-  for batch in batches:
+  for batch in map(batches.batch, range(batches.steps_per_epoch)):
     for row, index in enumerate(batch['index']):
       if index < 0:
         assert not batch['lm_weights'][row].any()
         continue
       assert index not in seen
-      seen[index] = batch['lm_weights'][row], batch['tokens'][row]
+      seen[index] = batch['lm_weights'][row, 0], batch['tokens'][row, 0]
   candidates = candidates_of(questions)
   assert sorted(seen) == list(range(len(candidates)))
   for index, (weights, tokens) in seen.items():
@@ -255,19 +252,11 @@ def test_a_word_of_several_tokens_is_a_chain(run, folder):
   )
 
 
-def brute_force(scores, labels):
-  """Matthews at every threshold that makes a difference."""
-  finite = sorted({x for x in scores if math.isfinite(x)})
-  cuts = [*finite, *((a + b) / 2 for a, b in itertools.pairwise(finite))]
-  best = -1.0
-  for cut in cuts:
-    guesses = [int(x >= cut) for x in scores]
-    if len(set(guesses)) > 1 and len(set(labels)) > 1:
-      value = sklearn.metrics.matthews_corrcoef(labels, guesses)
-    else:
-      value = 0.0
-    best = max(best, value)
-  return best
+def matthews_at(threshold, scores, labels):
+  guesses = [int(x >= threshold) for x in scores]
+  if len(set(guesses)) < 2 or len(set(labels)) < 2:
+    return 0.0
+  return sklearn.metrics.matthews_corrcoef(labels, guesses)
 
 
 SCORE = st.integers(-8, -1).map(float) | st.just(-math.inf)
@@ -279,12 +268,12 @@ def test_the_threshold_is_the_best_one(pairs):
   scores, labels = (np.array(x) for x in zip(*pairs, strict=True))
   threshold = decisions.choose_threshold(scores, labels)
   assert math.isfinite(threshold)
-  guesses = (scores >= threshold).astype(int)
-  found = 0.0
-  if len(set(guesses)) > 1 and len(set(labels)) > 1:
-    found = sklearn.metrics.matthews_corrcoef(labels, guesses)
-  if np.isfinite(scores).any():
-    assert found == pytest.approx(brute_force(scores, labels), abs=1e-9)
+  finite = sorted({x for x in scores if math.isfinite(x)})
+  cuts = [*finite, *((a + b) / 2 for a, b in itertools.pairwise(finite))]
+  if cuts:
+    best = max(matthews_at(cut, scores, labels) for cut in cuts)
+    found = matthews_at(threshold, scores, labels)
+    assert found == pytest.approx(best, abs=1e-9)
 
 
 def test_the_threshold_lies_between_two_scores():
@@ -551,7 +540,7 @@ def test_what_is_not_found_is_said(run, folder, tmp_path, capsys):
   assert len(lines) == len(set(lines)) == 5
   for name in ('cola', 'race_middle', 'story_cloze', 'dprd', 'wsc273'):
     assert any(f'of task {name}: looked for' in line for line in lines)
-  with pytest.raises(UserError, match='no dev file of task race_middle'):
+  with refused('no dev file of task race_middle'):
     questions_of(run, base, ['race'])
   assert [p.task for p in questions_of(run, folder, ['race', 'race_high'])] == [
     'race_middle',
@@ -597,10 +586,8 @@ def test_errors(run, folder, tmp_path, change, names, expected):
   bad = 'sentence\tlabel\ngood\t7\n'
   winograd_files.write(tmp_path / 'damaged', 'SST-2/dev.tsv', bad)
   path = tmp_path / change if change else folder
-  with pytest.raises(UserError) as caught:
+  with refused(expected):
     questions_of(run, path, names)
-  assert expected in str(caught.value)
-  assert '\n' not in str(caught.value)
 
 
 def test_a_checkpoint_that_has_diverged(run, folder):
@@ -609,41 +596,38 @@ def test_a_checkpoint_that_has_diverged(run, folder):
   params, model = load(run, 3)
   params = jax.tree.map(lambda x: np.full_like(x, np.nan), params)
   mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
-  with sharding.use(mesh), pytest.raises(UserError, match='not finite'):
+  with sharding.use(mesh), refused('not finite'):
     likelihood.score_fn(model, mesh)(params, batches, lambda *_: None)
 
 
 def test_damaged_rows_are_named(tmp_path):
   assert results.read_rows(tmp_path) == []
   (tmp_path / 'zero_shot.jsonl').write_text('{"step": 1}\n{"st\n')
-  with pytest.raises(UserError, match=r'zero_shot\.jsonl:2: damaged'):
+  with refused('zero_shot.jsonl:2: damaged'):
     results.read_rows(tmp_path)
 
 
-def test_ties_are_counted():
-  candidate = questions_lib.Candidate([1, 2, 3], first_scored=1)
+def decided(task, labels, sums, skipped=()):
+  """Decides questions with two candidates each of one scored token."""
+  candidate = questions_lib.Candidate([1, 2], first_scored=1)
   part = questions_lib.Questions(
-    'dprd', 'test', [candidate] * 4, np.array([1, 1]), 0, ('x',)
+    task, 'test', [candidate] * len(sums), np.array(labels), 0, skipped
   )
-  sums = np.array([-4.0, -4.0, -4.0, -2.0])
-  (result,) = decisions.decide([part], sums)
+  (result,) = decisions.decide([part], np.array(sums))
+  return result
+
+
+def test_ties_are_counted():
+  result = decided('dprd', [1, 1], [-4.0, -4.0, -4.0, -2.0], ('x',))
   assert result.predictions.tolist() == [0, 1]
-  assert dict(result.diagnostics) == {
-    'cut': 0,
-    'unscored': 0,
-    'ties': 1,
-    'odd': 1,
-  }
+  expected = {'cut': 0, 'unscored': 0, 'ties': 1, 'odd': 1}
+  assert dict(result.diagnostics) == expected
 
 
 def test_the_order_of_the_examples_is_told_apart_from_the_border():
   """Every sentence is called positive, positive ones with a wider margin."""
-  labels = np.array([0, 1, 0, 1])
-  candidate = questions_lib.Candidate([1, 2], first_scored=1)
-  part = questions_lib.Questions('sst2', 'dev', [candidate] * 8, labels, 0)
-  margins = np.array([1.0, 3.0, 2.0, 1.5])
-  sums = np.stack([np.full(4, -9.0), margins - 9.0], axis=1).ravel()
-  (result,) = decisions.decide([part], sums)
+  sums = [x for margin in (1, 3, 2, 1.5) for x in (-9.0, margin - 9.0)]
+  result = decided('sst2', [0, 1, 0, 1], sums)
   assert result.predictions.tolist() == [1] * 4
   assert result.score == 0.5
   assert result.diagnostics['auc'] == 3 / 4

@@ -19,8 +19,8 @@ class TaskBatch(TypedDict):
 
   Keys:
     tokens: int32[B, C, T], padded with 0.
-    lm_weights: float32[B, C, T], 1 at the language model's targets: all tokens
-      but the first of a sequence, specials included.
+    lm_weights: float32[B, C, T], 1 at the language model's targets. In
+      fine-tuning: all tokens but the first of a sequence, specials included.
     extract: int32[B, C], position of the extract token.
     label: int32[B], or float32[B] for regression; 0 if hidden.
     example_weight: float32[B], 0 for padding.
@@ -123,7 +123,8 @@ class Batches:
     for row, choice in itertools.product(np.flatnonzero(real), range(C)):
       sequence = features.sequence(indices[row], choice)
       tokens[row, choice, : len(sequence)] = sequence
-      lm_weights[row, choice, 1 : len(sequence)] = 1
+      first = features.first_target(indices[row], choice)
+      lm_weights[row, choice, first : len(sequence)] = 1
       extract[row, choice] = len(sequence) - 1
     label = np.zeros(len(indices), features.label_dtype)
     if features.labels is not None:

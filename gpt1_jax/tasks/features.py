@@ -37,6 +37,8 @@ class Features:
     lost_share: share of the tokens of these examples' texts that was cut off.
     label_dtype: type of the labels, also of the zeros that stand for hidden
       labels in a batch.
+    first_targets: int64[N * C], position of the first token of each sequence
+      that the language model predicts; None for the second token.
   """
 
   tokens: np.ndarray
@@ -47,6 +49,7 @@ class Features:
   num_cut: int
   lost_share: float = 0.0
   label_dtype: type[np.generic] = np.int32
+  first_targets: np.ndarray | None = None
 
   @property
   def num_examples(self) -> int:
@@ -60,8 +63,15 @@ class Features:
 
   def num_targets(self) -> np.ndarray:
     """Returns int64[N], tokens that the language model predicts."""
-    each = np.diff(self.ends, prepend=0) - 1
+    first = 1 if self.first_targets is None else self.first_targets
+    each = np.diff(self.ends, prepend=0) - first
     return each.reshape(-1, self.num_choices).sum(axis=1)
+
+  def first_target(self, example: int, choice: int) -> int:
+    """Returns the position of the first target of one sequence."""
+    if self.first_targets is None:
+      return 1
+    return self.first_targets[example * self.num_choices + choice]
 
   def cut_notice(self) -> str:
     """Says how many examples were cut, and by how much; '' if none was."""

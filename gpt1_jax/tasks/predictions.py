@@ -19,6 +19,7 @@ from gpt1_jax.tasks.examples import Example, labels
 from gpt1_jax.train import pulse, sharding, step as step_lib
 
 Outputs = Callable[[Any, Batches], np.ndarray]
+Advance = Callable[[int, int], None]
 
 
 def outputs_fn(loss_fn: step_lib.LossFn, mesh: jax.sharding.Mesh) -> Outputs:
@@ -39,19 +40,45 @@ def outputs_fn(loss_fn: step_lib.LossFn, mesh: jax.sharding.Mesh) -> Outputs:
     return sums['outputs'], batch['index']
 
   def outputs(params: Any, batches: Batches) -> np.ndarray:
-    out = None
-    for step in range(batches.steps_per_epoch):
-      batch = sharding.put_batch(batches.batch(step), mesh)
-      values_BY, index_B = jax.device_get(forward(params, batch))
-      if out is None:
-        shape = (batches.features.num_examples, values_BY.shape[1])
-        out = np.full(shape, np.nan, np.float32)
-      out[index_B[index_B >= 0]] = values_BY[index_B >= 0]
-      pulse.tick('evaluating')
-    assert out is not None  # a split has one batch or more
-    return out
+    return gather(functools.partial(forward, params), batches, mesh)
 
   return outputs
+
+
+def gather(
+  forward: Callable[[dict[str, jax.Array]], tuple[jax.Array, jax.Array]],
+  batches: Batches,
+  mesh: jax.sharding.Mesh,
+  advance: Advance = lambda count, tokens: None,
+) -> np.ndarray:
+  """Returns float32[N, Y], the outputs of all examples in their order.
+
+  Args:
+    forward: maps a batch to its outputs [B, Y] and its `index` [B].
+    batches: the examples; no shuffling, one epoch.
+    mesh: the mesh of `forward`.
+    advance: is told the number of examples and tokens of each batch.
+  """
+  rows: list[tuple[np.ndarray, np.ndarray]] = []
+
+  def read(result: tuple[jax.Array, jax.Array], width: int) -> None:
+    values_BY, index_B = jax.device_get(result)
+    real = index_B >= 0
+    rows.append((values_BY[real], index_B[real]))
+    advance(int(real.sum()), int(real.sum()) * width)
+    pulse.tick('evaluating')
+
+  previous = None  # read one batch late, so that the device does not stall
+  for step in range(batches.steps_per_epoch):
+    batch = batches.batch(step)
+    result = forward(sharding.put_batch(batch, mesh))
+    if previous:
+      read(*previous)
+    previous = result, batch['tokens'][0, :].size
+  assert previous is not None  # a split has one batch or more
+  read(*previous)
+  values, index = map(np.concatenate, zip(*rows, strict=True))
+  return values[np.argsort(index)]
 
 
 def predict(task: Task, outputs_NY: np.ndarray) -> np.ndarray:

@@ -4,16 +4,20 @@ The tokens 0 to 9 stand for themselves; start, delimiter and extract follow.
 """
 
 import dataclasses
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from flax import linen as nn
 
 from gpt1_jax.config import OwnTask
-from gpt1_jax.model import heads
-from gpt1_jax.tasks import batches, examples, features, table
+from gpt1_jax.model import heads, models
+from gpt1_jax.tasks import batches, examples, features, initialization, table
 from gpt1_jax.tasks.definition import Task
+from gpt1_jax.train import optim, step as step_lib
 from tests.support import networks, toy_tokenizers
 
 S, D, E = 10, 11, 12  # start, delimiter, extract
@@ -157,3 +161,33 @@ def random_params(case, config):
     'gpt': networks.gpt_params(config),
     'head': {'clf': jax.tree.map(jnp.float32, clf)},
   }
+
+
+@functools.cache
+def fresh(config, seed=3):
+  """Parameters as fine-tuning from scratch starts with them."""
+  head = heads.Head('choice', 1, 0.1)
+  init = functools.partial(initialization.init_params, models.new(config), head)
+  return jax.jit(lambda: nn.unbox(init(jax.random.key(seed))))()
+
+
+def sgd_step(case, config, params, lm_coef=0.5, **settings):
+  """Returns `train_step` of a case, jitted, and the state it starts from."""
+  loss_fn = step_lib.finetune_loss(
+    models.new(config),
+    head_of(case, 0.1),
+    lm_coef,
+    settings.get('reduction', 'tokens'),
+  )
+  optimizer = optax.sgd(1.0)
+  step = functools.partial(
+    step_lib.train_step,
+    loss_fn=loss_fn,
+    optimizer=optim.Optimizer(optimizer, lambda step: 1.0),
+    microbatches=settings.get('microbatches', 1),
+    seed=3,
+  )
+  state = step_lib.TrainState(
+    jnp.zeros([], jnp.int32), params, optimizer.init(params)
+  )
+  return jax.jit(step), state

@@ -8,6 +8,7 @@ from gpt1_jax import progress
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
 from gpt1_jax.tasks import metrics
+from gpt1_jax.tasks.batches import Batches, BatchSettings
 from gpt1_jax.tasks.readers import archives
 from gpt1_jax.tasks.zero_shot import (
   decisions,
@@ -54,16 +55,16 @@ def evaluate(
   questions = read_questions(tasks_path, names, tokenizer.encode, config.n_ctx)
   mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
   batch_size *= jax.device_count()
-  batches = likelihood.CandidateBatches(
-    [candidate for part in questions for candidate in part.candidates],
-    config.n_ctx,
-    batch_size,
+  candidates = [c for part in questions for c in part.candidates]
+  batches = Batches(
+    likelihood.lay_out(candidates, config.n_ctx),
+    BatchSettings(batch_size, lengths=likelihood.WIDTHS),
     sharding.host_rows(mesh, batch_size),
   )
   rows: list[results.ZeroShotRow] = []
   bar = progress.Progress(
     'zero-shot',
-    batches.num_candidates * len(steps),
+    len(candidates) * len(steps),
     'sequences',
     'tokens/s',
     on=jax.process_index() == 0,
