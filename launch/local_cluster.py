@@ -31,7 +31,7 @@ _GRACE = flags.DEFINE_float(
 )
 
 STOPPED = 75  # exit code of a run that saved because of a signal
-_SAVING = 60.0  # seconds to let the other processes finish their save
+_SAVING = 10.0  # seconds between the first and the last process that is saved
 
 _FLAG = '--xla_force_host_platform_device_count'
 
@@ -77,8 +77,7 @@ def run(
   _pass_signals_on(running)
   try:
     failed = _first_failure(running)
-    stopped = failed is not None and running[failed].returncode == STOPPED
-    if stopped:
+    if failed is not None and running[failed].returncode == STOPPED:
       _wait(running, max(grace, _SAVING))
     elif failed is not None:
       _say(
@@ -90,7 +89,10 @@ def run(
     _end(running, grace)
   for reader in readers:
     reader.join(grace)
-  return 0 if failed is None else STOPPED if stopped else 1
+  if failed is None:
+    return 0
+  codes = {process.returncode for process in running}
+  return STOPPED if codes <= {0, STOPPED} else 1
 
 
 def _pass_signals_on(running: list[subprocess.Popen[bytes]]) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -82,7 +83,7 @@ def environment(**more):
   }
 
 
-def cluster(processes, devices, *words, start=False):
+def cluster(processes, devices, *words, start=False, grace=2):
   """Runs Python on `processes` hosts of `devices` each; returns the output."""
   job = subprocess.Popen(
     [
@@ -90,6 +91,7 @@ def cluster(processes, devices, *words, start=False):
       'launch/local_cluster.py',
       f'--processes={processes}',
       f'--devices_per_process={devices}',
+      f'--grace={grace}',
       '--',
       sys.executable,
       *map(str, words),
@@ -250,6 +252,44 @@ def test_a_hanging_host_ends_the_job(index):
   ) in output
   for words in ('Traceback', 'stack trace', 'Fatal Python error'):
     assert words not in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('index', [0, 1])
+def test_the_death_of_a_host_is_one_line_on_the_others(index):
+  code = MEETS.format(rounds=10_000, late=0)
+  words = ('-c', code, '--heartbeat_timeout=15')
+  job = cluster(3, 1, *words, start=True, grace=60)
+  met = 0
+  while met < 3:
+    line = job.stdout.readline()
+    assert line, 'the job ended'
+    met += 'all have met' in line
+  os.kill(process_id(job, index), signal.SIGKILL)
+  output = job.communicate(timeout=300)[0]
+  for other in {0, 1, 2} - {index}:
+    said = [x for x in output.splitlines() if x.startswith(f'[{other}]')]
+    (line,) = [x for x in said if 'Gloo' not in x]
+    assert 'error: ' in line
+    assert 'was lost' in line or 'has not responded' in line
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_host_stops_all_after_the_same_update(data, tmp_path):
+  workdir = tmp_path / 'run'
+  words = ('-m', 'gpt1_jax.pretrain', *TINY, f'--workdir={workdir}')
+  endless = ('--config.train.num_steps=100000', f'--config.data.path={data}')
+  job = cluster(2, 1, *words, *endless, start=True)
+  while not (workdir / 'history.jsonl').exists():  # it is about to compile
+    assert job.poll() is None, job.communicate()[0]
+    time.sleep(0.05)
+  os.kill(process_id(job, 1), signal.SIGTERM)
+  output = job.communicate(timeout=500)[0]
+  assert job.returncode == 75, output
+  assert 'Traceback' not in output
+  done = re.findall(r'after update (\d+), which is saved', output)
+  assert len(done) == 2
+  assert checkpoint.steps(str(workdir))[-1] == int(done[0]) == int(done[1])
 
 
 @pytest.mark.slow

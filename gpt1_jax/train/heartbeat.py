@@ -21,7 +21,7 @@ import jaxlib
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
-from gpt1_jax import interrupts
+from gpt1_jax.errors import RunError
 
 _UNHEALTHY = re.compile(r'task:(\d+)')
 _ending = threading.Lock()  # taken by the thread that ends the process
@@ -68,7 +68,7 @@ def end(message: str) -> None:
       file=sys.stderr,
       flush=True,
     )
-  os._exit(interrupts.EXIT_CODE)
+  os._exit(RunError.exit_code)
 
 
 @contextlib.contextmanager
@@ -77,7 +77,7 @@ def watched(seconds: float) -> Iterator[None]:
 
   Args:
     seconds: timeout after which a silent host counts as lost. The process then
-      exits with code 75, even if its main thread is blocked.
+      exits with code 1, even if its main thread is blocked.
   """
   watch = _Watch(seconds)
   for target in (watch.meet, watch.check):

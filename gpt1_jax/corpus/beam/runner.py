@@ -13,7 +13,7 @@ from apache_beam.io import filesystems
 from apache_beam.options import pipeline_options
 from apache_beam.runners import runner as beam_runner
 
-from gpt1_jax.errors import UserError
+from gpt1_jax.errors import Stopped, UserError
 
 # A worker's error arrives as text, followed by the step that raised it.
 _USER_ERROR = re.compile(
@@ -69,7 +69,7 @@ def pipeline(
     try:
       with built:
         yield built
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
       with contextlib.suppress(Exception):  # it may not have started
         built.result.cancel()
       raise
