@@ -48,16 +48,19 @@ _HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
   lower_bound=1,
 )
 # On several hosts, JAX's service logs a lost host in many lines; ours is one.
-if any(
-  name in os.environ
-  for name in (
-    'JAX_NUM_PROCESSES',
-    'SLURM_STEP_NODELIST',
-    'OMPI_COMM_WORLD_SIZE',
-    'TPU_WORKER_HOSTNAMES',
+if (
+  any(
+    name in os.environ
+    for name in (
+      'JAX_NUM_PROCESSES',
+      'SLURM_STEP_NODELIST',
+      'OMPI_COMM_WORLD_SIZE',
+      'TPU_WORKER_HOSTNAMES',
+    )
   )
-):
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # before jax is imported
+  and os.environ.get('TF_CPP_MIN_LOG_LEVEL', '1') == '1'
+):  # JAX's own default
+  os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'  # read when jax is imported
 
 _CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
 _SETTING = '--config.'

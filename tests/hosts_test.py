@@ -269,8 +269,8 @@ def test_the_death_of_a_host_is_one_line_on_the_others(index):
   output = job.communicate(timeout=300)[0]
   for other in {0, 1, 2} - {index}:
     said = [x for x in output.splitlines() if x.startswith(f'[{other}]')]
-    (line,) = [x for x in said if 'Gloo' not in x]
-    assert 'error: ' in line
+    (line,) = [x for x in said if not x.startswith(f'[{other}] [Gloo]')]
+    assert f'[{other}] error: ' in line
     assert 'was lost' in line or 'has not responded' in line
 
 

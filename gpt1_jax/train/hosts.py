@@ -25,7 +25,7 @@ from gpt1_jax.train import heartbeat
 ADDRESS = 'JAX_COORDINATOR_ADDRESS'
 # Errors of collectives and of JAX's service when another host is gone.
 _LOST = re.compile(
-  r'(?i)gloo|peer|connect|unavailable|deadline|heartbeat|task:'
+  r'(?i)gloo|nccl|by peer|unavailable|deadline.exceeded|coordination|heartbeat'
 )
 COUNT, INDEX = 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'
 
@@ -79,7 +79,7 @@ def connected(settings: HostSettings) -> Iterator[None]:
       return
     with heartbeat.watched(settings.heartbeat_timeout):
       yield
-  except jax.errors.JaxRuntimeError as error:
+  except (RuntimeError, ValueError) as error:  # XLA raises both
     if jax.process_count() == 1 or not _LOST.search(str(error)):
       raise
     heartbeat.end(
