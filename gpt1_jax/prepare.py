@@ -6,12 +6,15 @@ r"""Prepares text for pretraining: clean, deduplicate, split, tokenize, shard.
   python -m gpt1_jax.prepare --output=data/books --verify
   python -m gpt1_jax.prepare --output=data/books --check_overlap=glue
 
---input may be repeated and may mix formats: a folder or glob of .txt or .txt.gz
-files (each file is a document), of .jsonl, .jsonl.gz or .parquet files (each
-row is a document), tfds:NAME[/CONFIG]:SPLIT[:FIELD], builtin:python-reference.
+--input may be repeated and may mix formats: a folder or glob of .txt files
+(each file is a document), of .jsonl or .parquet files (each row is a document),
+hf:NAME[/CONFIG]:SPLIT[:FIELD] (pip install 'gpt1_jax[hf]'; NAME may be a folder
+of data), tfds:NAME[/CONFIG]:SPLIT[:FIELD], builtin:python-reference. Text and
+JSON lines may be packed (.gz, .zst). A document holds at most 100 MB of text.
 
 Documents are decoded (UTF-8), repaired (ftfy), standardised, deduplicated, and
-split into training and validation by their hash (or by --hold_out). A BPE
+split into training and validation by their hash (or by --hold_out). If all fall
+to training, one is held out; of a single file, the last part. A BPE
 tokenizer is trained on the training split, and the tokens are written to
 shards. --tokenizer=openai:DIR uses the original vocabulary of GPT-1 instead:
 OpenAI's two files or a Hugging Face openai-gpt folder (pip install
@@ -92,6 +95,17 @@ _HOLD_OUT = flags.DEFINE_multi_string(
   "Hold out documents whose source matches a pattern such as '*/Austen_*'. "
   'Repeatable. With --validation_fraction=0, hold out no others.',
 )
+_STRIP_GUTENBERG = flags.DEFINE_bool(
+  'strip_gutenberg',
+  False,
+  'Remove header, credits and licence that Project Gutenberg adds to books.',
+)
+_SKIP_BAD_ROWS = flags.DEFINE_float(
+  'skip_bad_rows',
+  0,
+  'Leave out at most this many bad documents (a share of all, if below 1) and '
+  'list them in rejected.jsonl.',
+)
 _SHARD_TOKENS = flags.DEFINE_integer(
   'shard_tokens', 100_000_000, 'Maximum tokens per shard.'
 )
@@ -140,6 +154,8 @@ def main(argv: list[str]) -> None:
     validation_fraction=_VALIDATION.value,
     hold_out=tuple(_HOLD_OUT.value),
     shard_tokens=_SHARD_TOKENS.value,
+    strip_gutenberg=_STRIP_GUTENBERG.value,
+    skip_bad_rows=_SKIP_BAD_ROWS.value,
   )
   lines = [*settings.mistakes(), *_mistakes()]
   if len(lines) > 1:

@@ -10,7 +10,7 @@ import random
 from collections.abc import Collection, Mapping, Sequence
 from typing import TypedDict
 
-from gpt1_jax.corpus import cleaning, documents, shards
+from gpt1_jax.corpus import cleaning, documents, inputs, shards
 from gpt1_jax.errors import UserError
 
 CORPUS = 'builtin:python-reference'
@@ -50,7 +50,7 @@ def topics(path: pathlib.Path) -> tuple[Topics, Topics, set[str]]:
   split = {row.source: row.split for row in shards.read_documents(path)}
   parts: dict[str, dict[str, str]] = {'train': {}, 'dev': {}}
   seen: set[str] = set()
-  for document in documents.read_all([CORPUS], 'text'):
+  for document in documents.read_all(inputs.find([CORPUS]), 'text'):
     text = cleaning.clean(cleaning.paragraphs(document.text()))
     if split[document.source] == 'validation':
       name = document.source.removeprefix(f'{CORPUS}#')

@@ -26,6 +26,17 @@ _FTFY = ftfy.TextFixerConfig(unescape_html=False, explain=False)
 _NEEDS_FTFY = re.compile(r'[^\t\n\x20-\x7e]')
 # A file is taken to be hard-wrapped if 95% of its lines are at most this long.
 _WRAPPED_WIDTH = 100
+# The marks around the text of a book, and what else is not the author's.
+_GUTENBERG = re.compile(
+  r'^[^\S\n]*\*\*\* ?(START|END) OF TH(?:E|IS) PROJECT GUTENBERG EBOOK'
+  r'[^*]{0,300}\*\*\*',
+  re.IGNORECASE | re.MULTILINE,
+)
+_CREDITS = re.compile(
+  r'\A\s*(?:Produced|E-text prepared|Transcribed) (?:by|from)\b.*?\n\s*\n'
+  r'|^[^\S\n]*End of (?:the )?Project Gutenberg.*\Z',
+  re.IGNORECASE | re.MULTILINE | re.DOTALL,
+)
 
 
 def clean(text: str) -> str:
@@ -63,6 +74,20 @@ def standardize(text: str) -> str:
         has_run = f'{mark}  {mark}' in text
   lines = (' '.join(line.split()) for line in text.split('\n'))
   return ' \n '.join(line for line in lines if line)
+
+
+def strip_gutenberg(text: str) -> str:
+  """Removes header, credits and licence that Project Gutenberg adds."""
+  begin, end = 0, len(text)
+  for mark in _GUTENBERG.finditer(text):
+    if mark[1].upper() == 'START':
+      begin = mark.end()
+    elif mark.start() > begin:
+      end = mark.start()
+      break
+  if (begin, end) == (0, len(text)):
+    return text
+  return _CREDITS.sub('', text[begin:end])
 
 
 def paragraphs(text: str) -> str:

@@ -1,55 +1,24 @@
-"""Reads documents from files, TFDS or Python itself, in a stable order.
+"""Reads the documents of an input, in order.
 
-An input is a folder or glob of .txt(.gz) files (each file is a document), of
-.jsonl(.gz) or .parquet files (each row is one), `tfds:NAME:SPLIT`, or
-`builtin:python-reference`. Rows are read one at a time, Parquet rows by group.
+Rows are read one at a time, Parquet rows by group. A document holds at most
+`MAX_BYTES` of text. A row without usable text becomes a document that raises
+when its text is asked for, so that the caller can reject it and continue.
 """
 
+import contextlib
 import dataclasses
-import glob
 import gzip
+import io
 import json
 import os
-import pathlib
-import re
 import zlib
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, TypedDict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import IO, Any, cast
 
+from gpt1_jax.corpus import inputs
 from gpt1_jax.errors import UserError
 
-_ENDINGS = {
-  '.txt': 'text',
-  '.txt.gz': 'text',
-  '.jsonl': 'jsonl',
-  '.jsonl.gz': 'jsonl',
-  '.parquet': 'parquet',
-}
-_TFDS = re.compile(r'([^:]+):((?:[^:\[]|\[[^\]]*\])+)(?::([^:]+))?')
-_SUPPORTED = (
-  'a folder or glob of .txt, .txt.gz, .jsonl, .jsonl.gz or .parquet files, '
-  'tfds:NAME[/CONFIG]:SPLIT[:FIELD], or builtin:python-reference; gs:// '
-  'requires --engine=beam'
-)
-
-
-class Input(NamedTuple):
-  """A file, or another source of documents.
-
-  Attributes:
-    kind: 'text', 'jsonl', 'parquet', 'tfds' or 'builtin'.
-    name: path of a file; NAME:SPLIT of TFDS; name of a built-in corpus.
-  """
-
-  kind: str
-  name: str
-
-
-class InputSize(TypedDict):
-  """The section `input` of meta.json: number of files and their bytes."""
-
-  files: int
-  bytes: int
+MAX_BYTES = 100_000_000  # of one document, unpacked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,60 +27,48 @@ class Document:
 
   Attributes:
     source: name of the document, such as `books/emma.txt` or `a.jsonl:12`.
-    content: text; None if the document is the whole file at `path`, which
+    content: text; None if the document is (a part of) the file at `path`, which
       `text` reads.
     path: the file, or a copy of it.
     disk_bytes: share of its input's bytes on disk, for progress.
+    span: shares of the file's text at which the document begins and ends.
+    problem: why the document has no text, or ''.
   """
 
   source: str
   content: str | None
-  path: str
-  disk_bytes: int
+  path: str = ''
+  disk_bytes: int = 0
+  span: tuple[float, float] = (0.0, 1.0)
+  problem: str = ''
 
   def text(self) -> str:
     """Returns the text of the document.
 
     Raises:
-      UserError: the file is not UTF-8, is damaged or empty.
+      UserError: the row has none; the file is not UTF-8, is damaged or empty.
     """
+    if self.problem:
+      raise UserError(self.problem)
     if self.content is not None:
       return self.content
-    return _decode(_read_bytes(self.path, self.source), self.source)
+    with _open(self.path, self.source) as (_, file):
+      data = file.read(MAX_BYTES + 1)
+    _check_size(len(data), self.source)
+    text = _decode(data, self.source)
+    begin, end = (_paragraph_break(text, share) for share in self.span)
+    return text[begin:end]
 
 
-def find_inputs(specs: Iterable[str]) -> list[Input]:
-  """Resolves --input: expands and sorts folders and globs, drops repeats.
-
-  Raises:
-    UserError: a spec has an unknown format, or matches no file.
-  """
-  inputs: list[Input] = []
-  for spec in specs:
-    scheme, colon, rest = spec.partition(':')
-    is_valid = True
-    if scheme == 'builtin':
-      is_valid = rest == 'python-reference'
-      inputs.append(Input(scheme, rest))
-    elif scheme == 'tfds':
-      is_valid = _TFDS.fullmatch(rest) is not None
-      inputs.append(Input(scheme, rest))
-    elif colon and scheme.isalnum() and not os.path.exists(spec):
-      is_valid = False
-    else:
-      inputs += _find_files(spec)
-    if not is_valid:
-      raise UserError(f'--input={spec}: unknown; give {_SUPPORTED}')
-  return list(dict.fromkeys(inputs))
-
-
-def read_all(specs: Iterable[str], text_field: str) -> Iterator[Document]:
+def read_all(
+  found: Iterable[inputs.Input], text_field: str
+) -> Iterator[Document]:
   """Reads the documents of all inputs, in order."""
-  for found in find_inputs(specs):
-    yield from read(found, found.name, text_field)
+  for each in found:
+    yield from read(each, each.name, text_field)
 
 
-def read(found: Input, path: str, text_field: str) -> Iterator[Document]:
+def read(found: inputs.Input, path: str, text_field: str) -> Iterator[Document]:
   """Reads the documents of one input, in order.
 
   Args:
@@ -120,64 +77,50 @@ def read(found: Input, path: str, text_field: str) -> Iterator[Document]:
     text_field: field or column of a row that holds its text.
   """
   if found.kind == 'text':
-    yield Document(found.name, None, path, os.path.getsize(path))
+    size = int(os.path.getsize(path) * (found.span[1] - found.span[0]))
+    yield Document(found.source, None, path, size, found.span)
+  elif found.kind == 'builtin':
+    for name, text in inputs.python_reference():
+      source = f'builtin:{found.name}#{name}'
+      yield Document(source, text, '', len(text.encode()))
   elif found.kind == 'jsonl':
     yield from _read_jsonl(found.name, path, text_field)
   elif found.kind == 'parquet':
     yield from _read_parquet(found.name, path, text_field)
-  elif found.kind == 'tfds':
-    yield from _read_tfds(found.name, text_field)
   else:
-    yield from _read_python_reference()
+    yield from _read_dataset(found, text_field)
 
 
-def measure(specs: Iterable[str]) -> InputSize:
-  """Measures all inputs, so that a later run notices a change.
+@contextlib.contextmanager
+def _open(path: str, name: str) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+  """Yields a file on disk and its unpacked content, by the ending of its path.
 
-  The built-in corpus counts as one file, whose size depends on the version of
-  Python. TFDS is not measured.
+  Raises:
+    UserError: the packed file is damaged.
   """
-  inputs = [found for found in find_inputs(specs) if found.kind != 'tfds']
-  return {'files': len(inputs), 'bytes': sum(map(_num_bytes, inputs))}
+  with open(path, 'rb') as raw:
+    try:
+      if path.lower().endswith('.gz'):
+        yield raw, cast(IO[bytes], gzip.GzipFile(fileobj=raw))
+      elif path.lower().endswith('.zst'):
+        import pyarrow  # slow to import and rarely needed
+
+        unpacked = pyarrow.CompressedInputStream(raw, 'zstd')
+        yield raw, io.BufferedReader(unpacked)
+      else:
+        yield raw, raw
+    except (EOFError, OSError, zlib.error) as error:
+      if isinstance(error, OSError) and error.errno:
+        raise
+      raise UserError(f'{name}: damaged file ({error})') from None
 
 
-def kind_of(name: str) -> str | None:
-  """Returns the kind of a file by the ending of its name, if it has one."""
-  for ending, kind in _ENDINGS.items():
-    if name.endswith(ending):
-      return kind
-  return None
-
-
-def _num_bytes(found: Input) -> int:
-  if found.kind == 'builtin':
-    return sum(document.disk_bytes for document in _read_python_reference())
-  return os.path.getsize(found.name)
-
-
-def _find_files(spec: str) -> list[Input]:
-  path = pathlib.Path(spec)
-  if path.exists() and not path.is_dir():
-    names = [spec]
-    problem = 'unknown kind of file'
-  elif path.is_dir():
-    names = sorted(str(p) for p in path.rglob('*') if p.is_file())
-    problem = 'holds no file to read'
-  else:
-    names = sorted(filter(os.path.isfile, glob.glob(spec, recursive=True)))
-    problem = 'no such file or folder'
-  inputs = [Input(kind, name) for name in names if (kind := kind_of(name))]
-  if not inputs:
-    raise UserError(f'--input={spec}: {problem}; give {_SUPPORTED}')
-  return inputs
-
-
-def _read_bytes(path: str, name: str) -> bytes:
-  try:
-    with gzip.open(path) if path.endswith('.gz') else open(path, 'rb') as file:
-      return file.read()
-  except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-    raise UserError(f'{name}: damaged gzip file ({error})') from None
+def _check_size(num_bytes: int, source: str) -> None:
+  if num_bytes > MAX_BYTES:
+    raise UserError(
+      f'{source}: more than {MAX_BYTES:,} bytes of text in one document; cut '
+      'it into several'
+    )
 
 
 def _decode(data: bytes, name: str, offset: int = 0) -> str:
@@ -185,66 +128,81 @@ def _decode(data: bytes, name: str, offset: int = 0) -> str:
   try:
     text = data.decode('utf-8-sig')
   except UnicodeDecodeError as error:
+    # `error.object` lacks a byte order mark.
+    offset += len(data) - len(error.object) + error.start
     raise UserError(
-      f'{name}: not UTF-8 at byte {offset + error.start} '
-      f'(0x{data[error.start]:02x}); convert the file to UTF-8 first'
+      f'{name}: not UTF-8 at byte {offset} '
+      f'(0x{error.object[error.start]:02x}); convert the file to UTF-8 first'
     ) from None
   if not text.strip():
     raise UserError(f'{name}: empty; remove it from the input')
   return text
 
 
+def _paragraph_break(text: str, share: float) -> int:
+  """Returns the last end of a paragraph, line or word before a position."""
+  position = int(share * len(text))
+  if 0 < position < len(text):
+    for mark in ('\n\n', '\n', ' '):
+      found = text.rfind(mark, 0, position)
+      if found > 0:
+        return found + len(mark)
+  return position
+
+
 def _read_jsonl(name: str, path: str, field: str) -> Iterator[Document]:
   number, offset, disk_before = 0, 0, 0
-  with (
-    open(path, 'rb') as raw,
-    gzip.open(raw) if path.endswith('.gz') else raw as file,
-  ):
-    while True:
-      try:
-        line = file.readline()
-      except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f'{name}: damaged gzip file ({error})') from None
-      if not line:
-        break
+  with _open(path, name) as (raw, file):
+    while line := file.readline(MAX_BYTES + 1):
       number += 1
       source = f'{name}:{number}'
+      _check_size(len(line), source)
       if line.strip():
-        text = _decode(line, source, offset)
         disk_bytes = raw.tell() - disk_before
-        yield _from_row(_parse_json(text, source), field, source, disk_bytes)
         disk_before += disk_bytes
+        try:
+          row = json.loads(_decode(line, source, offset))
+        except UserError as error:
+          yield _rejected(source, str(error), disk_bytes)
+        except (ValueError, RecursionError) as error:
+          problem = f'{source}: not a JSON line ({error})'
+          yield _rejected(source, problem, disk_bytes)
+        else:
+          yield _from_row(row, field, source, disk_bytes)
       offset += len(line)
   if not offset:
     raise UserError(f'{name}: empty; remove it from the input')
 
 
-def _parse_json(text: str, source: str) -> Any:
-  try:
-    return json.loads(text)
-  except ValueError as error:
-    raise UserError(f'{source}: not a JSON line ({error})') from None
+def _rejected(source: str, problem: str, disk_bytes: int) -> Document:
+  return Document(source, None, '', disk_bytes, problem=problem)
 
 
 def _from_row(row: Any, field: str, source: str, disk_bytes: int) -> Document:
-  if not isinstance(row, dict) or not isinstance(row.get(field), str):
-    if isinstance(row, dict) and field in row:
-      kind = type(row[field]).__name__.replace('NoneType', 'null')
-      found = f'its value is {kind}'
-    elif isinstance(row, dict):
-      found = f'it has {", ".join(row)}'
-    else:
-      found = f'it is {type(row).__name__}'
-    raise UserError(
-      f'{source}: no text in field {field!r} ({found}); see --text_field'
-    )
-  return Document(source, row[field], '', disk_bytes)
+  """Makes a document of a row's text, which may be a string or UTF-8 bytes."""
+  if not isinstance(row, Mapping) or field not in row:
+    have = ', '.join(row) if isinstance(row, Mapping) else type(row).__name__
+    problem = f'no text in field {field!r} (it has {have}); see --text_field'
+    return _rejected(source, f'{source}: {problem}', disk_bytes)
+  text = row[field]
+  if isinstance(text, bytes):
+    try:
+      text = _decode(text, source)
+    except UserError as error:
+      return _rejected(source, str(error), disk_bytes)
+  if not isinstance(text, str):
+    kind = 'null' if text is None else type(text).__name__
+    problem = f'field {field!r} holds {kind}, not text; see --text_field'
+    return _rejected(source, f'{source}: {problem}', disk_bytes)
+  _check_size(len(text), source)
+  return Document(source, text, '', disk_bytes)
 
 
 def _read_parquet(name: str, path: str, field: str) -> Iterator[Document]:
-  import pyarrow  # imported here: slow to import and rarely needed
+  import pyarrow  # slow to import and rarely needed
   from pyarrow import parquet
 
+  number = 0
   try:
     with parquet.ParquetFile(path) as file:
       columns = file.schema_arrow.names
@@ -253,42 +211,59 @@ def _read_parquet(name: str, path: str, field: str) -> Iterator[Document]:
           f'{name}: no column {field!r} (it has {", ".join(columns)}); see '
           '--text_field'
         )
-      number, num_rows = 0, file.metadata.num_rows
-      disk_bytes = os.path.getsize(path) // max(num_rows, 1)
+      disk_bytes = os.path.getsize(path) // max(file.metadata.num_rows, 1)
       for batch in file.iter_batches(batch_size=64, columns=[field]):
-        for text in batch.column(0).to_pylist():
+        column = batch.column(0)
+        if pyarrow.types.is_string(column.type):
+          column = column.cast(pyarrow.binary())  # for errors of our own
+        for text in column.to_pylist():
           number += 1
           yield _from_row({field: text}, field, f'{name}:{number}', disk_bytes)
-      if not number:
-        raise UserError(f'{name}: empty; remove it from the input')
-  except pyarrow.ArrowException as error:
-    raise UserError(f'{name}: not a readable Parquet file ({error})') from None
+  except (pyarrow.ArrowException, OSError) as error:
+    if isinstance(error, OSError) and error.errno:
+      raise
+    first = str(error).strip().partition('\n')[0]
+    raise UserError(f'{name}: not a readable Parquet file ({first})') from None
+  if not number:
+    raise UserError(f'{name}: empty; remove it from the input')
 
 
-def _read_tfds(name: str, field: str) -> Iterator[Document]:
-  import tensorflow_datasets as tfds  # imported here: slow to import
-
-  match = _TFDS.fullmatch(name)
-  assert match, name  # find_inputs checked it
-  dataset, split, named_field = match.groups()
-  field = named_field or field
+def _read_dataset(found: inputs.Input, field: str) -> Iterator[Document]:
+  """Reads the rows of a TFDS or Hugging Face data set."""
+  match = inputs.DATASET.fullmatch(found.name)
+  assert match, found.name  # inputs.find checked it
+  name, split, named_field = match.groups()
   try:
-    builder = tfds.builder(dataset, file_format='array_record')
-    builder.download_and_prepare(file_format='array_record')
-    rows = builder.as_data_source(split=split)
-  except Exception as error:  # TFDS raises errors of many libraries
+    rows = (_load_tfds if found.kind == 'tfds' else _load_hf)(name, split)
+  except Exception as error:  # both raise errors of many libraries
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    raise UserError(f'tfds:{name}: cannot be read ({first})') from None
+    if isinstance(error, ImportError) and found.kind == 'hf':
+      first += "; pip install 'gpt1_jax[hf]'"
+    raise UserError(
+      f'{found.kind}:{found.name}: cannot be read ({first})'
+    ) from None
   for number, row in enumerate(rows):
-    source = f'tfds:{name}#{number}'
-    if isinstance(row, dict) and isinstance(row.get(field), bytes):
-      row = {**row, field: _decode(row[field], source)}
-    yield _from_row(row, field, source, 0)
+    source = f'{found.kind}:{found.name}#{number}'
+    yield _from_row(row, named_field or field, source, 0)
 
 
-def _read_python_reference() -> Iterator[Document]:
-  from pydoc_data import topics  # prose that every CPython carries
+def _load_tfds(name: str, split: str) -> Iterable[Any]:
+  import tensorflow_datasets as tfds  # slow to import
 
-  for name, text in sorted(topics.topics.items()):
-    source = f'builtin:python-reference#{name}'
-    yield Document(source, text, '', len(text))
+  builder = tfds.builder(name, file_format='array_record')
+  builder.download_and_prepare(file_format='array_record')
+  return builder.as_data_source(split=split)
+
+
+def _load_hf(name: str, split: str) -> Iterable[Any]:
+  """Loads a data set of the Hugging Face hub, or of a folder.
+
+  The third part of a name on the hub, and what follows the name of a folder,
+  is its configuration.
+  """
+  import datasets  # slow to import
+
+  path, _, config = name.rpartition('/')
+  if os.path.isdir(name) or not (os.path.isdir(path) or path.count('/') == 1):
+    path, config = name, ''
+  return datasets.load_dataset(path, config or None, split=split)

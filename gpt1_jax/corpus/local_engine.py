@@ -3,49 +3,43 @@
 Workers receive documents in chunks of about a megabyte and return them in
 order, so the output does not depend on the number of workers. Cleaned text
 waits on disk in a spool, one file for each chunk. A worker has at most
-`_IN_FLIGHT` chunks in memory; what grows with the corpus is one set of 16-byte
+a few chunks in memory; what grows with the corpus is one set of 16-byte
 digests, about 100 bytes for each document.
 """
 
 import collections
-import concurrent.futures
 import contextlib
 import dataclasses
 import functools
-import multiprocessing
 import os
 import pathlib
 import pickle
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import process
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
 from gpt1_jax import progress
 from gpt1_jax.corpus import (
   documents,
+  inputs,
   pipeline,
   preparation,
   sentencepiece_tokenizer,
   shards,
+  splits,
   tokenization,
 )
 from gpt1_jax.corpus.metadata import DocumentRow
-from gpt1_jax.errors import UserError
+from gpt1_jax.corpus.workers import Workers
 
 _CHUNK_BYTES = 1 << 20  # of input; a single document may be larger
 _CHUNK_DOCUMENTS = 1000
-_IN_FLIGHT = 3  # chunks for each worker
 _ROWS = 'rows'  # in the spool: the chunks, pickled, without their texts
 
 # report(documents, share of the total done, units for the rate)
 Report = Callable[[int, int, float], None]
-T = TypeVar('T')
-R = TypeVar('R')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +48,7 @@ class LocalEngine:
 
   num_workers: int
 
-  measure = staticmethod(documents.measure)
+  measure = staticmethod(inputs.measure)
 
   def run(
     self, directory: pathlib.Path, settings: pipeline.PrepareSettings
@@ -62,13 +56,20 @@ class LocalEngine:
     """Writes the tokenizer, the shards and documents.jsonl."""
     spool = directory / 'spool'
     tokenizer = settings.load_tokenizer()
-    disk_bytes = documents.measure(settings.inputs)['bytes'] or None
+    found, rule = pipeline.plan(inputs.find(settings.inputs), settings)
+    disk_bytes = sum(
+      os.path.getsize(name)
+      for name in {each.name for each in found}
+      if os.path.isfile(name)
+    )
     bar = functools.partial(progress.Progress, things='documents')
     with Workers(self.num_workers) as workers:
-      found = documents.read_all(settings.inputs, settings.text_field)
-      rule = pipeline.SplitRule(settings.validation_fraction, settings.hold_out)
-      with bar('clean', disk_bytes, unit='MB/s') as cleaned:
-        summary = clean(workers, found, spool, rule, cleaned.add)
+      texts = documents.read_all(found, settings.text_field)
+      with bar('clean', disk_bytes or None, unit='MB/s') as cleaned:
+        summary, rejected = clean(
+          workers, texts, spool, rule, settings, cleaned.add
+        )
+      pipeline.write_rejected(directory, rejected)
       size = sum(file.stat().st_size for file in spool.iterdir())
       if tokenizer is None:
         sample_bytes = settings.tokenizer_sample_mb * 1_000_000
@@ -84,56 +85,6 @@ class LocalEngine:
         )
     shutil.rmtree(spool)
     return tokenizer, splits
-
-
-class Workers:
-  """Processes that map a function over chunks: in order, a few at a time."""
-
-  def __init__(self, count: int):
-    self._count = count
-    self._pool = concurrent.futures.ProcessPoolExecutor(
-      count, multiprocessing.get_context('spawn'), _start_worker
-    )
-
-  def __enter__(self) -> 'Workers':
-    return self
-
-  def __exit__(self, *_: object) -> None:
-    self._pool.shutdown(cancel_futures=True)
-
-  def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Maps like `map`, but takes items only as fast as results are taken.
-
-    Raises:
-      UserError: a worker was killed from outside.
-    """
-    pending: collections.deque[concurrent.futures.Future[R]]
-    pending = collections.deque()
-    try:
-      for item in items:
-        pending.append(self._pool.submit(function, item))
-        if len(pending) >= _IN_FLIGHT * self._count:
-          yield pending.popleft().result()
-      while pending:
-        yield pending.popleft().result()
-    except process.BrokenProcessPool:
-      raise UserError(
-        'a worker process was killed, probably because memory ran out; try '
-        'fewer --workers'
-      ) from None
-
-
-def _start_worker() -> None:
-  """Leaves interrupts to the parent, and ends the worker when it ends."""
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
-  parent = multiprocessing.parent_process()
-  assert parent is not None
-
-  def watch() -> None:
-    parent.join()
-    os._exit(1)
-
-  threading.Thread(target=watch, daemon=True).start()
 
 
 class _Chunk(NamedTuple):
@@ -160,13 +111,17 @@ def clean(
   workers: Workers,
   found: Iterable[documents.Document],
   spool: pathlib.Path,
-  rule: pipeline.SplitRule,
+  rule: splits.SplitRule,
+  settings: pipeline.PrepareSettings,
   report: Report,
-) -> pipeline.SplitSummary:
+) -> tuple[splits.SplitSummary, list[pipeline.Rejected]]:
   """Cleans and splits documents; writes their text and rows to the spool.
 
+  Returns:
+    Totals, and the documents that were left out.
+
   Raises:
-    UserError: a document is damaged or empty, or a split would be empty.
+    UserError: too many documents are bad, or a split would be empty.
   """
   spool.mkdir()
   jobs = (
@@ -174,17 +129,45 @@ def clean(
     for number, chunk in enumerate(_chunks(found))
   )
   digests: set[bytes] = set()
-  summary = pipeline.SplitSummary()
-  with (spool / _ROWS).open('wb') as file:
-    for (path, rows), disk_bytes in workers.map(_clean_chunk, jobs):
-      for i, row in enumerate(rows):
-        rows[i] = rule.assign(row, is_copy=row.digest in digests)
+  summary = splits.SplitSummary()
+  rejected: list[pipeline.Rejected] = []
+  num_documents = 0
+
+  def assigned() -> Iterator[_Chunk]:
+    nonlocal summary, num_documents
+    clean_chunk = functools.partial(_clean_chunk, settings)
+    for chunk, bad, disk_bytes in workers.map(clean_chunk, jobs):
+      for i, row in enumerate(chunk.rows):
+        chunk.rows[i] = rule.assign(row, is_copy=row.digest in digests)
         digests.add(row.digest)
-        summary += rule.summarize(rows[i])
-      pickle.dump((path.name, rows), file)
-      report(len(rows), disk_bytes, _num_bytes(rows) / 1e6)
+        summary += rule.summarize(chunk.rows[i])
+      rejected.extend(bad)
+      num_documents += len(chunk.rows) + len(bad)
+      if settings.skip_bad_rows >= 1:  # otherwise a share of all
+        pipeline.check_rejected(rejected, num_documents, settings)
+      yield chunk
+      report(len(chunk.rows), disk_bytes, _num_bytes(chunk.rows) / 1e6)
+
+  _write_rows(spool, assigned())
+  pipeline.check_rejected(rejected, num_documents, settings)
   rule.check(summary)
-  return summary
+  settled = rule.settle(summary)
+  if settled != rule:
+    chunks = _read_spool(spool)
+    _write_rows(
+      spool,
+      (_Chunk(path, [*map(settled.reassign, rows)]) for path, rows in chunks),
+    )
+  return summary, rejected
+
+
+def _write_rows(spool: pathlib.Path, chunks: Iterable[_Chunk]) -> None:
+  """Writes the rows of all chunks to the spool, replacing others."""
+  temporary = spool / f'{_ROWS}.new'
+  with temporary.open('wb') as file:
+    for path, rows in chunks:
+      pickle.dump((path.name, rows), file)
+  temporary.replace(spool / _ROWS)
 
 
 def _chunks(
@@ -204,17 +187,26 @@ def _chunks(
 
 
 def _clean_chunk(
+  settings: pipeline.PrepareSettings,
   job: tuple[pathlib.Path, list[documents.Document]],
-) -> tuple[_Chunk, int]:
-  """Cleans a chunk in a worker; returns it and its bytes of input."""
+) -> tuple[_Chunk, list[pipeline.Rejected], int]:
+  """Cleans a chunk in a worker.
+
+  Returns:
+    The chunk, what is left out, and the bytes of input.
+  """
   path, chunk = job
-  rows = []
+  rows, rejected = [], []
   with path.open('wb') as file:
     for document in chunk:
-      row, data = pipeline.clean_document(document)
-      file.write(data)
-      rows.append(row)
-  return _Chunk(path, rows), sum(document.disk_bytes for document in chunk)
+      cleaned = pipeline.clean_document(document, settings)
+      if isinstance(cleaned, pipeline.Rejected):
+        rejected.append(cleaned)
+      else:
+        rows.append(cleaned[0])
+        file.write(cleaned[1])
+  disk_bytes = sum(document.disk_bytes for document in chunk)
+  return _Chunk(path, rows), rejected, disk_bytes
 
 
 def _num_bytes(rows: Iterable[DocumentRow]) -> int:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from typing import TypedDict
 
-from gpt1_jax.corpus.documents import InputSize
+from gpt1_jax.corpus.inputs import InputSize
 from gpt1_jax.corpus.vocabulary import TokenizerDescription
 
 

@@ -1,17 +1,27 @@
 """The steps that `prepare` applies to a document, the same on both engines."""
 
-import collections
 import dataclasses
-import fnmatch
+import glob
 import hashlib
 import json
-from collections.abc import Iterator
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from gpt1_jax.corpus import cleaning, documents, tokenization
+from gpt1_jax.corpus import (
+  cleaning,
+  documents,
+  inputs,
+  sentencepiece_tokenizer,
+  splits,
+  tokenization,
+)
 from gpt1_jax.corpus.metadata import DocumentRow
 from gpt1_jax.errors import UserError
+
+REJECTED = 'rejected.jsonl'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +37,9 @@ class PrepareSettings:
     validation_fraction: share of the documents to hold out, by their hash.
     hold_out: patterns (fnmatch) of the sources of documents to hold out.
     shard_tokens: tokens in a shard, at most.
+    strip_gutenberg: remove what Project Gutenberg adds to a book.
+    skip_bad_rows: bad documents to leave out, at most: a number, or a share of
+      all below 1; one more is an error.
   """
 
   inputs: tuple[str, ...]
@@ -37,6 +50,8 @@ class PrepareSettings:
   validation_fraction: float
   hold_out: tuple[str, ...]
   shard_tokens: int
+  strip_gutenberg: bool = False
+  skip_bad_rows: float = 0.0
 
   def mistakes(self) -> list[str]:
     """Returns a line for each option that is missing or out of range."""
@@ -53,6 +68,12 @@ class PrepareSettings:
       value = getattr(self, name)
       if value is not None and value < 1:
         lines.append(f'--{name} is {value}: at least 1')
+    most = sentencepiece_tokenizer.MAX_MERGES
+    if self.merges is not None and self.merges > most:
+      lines.append(f'--merges is {self.merges}: 16 bits hold at most {most}')
+    skip = self.skip_bad_rows
+    if not (0 <= skip < 1 or (skip >= 1 and float(skip).is_integer())):
+      lines.append(f'--skip_bad_rows is {skip}: a number, or a share below 1')
     return lines
 
   def as_dict(self) -> dict[str, object]:
@@ -64,120 +85,73 @@ class PrepareSettings:
     return tokenization.load(self.tokenizer) if self.tokenizer else None
 
 
-@dataclasses.dataclass(frozen=True)
-class SplitRule:
-  """Decides which documents are held out, whatever else the corpus holds.
+def plan(
+  found: list[inputs.Input], settings: PrepareSettings
+) -> tuple[list[inputs.Input], splits.SplitRule]:
+  """Returns the inputs to read, and the rule of their split.
 
-  Attributes:
-    fraction: share of the documents to hold out, by their hash.
-    hold_out: patterns (fnmatch) of the sources of documents to hold out.
+  A corpus of one text file is cut in two: its last part is held out.
   """
+  fraction = settings.validation_fraction
+  if len(found) > 1 or found[0].kind != 'text' or settings.hold_out:
+    return found, splits.SplitRule(fraction, settings.hold_out)
+  print(f'validation: the last {fraction:.0%} of the only file')
+  train = found[0]._replace(span=(0.0, 1 - fraction))
+  validation = found[0]._replace(span=(1 - fraction, 1.0))
+  rule = splits.SplitRule(0.0, (glob.escape(validation.source),))
+  return [train, validation], rule
 
-  fraction: float
-  hold_out: tuple[str, ...] = ()
 
-  def assign(self, row: DocumentRow, is_copy: bool) -> DocumentRow:
-    """Returns the row with its split; a copy of a document has no words."""
-    if is_copy:
-      return dataclasses.replace(row, split='duplicate', words=0)
-    held_out = row.hash_fraction < self.fraction or any(self._matching(row))
-    return dataclasses.replace(row, split='validation' if held_out else 'train')
+class Rejected(NamedTuple):
+  """A document that is left out; a line of rejected.jsonl."""
 
-  def summarize(self, row: DocumentRow) -> 'SplitSummary':
-    """Returns the summary of one document, for adding up."""
-    kept = row.split != 'duplicate'
-    return SplitSummary(
-      counts=collections.Counter([row.split, *self._matching(row)]),
-      fractions=(row.hash_fraction,) if kept else (),
-      train_bytes=row.num_bytes if row.split == 'train' else 0,
+  source: str
+  problem: str
+
+
+def check_rejected(
+  rejected: Sequence[Rejected], num_documents: int, settings: PrepareSettings
+) -> None:
+  """Refuses more rejected documents than --skip_bad_rows allows."""
+  limit = settings.skip_bad_rows
+  most = limit if limit >= 1 else limit * num_documents
+  if len(rejected) > most:
+    raise UserError(
+      f'--skip_bad_rows={limit:g}: {len(rejected)} bad documents so far; the '
+      f'first: {rejected[0].problem}'
     )
 
-  def check(self, summary: 'SplitSummary') -> None:
-    """Refuses a corpus that leaves a split, or a pattern, without documents.
 
-    Raises:
-      UserError: says which options would fill the split.
-    """
-    counts = summary.counts
-    total = counts['train'] + counts['validation']
-    if not total:
-      raise UserError('the input holds no document')
-    if total == 1:
-      copies = ' (and copies of it)' if counts['duplicate'] else ''
-      raise UserError(
-        f'the input holds a single document{copies}, and training and '
-        'validation need one each; give more, or cut it into several files'
-      )
-    for pattern in self.hold_out:
-      if not counts[_flag(pattern)]:
-        raise UserError(
-          f'{_flag(pattern)}: matches the source of no document; sources are '
-          'paths as --input names them, rows end in :NUMBER'
-        )
-    if not counts['train'] and self.hold_out:
-      raise UserError(
-        'the train split is empty: --hold_out leaves no document for it'
-      )
-    smallest, largest = summary.fractions[0], summary.fractions[-1]
-    # Any fraction between two hashes will do; stay clear of both.
-    for split, advice in (
-      ('validation', f'{smallest * 1.01 + 1e-4:.4f} or more'),
-      ('train', f'{largest * 0.99:.4f} or less'),
-    ):
-      if not counts[split]:
-        raise UserError(
-          f'the {split} split is empty: all {total} documents fell to the '
-          'other; give more documents or '
-          f'--validation_fraction={advice}'
-        )
-
-  def _matching(self, row: DocumentRow) -> Iterator[str]:
-    """Yields each --hold_out that matches a document."""
-    for pattern in self.hold_out:
-      if fnmatch.fnmatchcase(row.source, pattern):
-        yield _flag(pattern)
-
-
-def _flag(pattern: str) -> str:
-  return f'--hold_out={pattern}'
-
-
-@dataclasses.dataclass(frozen=True)
-class SplitSummary:
-  """Totals over documents that have a split; summaries add up with `+`.
-
-  Attributes:
-    counts: documents of each split, and of each --hold_out.
-    fractions: the smallest and the largest hash of the documents kept.
-    train_bytes: bytes of cleaned training text.
-  """
-
-  counts: collections.Counter[str] = dataclasses.field(
-    default_factory=collections.Counter
-  )
-  fractions: tuple[float, ...] = ()
-  train_bytes: int = 0
-
-  def __add__(self, other: 'SplitSummary') -> 'SplitSummary':
-    fractions = self.fractions + other.fractions
-    return SplitSummary(
-      counts=self.counts + other.counts,
-      fractions=(min(fractions), max(fractions)) if fractions else (),
-      train_bytes=self.train_bytes + other.train_bytes,
-    )
+def write_rejected(
+  directory: pathlib.Path, rejected: Sequence[Rejected]
+) -> None:
+  """Writes rejected.jsonl, if documents were left out, and says so."""
+  if not rejected:
+    return
+  lines = (json.dumps(row._asdict()) + '\n' for row in rejected)
+  (directory / REJECTED).write_text(''.join(lines), encoding='utf-8')
+  print(f'rejected: {len(rejected)} documents, see {REJECTED}')
 
 
 def clean_document(
-  document: documents.Document,
-) -> tuple[DocumentRow, bytes]:
+  document: documents.Document, settings: PrepareSettings
+) -> tuple[DocumentRow, bytes] | Rejected:
   """Returns a document's first row and its cleaned text in UTF-8.
 
   Raises:
-    UserError: the document is damaged or empty.
+    UserError: the document is bad, and none may be left out.
   """
-  text = cleaning.clean(cleaning.paragraphs(document.text()))
-  if not text:
-    raise UserError(f'{document.source}: no text is left after cleaning')
+  try:
+    text = document.text()
+    if settings.strip_gutenberg:
+      text = cleaning.strip_gutenberg(text)
+    text = cleaning.clean(cleaning.paragraphs(text))
+    if not text:
+      raise UserError(f'{document.source}: no text is left after cleaning')
+  except UserError as error:
+    if not settings.skip_bad_rows:
+      raise
+    return Rejected(document.source, str(error))
   data = text.encode()
   row = DocumentRow(
     source=document.source,

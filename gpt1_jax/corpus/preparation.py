@@ -11,11 +11,12 @@ from typing import Protocol
 from gpt1_jax import storage
 from gpt1_jax.corpus import (
   cleaning,
+  inputs,
   sentencepiece_tokenizer,
   shards,
   tokenization,
 )
-from gpt1_jax.corpus.documents import InputSize
+from gpt1_jax.corpus.inputs import InputSize
 from gpt1_jax.corpus.pipeline import PrepareSettings
 from gpt1_jax.errors import UserError
 
@@ -58,6 +59,11 @@ def prepare(
   if output.exists() and (not output.is_dir() or any(output.iterdir())):
     raise UserError(
       f'{output}: exists and holds no prepared data; give another --output'
+    )
+  if unread := inputs.unread(settings.inputs):
+    print(
+      f'{len(unread)} files are not read, as their names have no known ending: '
+      f'{", ".join(unread[:5])}{", ..." if len(unread) > 5 else ""}'
     )
   with storage.atomic_dir(output) as directory:
     fill(directory, settings, engine)

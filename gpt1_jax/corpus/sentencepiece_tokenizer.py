@@ -26,6 +26,8 @@ from gpt1_jax.errors import UserError
 MODEL_FILE = 'tokenizer.model'
 _UNKNOWN, _DOCUMENT, _NEWLINE = '<unk>', '<document>', '<newline>'
 _SYMBOLS = (_UNKNOWN, _DOCUMENT, _NEWLINE)
+# With one character and the mark of a word's beginning.
+MAX_MERGES = vocabulary.MAX_ROWS - len(_SYMBOLS) - 2
 # Characters with a smaller share of the training text become unknown.
 _RARE_CHARACTER = 1e-7
 # SentencePiece marks the beginning of a word with the first of these (`_`

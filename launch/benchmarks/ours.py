@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.case import Batch, Case, finetune_config
 from benchmarks.process import Repeat, timed
-from gpt1_jax.corpus import local_engine, tokenization
+from gpt1_jax.corpus import local_engine, tokenization, workers
 from gpt1_jax.model import decoding, models, sampling
 from gpt1_jax.tasks import initialization, table
 from gpt1_jax.train import pretraining, program, sharding, step
@@ -118,16 +118,16 @@ def encode(case: Case) -> tuple[Repeat, dict[str, str]]:
   def repeat() -> tuple[float, float]:
     with (
       tempfile.TemporaryDirectory() as folder,
-      local_engine.Workers(case.cores) as workers,
+      workers.Workers(case.cores) as pool,
     ):
       directory = pathlib.Path(folder) / 'out'
       directory.mkdir()
       tokenization.load(case.tokenizer).save(directory)
       copy = shutil.copytree(spool, pathlib.Path(folder) / 'spool')
       # Starts fresh workers, whose word caches are empty.
-      list(workers.map(time.sleep, [0.1] * 4 * case.cores))
+      list(pool.map(time.sleep, [0.1] * 4 * case.cores))
       start = time.perf_counter()
-      local_engine.encode(workers, copy, directory, 10**8, lambda *_: None)
+      local_engine.encode(pool, copy, directory, 10**8, lambda *_: None)
       return size, time.perf_counter() - start
 
   return repeat, _VERSIONS

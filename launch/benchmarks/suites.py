@@ -12,9 +12,11 @@ from benchmarks import case as case_lib, process
 from benchmarks.case import Case
 from gpt1_jax.corpus import (
   documents,
+  inputs,
   local_engine,
   pipeline,
   sentencepiece_tokenizer as bpe,
+  workers,
 )
 from gpt1_jax.model import models
 from gpt1_jax.tasks import batches, examples, features, table
@@ -229,11 +231,21 @@ def prepare(options: Options) -> list[Row]:
   cores = len(os.sched_getaffinity(0))
   with tempfile.TemporaryDirectory() as folder:
     spool = pathlib.Path(folder) / 'spool'
-    with local_engine.Workers(cores) as workers:
-      found = documents.read_all(specs, 'text')
-      rule = pipeline.SplitRule(0.05)
-      local_engine.clean(workers, found, spool, rule, lambda *_: None)
-      words = local_engine.count_words(workers, spool, 1.0, lambda *_: None)
+    settings = pipeline.PrepareSettings(
+      inputs=tuple(specs),
+      text_field='text',
+      merges=None,
+      tokenizer=None,
+      tokenizer_sample_mb=1000,
+      validation_fraction=0.05,
+      hold_out=(),
+      shard_tokens=10**8,
+    )
+    with workers.Workers(cores) as pool:
+      found, rule = pipeline.plan(inputs.find(specs), settings)
+      texts = documents.read_all(found, settings.text_field)
+      local_engine.clean(pool, texts, spool, rule, settings, lambda *_: None)
+      words = local_engine.count_words(pool, spool, 1.0, lambda *_: None)
     merges = 500 if options.quick else 8000
     bpe.train(words, merges).save(folder)
     case = dataclasses.replace(

@@ -6,6 +6,7 @@ share); gs://, hdfs:// and others go through Beam's FileSystems.
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import pathlib
 import posixpath
@@ -20,7 +21,7 @@ import fastavro  # comes with Beam
 from apache_beam.io import filesystem, filesystems
 from apache_beam.options import pipeline_options
 
-from gpt1_jax.corpus import documents
+from gpt1_jax.corpus import inputs
 from gpt1_jax.errors import UserError
 
 
@@ -28,34 +29,40 @@ def _has_scheme(path: str) -> bool:
   return '://' in path
 
 
-def find_inputs(specs: Iterable[str]) -> list[documents.Input]:
-  """Like `documents.find_inputs`, and finds files on other file systems.
+def find(specs: Iterable[str]) -> list[inputs.Input]:
+  """Like `inputs.find`, and finds files on other file systems.
 
   Raises:
     UserError: also if a file system cannot be read.
   """
-  inputs: list[documents.Input] = []
+  found: list[inputs.Input] = []
   for spec in specs:
-    inputs += (
-      _match(spec) if _has_scheme(spec) else documents.find_inputs([spec])
-    )
-  return list(dict.fromkeys(inputs))
+    found += _match(spec) if _has_scheme(spec) else inputs.find([spec])
+  return list(dict.fromkeys(found))
 
 
-def measure(specs: Iterable[str]) -> documents.InputSize:
-  """Like `documents.measure`, with files on other file systems."""
+def measure(specs: Iterable[str]) -> inputs.InputSize:
+  """Like `inputs.measure`; other file systems have checksums of their own."""
   specs = list(specs)
-  sizes: dict[documents.Input, int] = {}
+  sizes: dict[inputs.Input, int] = {}
   for spec in filter(_has_scheme, specs):
     sizes |= _match(spec)
-  local = documents.measure(spec for spec in specs if not _has_scheme(spec))
+  total = inputs.measure(spec for spec in specs if not _has_scheme(spec))
+  if not sizes:
+    return total
+  checksums = [
+    (found.name, filesystems.FileSystems.checksum(found.name))
+    for found in sizes
+  ]
+  text = json.dumps([total['sha256'], checksums])
   return {
-    'files': local['files'] + len(sizes),
-    'bytes': local['bytes'] + sum(sizes.values()),
+    'files': total['files'] + len(sizes),
+    'bytes': total['bytes'] + sum(sizes.values()),
+    'sha256': hashlib.sha256(text.encode()).hexdigest(),
   }
 
 
-def _match(spec: str) -> dict[documents.Input, int]:
+def _match(spec: str) -> dict[inputs.Input, int]:
   """Finds the files of a spec that has a scheme, sorted, and their bytes."""
   patterns = [spec, posixpath.join(spec, '**')]  # a file or glob, or a folder
   with _one_line_errors(f'--input={spec}'):
@@ -65,9 +72,9 @@ def _match(spec: str) -> dict[documents.Input, int]:
       for file in result.metadata_list
     }
   found = {
-    documents.Input(kind, name): sizes[name]
+    inputs.Input(kind, name): sizes[name]
     for name in sorted(sizes)
-    if (kind := documents.kind_of(name))
+    if (kind := inputs.kind_of(name))
   }
   if not found:
     raise UserError(

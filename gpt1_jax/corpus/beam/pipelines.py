@@ -30,10 +30,12 @@ from apache_beam.options import pipeline_options
 
 from gpt1_jax.corpus import (
   documents,
+  inputs,
   pipeline,
   preparation,
   sentencepiece_tokenizer,
   shards,
+  splits,
   tokenization,
 )
 from gpt1_jax.corpus.beam import files, runner
@@ -43,6 +45,7 @@ Position = tuple[int, int]  # of a document: input, number in the input
 Record = dict[str, Any]  # a document in the spool, see _SCHEMA
 
 _CLEANED, _ENCODED = 'cleaned', 'encoded'  # prefixes of the spool's Avro files
+_REJECTED = 'rejected'  # prefix of the spool's JSON files
 _SCHEMA = {
   'type': 'record',
   'name': 'Document',
@@ -70,37 +73,47 @@ class BeamEngine:
     """Writes the tokenizer, the shards and documents.jsonl."""
     tokenizer = settings.load_tokenizer()
     with files.temporary_spool(self.options, directory) as spool:
-      word_counts = self._clean(spool, settings)
+      word_counts, rule = self._clean(spool, directory, settings)
       if tokenizer is None:
         tokenizer = preparation.train_tokenizer(word_counts, settings)
       del word_counts
       tokenizer.save(directory)
-      self._encode(spool, tokenizer.files)
+      self._encode(spool, tokenizer.files, rule)
       records = spool.read_avro(_ENCODED)
       splits = write_in_order(records, directory, settings.shard_tokens)
     return tokenizer, splits
 
   def _clean(
-    self, spool: files.Spool, settings: pipeline.PrepareSettings
-  ) -> collections.Counter[str]:
+    self,
+    spool: files.Spool,
+    directory: pathlib.Path,
+    settings: pipeline.PrepareSettings,
+  ) -> tuple[collections.Counter[str], splits.SplitRule]:
     """Writes cleaned documents to the spool; counts the words to train on.
 
     Returns:
-      Occurrences of each word; empty if the settings name a tokenizer.
+      Occurrences of each word (empty if the settings name a tokenizer), and the
+      rule of the split.
 
     Raises:
-      UserError: a document is damaged or empty, or a split would be empty.
+      UserError: too many documents are bad, or a split would be empty.
     """
-    rule = pipeline.SplitRule(settings.validation_fraction, settings.hold_out)
-    inputs = files.find_inputs(settings.inputs)
+    found, rule = pipeline.plan(files.find(settings.inputs), settings)
     with runner.pipeline(self.options) as p:
-      records = (
+      cleaned = (
         p
-        | 'list files' >> beam.Create(list(enumerate(inputs)))
+        | 'list files' >> beam.Create(list(enumerate(found)))
         | 'spread files' >> beam.Reshuffle()
         | 'read' >> beam.FlatMap(_read, settings.text_field)
         | 'spread documents' >> beam.Reshuffle()
-        | 'clean' >> beam.Map(_clean_document)
+        | 'clean'
+        >> beam.FlatMap(_clean_document, settings).with_outputs(
+          _REJECTED, main=_CLEANED
+        )
+      )
+      _save(cleaned[_REJECTED], spool, _REJECTED)
+      records = (
+        cleaned[_CLEANED]
         | 'find copies' >> beam.GroupByKey()
         | 'split' >> beam.FlatMap(_assign_split, rule)
       )
@@ -113,41 +126,52 @@ class BeamEngine:
         | 'add summaries' >> beam.CombineGlobally(_add_summaries)
       )
       fields = summary | 'fields' >> beam.Map(
-        lambda summary: [summary.counts, summary.fractions, summary.train_bytes]
+        lambda summary: [summary.counts, summary.extremes, summary.train_bytes]
       )
       _save(fields, spool, 'summary')
       if not settings.tokenizer:
         sample_bytes = settings.tokenizer_sample_mb * 1_000_000
-        share = summary | 'find share' >> beam.Map(
+        rule_and_share = summary | 'settle' >> beam.Map(
           # Without a training document there is no text to take a share of.
-          lambda summary: sample_bytes / max(summary.train_bytes, 1)
+          lambda total: (
+            rule.settle(total),
+            sample_bytes / max(total.train_bytes, 1),
+          )
         )
         word_counts = (
           records
           | 'count words'
-          >> beam.FlatMap(_count_words, beam.pvalue.AsSingleton(share))
+          >> beam.FlatMap(_count_words, beam.pvalue.AsSingleton(rule_and_share))
           | 'add words' >> beam.CombinePerKey(sum)
         )
         _save(word_counts, spool, 'words')
-    ((counts, fractions, train_bytes),) = spool.read_json('summary')
-    rule.check(
-      pipeline.SplitSummary(
-        collections.Counter(counts), tuple(fractions), train_bytes
-      )
+    ((counts, extremes, train_bytes),) = spool.read_json('summary')
+    total = splits.SplitSummary(
+      collections.Counter(counts), tuple(map(tuple, extremes)), train_bytes
     )
+    rejected = [row for _, row in sorted(spool.read_json(_REJECTED))]
+    rejected = [pipeline.Rejected(*row) for row in rejected]
+    num_documents = total.num_documents + len(rejected)
+    pipeline.check_rejected(rejected, num_documents, settings)
+    pipeline.write_rejected(directory, rejected)
+    rule.check(total)
+    rule = rule.settle(total)
     if settings.tokenizer:
-      return collections.Counter()
-    return collections.Counter(dict(spool.read_json('words')))
+      return collections.Counter(), rule
+    return collections.Counter(dict(spool.read_json('words'))), rule
 
   def _encode(
-    self, spool: files.Spool, tokenizer_files: dict[str, bytes]
+    self,
+    spool: files.Spool,
+    tokenizer_files: dict[str, bytes],
+    rule: splits.SplitRule,
   ) -> None:
     """Encodes the cleaned documents of the spool."""
     with runner.pipeline(self.options) as p:
       _ = (
         p
         | 'read documents' >> avroio.ReadFromAvro(spool.join(_CLEANED) + '*')
-        | 'encode' >> beam.ParDo(_Encode(tokenizer_files))
+        | 'encode' >> beam.ParDo(_Encode(tokenizer_files, rule))
         | 'save tokens'
         >> avroio.WriteToAvro(spool.join(_ENCODED), _SCHEMA, codec='null')
       )
@@ -163,12 +187,13 @@ def _save(values: beam.PCollection, spool: files.Spool, name: str) -> None:
 
 
 def _read(
-  element: tuple[int, documents.Input], text_field: str
+  element: tuple[int, inputs.Input], text_field: str
 ) -> Iterator[tuple[Position, documents.Document]]:
   """Reads the documents of an input."""
   i, found = element
   if found.kind == 'text':  # the worker that cleans it reads it
-    yield (i, 0), documents.Document(found.name, None, found.name, 0)
+    document = documents.Document(found.source, None, found.name)
+    yield (i, 0), dataclasses.replace(document, span=found.span)
     return
   with files.local_copy(found.name) as path:
     for number, document in enumerate(documents.read(found, path, text_field)):
@@ -177,18 +202,23 @@ def _read(
 
 def _clean_document(
   element: tuple[Position, documents.Document],
-) -> tuple[bytes, tuple[Position, DocumentRow, bytes]]:
+  settings: pipeline.PrepareSettings,
+) -> Iterator[tuple[bytes, tuple[Position, DocumentRow, bytes]] | Any]:
   """Cleans a document; its key is the digest that copies share."""
   position, document = element
   with files.local_copy(document.path) as path:
     local = dataclasses.replace(document, path=path)
-    row, text = pipeline.clean_document(local)
-  return row.digest, (position, row, text)
+    cleaned = pipeline.clean_document(local, settings)
+  if isinstance(cleaned, pipeline.Rejected):
+    yield beam.pvalue.TaggedOutput(_REJECTED, (position, cleaned))
+  else:
+    row, text = cleaned
+    yield row.digest, (position, row, text)
 
 
 def _assign_split(
   copies: tuple[bytes, Iterable[tuple[Position, DocumentRow, bytes]]],
-  rule: pipeline.SplitRule,
+  rule: splits.SplitRule,
 ) -> Iterator[Record]:
   """Keeps the text of the first copy of a document; marks the others."""
   _, found = copies
@@ -213,14 +243,17 @@ def _row(record: Record) -> DocumentRow:
 
 
 def _add_summaries(
-  summaries: Iterable[pipeline.SplitSummary],
-) -> pipeline.SplitSummary:
-  return functools.reduce(operator.add, summaries, pipeline.SplitSummary())
+  summaries: Iterable[splits.SplitSummary],
+) -> splits.SplitSummary:
+  return functools.reduce(operator.add, summaries, splits.SplitSummary())
 
 
-def _count_words(record: Record, share: float) -> Iterator[tuple[str, int]]:
+def _count_words(
+  record: Record, rule_and_share: tuple[splits.SplitRule, float]
+) -> Iterator[tuple[str, int]]:
   """Counts the words in a share of a training document's paragraphs."""
-  if _row(record).split == 'train':
+  rule, share = rule_and_share
+  if rule.reassign(_row(record)).split == 'train':
     lines = pipeline.sampled_lines(record['content'].decode(), share)
     yield from sentencepiece_tokenizer.count_words(lines).items()
 
@@ -228,15 +261,17 @@ def _count_words(record: Record, share: float) -> Iterator[tuple[str, int]]:
 class _Encode(beam.DoFn):
   """Replaces the text of a record by its tokens."""
 
-  def __init__(self, tokenizer_files: dict[str, bytes]):
-    self._tokenizer_files = tokenizer_files
+  def __init__(self, tokenizer_files: dict[str, bytes], rule: splits.SplitRule):
+    self._tokenizer_files, self._rule = tokenizer_files, rule
 
   def setup(self) -> None:
     self._tokenizer = tokenization.from_files(self._tokenizer_files)
 
   def process(self, record: Record) -> Iterator[Record]:
     row, tokens = pipeline.encode_document(
-      self._tokenizer, _row(record), record['content'].decode()
+      self._tokenizer,
+      self._rule.reassign(_row(record)),
+      record['content'].decode(),
     )
     content = tokens.astype(shards.DTYPE).tobytes()
     yield _record((record['input'], record['number']), row, content)

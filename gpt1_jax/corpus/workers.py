@@ -1,0 +1,67 @@
+"""Processes of this machine that work on a stream of items, in order."""
+
+import collections
+import concurrent.futures
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import process
+from typing import TypeVar
+
+from gpt1_jax.errors import UserError
+
+_IN_FLIGHT = 3  # items for each worker
+T = TypeVar('T')
+R = TypeVar('R')
+
+
+class Workers:
+  """Processes that map a function over chunks: in order, a few at a time."""
+
+  def __init__(self, count: int):
+    self._count = count
+    self._pool = concurrent.futures.ProcessPoolExecutor(
+      count, multiprocessing.get_context('spawn'), _start_worker
+    )
+
+  def __enter__(self) -> 'Workers':
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self._pool.shutdown(cancel_futures=True)
+
+  def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Maps like `map`, but takes items only as fast as results are taken.
+
+    Raises:
+      UserError: a worker was killed from outside.
+    """
+    pending: collections.deque[concurrent.futures.Future[R]]
+    pending = collections.deque()
+    try:
+      for item in items:
+        pending.append(self._pool.submit(function, item))
+        if len(pending) >= _IN_FLIGHT * self._count:
+          yield pending.popleft().result()
+      while pending:
+        yield pending.popleft().result()
+    except process.BrokenProcessPool:
+      raise UserError(
+        'a worker process was killed, probably because memory ran out; try '
+        'fewer --workers'
+      ) from None
+
+
+def _start_worker() -> None:
+  """Leaves interrupts to the parent, and ends the worker when it ends."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  parent = multiprocessing.parent_process()
+  assert parent is not None
+
+  def watch() -> None:
+    parent.join()
+    os._exit(1)
+
+  threading.Thread(target=watch, daemon=True).start()
