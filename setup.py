@@ -46,10 +46,13 @@ GCS = ['gcsfs>=2025.3']
 # Reads the released vocabulary (spaCy splits words as the released code does)
 # and Hugging Face folders.
 OPENAI = ['safetensors>=0.5', 'spacy>=3.8', 'tokenizers>=0.21']
+# Reads data sets of the Hugging Face hub.
+HF = ['datasets>=3']
 TORCH = ['torch==2.13.0', 'transformers>=4.50']
 SERVE = ['starlette>=0.46', 'uvicorn>=0.34']
 NOTEBOOK = ['ipykernel>=6.29', 'nbclient>=0.10', 'nbformat>=5.10']
 TEST = [
+  *HF,
   *OPENAI,
   *SERVE,
   *NOTEBOOK,
@@ -78,6 +81,7 @@ setuptools.setup(
     'tpu': [*GCS, 'jax[tpu]>=0.10'],
     'cuda': ['jax[cuda13]>=0.10'],
     'openai': OPENAI,
+    'hf': HF,
     # For prepare --engine=beam, and for building the larger TFDS data sets.
     'beam': ['apache-beam>=2.66'],
     # The server: python -m gpt1_jax.serve.

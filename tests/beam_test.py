@@ -163,6 +163,33 @@ def test_a_given_tokenizer(mixed, pages, tmp_path):
   assert 'vocab_40000.bpe' in found
 
 
+def test_bad_rows_are_left_out(mixed, pages, tmp_path):
+  rows = tmp_path / 'in' / 'bad.jsonl'
+  rows.write_text('{"text": ""}\n{"text": "good"}\n{"text": null}\nx\n')
+  (tmp_path / 'in' / 'texts' / 'x.txt').write_bytes(b'\xff')
+  inputs = [str(rows), *mixed]
+  found = _both(tmp_path, _settings(inputs, skip_bad_rows=4.0))
+  lines = found['rejected.jsonl'].decode().splitlines()
+  assert [json.loads(line)['source'] for line in lines] == [
+    *(f'{rows}:{i}' for i in (1, 3, 4)),
+    f'{tmp_path}/in/texts/x.txt',
+  ]
+  with pytest.raises(UserError, match='4 bad documents so far; the first: '):
+    _fill(tmp_path / 'none', _settings(inputs, skip_bad_rows=3.0))
+
+
+def test_a_corpus_of_few_books_is_split(mixed, tmp_path):
+  """A book is held out, or the last part of the only one."""
+  _both(tmp_path / 'few', _settings(mixed[1:2], validation_fraction=1e-9))
+  meta = shards.read_meta(tmp_path / 'few' / 'beam')
+  assert meta['splits']['validation']['documents'] == 1
+  _both(tmp_path / 'one', _settings(mixed[3:]))
+  rows = shards.read_documents(tmp_path / 'one' / 'beam')
+  assert [(row.source, row.split) for row in rows] == [
+    (f'{mixed[3]}#{split}', split) for split in shards.SPLITS
+  ]
+
+
 def test_documents_are_put_in_order(tmp_path):
   def record(i, number, tokens):
     row = {'source': f'{i}:{number}', 'sha256': 'f', 'words': 1}
@@ -219,7 +246,7 @@ def test_either_engine_accepts_the_output_of_the_other(pages, tmp_path):
   [
     ('bad.txt', b'good until here \xff', 'not UTF-8 at byte 16 (0xff)'),
     ('bad.jsonl', b'{"text": "a"}\n{"t": 1}', "no text in field 't"),
-    ('bad.txt.gz', b'\x1f\x8bnot', 'damaged gzip file'),
+    ('bad.txt.gz', b'\x1f\x8bnot', 'damaged file'),
     ('bad.parquet', b'PAR1', 'not a readable Parquet file'),
   ],
 )
@@ -241,7 +268,7 @@ def test_an_empty_split_or_too_many_merges(mixed, tmp_path):
   blank = [str(tmp_path / 'blank.jsonl')]
   out = tmp_path / 'out'
   for settings, words in (
-    (_settings(mixed, validation_fraction=1e-9), 'the validation split is emp'),
+    (_settings(mixed, validation_fraction=1 - 1e-9), 'the train split is emp'),
     (_settings(mixed, merges=50_000), 'this text allows only'),
     (_settings(blank), 'the input holds no document'),
   ):
@@ -369,6 +396,9 @@ class _Bucket(localfilesystem.LocalFileSystem):
     stat = os.stat(self._here(path))
     return filesystem.FileMetadata(path, stat.st_size, stat.st_mtime)
 
+  def checksum(self, path: str) -> str:
+    return str(os.path.getsize(self._here(path)))
+
   def delete(self, paths):
     for path in paths:
       here = self._here(path)
@@ -398,8 +428,9 @@ def test_inputs_and_spool_on_another_file_system(mixed, tmp_path, monkeypatch):
   )
   assert found['documents.jsonl'] == renamed
   metas = [json.loads(x['meta.json']) for x in (found, expected)]
-  for section in ('input', 'splits'):
-    assert metas[0][section] == metas[1][section]
+  assert metas[0]['splits'] == metas[1]['splits']
+  for size in ('files', 'bytes'):
+    assert metas[0]['input'][size] == metas[1]['input'][size]
   folder = _settings(
     ['bucket://in/texts', 'bucket://in/texts/0.txt'],
     validation_fraction=0.0,

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import resource
 import shutil
 import signal
@@ -21,10 +22,11 @@ from gpt1_jax.corpus import (
   cleaning,
   local_engine,
   metadata,
-  pipeline,
   preparation,
   shards,
+  splits,
   tokenization,
+  workers,
 )
 from gpt1_jax.errors import UserError
 from tests.support import books as library, commands, vocabulary
@@ -115,9 +117,11 @@ def test_meta_records_the_settings_and_every_file(books, output):
   assert set(meta['files']) == on_disk
 
 
-@pytest.mark.parametrize('workers', [1, 3])
-def test_output_does_not_depend_on_workers(books, output, tmp_path, workers):
-  engine = local_engine.LocalEngine(workers)
+@pytest.mark.parametrize('num_workers', [1, 3])
+def test_output_does_not_depend_on_workers(
+  books, output, tmp_path, num_workers
+):
+  engine = local_engine.LocalEngine(num_workers)
   preparation.fill(tmp_path, library.settings([books]), engine)
   for file in output.iterdir():
     assert (tmp_path / file.name).read_bytes() == file.read_bytes()
@@ -163,7 +167,7 @@ def test_the_split_is_a_function_of_the_hash():
   ]
 
   def held_out(fraction):
-    rule = pipeline.SplitRule(fraction)
+    rule = splits.SplitRule(fraction)
     assigned = [rule.assign(row, is_copy=False) for row in rows]
     return {row.sha256 for row in assigned if row.split == 'validation'}
 
@@ -231,6 +235,11 @@ def test_a_complete_output_is_left_alone(books, tmp_path):
   before = _contents(out)
   assert 'already complete' in _prepare(*flags, *_FLAGS, '--workers=1')
   assert 'another merges' in _refused(*flags, '--merges=61', _FLAGS[1])
+  file = folder / '003.txt'
+  file.write_text(file.read_text().replace('e', 'o'))  # of the same length
+  assert 'its input has changed' in _refused(*flags, *_FLAGS)
+  library.write_books(folder, [3])
+  assert 'already complete' in _prepare(*flags, *_FLAGS)
   (folder / '999.txt').write_text('a new one')
   assert 'its input has changed' in _refused(*flags, *_FLAGS)
   shutil.rmtree(folder)
@@ -282,6 +291,7 @@ def test_a_bad_document_leaves_no_output(books, tmp_path):
     (('--input=x', '--validation_fraction=1'), 'between 0 and 1'),
     (('--input=x', '--validation_fraction=0'), '0 itself requires --hold_out'),
     (('--input=x', '--merges=0'), '--merges is 0'),
+    (('--input=x', '--merges=65529'), '16 bits hold at most 65528'),
     (('--input=x', '--workers=0'), '--workers is 0'),
     (('--input=x',), 'no such file'),
     (('--input=gs://b/x',), 'gs:// requires --engine=beam'),
@@ -340,22 +350,130 @@ def test_documents_are_held_out_by_name(books, tmp_path):
   assert '--hold_out leaves no document for it' in line
 
 
-@pytest.mark.parametrize(
-  ('fraction', 'split'), [(1e-6, 'validation'), (0.999999, 'train')]
-)
-def test_an_empty_split_names_a_fraction_that_fills_it(
-  books, tmp_path, fraction, split
-):
-  engine = local_engine.LocalEngine(1)
-  settings = library.settings([books], validation_fraction=fraction)
-  with pytest.raises(UserError, match=f'the {split} split is empty') as caught:
-    preparation.prepare(tmp_path / 'out', settings, engine)
+def _fill(directory: pathlib.Path, settings) -> dict[str, str]:
+  """Prepares in this process; returns the split of each document."""
+  directory.mkdir()
+  preparation.fill(directory, settings, local_engine.LocalEngine(1))
+  return _splits(directory)
+
+
+def test_an_empty_train_split_names_a_fraction_that_fills_it(books, tmp_path):
+  settings = library.settings([books], validation_fraction=0.999999)
+  with pytest.raises(UserError, match='the train split is empty') as caught:
+    _fill(tmp_path / 'none', settings)
   line = str(caught.value)
   assert 'all 24 documents' in line
   advice = float(line.split('--validation_fraction=')[1].split()[0])
   settings = library.settings([books], validation_fraction=advice)
-  preparation.prepare(tmp_path / 'out', settings, engine)
-  assert shards.read_meta(tmp_path / 'out')['splits'][split]['documents'] >= 1
+  assert 'train' in _fill(tmp_path / 'out', settings).values()
+
+
+def test_a_book_is_held_out_if_the_fraction_holds_out_none(tmp_path, capsys):
+  """The one with the smallest hash; it does not train the tokenizer."""
+  folder = library.write_books(tmp_path / 'books', range(3))
+  (folder / '009.txt').write_text((folder / '000.txt').read_text() + ' ')
+  settings = library.settings([folder], validation_fraction=1e-9)
+  splits = _fill(tmp_path / 'out', settings)
+  assert sorted(splits.values()) == [
+    'duplicate', 'train', 'train', 'validation'
+  ]  # fmt: skip
+  rows = list(shards.read_documents(tmp_path / 'out'))
+  kept = [row for row in rows if row.split != 'duplicate']
+  smallest = min(kept, key=lambda row: row.hash_fraction)
+  assert smallest.split == 'validation'
+  assert f'validation: {smallest.source}, as' in capsys.readouterr().out
+  named = library.settings(
+    [folder], validation_fraction=0.0, hold_out=(smallest.source,)
+  )
+  _fill(tmp_path / 'named', named)
+  for name in ('tokenizer.model', 'documents.jsonl'):
+    data = (tmp_path / 'named' / name).read_bytes()
+    assert data == (tmp_path / 'out' / name).read_bytes()
+
+
+def test_the_last_part_of_a_single_file_is_held_out(tmp_path):
+  book = library.write_books(tmp_path / 'b', [1]) / '001.txt'
+  text = book.read_text().removesuffix('.')
+  book.write_text(text)
+  out = tmp_path / 'out'
+  said = _prepare(f'--input={book}', f'--output={out}', '--merges=20',
+                  '--validation_fraction=0.25')  # fmt: skip
+  assert 'validation: the last 25% of the only file' in said
+  assert _splits(out) == {'001.txt#train': 'train',
+                          '001.txt#validation': 'validation'}  # fmt: skip
+  bpe = tokenization.load(out)
+  decoded = []
+  for split in shards.SPLITS:
+    tokens = shards.Tokens(out, split)
+    decoded.append(bpe.decode(tokens.read(0, tokens.num_tokens - 1)))
+  assert ' \n '.join(decoded) == cleaning.clean(text).lower()
+  assert decoded[1] == cleaning.clean('\n'.join(text.split('\n')[7:])).lower()
+
+
+def _write_bad_rows(folder: pathlib.Path) -> pathlib.Path:
+  """Writes 20 good rows and, in between, three bad ones; a bad file, too."""
+  library.write_books(folder, range(2))
+  rows = [json.dumps({'text': library.made_up_words(i, 30)}) for i in range(20)]
+  rows[4:4] = ['{"text": ""}', '{"text": null}']
+  (folder / 'r.jsonl').write_text('\n'.join([*rows, '{"text": "cut']))
+  (folder / 'x.txt').write_bytes(b'\xff')
+  (folder / 'x.md').write_text('no document')
+  return folder
+
+
+@pytest.mark.parametrize(
+  ('limit', 'words'),
+  [
+    ('0', 'x.txt: not UTF-8|r.jsonl:5: no text is left'),
+    (
+      '3',
+      r'--skip_bad_rows=3: 4 bad documents so far; the first: .*:5: no tex',
+    ),
+    ('0.15', r'--skip_bad_rows=0.15: 4 bad documents so far'),
+    ('1.5', '--skip_bad_rows is 1.5: a number, or a share below 1'),
+    ('-1', '--skip_bad_rows is -1.0'),
+    ('4', None),
+    ('0.16', None),
+  ],
+)
+def test_bad_rows_are_left_out_up_to_a_limit(tmp_path, limit, words):
+  folder = _write_bad_rows(tmp_path / 'in')
+  out = tmp_path / 'out'
+  flags = (f'--input={folder}', f'--output={out}', '--merges=20')
+  flags += ('--validation_fraction=0.3', f'--skip_bad_rows={limit}')
+  if words:
+    assert re.search(words, _refused(*flags))
+    assert not list(tmp_path.glob('out*'))
+    return
+  said = _prepare(*flags)
+  assert 'rejected: 4 documents, see rejected.jsonl' in said
+  assert f'not read, of no known kind: {folder}/x.md\n' in said
+  lines = (out / 'rejected.jsonl').read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  assert [os.path.basename(row['source']) for row in rows] == [
+    'r.jsonl:5', 'r.jsonl:6', 'r.jsonl:23', 'x.txt'
+  ]  # fmt: skip
+  assert "field 'text' holds null" in rows[1]['problem']
+  assert len(_splits(out)) == 22
+  assert shards.verify(out) == 5
+
+
+def test_gutenberg_books_are_stripped(tmp_path):
+  folder = library.write_books(tmp_path / 'b', range(3))
+  for file in folder.iterdir():
+    file.write_text(
+      'The Project Gutenberg eBook of X\n\n*** START OF THE PROJECT GUTENBERG '
+      f'EBOOK X ***\n\nProduced by\nsomeone\n\n\n{file.read_text()}\n\n\n'
+      "End of Project Gutenberg's X, by Y\n\n*** END OF THIS PROJECT "
+      'GUTENBERG EBOOK X ***\nlicence'
+    )
+  settings = library.settings([folder], strip_gutenberg=True)
+  _fill(tmp_path / 'out', settings)
+  library.write_books(folder, range(3))
+  _fill(tmp_path / 'plain', library.settings([folder]))
+  assert [row.sha256 for row in shards.read_documents(tmp_path / 'out')] == [
+    row.sha256 for row in shards.read_documents(tmp_path / 'plain')
+  ]
 
 
 def test_a_single_document_cannot_be_split(tmp_path):
@@ -426,35 +544,59 @@ def _is_alive(pid: int) -> bool:
   return False
 
 
-def test_a_killed_run_leaves_a_folder_that_the_next_replaces(tmp_path):
-  path = tmp_path / 'r.jsonl'
+def _write_rows(path: pathlib.Path, count: int) -> None:
   words = library.made_up_words(0, 5000)
+  rows = (json.dumps({'text': f'{i} {words}'}) for i in range(count))
+  path.write_text('\n'.join(rows))
 
-  def write_rows(count):
-    rows = (json.dumps({'text': f'{i} {words}'}) for i in range(count))
-    path.write_text('\n'.join(rows))
 
-  write_rows(1200)
-  out, left = tmp_path / 'out', tmp_path / 'out.incomplete'
-  flags = (f'--input={path}', f'--output={out}', *_FLAGS, '--workers=2')
+def _start_cleaning(
+  tmp_path: pathlib.Path,
+) -> tuple[subprocess.Popen[str], tuple[str, ...]]:
+  """Starts a run of r.jsonl, waits until it cleans; returns its flags, too."""
+  path = tmp_path / 'r.jsonl'
+  _write_rows(path, 1200)
+  flags = (
+    f'--input={path}',
+    f'--output={tmp_path}/out',
+    *_FLAGS,
+    '--workers=2',
+  )
   process = commands.start('prepare', *flags)
   deadline = time.monotonic() + 60
-  while not list(left.glob('spool/*.clean')):
+  while not list(tmp_path.glob('out.incomplete/spool/*.clean')):
     assert process.poll() is None, process.communicate()
     assert time.monotonic() < deadline
     time.sleep(0.01)
+  return process, flags
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_run_leaves_nothing(tmp_path, number):
+  process, _ = _start_cleaning(tmp_path)
+  process.send_signal(number)
+  _, err = process.communicate()
+  assert process.returncode == 75
+  assert 'Traceback' not in err
+  assert os.listdir(tmp_path) == ['r.jsonl']
+
+
+def test_a_killed_run_leaves_a_folder_that_the_next_replaces(tmp_path):
+  out, left = tmp_path / 'out', tmp_path / 'out.incomplete'
+  process, flags = _start_cleaning(tmp_path)
+  deadline = time.monotonic() + 60
   assert 'another process is writing it' in _refused(*flags)
-  workers = _children(process.pid)
-  assert len(workers) >= 2
+  children = _children(process.pid)
+  assert len(children) >= 2
   process.send_signal(signal.SIGKILL)
   process.communicate()
   assert not out.exists()
   assert left.exists()
-  while any(map(_is_alive, workers)):  # workers end with their parent
+  while any(map(_is_alive, children)):  # workers end with their parent
     assert time.monotonic() < deadline
     time.sleep(0.05)
   (left / 'stale').write_text('of the killed run')
-  write_rows(20)
+  _write_rows(tmp_path / 'r.jsonl', 20)
   _prepare(*flags)
   assert not left.exists()
   assert not (out / 'stale').exists()
@@ -469,10 +611,10 @@ def _die(job: int) -> int:
 
 def test_a_killed_worker_is_reported():
   with (
-    local_engine.Workers(1) as workers,
+    workers.Workers(1) as pool,
     pytest.raises(UserError, match='a worker process was killed'),
   ):
-    list(workers.map(_die, range(9)))
+    list(pool.map(_die, range(9)))
 
 
 def test_workers_take_items_only_as_fast_as_results_are_taken():
@@ -483,8 +625,8 @@ def test_workers_take_items_only_as_fast_as_results_are_taken():
       taken.append(i)
       yield i
 
-  with local_engine.Workers(2) as workers:
-    for i, result in enumerate(workers.map(abs, items())):
+  with workers.Workers(2) as pool:
+    for i, result in enumerate(pool.map(abs, items())):
       assert result == i
       assert len(taken) <= i + 3 * 2
   assert len(taken) == 50

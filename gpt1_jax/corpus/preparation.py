@@ -61,10 +61,8 @@ def prepare(
       f'{output}: exists and holds no prepared data; give another --output'
     )
   if unread := inputs.unread(settings.inputs):
-    print(
-      f'{len(unread)} files are not read, as their names have no known ending: '
-      f'{", ".join(unread[:5])}{", ..." if len(unread) > 5 else ""}'
-    )
+    more = f' and {len(unread) - 5} more' if len(unread) > 5 else ''
+    print(f'not read, of no known kind: {", ".join(unread[:5])}{more}')
   with storage.atomic_dir(output) as directory:
     fill(directory, settings, engine)
   print(f'{output}: done')
