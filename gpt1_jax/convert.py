@@ -4,6 +4,7 @@ r"""Converts released weights to a run, or a run to a Hugging Face folder.
       --output=runs/released
   python -m gpt1_jax.convert --input=openai-gpt --output=runs/released
   python -m gpt1_jax.convert --input=runs/mini --output=hf/mini
+  python -m gpt1_jax.convert --input=runs/mini --output=models/mini --slim
 
 The output depends on what --input contains:
 
@@ -16,7 +17,8 @@ The output depends on what --input contains:
   a pretrained or fine-tuned run: becomes a Hugging Face folder that
     OpenAIGPTLMHeadModel and AutoTokenizer load: config.json,
     model.safetensors, the tokenizer's files, and README.md, a model card. The
-    head of a fine-tuned run is written to head.safetensors.
+    head of a fine-tuned run is written to head.safetensors. With --slim it
+    becomes a smaller run: weights in bfloat16, no state of the optimiser.
 
 Weights are copied bit for bit in float32; float16 and bfloat16 are widened to
 float32, which is exact. Settings that weight files do not record follow the
@@ -56,6 +58,9 @@ _STEP = flags.DEFINE_integer(
   'Checkpoint step to convert; default: the best, else the latest.',
 )
 flags.DEFINE_alias('step', 'checkpoint')
+_SLIM = flags.DEFINE_bool(
+  'slim', None, 'Write a run in bfloat16, for sharing: see above.'
+)
 
 
 def main(argv: list[str]) -> None:
@@ -67,6 +72,7 @@ def main(argv: list[str]) -> None:
     (_TOKENIZER, ('openai', 'huggingface')),
     (_N_HEAD, ('openai',)),
     (_STEP, ('run',)),
+    (_SLIM, ('run',)),
   ):
     if flag.value is not None and kind not in kinds:
       raise UserError(
@@ -75,7 +81,9 @@ def main(argv: list[str]) -> None:
       )
   if output.exists() and (not output.is_dir() or any(output.iterdir())):
     raise UserError(f'{output}: already exists; give another --output')
-  if kind == 'run':
+  if _SLIM.value:
+    conversion.to_slim_run(source, output, _STEP.value)
+  elif kind == 'run':
     conversion.to_huggingface(source, output, _STEP.value)
   else:
     here = pathlib.Path(staging.fetch(_INPUT.value, cli.STAGE_TO.value))

@@ -9,6 +9,7 @@ import shutil
 import sys
 import tarfile
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -120,7 +121,7 @@ def test_the_commands_take_a_converted_run(converted, tmp_path):
   )
   assert math.isfinite(json.loads(out)['eval_loss'])
   table = tables.pretraining([runs.load(converted)])
-  assert 'trained elsewhere' in table.rows[1]
+  assert table.rows[0]['corpus'] == 'trained elsewhere'
 
 
 @pytest.mark.slow
@@ -243,6 +244,33 @@ def test_a_run_becomes_a_folder_and_a_run_again(converted, folder, tmp_path):
   for name in ('model.safetensors', 'config.json', 'tokenizer.json'):
     file = tmp_path / 'again' / name
     assert file.read_bytes() == (folder / name).read_bytes()
+
+
+def test_a_slim_run_has_the_weights_in_bfloat16(converted, model, tmp_path):
+  slim = tmp_path / 'slim'
+  commands.succeed(
+    'convert', f'--input={converted}', f'--output={slim}', '--slim'
+  )
+  whole, meta, step = checkpoint.read(str(converted))
+  found, *rest = checkpoint.read(str(slim))
+  assert rest == [meta, step]
+  rounded = jax.tree.map(
+    lambda x: x.astype(jnp.bfloat16).astype(np.float32), whole
+  )
+  released.assert_same(found, rounded)
+
+  def size(folder):
+    return sum(p.stat().st_size for p in folder.rglob('state/**/d/*'))
+
+  assert size(slim) < 0.7 * size(converted)
+  text = '--prompt=the', '--num_tokens=3', '--greedy'
+  assert commands.succeed('generate', f'--workdir={slim}', *text).startswith(
+    'the'
+  )
+  refused = commands.fail(
+    'convert', f'--input={model[0]}', f'--output={tmp_path / "x"}', '--slim'
+  )
+  assert '--slim does not apply' in refused
 
 
 def test_a_fine_tuned_run_keeps_specials_and_head(converted, tmp_path):

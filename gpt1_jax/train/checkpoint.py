@@ -180,7 +180,11 @@ def read(
     )
   values = found['meta']
   meta = CheckpointMeta(**{**values, 'model': models.read(values['model'])})
-  return Checkpoint(found['state']['params'], meta, step)
+  # Slim runs hold bfloat16; parameters are float32 in memory.
+  params = jax.tree.map(
+    lambda x: x.astype(np.float32, copy=False), found['state']['params']
+  )
+  return Checkpoint(params, meta, step)
 
 
 def read_state(
