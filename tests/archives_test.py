@@ -6,6 +6,7 @@ import pytest
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.readers import archives, rows
+from tests.support.refusals import refused
 from tests.support.task_archives import pack, unpack
 
 NAMES, FOLDERS = ('dev.tsv',), ('SST-2',)
@@ -141,3 +142,26 @@ def test_names_a_damaged_archive(tmp_path):
   path.write_bytes(path.read_bytes()[:-5000])
   with pytest.raises(UserError, match=r'gz: damaged archive'):
     find(path)
+
+
+def test_an_encrypted_member_is_one_line(tmp_path):
+  path = pack(tmp_path / 'SST-2.zip', {'dev.tsv': TABLE})
+  data = bytearray(path.read_bytes())
+  for header, flags in ((b'PK\x03\x04', 6), (b'PK\x01\x02', 8)):
+    data[data.index(header) + flags] |= 1
+  path.write_bytes(data)
+  with refused('encrypted', start=f'{path}: damaged archive'):
+    read(find(path))
+
+
+def test_a_file_of_zeros_is_refused_before_it_is_in_memory(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(archives, 'MAX_BYTES', 1000)
+  path = pack(tmp_path / 'SST-2.zip', {'dev.tsv': TABLE + '\0' * 2000})
+  with refused('longer than', start=f'{path}/dev.tsv:3: '):
+    read(find(path))
+  path = pack(tmp_path / 'RACE.zip', {'dev/high/1.txt': '\0' * 2000})
+  (source,) = archives.find(path, ('dev/high/*.txt',), ('RACE',))
+  with refused('longer than', start=f'{path}/dev/high/1.txt: '):
+    list(archives.contents([source]))

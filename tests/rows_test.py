@@ -3,7 +3,9 @@
 import json
 
 import pytest
+from hypothesis import given, settings, strategies as st
 
+from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.readers import archives, rows
 from tests.support.refusals import refused
 
@@ -161,3 +163,22 @@ def test_mistakes_in_articles_name_the_file(tmp_path, data, what):
   path.write_bytes(data)
   with refused(what, start=f'{path}: '):
     list(rows.articles([archives.Source(path)]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+  name=st.sampled_from(['x.tsv', 'x.csv', 'x.jsonl']),
+  data=st.binary(max_size=60)
+  | st.text('ab,\t"\n\r{}[]:1\\u\ud7ff ', max_size=60).map(str.encode),
+)
+def test_any_bytes_give_rows_or_one_line(tmp_path_factory, name, data):
+  path = tmp_path_factory.getbasetemp() / name
+  path.write_bytes(data)
+  said = f'{path}:'
+  try:
+    for row in rows.read(archives.Source(path), ('a',)):
+      assert row.where.startswith(said)
+  except UserError as error:
+    said = str(error)
+  assert said.startswith(f'{path}:')
+  assert '\n' not in said
