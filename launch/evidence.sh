@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Makes the evidence of docs/results: corpus, pretraining, task scores, report.
+#
+#   launch/evidence.sh corpus BOOKS LIBRARY GLUE   # prepare; count dev sentences
+#   launch/evidence.sh pretrain                    # STEPS updates of `mini`
+#   launch/evidence.sh search GLUE                 # rates on one seed of CoLA
+#   launch/evidence.sh tasks GLUE                  # pretrained and from scratch
+#   launch/evidence.sh report GLUE                 # zero-shot, slim run, page
+#
+# Each step resumes where it was stopped; the same command continues it. All
+# results go to OUT. Run it in the background at low priority:
+#
+#   setsid nohup nice -n 10 launch/evidence.sh pretrain > pretrain.log 2>&1 &
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+OUT=${OUT:-runs/evidence}
+PYTHON=${PYTHON:-python}
+STEPS=${STEPS:-43917} # one epoch of 90 M tokens, 2,048 an update
+SEEDS=${SEEDS:-5}
+TASKS=${TASKS:-cola,stsb,rte,sst2}
+RATE=${RATE:-2.5e-4} # what `search` found best
+ABLATIONS=${ABLATIONS:-full,scratch}
+# Large buffers stay with the process instead of being mapped at each update.
+export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592
+
+corpus() {
+  "$PYTHON" -m gpt1_jax.prepare --input="$1" --input="$2" \
+    --output="$OUT/corpus" --merges=8000 --validation_fraction=0 \
+    --hold_out='*/Meredith_Feverel_*' --hold_out='*/Schreiner_Trooper_*' \
+    --hold_out='*/Ben-Hecht_1001-*' --hold_out='*/Algernon-Blackwood_The-Willows*' \
+    --hold_out='*/Cholmondeley_A-Devotee-*' --hold_out='*/Yeats_John-Sherman-*' \
+    --hold_out='*/Arthur-Machen_The-Terror*'
+  "$PYTHON" -m gpt1_jax.prepare --output="$OUT/corpus" --check_overlap="$3"
+}
+
+pretrain() {
+  # A single epoch cannot overfit: no dropout. Small batches: more updates.
+  "$PYTHON" -m gpt1_jax.pretrain --config=configs/pretrain.py:mini \
+    --workdir="$OUT/mini" --config.data.path="$OUT/corpus" \
+    --config.train.num_epochs=0 --config.train.num_steps="$STEPS" \
+    --config.data.batch_size=8 --config.optim.warmup=300.0 \
+    --config.model.embd_pdrop=0.0 --config.model.attn_pdrop=0.0 \
+    --config.model.resid_pdrop=0.0 --config.train.keep=60 \
+    --config.train.checkpoint_every=100 --config.train.eval_every=2000 "$@"
+}
+
+# sweep OUTPUT TASKS ABLATIONS SEEDS RATE GLUE
+sweep() {
+  "$PYTHON" launch/sweep.py --output="$1" --init_from="$OUT/mini" \
+    --tasks="$2" --ablations="$3" --seeds="$4" --data_path="$6" \
+    --config.optim.peak_lr="$5" --config.model.dtype=bfloat16
+}
+
+search() {
+  local rate
+  for rate in 1e-4 2.5e-4 5e-4 1e-3; do
+    sweep "$OUT/search/$rate" cola full,scratch 1 "$rate" "$1"
+  done
+}
+
+report() {
+  "$PYTHON" -m gpt1_jax.evaluate --workdir="$OUT/mini" --suite=zero_shot \
+    --tasks_path="$1" --tasks=cola,sst2 --series
+  [[ -d $OUT/slim ]] ||
+    "$PYTHON" -m gpt1_jax.convert --input="$OUT/mini" --output="$OUT/slim" --slim
+  "$PYTHON" -m gpt1_jax.report --runs="$OUT/mini,$OUT/tasks" \
+    --output="$OUT/report"
+}
+
+case ${1:-} in
+  corpus) corpus "${2:?BOOKS is missing}" "${3:?LIBRARY is missing}" "${4:?GLUE is missing}" ;;
+  pretrain) pretrain "${@:2}" ;;
+  search) search "${2:?GLUE is missing}" ;;
+  tasks) sweep "$OUT/tasks" "$TASKS" "$ABLATIONS" "$SEEDS" "$RATE" "${2:?GLUE is missing}" ;;
+  report) report "${2:?GLUE is missing}" ;;
+  *)
+    sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+    ;;
+esac
