@@ -6,6 +6,7 @@ wake-up file descriptor. Their effect depends on the phase of the command:
 
   EXIT    The process exits at once: nothing has been started.
   RAISE   The main thread raises `Stopped` and cleans up.
+  DELAY   As RAISE, at the end of a short step that must not be cut.
   RECORD  The signal is recorded; the training loop asks `requested`.
 
 A second SIGINT exits at once. A second SIGTERM changes nothing.
@@ -35,6 +36,7 @@ class Phase(enum.Enum):
 
   EXIT = enum.auto()
   RAISE = enum.auto()
+  DELAY = enum.auto()
   RECORD = enum.auto()
 
 
@@ -45,6 +47,7 @@ class _Interrupts:
     self.phase = Phase.EXIT
     self.received: str | None = None
     self.relayed = False
+    self.delayed: int | None = None
     self._interrupted: float | None = None  # time of the first SIGINT
     self._raised = -_UNWINDING
     self._reader, self._writer = socket.socketpair()
@@ -54,7 +57,7 @@ class _Interrupts:
     """Handles the signals from now on."""
     signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
     for number in _SIGNALS:
-      signal.signal(number, self._raise)
+      signal.signal(number, self.raise_stopped)
     os.register_at_fork(after_in_child=_restore)
     threading.Thread(target=self._listen, daemon=True).start()
 
@@ -79,9 +82,11 @@ class _Interrupts:
     if is_first and self.phase is Phase.RECORD:
       _say(f'{number.name}: finishing this update and saving')
 
-  def _raise(self, number: int, frame: FrameType | None) -> None:
-    """Handles a signal in the main thread."""
+  def raise_stopped(self, number: int, frame: FrameType | None = None) -> None:
+    """Raises `Stopped` in the main thread, if the phase is RAISE."""
     del frame
+    if self.phase is Phase.DELAY:
+      self.delayed = number
     if self.phase is not Phase.RAISE or self.relayed:
       return
     now = time.monotonic()
@@ -117,6 +122,22 @@ def within(phase: Phase) -> Iterator[None]:
     yield
   finally:
     enter(before)
+
+
+@contextlib.contextmanager
+def delayed() -> Iterator[None]:
+  """Delays `Stopped` to the end of the context, such as the start of a process.
+
+  Has no effect in the phases in which nothing is raised.
+  """
+  if _interrupts is None or _interrupts.phase is not Phase.RAISE:
+    yield
+    return
+  with within(Phase.DELAY):
+    yield
+  number, _interrupts.delayed = _interrupts.delayed, None
+  if number is not None:
+    _interrupts.raise_stopped(number)
 
 
 def requested() -> str | None:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import process
 from typing import TypeVar
 
-from gpt1_jax.errors import UserError
+from gpt1_jax import interrupts
+from gpt1_jax.errors import Stopped, UserError
 
 _IN_FLIGHT = 3  # items for each worker
 T = TypeVar('T')
@@ -42,12 +43,15 @@ class Workers:
     pending = collections.deque()
     try:
       for item in items:
-        pending.append(self._pool.submit(function, item))
+        with interrupts.delayed():  # a worker cut in its start complains
+          pending.append(self._pool.submit(function, item))
         if len(pending) >= _IN_FLIGHT * self._count:
           yield pending.popleft().result()
       while pending:
         yield pending.popleft().result()
     except process.BrokenProcessPool:
+      if name := interrupts.requested():  # it reached the workers as well
+        raise Stopped(f'stopped by {name}: run it again') from None
       raise UserError(
         'a worker process was killed, probably because memory ran out; try '
         'fewer --workers'
