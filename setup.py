@@ -57,6 +57,8 @@ TEST = [
   *SERVE,
   *NOTEBOOK,
   'build>=1.2',
+  'setuptools>=68',
+  'wheel>=0.43',
   'httpx>=0.28',
   'openai>=1.60',
   'hypothesis>=6.100',
@@ -67,14 +69,63 @@ TEST = [
   *GCS,
 ]
 
+COMMANDS = (
+  'prepare',
+  'pretrain',
+  'finetune',
+  'predict',
+  'evaluate',
+  'generate',
+  'serve',
+  'convert',
+  'report',
+)
+
 setuptools.setup(
   name='gpt1_jax',
   version=VERSION,
   description='GPT-1 in JAX: from raw books to a table of task scores',
+  long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+  long_description_content_type='text/markdown',
   license='Apache-2.0',
+  license_files=['LICENSE'],
+  project_urls={
+    'Paper': 'https://openai.com/index/language-unsupervised/',
+    'Released code': 'https://github.com/openai/finetune-transformer-lm',
+  },
+  classifiers=[
+    'Development Status :: 4 - Beta',
+    'Environment :: Console',
+    'Intended Audience :: Education',
+    'Intended Audience :: Science/Research',
+    'Operating System :: MacOS',
+    'Operating System :: POSIX :: Linux',
+    'Programming Language :: Python :: 3',
+    'Programming Language :: Python :: 3.11',
+    'Programming Language :: Python :: 3.12',
+    'Programming Language :: Python :: 3.13',
+    'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    'Topic :: Text Processing :: Linguistic',
+    'Typing :: Typed',
+  ],
+  keywords=['gpt', 'jax', 'flax', 'language model', 'pretraining'],
   python_requires='>=3.11',
-  packages=setuptools.find_packages(include=['gpt1_jax', 'gpt1_jax.*']),
-  package_data={'gpt1_jax.reporting': ['*.css', '*.html']},
+  # The presets ship as gpt1_jax/presets/configs; `cli` finds them there.
+  packages=[
+    *setuptools.find_packages(include=['gpt1_jax', 'gpt1_jax.*']),
+    'gpt1_jax.presets.configs',
+  ],
+  package_dir={'gpt1_jax.presets.configs': 'configs'},
+  package_data={
+    'gpt1_jax': ['py.typed'],
+    'gpt1_jax.reporting': ['*.css', '*.html'],
+    'gpt1_jax.serving': ['*.html'],
+  },
+  entry_points={
+    'console_scripts': [
+      f'gpt1-{name} = gpt1_jax.scripts:main' for name in COMMANDS
+    ]
+  },
   install_requires=REQUIRES,
   extras_require={
     'gcs': GCS,

@@ -62,7 +62,9 @@ if (
 ):  # JAX's own default
   os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'  # read when jax is imported
 
-_CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
+_INSTALLED = pathlib.Path(__file__).resolve().with_name('presets')
+# The folder that holds configs/: in an installed package, or the checkout.
+_HOME = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1]
 _SETTING = '--config.'
 # Errors of paths that a user gave.
 _GIVEN = (
@@ -191,15 +193,15 @@ def config_values(spec: str) -> dict[str, Any]:
   name, colon, words = spec.partition(':')
   found = pathlib.Path(name)
   if not found.is_absolute() and not found.exists():
-    found = _CHECKOUT / name
+    found = _HOME / name
   if not found.is_file():
     raise errors.UserError(f'--config={spec}: no such file: {name}')
   module_spec = importlib.util.spec_from_file_location(found.stem, found)
   assert module_spec is not None
   assert module_spec.loader is not None
   module = importlib.util.module_from_spec(module_spec)
-  if str(_CHECKOUT) not in sys.path:
-    sys.path.append(str(_CHECKOUT))  # configs may import one another
+  if str(_HOME) not in sys.path:
+    sys.path.append(str(_HOME))  # configs may import one another
   try:
     module_spec.loader.exec_module(module)
     values = module.get_config(*[words] * bool(colon)).to_dict()

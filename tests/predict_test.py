@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+import gpt1_jax
+from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import all_tasks, labelling
 from tests.support import commands, finetuning
 from tests.support.refusals import refused
@@ -66,6 +68,22 @@ def test_the_dev_set_is_labelled_as_it_was_scored(tuned, tmp_path):
     assert row['prediction'] == max(
       row['probabilities'], key=row['probabilities'].get
     )
+
+
+def test_the_python_api_gives_the_same_labels(tuned):
+  workdir, scores = tuned
+  best = workdir / f'seed-{scores["best_seed"]}'
+  expected = read_lines((best / 'predictions' / 'dev.jsonl').read_text())
+  run = gpt1_jax.load(best)
+  found = run.classify(TEXTS)
+  for row, before in zip(found, expected, strict=True):
+    assert row['prediction'] == before['prediction']
+    assert row['probabilities'] == pytest.approx(
+      before['probabilities'], abs=1e-6
+    )
+  assert run.classify([]) == []
+  with pytest.raises(UserError, match='example 1: own takes text'):
+    run.classify(['a', ('a', 'b')])
 
 
 @pytest.mark.slow

@@ -1,9 +1,11 @@
 """Loads a model for use from Python.
 
-import gpt1_jax
+  import gpt1_jax
 
-run = gpt1_jax.load('runs/mini')
-print(run.generate('It was a dark', max_tokens=40, seed=1))
+  run = gpt1_jax.load('runs/mini')
+  print(run.generate('It was a dark', max_tokens=40, seed=1))
+
+`Run` lists all that a model can do.
 """
 
 import os
@@ -22,6 +24,8 @@ from gpt1_jax.inference.continuation import Continuation, Piece
 from gpt1_jax.interop import conversion
 from gpt1_jax.model import continuous, decoding, inspection, models
 from gpt1_jax.settings import GPTConfig, ModelConfig
+from gpt1_jax.tasks import labelling
+from gpt1_jax.tasks.examples import Example
 from gpt1_jax.train import belonging, checkpoint
 
 TextLike = str | Sequence[int]  # a text, or its token ids
@@ -52,6 +56,7 @@ class Run:
     self.config: ModelConfig = found.meta.model
     self.step, self.task = found.step, found.meta.task
     self.tokenizer = tokenizer
+    self._labeller: labelling.Labeller | None = None
     self._model, self._params = decoding.prepared(
       found.params['gpt'], self.config
     )
@@ -204,6 +209,41 @@ class Run:
   def spelled(self, text: TextLike) -> str:
     """Returns the text as the tokenizer spells it: cleaned, lower-cased."""
     return continuation.spell(self.tokenizer, self.ids(text))
+
+  def classify(
+    self, texts: Sequence[str | Sequence[str | Sequence[str]]]
+  ) -> list[dict[str, object]]:
+    """Labels texts with a fine-tuned run.
+
+    Args:
+      texts: for each example a text; for a pair of texts a tuple of two; for
+        choice the context, a question if the task has one, and the answers.
+
+    Returns:
+      For each example `prediction` and, for classes and choices,
+      `probabilities`.
+
+    Raises:
+      UserError: the run was not fine-tuned, or an example has another number
+        of texts.
+    """
+    if self._labeller is None:
+      self._labeller = labelling.Labeller(self.name, self.step, batch_size=32)
+    task = self._labeller.task
+    wanted = len(task.texts) + (task.kind == 'choice')
+    found = []
+    for number, given in enumerate(texts):
+      parts = [given] if isinstance(given, str) else list(given)
+      answers = parts.pop() if task.kind == 'choice' and parts else ()
+      if len(parts) + (task.kind == 'choice') != wanted or isinstance(
+        answers, str
+      ):
+        raise UserError(
+          f'example {number}: {task.name} takes {", ".join(task.texts)}'
+          + (' and a list of answers' if task.kind == 'choice' else '')
+        )
+      found.append(Example(tuple(map(str, parts)), tuple(answers)))
+    return self._labeller.answer(found) if found else []
 
   def _one(self, text: TextLike) -> tuple[np.ndarray, int]:
     """Returns padded tokens int32 [1, T] and the length without padding."""

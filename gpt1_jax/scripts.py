@@ -1,0 +1,11 @@
+"""The console scripts of an installed package: gpt1-pretrain and the others."""
+
+import pathlib
+import runpy
+import sys
+
+
+def main() -> None:
+  """Runs the command that the script is named after, as `python -m` does."""
+  name = pathlib.Path(sys.argv[0]).stem.removeprefix('gpt1-')
+  runpy.run_module(f'gpt1_jax.{name}', run_name='__main__', alter_sys=True)
