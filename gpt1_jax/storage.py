@@ -132,12 +132,12 @@ def read_json(name: str | os.PathLike[str]) -> Any:
   """Reads a JSON file.
 
   Raises:
-    UserError: the file is not JSON.
+    UserError: the file is not JSON, or nested too deeply.
     FileNotFoundError: the file does not exist.
   """
   try:
     return json.loads(path(name).read_text(encoding='utf-8'))
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise UserError(f'{name}: damaged, not valid JSON ({error})') from None
 
 

@@ -6,10 +6,32 @@ import random
 import numpy as np
 import pytest
 
-from gpt1_jax.corpus import metadata, shards
+from gpt1_jax.corpus import metadata, shards, verification
 from gpt1_jax.errors import UserError
 
 _DOCUMENTS = (5, 1, 12, 0, 30, 7)
+_PROVENANCE = {
+  'tokenizer': {
+    'kind': 'sentencepiece',
+    'fingerprint': 'f',
+    'vocab_size': 65536,
+    'merges': 1,
+    'unknown_id': 0,
+    'document_id': 1,
+    'newline_id': 2,
+    'normalization': 'n',
+    'unknown': 'u',
+  },
+  'cleaning': 1,
+  'validation_fraction': 0.5,
+  'settings': {},
+  'input': {'files': 1, 'bytes': 1, 'sha256': 's'},
+}
+
+
+@pytest.fixture(autouse=True)
+def _cache(monkeypatch, tmp_path):
+  monkeypatch.setattr(verification, '_CACHE', tmp_path / 'verified')
 
 
 def _write(path, shard_tokens=10) -> dict[str, np.ndarray]:
@@ -26,7 +48,7 @@ def _write(path, shard_tokens=10) -> dict[str, np.ndarray]:
   duplicate = metadata.DocumentRow('s', 'f', 0, 'duplicate')
   encoded.append((duplicate, np.array([], np.uint16)))
   splits = shards.write(path, shard_tokens, encoded)
-  shards.write_meta(path, {'splits': splits})
+  shards.write_meta(path, {'splits': splits, **_PROVENANCE})
   return streams
 
 
@@ -71,9 +93,10 @@ def test_reading_outside_is_an_error(tmp_path, start, count):
     tokens.read(start, count)
 
 
-def test_reading_does_not_load_the_shards(tmp_path):
+def test_reading_does_not_load_the_shards(tmp_path, monkeypatch):
   """A sparse shard of 128 GiB opens and reads like any other."""
   _write(tmp_path / 'data')
+  monkeypatch.setattr(verification, 'check_shard', lambda *_: None)
   meta = shards.read_meta(tmp_path / 'data')
   name, count = 'train-00000-of-00001.bin', 1 << 36
   with (tmp_path / 'data' / name).open('wb') as file:
@@ -83,6 +106,7 @@ def test_reading_does_not_load_the_shards(tmp_path):
   meta['splits']['train'].update(
     tokens=count, shards=[{'name': name, 'tokens': count}]
   )
+  meta['files'][name] = {'sha256': '', 'bytes': 2 * count}
   (tmp_path / 'data' / 'meta.json').write_text(json.dumps(meta))
   tokens = shards.Tokens(tmp_path / 'data', 'train')
   np.testing.assert_array_equal(tokens.read(count - 4, 4), [0, 1, 2, 3])
@@ -130,6 +154,54 @@ def test_a_truncated_or_missing_shard_is_not_opened(tmp_path):
   shards.Tokens(tmp_path / 'data', 'validation')
   file.unlink()
   with pytest.raises(UserError, match=r'00002-of-00006\.bin: missing'):
+    shards.Tokens(tmp_path / 'data', 'train')
+
+
+def test_a_changed_byte_is_found_when_a_shard_is_opened(tmp_path, monkeypatch):
+  """A shard is read once; what was found holds until the file changes."""
+  _write(tmp_path / 'data')
+  shards.Tokens(tmp_path / 'data', 'train')
+  with monkeypatch.context() as patch:
+    patch.setattr(verification, '_read', None)
+    shards.Tokens(tmp_path / 'data', 'train')
+  file = tmp_path / 'data' / 'train-00002-of-00006.bin'
+  good = file.read_bytes()
+  file.write_bytes(bytes([good[0] ^ 1]) + good[1:])
+  for _ in range(2):
+    with pytest.raises(UserError, match=r'00002-of-00006\.bin: its sha256'):
+      shards.Tokens(tmp_path / 'data', 'train')
+  file.write_bytes(good)
+  shards.Tokens(tmp_path / 'data', 'train')
+
+
+def test_ids_outside_the_vocabulary_are_found(tmp_path):
+  _write(tmp_path / 'data')
+  meta = shards.read_meta(tmp_path / 'data')
+  meta['tokenizer']['vocab_size'] = 1000
+  (tmp_path / 'data' / 'meta.json').write_text(json.dumps(meta))
+  with pytest.raises(UserError, match=r'holds token id .* has 1000'):
+    shards.Tokens(tmp_path / 'data', 'train')
+
+
+@pytest.mark.parametrize(
+  ('path', 'value', 'words'),
+  [
+    (['splits', 'train'], [], 'splits.train: '),
+    (['splits', 'train', 'tokens'], 7, 'not the sum of its shards'),
+    (['splits', 'train', 'tokens'], '55', 'splits.train.tokens: '),
+    (['splits', 'validation', 'shards'], [1], r'splits.validation.shards.0: '),
+    (['files'], {}, r'splits.train.shards: train-00000-of-00006\.bin'),
+    (['tokenizer'], None, 'tokenizer: '),
+  ],
+)
+def test_meta_of_a_wrong_shape_names_the_place(tmp_path, path, value, words):
+  _write(tmp_path / 'data')
+  meta = inner = shards.read_meta(tmp_path / 'data')
+  for key in path[:-1]:
+    inner = inner[key]
+  inner[path[-1]] = value
+  (tmp_path / 'data' / 'meta.json').write_text(json.dumps(meta))
+  with pytest.raises(UserError, match=f'meta.json: damaged .*{words}'):
     shards.Tokens(tmp_path / 'data', 'train')
 
 

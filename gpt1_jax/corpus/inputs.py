@@ -12,7 +12,9 @@ import os
 import pathlib
 import re
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
+
+from typing_extensions import TypedDict
 
 from gpt1_jax.errors import UserError
 

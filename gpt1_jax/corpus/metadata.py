@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
-from typing import TypedDict
+
+# Until Python 3.12, pydantic cannot read typing's.
+from typing_extensions import TypedDict
 
 from gpt1_jax.corpus.inputs import InputSize
 from gpt1_jax.corpus.vocabulary import TokenizerDescription

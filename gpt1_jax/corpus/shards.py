@@ -17,6 +17,7 @@ from typing import IO
 import numpy as np
 
 from gpt1_jax import staging, storage
+from gpt1_jax.corpus import verification
 from gpt1_jax.corpus.metadata import (
   DocumentRow,
   FileMeta,
@@ -143,17 +144,18 @@ class Tokens:
     """Opens a split.
 
     Raises:
-      UserError: a shard is missing, incomplete or truncated.
+      UserError: a shard is missing or damaged; see `verification`.
     """
     self.directory = pathlib.Path(path)
     self.split = split
-    meta = read_meta(path)['splits'][split]
-    self.num_tokens, self.num_words = meta['tokens'], meta['words']
-    self._maps = [self._map(shard) for shard in meta['shards']]
+    meta = read_meta(path)
+    counts = meta['splits'][split]
+    self.num_tokens, self.num_words = counts['tokens'], counts['words']
+    self._maps = [self._map(meta, shard) for shard in counts['shards']]
     sizes = [len(shard) for shard in self._maps]
     self._offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
-  def _map(self, shard: ShardMeta) -> np.memmap:
+  def _map(self, meta: Meta, shard: ShardMeta) -> np.memmap:
     file = self.directory / shard['name']
     expected = shard['tokens'] * DTYPE.itemsize
     size = file.stat().st_size if file.exists() else None
@@ -162,6 +164,11 @@ class Tokens:
         f'{file}: {"missing" if size is None else f"{size} bytes"}, '
         f'{expected} bytes expected; run prepare again'
       )
+    verification.check_shard(
+      file,
+      meta['files'][shard['name']]['sha256'],
+      meta['tokenizer']['vocab_size'],
+    )
     return np.memmap(file, DTYPE, mode='r')
 
   def read(self, start: int, count: int) -> np.ndarray:
@@ -200,32 +207,19 @@ def read_meta(path: str | os.PathLike[str]) -> Meta:
     UserError: it is missing, damaged, or of another version.
   """
   file = storage.path(path) / META
-  try:
-    meta = json.loads(file.read_text(encoding='utf-8'))
-  except FileNotFoundError:
+  if not file.exists():
     raise UserError(
       f'{path}: no prepared shards here (no {META}); make them with '
       'python -m gpt1_jax.prepare'
-    ) from None
-  except ValueError as error:
-    raise UserError(f'{file}: damaged ({error}); run prepare again') from None
+    )
+  meta = storage.read_json(file)
   version = meta.get('version') if isinstance(meta, dict) else None
   if version != VERSION:
     raise UserError(
       f'{file}: version {version}, this program reads {VERSION}; '
       'run prepare again'
     )
-  return meta
-
-
-def fingerprint(meta: Meta) -> str:
-  """Returns a sha256 that identifies the tokens of prepared data, hex."""
-  sums = {
-    name: file['sha256']
-    for name, file in sorted(meta['files'].items())
-    if name.endswith('.bin')
-  }
-  return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
+  return verification.check_meta(meta, file)
 
 
 def read_documents(path: str | os.PathLike[str]) -> Iterator[DocumentRow]:

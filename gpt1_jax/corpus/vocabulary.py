@@ -3,7 +3,9 @@
 import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import NotRequired, TypedDict, cast
+from typing import NotRequired, cast
+
+from typing_extensions import TypedDict
 
 from gpt1_jax import storage
 from gpt1_jax.errors import UserError

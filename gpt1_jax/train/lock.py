@@ -57,17 +57,20 @@ def held(workdir: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _created(place: storage.Path) -> Iterator[None]:
   """Creates a directory; removes what it created if that stays empty."""
+  if not isinstance(place, pathlib.Path):  # a bucket has no directories
+    yield
+    return
   missing = [p for p in (place, *place.parents) if not p.exists()]
   place.mkdir(parents=True, exist_ok=True)
   try:
     yield
   finally:
-    if missing and isinstance(place, pathlib.Path):
+    if missing:
       with contextlib.suppress(OSError):  # not empty
         if (place / 'checkpoints').exists():
           (place / 'checkpoints').rmdir()
         for folder in missing:
-          pathlib.Path(folder).rmdir()
+          folder.rmdir()
 
 
 @contextlib.contextmanager

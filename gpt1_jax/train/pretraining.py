@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gpt1_jax import config as config_lib, storage
 from gpt1_jax.config import PretrainConfig
-from gpt1_jax.corpus import shards, tokenization, windows
+from gpt1_jax.corpus import shards, tokenization, verification, windows
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
 from gpt1_jax.settings import ModelConfig
@@ -94,7 +94,7 @@ def load(
     train,
     validation,
     meta['splits']['validation'],
-    shards.fingerprint(meta),
+    verification.fingerprint(meta),
   )
 
 

@@ -1,0 +1,111 @@
+"""Checks prepared data when it is opened: the shape of meta.json, each shard.
+
+A shard is read once. What was found is remembered in ~/.cache/gpt1_jax/verified
+until the file changes.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+import pydantic
+
+from gpt1_jax import storage
+from gpt1_jax.corpus.metadata import Meta
+from gpt1_jax.errors import UserError
+
+_CACHE = pathlib.Path('~/.cache/gpt1_jax/verified')
+_CHUNK = 1 << 23  # tokens to read at once
+_META = pydantic.TypeAdapter(Meta)
+
+
+def check_meta(content: Any, file: storage.Path) -> Meta:
+  """Returns the content of meta.json if it has the right keys and types.
+
+  Raises:
+    UserError: it has not; the message names the first place.
+  """
+  try:
+    _META.validate_python(content, strict=True)
+  except pydantic.ValidationError as error:
+    first = error.errors(include_url=False)[0]
+    place = '.'.join(map(str, first['loc']))
+    raise _damaged(file, f'{place}: {first["msg"]}') from None
+  meta: Meta = content
+  for split in ('train', 'validation'):
+    if split not in meta['splits']:
+      raise _damaged(file, f'splits.{split} is missing')
+    counts = meta['splits'][split]
+    if counts['tokens'] != sum(shard['tokens'] for shard in counts['shards']):
+      raise _damaged(file, f'splits.{split}: not the sum of its shards')
+    for shard in counts['shards']:
+      if shard['name'] not in meta['files'] or shard['tokens'] < 0:
+        raise _damaged(file, f'splits.{split}.shards: {shard["name"]}')
+  return meta
+
+
+def _damaged(file: storage.Path, what: str) -> UserError:
+  return UserError(f'{file}: damaged ({what}); run prepare again')
+
+
+def fingerprint(meta: Meta) -> str:
+  """Returns a sha256 that identifies the tokens of prepared data, hex."""
+  sums = {
+    name: file['sha256']
+    for name, file in sorted(meta['files'].items())
+    if name.endswith('.bin')
+  }
+  return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
+
+
+def check_shard(file: pathlib.Path, sha256: str, vocab_size: int) -> None:
+  """Checks a shard's sha256 and that its ids are in the vocabulary.
+
+  Raises:
+    UserError: they are not what meta.json says.
+  """
+  note = _CACHE.expanduser() / _identity(file)
+  try:
+    found, highest = json.loads(note.read_text())
+  except (OSError, ValueError, TypeError):
+    found, highest = _read(file)
+    with contextlib.suppress(OSError):  # without a note it is read again
+      storage.write_json(note, [found, highest])
+  if found != sha256:
+    raise UserError(
+      f'{file}: its sha256 differs from meta.json: damaged, or from other '
+      'prepared data; prepare or copy the data again'
+    )
+  if highest >= vocab_size:
+    raise UserError(
+      f'{file}: holds token id {highest}, but the vocabulary of meta.json has '
+      f'{vocab_size}; prepare or copy the data again'
+    )
+
+
+def _identity(file: pathlib.Path) -> str:
+  """Returns a name that changes whenever the file does."""
+  state = os.stat(file)
+  values = (
+    str(file.resolve()),
+    state.st_size,
+    state.st_ino,
+    state.st_mtime_ns,
+    state.st_ctime_ns,
+  )
+  return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:32]
+
+
+def _read(file: pathlib.Path) -> tuple[str, int]:
+  """Returns the sha256 and the highest id of a shard; -1 if it is empty."""
+  digest, highest = hashlib.sha256(), -1
+  with file.open('rb') as opened:
+    while chunk := opened.read(2 * _CHUNK):
+      digest.update(chunk)
+      ids = np.frombuffer(chunk, '<u2', len(chunk) // 2)
+      highest = max(highest, int(ids.max(initial=0)))
+  return digest.hexdigest(), highest
