@@ -1,15 +1,18 @@
 """Tests that damaged checkpoints are named, refused, and set aside."""
 
 import contextlib
+import errno
 import random
 import shutil
+from unittest import mock
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpt1_jax.errors import UserError
-from gpt1_jax.train import checkpoint, checksums
+from gpt1_jax.errors import RunError, UserError
+from gpt1_jax.train import checkpoint, checksums, saving
+from gpt1_jax.train.step import TrainState
 from tests.support import networks
 
 COMMIT = 'commit_success.txt'  # a note; its content means nothing
@@ -58,11 +61,11 @@ def damages(file, rng):
 def test_no_damage_goes_unnoticed(intact, tmp_path, capsys):
   """Single bits, zeros, cut and lost files, in every file of a checkpoint."""
   rng = random.Random(0)
-  step = intact / 'checkpoints' / '8'
-  names = [f.relative_to(step) for f in step.rglob('*') if f.is_file()]
+  folder = intact / 'checkpoints' / '8'
+  names = [f.relative_to(folder) for f in folder.rglob('*') if f.is_file()]
   assert len(names) > 10
   for name in names:
-    for content in damages(step / name, rng):
+    for content in damages(folder / name, rng):
       shutil.rmtree(tmp_path / 'run', ignore_errors=True)
       run = shutil.copytree(intact, tmp_path / 'run')
       file = run / 'checkpoints' / '8' / name
@@ -113,6 +116,32 @@ def test_a_run_without_any_intact_checkpoint(intact, tmp_path):
   ):
     checkpoints.latest_intact()
   assert checkpoint.steps(str(run)) == [4, 8]
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(
+  intact, tmp_path, monkeypatch, capfd
+):
+  run = shutil.copytree(intact, tmp_path / 'run')
+  meta = checkpoint.CheckpointMeta(networks.GPT_CONFIG, 'tokenizer')
+
+  def fail(_):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  monkeypatch.setattr(checksums, 'write', fail)
+  with (
+    pytest.raises(RunError, match='cannot be saved: the disk is full'),
+    opened(run) as checkpoints,
+  ):
+    checkpoints.save(12, jax_state(12), meta)
+  assert capfd.readouterr().err == ''
+  assert checkpoint.read(str(run)).step == 8
+
+
+def test_what_is_not_finite_is_not_saved(tmp_path):
+  bad = TrainState(jnp.int32(3), {'w': jnp.array([1.0, jnp.inf])}, jnp.zeros(2))
+  saver = saving.Saver(None, mock.MagicMock(), mock.Mock(), 0)
+  with pytest.raises(RunError, match='after update 3 are not finite'):
+    saver.save(3, bad)
 
 
 def test_a_damaged_best_checkpoint_is_set_aside(tmp_path):

@@ -77,7 +77,7 @@ class Checkpoints:
         [policy, self._ranking]
       )
     self._quiet = contextlib.ExitStack()
-    self._quiet.enter_context(orbax_manager.only_errors())
+    self._quiet.enter_context(orbax_manager.quiet())
     self._manager = orbax_manager.create(
       self._directory, preservation_policy=policy, cleanup_tmp_directories=True
     )
@@ -111,14 +111,12 @@ class Checkpoints:
     """
     if step in self._manager.all_steps():
       return
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.PyTreeSave(state),
-        meta=ocp.args.JsonSave(meta.as_json()),
-      ),
-      force=True,
+    items = ocp.args.Composite(
+      state=ocp.args.PyTreeSave(state),
+      meta=ocp.args.JsonSave(meta.as_json()),
     )
+    with orbax_manager.saving(self._directory):
+      self._manager.save(step, args=items, force=True)
 
   def rank(self, step: int, score: float) -> None:
     """Waits for a checkpoint and records its score; higher is better."""
@@ -139,12 +137,13 @@ class Checkpoints:
 
   def wait(self) -> None:
     """Waits until every save is on disk."""
-    self._manager.wait_until_finished()
+    with orbax_manager.saving(self._directory):
+      self._manager.wait_until_finished()
 
   def close(self) -> None:
     """Waits for pending saves and closes the manager."""
-    self._manager.close()
-    self._quiet.close()
+    with self._quiet, orbax_manager.saving(self._directory):
+      self._manager.close()
 
 
 def read(
@@ -279,7 +278,7 @@ def _open(workdir: str) -> Iterator[ocp.CheckpointManager]:
       '--workdir of a pretrain or finetune command'
     )
   with (
-    orbax_manager.only_errors(),
+    orbax_manager.quiet(),
     orbax_manager.create(directory, read_only=True) as manager,
   ):
     if not manager.all_steps():

@@ -7,6 +7,7 @@ disk, its files are flushed.
 import asyncio
 import contextlib
 import pathlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,10 @@ from absl import logging
 from orbax.checkpoint.path import atomicity
 
 from gpt1_jax import storage
+from gpt1_jax.errors import RunError
 from gpt1_jax.train import checksums
+
+_FULL = 'the disk is full; free some space'
 
 
 class _OnDisk(atomicity.AtomicRenameTemporaryPath):
@@ -83,11 +87,33 @@ def create(directory: storage.Path, **options: Any) -> ocp.CheckpointManager:
 
 
 @contextlib.contextmanager
-def only_errors() -> Iterator[None]:
-  """Silences Orbax's warnings within the context."""
-  verbosity = logging.get_verbosity()
-  logging.set_verbosity(logging.ERROR)
+def quiet() -> Iterator[None]:
+  """Silences Orbax's log and threads within the context.
+
+  An error in a thread is raised again by the next call of the manager.
+  """
+  verbosity, hook = logging.get_verbosity(), threading.excepthook
+  logging.set_verbosity(logging.FATAL)
+  threading.excepthook = lambda _: None
   try:
     yield
   finally:
+    threading.excepthook = hook
     logging.set_verbosity(verbosity)
+
+
+@contextlib.contextmanager
+def saving(directory: storage.Path) -> Iterator[None]:
+  """Raises RunError, in one line, if a save fails within the context."""
+  try:
+    yield
+  except (OSError, ValueError, RuntimeError) as error:
+    why = ' '.join(str(error).split())
+    if isinstance(error, OSError) and error.errno in storage.DISK_FULL:
+      why = _FULL
+    if any(word in why for word in ('No space left', 'RESOURCE_EXHAUSTED')):
+      why = _FULL
+    raise RunError(
+      f'{directory}: the checkpoint cannot be saved: {why[:200]}; earlier '
+      'checkpoints are intact, and the same command continues from the latest'
+    ) from None
