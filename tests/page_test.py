@@ -204,7 +204,8 @@ def test_colours_wrap_around():
 
 def test_a_page_of_one_unfinished_run(tmp_path):
   """It explains what was run, and folds all of the paper's scores away."""
-  folder = run_folders.pretraining(tmp_path / 'only', finished=False)
+  name = 'only\udcff'  # a name that is no UTF-8
+  folder = run_folders.pretraining(tmp_path / name, finished=False)
   (folder / 'samples.txt').write_text('<once> upon')
   report = sections.build(runs_lib.find([str(tmp_path)]))
   names = [section.name for section in report.sections]
@@ -213,6 +214,8 @@ def test_a_page_of_one_unfinished_run(tmp_path):
   assert overview.explanations[0].startswith('Pretraining: a network reads')
   assert len(overview.explanations) == 1
   text = page.html(report)
+  assert 'only?' in text.encode('utf-8').decode('utf-8')
+  assert '| only? |' in page.markdown(report)
   assert text.count('<details>') == 4
   assert '<pre>&lt;once&gt; upon</pre>' in text
   assert 'not finished: update 1,499 of 1,500' in text

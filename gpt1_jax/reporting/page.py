@@ -78,8 +78,11 @@ def html(report: Report) -> str:
     trim_blocks=True,
     undefined=jinja2.StrictUndefined,
   )
-  return environment.get_template('page.html').render(
-    report=report, title=_TITLE, styled=_styled, parts=parts, key=key
+  template = environment.get_template('page.html')
+  return _encodable(
+    template.render(
+      report=report, title=_TITLE, styled=_styled, parts=parts, key=key
+    )
   )
 
 
@@ -103,7 +106,12 @@ def markdown(report: Report) -> str:
       out.append('')
     for text in section.explanations:
       out += [text, '']
-  return '\n'.join([*out, escape_markdown(report.footer), ''])
+  return _encodable('\n'.join([*out, escape_markdown(report.footer), '']))
+
+
+def _encodable(text: str) -> str:
+  """Replaces what UTF-8 cannot hold, as in names of folders from elsewhere."""
+  return text.encode('utf-8', 'replace').decode('utf-8')
 
 
 def parts(table: Table) -> list[Table]:
