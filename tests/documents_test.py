@@ -59,6 +59,7 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
     'sub/EMMA.TXT': 'fifth',
     'sub/notes.md': 'not read',
     'y.json': '[]',
+    'z.jsonl.zst': 'zz',
     'folder.txt/._x.txt': 'hidden',
     '.ipynb_checkpoints/x.txt': 'hidden',
     '__MACOSX/x.txt': 'hidden',
@@ -81,7 +82,7 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
   names.append('t/e.txt')
   assert [source for source, _ in found] == [f'{top}/{name}' for name in names]
   unread = [os.path.relpath(name, top) for name in inputs.unread([str(top)])]
-  assert unread == ['in/x', 'pipe.txt', 'sub/notes.md', 'y.json']
+  assert unread == ['in/x', 'pipe.txt', 'sub/notes.md', 'y.json', 'z.jsonl.zst']
   assert 'not a file' in _refused(top / 'pipe.txt')
 
 

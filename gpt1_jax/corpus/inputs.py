@@ -25,6 +25,7 @@ _ENDINGS = {
   for ending, kind in _KINDS.items()
   for packed in _PACKED[: 1 if kind == 'parquet' else 3]
 }
+_ZSTD = b'\x28\xb5\x2f\xfd'  # the first bytes of each .zst file
 # NAME, SPLIT and FIELD of `tfds:` and `hf:`; a split may have a [slice].
 DATASET = re.compile(r'([^:]+):((?:[^:\[]|\[[^\]]*\])+)(?::([^:]+))?')
 _SUPPORTED = (
@@ -134,7 +135,13 @@ def python_reference() -> list[tuple[str, str]]:
 
 
 def _is_document(name: str) -> bool:
-  return kind_of(name) is not None and os.path.isfile(name)
+  """Returns True for a file of a folder that is read."""
+  if kind_of(name) is None or not os.path.isfile(name):
+    return False
+  if not name.lower().endswith('.zst'):
+    return True
+  with open(name, 'rb') as file:  # other programs use this ending, too
+    return file.read(len(_ZSTD)) == _ZSTD
 
 
 def _is_hidden(name: str) -> bool:
@@ -165,7 +172,7 @@ def _walk(top: str) -> Iterator[str]:
 def _find_files(spec: str) -> list[Input]:
   names: Iterable[str]
   if os.path.isdir(spec):
-    names, problem = _walk(spec), 'holds no file to read'
+    names, problem = filter(_is_document, _walk(spec)), 'holds no file to read'
   elif os.path.exists(spec):
     names, problem = [spec], 'not a file of a known kind'
   else:
