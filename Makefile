@@ -50,6 +50,7 @@ test: $(VENV)/installed-test
 	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 torture: $(VENV)/installed
+	$(BIN)/python launch/flips.py
 	$(BIN)/python launch/torture.py --output=runs/torture $(ARGS)
 
 test-fast: $(VENV)/installed-test

@@ -9,8 +9,10 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import Field
 
-AtLeastOne = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1, lt=2**31)]
+Count = Annotated[int, Field(ge=0, lt=2**31)]
+Layers = Annotated[int, Field(ge=1, le=1000)]
+Size = Annotated[int, Field(ge=1, le=2**20)]
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
 Minutes = Annotated[float, Field(ge=0, le=1e6)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -65,13 +67,13 @@ class GPTSettings(FinetuneGPTSettings):
       removes the loop.
   """
 
-  n_layer: AtLeastOne
-  n_head: AtLeastOne
-  n_embd: AtLeastOne
-  n_ctx: AtLeastOne
+  n_layer: Layers
+  n_head: Size
+  n_embd: Size
+  n_ctx: Size
   attention: Literal['auto', 'plain', 'flash']
   remat: Literal['auto', 'none', 'dots', 'full']
-  unroll: AtLeastOne
+  unroll: Layers
 
   @pydantic.model_validator(mode='after')
   def _heads_divide_width(self) -> 'GPTSettings':
@@ -138,9 +140,9 @@ class LSTMSettings(FinetuneLSTMSettings):
     n_ctx: context length in tokens.
   """
 
-  units: AtLeastOne
-  n_embd: AtLeastOne
-  n_ctx: AtLeastOne
+  units: Size
+  n_embd: Size
+  n_ctx: Size
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -188,12 +190,12 @@ class OptimSettings:
   variant: Literal['paper', 'openai']
   schedule: Literal['cosine', 'linear']
   peak_lr: Annotated[float, Field(gt=0, le=1e3)]
-  warmup: Annotated[float, Field(ge=0)]
+  warmup: Annotated[float, Field(ge=0, lt=2**31)]
   b1: Annotated[float, Field(ge=0, lt=1)]
   b2: Annotated[float, Field(ge=0, lt=1)]
-  eps: Annotated[float, Field(gt=0)]
-  weight_decay: Annotated[float, Field(ge=0)]
-  clip_norm: Annotated[float, Field(ge=0)]
+  eps: Annotated[float, Field(gt=0, le=1e3)]
+  weight_decay: Annotated[float, Field(ge=0, le=1e3)]
+  clip_norm: Annotated[float, Field(ge=0, le=1e30)]
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -217,7 +219,7 @@ class TrainSettings:
   """
 
   num_steps: Count
-  num_epochs: Annotated[float, Field(ge=0)]
+  num_epochs: Annotated[float, Field(ge=0, le=1e6)]
   log_every: AtLeastOne
   eval_every: Count
   checkpoint_minutes: Minutes

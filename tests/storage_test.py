@@ -144,3 +144,10 @@ def test_errors_of_a_library_become_one_line():
     'cannot access the bucket (no such bucket)'
   )
   assert storage.bucket_error(ValueError('x')) is None
+
+
+def test_json_has_null_for_what_is_not_finite(tmp_path):
+  value = {'a': float('nan'), 'b': [1.5, float('-inf')], 'c': 'NaN'}
+  storage.write_json(tmp_path / 'x.json', value)
+  found = json.loads((tmp_path / 'x.json').read_text())
+  assert found == {'a': None, 'b': [1.5, None], 'c': 'NaN'}

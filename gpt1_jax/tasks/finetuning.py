@@ -33,6 +33,7 @@ from gpt1_jax.train import (
   hosts,
   lock,
   loop,
+  optim,
   program,
   run as run_lib,
   sharding,
@@ -61,7 +62,6 @@ class Finetuner:
     self.task = table.resolve(config.task)
     hosts.say(f'{self.task.name}: reading {tasks_path}')
     self._source = initialization.read_source(config)
-    self._tokenizer = self._source.tokenizer
     self._examples = _read_splits(self.task, tasks_path)
     # Hidden test sets can be large: they are laid out when they are needed.
     self._batches = {
@@ -98,7 +98,7 @@ class Finetuner:
       'parameters': models.num_parameters(model),
       'layers_transferred': self._source.layers,
       'num_steps': self._program.num_steps,
-      'tokenizer_fingerprint': self._tokenizer.fingerprint,
+      'tokenizer_fingerprint': self._source.tokenizer.fingerprint,
     }
 
   def run(self, workdir: str, number: int) -> Scores:
@@ -112,6 +112,7 @@ class Finetuner:
     values = config_lib.as_dict(config)
     run_lib.changes(workdir, 'finetune', values)
     belonging.check(workdir, run_lib.header('finetune', values, self.facts))
+    optim.warn_of_warmup(config.optim, self._program.num_steps)
     with sharding.use(self._mesh), lock.held(workdir):
       state = self._train(workdir, config)
       # The best checkpoint on the dev set is the one that counts.
@@ -203,14 +204,14 @@ class Finetuner:
     run = run_lib.Run(
       workdir,
       run_lib.header('finetune', config_lib.as_dict(config), self.facts),
-      self._tokenizer,
+      self._source.tokenizer,
       label=f'finetune {self.task.name}',
       seed=config.train.seed,
       pace=run_lib.pace(
         config.train, every, every, f'eval_{self.task.metrics[0]}'
       ),
       meta=checkpoint.CheckpointMeta(
-        self._source.model, self._tokenizer.fingerprint, self.task.name
+        self._source.model, self._source.tokenizer.fingerprint, self.task.name
       ),
     )
     about = (
@@ -224,7 +225,7 @@ class Finetuner:
     laid_out = features.build(
       self.task,
       self._examples[split],
-      self._tokenizer,
+      self._source.tokenizer,
       self._source.model.n_ctx,
       self.config.data.truncation,
     )

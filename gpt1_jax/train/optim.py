@@ -5,6 +5,7 @@ reproduces the released opt.py, which differs from optax (docs/reference.md §3)
 """
 
 import math
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -46,6 +47,18 @@ def make_optimizer(settings: OptimSettings, num_steps: int) -> Optimizer:
   clip = settings.clip_norm
   clipping = optax.clip_by_global_norm(clip) if clip else optax.identity()
   return Optimizer(optax.chain(clipping, adam), learning_rate)
+
+
+def warn_of_warmup(settings: OptimSettings, num_steps: int) -> None:
+  """Prints a warning, on host 0, if the warm-up does not end before the run."""
+  if jax.process_index() == 0 and settings.warmup >= max(num_steps, 1):
+    print(
+      f'warning: config.optim.warmup is {settings.warmup:g} updates, and the '
+      f'run has {num_steps}: the learning rate does not reach '
+      f'config.optim.peak_lr ({settings.peak_lr:g})',
+      file=sys.stderr,
+      flush=True,
+    )
 
 
 def _paper_schedule(

@@ -16,6 +16,7 @@ from gpt1_jax.train import (
   belonging,
   checkpoint,
   loop,
+  optim,
   perplexity,
   program as program_lib,
   run as run_lib,
@@ -115,6 +116,7 @@ def run(
   header, program = described.header, loaded.program
   run_lib.changes(workdir, header['command'], header['config'])
   belonging.check(workdir, header)
+  optim.warn_of_warmup(loaded.config.optim, program.num_steps)
   evaluate = perplexity.perplexity_fn(
     program.objective.model,
     program.mesh,

@@ -1,0 +1,123 @@
+r"""Damages a checkpoint in many ways, and counts what goes unnoticed.
+
+  python launch/flips.py             # 1,000 single bits, in `make torture`
+  python launch/flips.py --flips=50  # the short form
+
+Flips single bits of every file, and fills, cuts, empties and deletes each file.
+A trial fails if the damaged checkpoint is read without an error and differs, or
+if the error is not one line. Exits with 1 if any trial failed.
+"""
+
+import collections
+import contextlib
+import pathlib
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+
+import checkout  # noqa: F401
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.settings import GPTConfig
+from gpt1_jax.train import checkpoint
+
+_FLIPS = flags.DEFINE_integer('flips', 1000, 'Single bits to flip.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Seeds the choice of files and bits.')
+_MODEL = GPTConfig(
+  kind='gpt',
+  embd_pdrop=0.1,
+  attn_pdrop=0.1,
+  resid_pdrop=0.1,
+  embedding_dropout='sum',
+  softmax_rows='tokens',
+  dtype='float32',
+  n_layer=1,
+  n_head=1,
+  n_embd=8,
+  n_ctx=8,
+  attention='auto',
+  remat='auto',
+  unroll=1,
+  vocab_size=100,
+  n_special=0,
+)
+_WORDS = np.arange(4000, dtype=np.float32)
+
+
+def main(argv: list[str]) -> None:
+  """Runs all trials and prints a table."""
+  del argv
+  counts: collections.Counter[tuple[str, str]] = collections.Counter()
+  with tempfile.TemporaryDirectory(prefix='gpt1_jax-') as name:
+    run = pathlib.Path(name)
+    _save(run)
+    folder = run / 'checkpoints' / '2'
+    kept = shutil.copytree(folder, run / 'kept')
+    for kind, file, content in _damages(folder):
+      _write(file, content)
+      counts[kind, _outcome(run)] += 1
+      _write(file, (kept / file.relative_to(folder)).read_bytes())
+  for (kind, outcome), count in sorted(counts.items()):
+    print(f'{kind:8} {outcome:16} {count:6}')
+  if any(outcome not in ('named', 'harmless') for _, outcome in counts):
+    sys.exit(1)
+
+
+def _save(run: pathlib.Path) -> None:
+  checkpoints = checkpoint.Checkpoints(str(run), keep=2, keep_best=False)
+  with contextlib.closing(checkpoints):
+    for step in (1, 2):
+      state = {'params': {'w': jnp.asarray(_WORDS * step)}}
+      checkpoints.save(step, state, checkpoint.CheckpointMeta(_MODEL, 'x'))
+      checkpoints.wait()
+
+
+def _damages(
+  folder: pathlib.Path,
+) -> Iterator[tuple[str, pathlib.Path, bytes | None]]:
+  """Yields a kind of damage, the file and its new content; None deletes it."""
+  rng = random.Random(_SEED.value)
+  files = sorted(file for file in folder.rglob('*') if file.is_file())
+  for number in range(_FLIPS.value):
+    file = files[number % len(files)]
+    content = bytearray(file.read_bytes())
+    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    yield 'bit', file, bytes(content)
+  for file in files:
+    content = bytearray(file.read_bytes())
+    yield 'zeros', file, bytes(len(content))
+    yield 'cut', file, bytes(content[: len(content) // 2])
+    yield 'empty', file, b''
+    yield 'deleted', file, None
+
+
+def _write(file: pathlib.Path, content: bytes | None) -> None:
+  if content is None:
+    file.unlink()
+  else:
+    file.write_bytes(content)
+
+
+def _outcome(run: pathlib.Path) -> str:
+  """Reads the damaged checkpoint; returns what came of it."""
+  try:
+    found = checkpoint.read(str(run))
+  except UserError as error:
+    is_good = 'damaged' in str(error) and '--step=1' in str(error)
+    return 'named' if is_good and '\n' not in str(error) else 'unclear'
+  except Exception as error:
+    return f'traceback {type(error).__name__}'
+  same = found.step == 2 and found.meta.model == _MODEL
+  same &= bool(np.array_equal(found.params['w'], _WORDS * 2))
+  return 'harmless' if same else 'SILENTLY WRONG'
+
+
+if __name__ == '__main__':
+  jax.config.update('jax_platforms', 'cpu')
+  app.run(main)
