@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 
 from gpt1_jax.errors import RunError, UserError
-from gpt1_jax.train import checkpoint, checksums, saving
+from gpt1_jax.train import (
+  belonging,
+  checkpoint,
+  checksums,
+  run as run_lib,
+  saving,
+)
 from gpt1_jax.train.step import TrainState
 from tests.support import networks
 
@@ -156,3 +162,50 @@ def test_a_damaged_best_checkpoint_is_set_aside(tmp_path):
   with opened(tmp_path, keep_best=True) as checkpoints:
     assert checkpoints.latest_intact() == 3
   assert checkpoint.read(str(tmp_path)).step == 3
+
+
+@pytest.mark.parametrize(
+  ('content', 'words'),
+  [
+    ('[]', 'it must map steps to scores'),
+    ('{"x": 1}', 'it must map steps to scores'),
+    ('{"8": [1]}', 'it must map steps to scores'),
+    ('{"8": 1', 'not valid JSON'),
+    ('[' * 100_000, 'not valid JSON'),
+  ],
+)
+def test_a_damaged_ranking_is_named(intact, tmp_path, content, words):
+  run = shutil.copytree(intact, tmp_path / 'run')
+  (run / 'ranking.json').write_text(content)
+  with pytest.raises(UserError, match=f'ranking.json: damaged, {words}'):
+    checkpoint.read(str(run))
+
+
+@pytest.mark.parametrize('content', ['[]', '{}', '{"command": 1}', '"x"'])
+def test_a_damaged_config_is_named(tmp_path, content):
+  (tmp_path / 'config.json').write_text(content)
+  with pytest.raises(UserError, match=r'config\.json: damaged'):
+    run_lib.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+  ('changed', 'words'),
+  [
+    ({'tokenizer_fingerprint': 'b'}, 'holds a run with another tokenizer'),
+    ({'data_fingerprint': 'b'}, r'holds a run on other shards \(books\)'),
+    ({}, None),
+  ],
+)
+def test_what_belongs_together_is_compared(tmp_path, changed, words):
+  header = run_lib.header(
+    'pretrain',
+    {'data': {'path': 'books'}},
+    {'tokenizer_fingerprint': 'a', 'data_fingerprint': 'a'},
+  )
+  belonging.check(str(tmp_path), header)
+  run_lib.record(str(tmp_path), header)
+  refused = (
+    pytest.raises(UserError, match=words) if words else contextlib.nullcontext()
+  )
+  with refused:
+    belonging.check(str(tmp_path), {**header, **changed})

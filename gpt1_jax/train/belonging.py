@@ -24,7 +24,7 @@ def check(workdir: str, header: run_lib.RunHeader) -> None:
   if not (storage.path(workdir) / 'config.json').exists():
     return
   found = run_lib.load(workdir)
-  if found['tokenizer_fingerprint'] != header['tokenizer_fingerprint']:
+  if found.get('tokenizer_fingerprint') != header['tokenizer_fingerprint']:
     raise UserError(
       f'{workdir}: holds a run with another tokenizer; give another --workdir, '
       f'or data that was prepared with --tokenizer={workdir}'

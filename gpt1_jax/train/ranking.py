@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from gpt1_jax import storage
+from gpt1_jax.errors import UserError
 
 RANKING = 'ranking.json'  # {step: score}
 
@@ -18,10 +19,20 @@ class Ranking:
   """Scores of checkpoints; higher is better."""
 
   def __init__(self, workdir: str):
-    """Reads the scores of the run, if there are any."""
+    """Reads the scores of the run, if there are any.
+
+    Raises:
+      UserError: the file is damaged.
+    """
     self._path = storage.path(workdir) / RANKING
     found = storage.read_json(self._path) if self._path.exists() else {}
-    self._scores = {int(step): float(score) for step, score in found.items()}
+    try:
+      self._scores = {int(step): float(x) for step, x in found.items()}
+    except (ValueError, TypeError, AttributeError):
+      raise UserError(
+        f'{self._path}: damaged, it must map steps to scores; restore it from '
+        'a copy, or remove it to use the latest checkpoint'
+      ) from None
 
   def add(self, step: int, score: float) -> None:
     """Records a score; host 0 writes it."""

@@ -244,18 +244,17 @@ def record(workdir: str, header: RunHeader) -> None:
 
 
 def load(workdir: str) -> RunHeader:
-  """Reads a run's config.json.
-
-  Raises:
-    UserError: the file is missing or damaged.
-  """
+  """Reads a run's config.json; raises UserError if missing or damaged."""
   path = storage.path(workdir) / 'config.json'
   if not path.exists():
     raise UserError(
       f'{workdir}: not a run (no config.json); give the --workdir of a '
       'pretrain or finetune command'
     )
-  return storage.read_json(path)
+  match found := storage.read_json(path):
+    case {'command': str(), 'config': dict()}:
+      return cast(RunHeader, found)
+  raise UserError(f'{path}: damaged (command or config is missing)')
 
 
 def commit() -> str | None:
