@@ -160,6 +160,6 @@ setuptools.setup(
     # launch/benchmark.py compares with torch and transformers.
     'torch': TORCH,
     # Other implementations, for the tests that compare with them.
-    'peers': [*OPENAI, *TORCH, 'accelerate>=1.10', 'lm_eval>=0.4.13'],
+    'peers': [*OPENAI, *TORCH, 'accelerate>=1.10', 'lm_eval[api]>=0.4.13'],
   },
 )
