@@ -185,6 +185,8 @@ def test_a_run_is_made_longer_forked_and_begun_from(data, straight, tmp_path):
   line = commands.fail('pretrain', *args, '--config.optim.b1=0.5')
   assert 'another optim.b1' in line
   assert f'--config.init_from={workdir}' in line
+  line = commands.fail('pretrain', *args, *longer, f'--fork_from={workdir}')
+  assert f'was not forked from {workdir}' in line
   begun = tmp_path / 'begun'
   args = (*options(data, begun), f'--config.init_from={straight}')
   commands.succeed('pretrain', *args, '--config.train.num_steps=1')

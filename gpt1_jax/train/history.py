@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from gpt1_jax import storage
+from gpt1_jax.errors import UserError
 from gpt1_jax.train import run as run_lib
 
 HISTORY = 'history.jsonl'
@@ -26,15 +27,21 @@ def begin(run: run_lib.Run, step: int) -> None:
     step: number of updates done.
 
   Raises:
-    UserError: the directory holds another run.
+    UserError: the directory holds another run, or one of another origin.
   """
   workdir, header = run.workdir, run.header.copy()
   changes = run_lib.changes(workdir, header['command'], header['config'])
   before = None if changes is None else run_lib.load(workdir)
-  if before and 'forked_from' in before:
-    header['forked_from'] = before['forked_from']
-  elif run.fork and not before:
-    header['forked_from'] = {'run': run.fork.run, 'step': step}
+  origin = before.get('forked_from') if before else None
+  if run.fork and before and (not origin or origin['run'] != run.fork.run):
+    raise UserError(
+      f'{workdir}: holds a run that was not forked from {run.fork.run}; give '
+      'another --workdir, or leave out --fork_from'
+    )
+  if run.fork and not before:
+    origin = {'run': run.fork.run, 'step': step}
+  if origin:
+    header['forked_from'] = origin
   if jax.process_index() == 0:
     if not before:
       run.tokenizer.save(f'{workdir}/tokenizer')
