@@ -132,7 +132,7 @@ def run(main: Callable[[list[str]], None], is_run: bool = False) -> None:
         raise
       _fail(line, errors.RunError.exit_code)
     finally:
-      interrupts.enter(interrupts.Phase.RECORD)  # nothing is left to clean up
+      interrupts.ignore()  # only the exit is left
 
   logging.set_verbosity(logging.WARNING)
   app.run(guarded, flags_parser=_parse_flags)

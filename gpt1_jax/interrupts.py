@@ -156,6 +156,16 @@ def release() -> None:
   signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def ignore() -> None:
+  """Ignores the signals from now on: the command has ended.
+
+  While Python exits, it would give them their default effect.
+  """
+  if _interrupts:
+    for number in _SIGNALS:
+      signal.signal(number, signal.SIG_IGN)
+
+
 def relay() -> None:
   """Passes every signal on as SIGTERM, which JAX's service now handles.
 
