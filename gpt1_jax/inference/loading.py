@@ -268,14 +268,16 @@ def load(
   """Loads a trained model.
 
   Args:
-    path: a run directory of `pretrain`, `finetune` or `convert`, or a folder
-      with OpenAI's or Hugging Face's files; local or in a bucket.
+    path: a run directory of `pretrain`, `finetune` or `convert` (RUN@N for its
+      checkpoint N), or a folder with OpenAI's or Hugging Face's files; local or
+      in a bucket.
     checkpoint_step: checkpoint of a run; None takes the best, else the latest.
 
   Raises:
     UserError: nothing that can be loaded is there.
   """
-  name = os.fspath(path)
+  name, step = checkpoint.split_step(os.fspath(path))
+  checkpoint_step = step if checkpoint_step is None else checkpoint_step
   source = storage.path(name)
   if not source.is_dir() or (source / 'checkpoints').is_dir():
     found = checkpoint.read(name, checkpoint_step)
