@@ -237,6 +237,9 @@ def to_slim_run(
   header = run.load(str(workdir))
   if 'data' in header['config']:
     header['config']['data']['path'] = ''
+  if 'forked_from' in header:
+    name = storage.path(header['forked_from']['run']).name
+    header['forked_from']['run'] = name
   params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), found.params)
   with _building(output) as folder:
     storage.write_json(folder / 'config.json', header)
