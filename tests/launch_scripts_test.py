@@ -13,6 +13,7 @@ SCRIPTS = {
   'aot_compile.py': '--topology',
   'benchmark.py': '--suite',
   'demo.py': '--seed',
+  'flips.py': '--flips',
   'gpu_hour.py': '--corpus',
   'local_cluster.py': '--processes',
   'scaling.py': '--output',
