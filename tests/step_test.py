@@ -2,15 +2,17 @@
 
 import dataclasses
 import functools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import linen as nn
 
-from gpt1_jax.errors import UserError
+from gpt1_jax.errors import RunError, UserError
 from gpt1_jax.model import models
-from gpt1_jax.train import optim, sharding, step
+from gpt1_jax.train import loop, optim, run as run_lib, sharding, step
 from tests.support import networks, updates
 from tests.support.updates import BATCH, OPTIM, one_update
 
@@ -103,3 +105,49 @@ def test_a_repeated_batch_is_learned(config, bound):
   for _ in range(200):
     state, metrics = train_step(state, batch)
   assert float(metrics['loss']) < bound
+
+
+def test_updates_that_are_not_finite_are_skipped_and_counted():
+  """The third batch has no finite loss, the fourth no finite gradient."""
+
+  def loss_fn(params, batch, dropout_key, example_ids_B, mean=False):
+    del dropout_key, example_ids_B, mean
+    loss = jnp.sqrt(params['w'] * batch['x']).mean()
+    return step.LossOutput(loss, jnp.float32(1), {})
+
+  mesh = sharding.make_mesh(jax.devices()[:1], data=1, fsdp=1, tensor=1)
+  placed = sharding.replicated(mesh)
+  optimizer = optim.make_optimizer(OPTIM, 10)
+  params = {'w': jnp.ones(4)}
+  first = step.TrainState(
+    jnp.int32(0), params, optimizer.transform.init(params)
+  )
+  train_step = step.jit_seeded_step(
+    loss_fn, optimizer, placed, placed, microbatches=1, skip_nonfinite=True
+  )
+  log = mock.Mock()
+  pace = run_lib.Pace(1, 1, 1, 0.0, 0.0, 1, skip_nonfinite=2)
+  reports = loop._Reports(log, pace, 5)
+  states = [jax.device_put(first, placed)]
+  for number, x in enumerate([1.0, 2.0, -1.0, 0.0, -1.0], start=1):
+    batch = {'x': jnp.full(4, x)}
+    new, metrics = train_step(
+      jax.tree.map(jnp.copy, states[-1]), batch, step.place_seed(0, mesh)
+    )
+    states.append(new)
+    reports.add(loop._Metrics(number, metrics, 4))
+  assert [int(state.step) for state in states] == [0, 1, 2, 3, 4, 5]
+  arrays = [
+    [x for x in jax.tree.leaves((state.params, state.opt_state)) if x.ndim]
+    for state in states
+  ]
+  assert not np.array_equal(arrays[1][0], arrays[2][0])
+  for skipped in arrays[3:]:
+    updates.assert_same_bits(skipped, arrays[2])
+  said = [call.args for call in log.skipped.call_args_list]
+  assert said == [
+    (3, 'loss is nan at update 3: skipped', 1, 2),
+    (4, 'grad_norm is nan at update 4: skipped', 2, 2),
+  ]
+  with pytest.raises(RunError, match='loss is nan at update 5: the run stops'):
+    reports.flush()
