@@ -229,7 +229,7 @@ def _set(values: dict[str, Any], key: str, text: str) -> None:
     return
   try:
     values[last] = ast.literal_eval(text)
-  except (ValueError, SyntaxError):
+  except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
     values[last] = text
 
 

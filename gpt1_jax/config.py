@@ -261,7 +261,11 @@ def parse(kind: type[T], values: Mapping[str, Any]) -> T:
       value and the allowed values; for an unknown key, the closest known key.
   """
   try:
-    return pydantic.TypeAdapter(kind).validate_json(json.dumps(values))
+    text = json.dumps(values, default=str)  # such as 1j: no JSON, so no setting
+  except (TypeError, ValueError) as error:  # a key, a number of 5,000 digits
+    raise UserError(f'config: a value cannot be written: {error}') from None
+  try:
+    return pydantic.TypeAdapter(kind).validate_json(text)
   except pydantic.ValidationError as error:
     lines = [mistakes.line(kind, mistake) for mistake in error.errors()]
   if len(lines) == 1:

@@ -43,7 +43,7 @@ WRONG = {
     'optim.b2': [1.0],
     'optim.eps': [0.0],
     'optim.weight_decay': [-0.01],
-    'optim.clip_norm': [-1.0],
+    'optim.clip_norm': [-1.0, 1j],
     'train.num_steps': [-1, 1.5],
     'train.num_epochs': [float('inf'), -1.0],
     'train.eval_every': [0, -1],
@@ -51,7 +51,7 @@ WRONG = {
     'train.checkpoint_minutes': [-1.0, float('inf')],
     'train.stall_minutes': [-1.0, float('nan')],
     'init_from': [3],
-    'train.keep': [0],
+    'train.keep': [0, {3}],
     'train.microbatches': [0],
     'train.seed': [-1, 2**31],
     'data.batch_size': [0, 10**9],
@@ -99,6 +99,23 @@ def test_a_wrong_value_is_named(spec, key, value):
   message = str(caught.value)
   assert f'config.{key}' in message or f'config.{section}: ' in message
   assert name in message or section == 'mesh'
+
+
+@pytest.mark.parametrize(
+  'text', ['1j', '{1, 2}', '{(1, 2): 3}', '-' * 100_000 + '1', '[' * 10_000]
+)
+def test_a_flag_that_is_no_setting_is_named(text):
+  values = values_of()
+  cli._set(values, 'model.n_layer', text)
+  with pytest.raises(UserError, match=r'^config'):
+    pretraining(values)
+
+
+def test_a_number_that_cannot_be_written_is_refused():
+  values = values_of()
+  values['model']['n_layer'] = 10**5000
+  with pytest.raises(UserError, match=r'^config: a value cannot be written'):
+    pretraining(values)
 
 
 def test_a_missing_and_an_unknown_section_are_named():

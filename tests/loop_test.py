@@ -1,0 +1,106 @@
+"""The training loop, with an update that only counts."""
+
+import contextlib
+import types
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gpt1_jax import interrupts
+from gpt1_jax.errors import Stopped
+from gpt1_jax.train import (
+  checkpoint,
+  loop,
+  pulse,
+  run as run_lib,
+  sharding,
+  telemetry,
+)
+from gpt1_jax.train.step import TrainState
+from tests.support import networks
+
+NUM_STEPS = 4
+PACE = run_lib.Pace(
+  log_every=1,
+  eval_every=2,
+  checkpoint_every=100,
+  checkpoint_minutes=0.0,
+  stall_minutes=0.0,
+  keep=3,
+  skip_nonfinite=0,
+)
+
+
+def train(workdir, evaluate):
+  """Continues the run in `workdir`; returns its last scores."""
+  mesh = sharding.make_mesh(jax.devices()[:1], data=1, fsdp=1, tensor=1)
+  placed = sharding.replicated(mesh)
+
+  def update(state, batch, seed):
+    del batch, seed
+    params = {'w': state.params['w'] + 1}
+    metrics = {'loss': params['w'].sum(), 'grad_norm': jnp.float32(1)}
+    return TrainState(state.step + 1, params, state.opt_state), metrics
+
+  tokens = {'tokens': np.zeros((1, 1), np.int32)}
+  data = loop.TrainingData(
+    types.SimpleNamespace(batch=lambda step: tokens), evaluate, 'zeros'
+  )
+  program = types.SimpleNamespace(
+    mesh=mesh, num_steps=NUM_STEPS, train_step=update
+  )
+  meta = checkpoint.CheckpointMeta(networks.GPT_CONFIG, 'tokenizer')
+  run = mock.Mock(seed=0, pace=PACE, meta=meta)
+  zero = TrainState(jnp.int32(0), {'w': jnp.zeros(2)}, jnp.zeros(1))
+  state = jax.device_put(zero, placed)
+  with (
+    sharding.use(mesh),
+    contextlib.closing(
+      checkpoint.Checkpoints(str(workdir), keep=3, keep_best=False)
+    ) as checkpoints,
+  ):
+    latest = checkpoints.latest_intact()
+    if latest is not None:
+      shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed), state
+      )
+      state = checkpoints.restore(latest, shapes)
+    span = telemetry.Span(int(state.step), NUM_STEPS)
+    with telemetry.Telemetry(str(workdir), 'run', span, 1.0) as log:
+      _, scores = loop.fit(state, program, data, run, checkpoints, log)
+  return scores
+
+
+def rows(workdir):
+  found = telemetry.read_rows(workdir / 'metrics.jsonl')
+  timed = {'seconds', 'tokens_per_second'}
+  return [{k: row[k] for k in row.keys() - timed} for row in found]
+
+
+@pytest.mark.parametrize('moment', [2, NUM_STEPS])
+def test_a_signal_during_an_evaluation_saves_the_update_before_it(
+  tmp_path, monkeypatch, moment
+):
+  seen = []
+
+  def evaluate(params):
+    seen.append(int(params['w'][0]))
+    if seen == [*range(2, moment + 1, 2)]:
+      monkeypatch.setattr(interrupts, 'requested', lambda: 'SIGTERM')
+    pulse.tick('evaluating')
+    return {'eval_loss': 1.0 / seen[-1]}
+
+  with pytest.raises(
+    Stopped, match=f'by SIGTERM after update {moment}, which is saved'
+  ):
+    train(tmp_path / 'run', evaluate)
+  assert checkpoint.steps(str(tmp_path / 'run')) == [moment]
+  monkeypatch.undo()
+  assert train(tmp_path / 'run', evaluate) == {'eval_loss': 0.25}
+  assert seen == sorted([2, 4, moment])
+  straight = tmp_path / 'straight'
+  train(straight, evaluate)
+  assert rows(tmp_path / 'run') == rows(straight)
