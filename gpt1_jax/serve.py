@@ -54,6 +54,7 @@ def main(argv: list[str]) -> None:
   server = uvicorn.Server(config)
   interrupts.release()
   socket = config.bind_socket()
+  socket.listen(config.backlog)  # clients may connect once they see the address
   print(
     f'{run}\nhttp://{_HOST.value}:{socket.getsockname()[1]} (Ctrl-C ends it)',
     flush=True,
