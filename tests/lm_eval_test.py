@@ -15,7 +15,12 @@ import warnings
 import numpy as np
 import pytest
 
-from gpt1_jax.corpus import cleaning, documents, sentencepiece_tokenizer
+from gpt1_jax.corpus import (
+  cleaning,
+  documents,
+  inputs,
+  sentencepiece_tokenizer,
+)
 from gpt1_jax.tasks.zero_shot import evaluation, results
 from tests.support import released, transformers_folder
 
@@ -46,7 +51,7 @@ SENTENCES = [
 
 
 def test_log_likelihoods(tmp_path):
-  texts = documents.read_all(['builtin:python-reference'], 'text')
+  texts = documents.read_all(inputs.find(['builtin:python-reference']), 'text')
   words = sentencepiece_tokenizer.count_words(
     cleaning.clean(cleaning.paragraphs(document.text())) for document in texts
   )

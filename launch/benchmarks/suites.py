@@ -202,7 +202,7 @@ def _task_batches(
   found = examples.read(task, str(path), 'train')
   case = options.case
   words = bpe.count_words(text for row in found for text in row.texts)
-  tokenizer = bpe.train(words, min(case.vocab_size - 300, 8000))
+  tokenizer = bpe.train(words, 20 if options.quick else 8000)
   laid_out = features.build(
     task,
     found[:200] if options.quick else found,
