@@ -8,7 +8,7 @@ from gpt1_jax.train import opening, run, telemetry
 from tests.support import networks, updates
 from tests.support.meshes import make_mesh
 
-PACE = run.Pace(10, 100, 50, 10.0, 30.0, 3)
+PACE = run.Pace(10, 100, 50, 10.0, 30.0, keep=3, skip_nonfinite=0)
 
 
 def test_the_block_names_devices_model_data_and_files(tmp_path):
