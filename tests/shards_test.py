@@ -8,25 +8,9 @@ import pytest
 
 from gpt1_jax.corpus import metadata, shards, verification
 from gpt1_jax.errors import UserError
+from tests.support import books
 
 _DOCUMENTS = (5, 1, 12, 0, 30, 7)
-_PROVENANCE = {
-  'tokenizer': {
-    'kind': 'sentencepiece',
-    'fingerprint': 'f',
-    'vocab_size': 65536,
-    'merges': 1,
-    'unknown_id': 0,
-    'document_id': 1,
-    'newline_id': 2,
-    'normalization': 'n',
-    'unknown': 'u',
-  },
-  'cleaning': 1,
-  'validation_fraction': 0.5,
-  'settings': {},
-  'input': {'files': 1, 'bytes': 1, 'sha256': 's'},
-}
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +32,7 @@ def _write(path, shard_tokens=10) -> dict[str, np.ndarray]:
   duplicate = metadata.DocumentRow('s', 'f', 0, 'duplicate')
   encoded.append((duplicate, np.array([], np.uint16)))
   splits = shards.write(path, shard_tokens, encoded)
-  shards.write_meta(path, {'splits': splits, **_PROVENANCE})
+  shards.write_meta(path, {'splits': splits, **books.PROVENANCE})
   return streams
 
 

@@ -15,7 +15,7 @@ import pytest
 from gpt1_jax import staging
 from gpt1_jax.corpus import shards
 from gpt1_jax.errors import UserError
-from tests.support import fake_bucket
+from tests.support import books, fake_bucket
 
 pytest.importorskip('gcsfs', reason='needs the gcs extra')
 
@@ -37,10 +37,15 @@ def data(tmp_path):
   for split, count in (('train', 250), ('validation', 40)):
     with shards.ShardWriter(folder, split, 100) as writer:
       writer.write(np.arange(count))
-    splits[split] = {'tokens': count, 'words': count, 'shards': writer.shards}
+    splits[split] = {
+      'tokens': count,
+      'words': count,
+      'documents': 1,
+      'shards': writer.shards,
+    }
   (folder / shards.DOCUMENTS).write_text('{}\n')
   (folder / 'tokenizer.model').write_bytes(b'a tokenizer')
-  shards.write_meta(folder, {'splits': splits})
+  shards.write_meta(folder, {'splits': splits, **books.PROVENANCE})
   return folder
 
 
@@ -113,7 +118,7 @@ def test_changed_data_is_copied_again(bucket, data, stage):
   (data / 'tokenizer.model').write_bytes(b'another one')
   meta = shards.read_meta(data)
   (data / shards.META).unlink()
-  shards.write_meta(data, {'splits': meta['splits']})
+  shards.write_meta(data, {'splits': meta['splits'], **books.PROVENANCE})
   bucket.put_folder('bucket/data', data)
   second = fetch(stage)
   assert second != first

@@ -6,6 +6,25 @@ from collections.abc import Iterable
 
 from gpt1_jax.corpus import pipeline
 
+# What `prepare` adds to meta.json, of a corpus that is not there.
+PROVENANCE = {
+  'tokenizer': {
+    'kind': 'sentencepiece',
+    'fingerprint': 'f',
+    'vocab_size': 65536,
+    'merges': 1,
+    'unknown_id': 0,
+    'document_id': 1,
+    'newline_id': 2,
+    'normalization': 'n',
+    'unknown': 'u',
+  },
+  'cleaning': 1,
+  'validation_fraction': 0.5,
+  'settings': {},
+  'input': {'files': 1, 'bytes': 1, 'sha256': 's'},
+}
+
 
 def made_up_words(seed: int, count: int) -> str:
   """Returns words of a few letters; the same for the same seed."""
