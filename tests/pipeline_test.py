@@ -174,11 +174,10 @@ def test_finetune_pretrained_and_scratch(data, run, tmp_path):
   assert '4 runs: 1 pretraining, 3 fine-tuning' in said
   text = (report / 'results.md').read_text()
   for name, model in (('pretrained', 'full'), ('scratch', 'no pretraining')):
-    (row,) = [
-      x for x in text.splitlines() if f'/{name} | my_task | {model}' in x
-    ]
     score = _json(tmp_path / name / 'scores.json')['score']
-    assert f' | accuracy | {100 * score:.1f} | dev, 24 | 1 | ' in row
+    cells = f'{name} | {100 * score:.1f} | my_task | {model} | accuracy | '
+    (row,) = [x for x in text.splitlines() if cells in x]
+    assert ' | dev, 24 | 1 | ' in row
     tokens = _json(run / 'scores.json')['tokens_seen']
     assert f' | {tokens / 1000:.1f} k | ' in row or name == 'scratch'
   bad = task / 'dev.jsonl'

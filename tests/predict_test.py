@@ -112,6 +112,6 @@ def test_what_cannot_be_labelled(tuned, tmp_path):
     path.write_text(text)
     with refused(words):
       run.label(str(path))
-  (tmp_path / 'config.json').write_text('{"command": "pretrain"}')
+  (tmp_path / 'config.json').write_text('{"command": "pretrain", "config": {}}')
   with refused('a pretrain run has no labels'):
     labelling.Labeller(str(tmp_path), None, 1)

@@ -23,7 +23,8 @@ def test_metadata_of_the_package():
   assert metadata['Version'] == gpt1_jax.__version__
   assert metadata['Requires-Python'] == '>=3.11'
   extras = (
-    'beam browser cuda dev gcs notebook openai peers serve test torch tpu'
+    'beam browser cuda dev docs gcs hf notebook openai peers serve test torch '
+    'tpu'
   )
   assert set(metadata.get_all('Provides-Extra')) == set(extras.split())
   for requirement in importlib.metadata.requires('gpt1_jax'):

@@ -120,7 +120,8 @@ def test_a_stopped_run_is_saved_and_goes_on(
 def test_a_second_ctrl_c_leaves_at_once(data, tmp_path):
   workdir = tmp_path / 'run'
   process = commands.start('pretrain', *options(data, workdir))
-  await_path(process, workdir / 'config.json')  # it compiles for seconds
+  await_path(process, workdir / 'metrics.jsonl')
+  time.sleep(0.3)  # it compiles for seconds
   process.send_signal(signal.SIGINT)
   time.sleep(0.1)
   process.send_signal(signal.SIGINT)
