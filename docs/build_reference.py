@@ -150,9 +150,13 @@ def write_commands() -> None:
 
 def write_python() -> None:
   """Writes the page of the functions and classes that other programs use."""
-  modules = ['train.program', 'train.loop', 'model.gpt', 'model.decoding']
-  if (ROOT / 'gpt1_jax' / 'api.py').exists():
-    modules.insert(0, 'api')
+  modules = (
+    'inference.loading',
+    'train.program',
+    'train.loop',
+    'model.gpt',
+    'model.decoding',
+  )
   with mkdocs_gen_files.open('reference/python.md', 'w') as page:
     print('# Python\n', file=page)
     for module in modules:
