@@ -12,6 +12,8 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = [
   'README.md',
+  'CONTRIBUTING.md',
+  'models/mini/README.md',
   *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob('docs/**/*.md')),
 ]
 BLOCK = re.compile(
@@ -29,7 +31,9 @@ def commands(page):
         words = shlex.split(line, comments=True)
       except ValueError:
         continue  # prose or a table in an indented block
-      if words[:1] in (['python'], ['make']):
+      if words[:1] in (['python'], ['make'], ['pip']) or (
+        words and words[0].startswith('launch/')
+      ):
         yield words
 
 
@@ -44,6 +48,13 @@ def run(*words):
     [sys.executable, *words], cwd=ROOT, capture_output=True, text=True
   )
   return done.returncode, done.stdout + done.stderr
+
+
+@functools.cache
+def known_extras():
+  text = (ROOT / 'setup.py').read_text(encoding='utf-8')
+  text = text.partition('extras_require={')[2]
+  return set(re.findall(r"^    '(\w+)': ", text, re.M))
 
 
 def program(words):
@@ -61,6 +72,22 @@ def test_a_documented_command_exists_with_its_flags(page, words):
     makefile = (ROOT / 'Makefile').read_text(encoding='utf-8')
     assert all(re.search(f'^{target}:', makefile, re.M) for target in targets)
     return
+  if words[0] == 'pip':
+    extras = re.findall(r'\[([\w,]+)\]', ' '.join(words))
+    assert {x for each in extras for x in each.split(',')} <= known_extras()
+    return
+  if words[0].startswith('launch/'):
+    script = (ROOT / words[0]).read_text(encoding='utf-8')
+    steps = [
+      step
+      for branch in re.findall(r'^ +([\w |]+)\)', script, re.M)
+      for step in branch.split(' | ')
+    ]
+    assert words[1] in steps
+    own = words[2 : words.index('--') if '--' in words else None]
+    flags = {a.partition('=')[0] for a in own if a.startswith('--')}
+    assert flags <= set(re.findall(r'--[\w-]+', script))
+    return
   name, arguments = program(words)
   if name in (('-m', 'venv'), ('-m', 'build')):
     return
@@ -73,6 +100,7 @@ def test_a_documented_command_exists_with_its_flags(page, words):
     assert code == 0, text
   _, help_page = run(*name, '--help')
   known = set(re.findall(r'^ +--(?:\[no\])?(\w+)', help_page, re.M))
+  assert known, help_page  # the program exists
   flags = {
     a[2:].partition('=')[0]
     for a in arguments

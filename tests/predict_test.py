@@ -84,6 +84,8 @@ def test_the_python_api_gives_the_same_labels(tuned):
   assert run.classify([]) == []
   with pytest.raises(UserError, match='example 1: own takes text'):
     run.classify(['a', ('a', 'b')])
+  with pytest.raises(UserError, match='takes a list'):
+    run.classify('a')
 
 
 @pytest.mark.slow

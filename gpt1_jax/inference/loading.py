@@ -224,9 +224,11 @@ class Run:
       `probabilities`.
 
     Raises:
-      UserError: the run was not fine-tuned, or an example has another number
-        of texts.
+      UserError: the run was not fine-tuned, an example has another number of
+        texts, or `texts` is a single text.
     """
+    if isinstance(texts, str):
+      raise UserError('classify takes a list of examples: [text]')
     if self._labeller is None:
       self._labeller = labelling.Labeller(self.name, self.step, batch_size=32)
     task = self._labeller.task
