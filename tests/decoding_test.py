@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpt1_jax.model import decoding, models, sampling
+from gpt1_jax.model import continuous, decoding, models, sampling
 from tests.support import networks
 
 SIZES = {'n_embd': 32, 'vocab_size': 29, 'n_special': 3}
@@ -71,10 +71,19 @@ def test_states_equal_those_of_the_whole_text(config):
 
 
 def generate(
-  config, prompts, *, num_tokens=5, num_samples=1, seed=0, sampling=GREEDY
+  config, prompts, *, num_tokens=5, num_samples=1, seed=0, how=GREEDY
 ):
-  request = decoding.Request(num_tokens, num_samples, seed)
-  return decoding.generate(made(config), config, prompts, request, sampling)
+  """Returns the new tokens [P, num_samples, num_tokens]."""
+  texts = [
+    continuous.Text(list(prompt), how, seed, number, sample)
+    for number, prompt in enumerate(prompts)
+    for sample in range(num_samples)
+  ]
+  decoder = continuous.Decoder(*decoding.prepared(made(config), config))
+  for _ in range(num_tokens):
+    decoder.step(texts)
+  new = [text.ids[-num_tokens:] for text in texts]
+  return np.reshape(new, (len(prompts), num_samples, num_tokens))
 
 
 @EACH
@@ -94,7 +103,7 @@ def test_greedy_tokens_follow_the_rule_for_long_texts(config, length):
 @EACH
 def test_a_row_does_not_depend_on_the_others(config):
   """Passes full contexts, which the rows reach at different times."""
-  sample = functools.partial(generate, config, num_tokens=24, sampling=FREE)
+  sample = functools.partial(generate, config, num_tokens=24, how=FREE)
   together = sample(PROMPTS, num_samples=2)
   assert together.shape == (3, 2, 24)
   assert together.max() < config.vocab_size
@@ -105,13 +114,45 @@ def test_a_row_does_not_depend_on_the_others(config):
   assert (sample(PROMPTS, num_samples=2, seed=1) != together).any()
 
 
+def test_the_cache_grows_with_its_texts():
+  """Grows from 64 to 128 positions; joins a text that takes all 160."""
+  config = dataclasses.replace(GPT, n_ctx=160)
+  draw = np.random.default_rng(2)
+  texts = [
+    continuous.Text(draw.integers(0, 29, length).tolist(), GREEDY, 0)
+    for length in (61, 130)
+  ]
+  decoder = continuous.Decoder(*decoding.prepared(made(config), config))
+  for step in range(9):
+    growing = texts if step > 4 else texts[:1]
+    for text, token in zip(growing, decoder.step(growing), strict=True):
+      logits_V = next_logits(config, text.ids[:-1])
+      want = jax.nn.log_softmax(logits_V)[token.id]
+      assert token.log_prob == pytest.approx(float(want), abs=1e-5)
+
+
+def test_the_cache_has_room_from_the_start():
+  """Compiles the step once, not for each width that a text passes."""
+  config = dataclasses.replace(GPT, n_ctx=160)
+  decoder = continuous.Decoder(*decoding.prepared(made(config), config))
+  text = continuous.Text([3], GREEDY, 0, room=100)
+  widths = set()
+  for _ in range(100):
+    decoder.step([text])
+    widths |= {x.shape[1] for x in jax.tree.leaves(decoder._cache)}
+  assert widths == {128}
+
+
 def test_tokens_are_drawn_as_often_as_their_probability():
-  drawn = generate(
-    GPT, [PROMPTS[0]], num_tokens=1, num_samples=20_000, sampling=FREE
-  ).ravel()
+  logits_V = next_logits(GPT, PROMPTS[0])
+  drawn = sampling.choose(
+    jnp.broadcast_to(logits_V, (20_000, 29)),
+    jax.random.split(jax.random.key(0), 20_000),
+    jnp.zeros(20_000, jnp.int32),
+    sampling.stack_rules([FREE] * 20_000),
+  )
   counts_V = np.bincount(drawn, minlength=29)
-  logits_V = next_logits(GPT, PROMPTS[0]) / 1.3
-  probs_V = np.exp(logits_V - logits_V.max())
+  probs_V = np.exp((logits_V - logits_V.max()) / 1.3)
   probs_V /= probs_V.sum()
   error_V = np.sqrt(20_000 * probs_V * (1 - probs_V))
   assert (abs(counts_V - 20_000 * probs_V) < 5 * error_V + 1).all()

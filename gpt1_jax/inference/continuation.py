@@ -53,14 +53,13 @@ class Continuation:
       prompt: token ids; empty starts a new document.
       options: how to continue.
       n_ctx: the model's context length.
-      number: of the prompt and of the sample; see `decoding.Request`.
+      number: of the prompt and of the sample; see `continuous.Text`.
     """
     self._tokenizer, self._options = tokenizer, options
+    ids = list(prompt) or [tokenizer.document_id]
+    room = len(ids) + options.max_tokens
     self.row = continuous.Text(
-      list(prompt) or [tokenizer.document_id],
-      options.sampling,
-      options.seed,
-      *number,
+      ids, options.sampling, options.seed, *number, room
     )
     self.num_cut = max(0, len(prompt) - n_ctx)
     self.text = ''

@@ -1,8 +1,9 @@
 """Generates many texts in one batch that texts may join and leave at any time.
 
 `Decoder.step` adds one token to each text it is given. Texts that were in the
-step before continue from the cache; the others are read as prompts. The tokens
-of a text are those of `decoding.generate`, whatever else is in the batch.
+step before continue from the cache; the others are read as prompts. When a text
+fills the context of n_ctx tokens, its last half is read again as a prompt. The
+tokens of a text do not depend on what else is in the batch.
 """
 
 import dataclasses
@@ -41,7 +42,10 @@ class Text:
   Attributes:
     ids: all tokens; at least one, the prompt.
     how: how to choose a token.
-    seed, prompt, sample: seed the choices; see `decoding.Request`.
+    seed, prompt, sample: random seed, and numbers of prompt and sample; the
+      choices depend on these three and not on the other texts.
+    room: tokens that the text is expected to reach. The cache has room for
+      them from the start; beyond, it grows, and each width is compiled.
     made: tokens chosen so far.
     read: tokens of the context in the cache, the last one excluded.
   """
@@ -51,11 +55,13 @@ class Text:
   seed: int
   prompt: int = 0
   sample: int = 0
+  room: int = 0
   made: int = 0
   read: int = 0
 
   def __post_init__(self) -> None:
-    key = decoding.row_key(self.seed, self.prompt, self.sample)
+    key = jax.random.fold_in(jax.random.key(self.seed), self.prompt)
+    key = jax.random.fold_in(key, self.sample)
     self.key = np.asarray(jax.random.key_data(key))
 
 
@@ -66,48 +72,47 @@ class Decoder:
     """Takes a network and its parameters from `decoding.prepared`."""
     self._model, self._params = model, params
     self._n_ctx = model.config.n_ctx
-    self._held: list[Text] = []
+    self._rows: dict[Text, int] = {}  # of the cache
     self._cache: Any = None
 
   def step(self, texts: Sequence[Text]) -> list[Token]:
     """Chooses the next token of each text and appends it to `Text.ids`."""
-    held = [text for text in texts if self._continues(text)]
-    fresh = [text for text in texts if not self._continues(text)]
+    held: list[Text] = []
+    fresh: list[Text] = []
+    for text in texts:
+      continues = text in self._rows and text.read < self._n_ctx
+      (held if continues else fresh).append(text)
     parts = []
     if held:
       parts.append(self._decode(held))
     if fresh:
       parts.append(self._prefill(fresh))
-    order = [*held, *fresh]
     cache, h_BD = parts[0]
     if len(parts) > 1:
-      sizes = [len(held), len(fresh)]
-      starts = [0, parts[0][1].shape[0]]
-      rows_B = _rows(
-        [s + i for s, n in zip(starts, sizes, strict=True) for i in range(n)]
-      )
-      cache, h_BD = _joined(*parts, rows_B)
-    self._cache, self._held = cache, order
-    tokens = self._choose(order, h_BD)
-    for text, token in zip(order, tokens, strict=True):
+      first = len(h_BD)  # row of the first fresh text
+      rows = [*range(len(held)), *range(first, first + len(fresh))]
+      cache, h_BD = _joined(*parts, _padded(rows))
+    order = [*held, *fresh]
+    self._cache = cache
+    self._rows = {text: row for row, text in enumerate(order)}
+    made = dict(zip(order, self._choose(order, h_BD), strict=True))
+    for text, token in made.items():
       text.ids.append(token.id)
       text.made += 1
-    made = {id(text): token for text, token in zip(order, tokens, strict=True)}
-    return [made[id(text)] for text in texts]
-
-  def _continues(self, text: Text) -> bool:
-    return text in self._held and text.read < self._n_ctx
+    return [made[text] for text in texts]
 
   def _decode(self, texts: list[Text]) -> tuple[Any, jax.Array]:
+    """Reads the last token of texts that are in the cache."""
     cache = self._cache
-    if texts != self._held:
-      cache = _taken(cache, _rows([self._held.index(text) for text in texts]))
+    if texts != list(self._rows):
+      cache = _taken(cache, _padded([self._rows[text] for text in texts]))
     count = _bucket(len(texts))
     token_B, offsets_B = np.zeros((2, count), np.int32)
     token_B[: len(texts)] = [text.ids[-1] for text in texts]
     offsets_B[: len(texts)] = [text.read for text in texts]
     for text in texts:
       text.read += 1
+    cache = self._with_room(cache, texts)
     return decoding.decode(self._model, self._params, cache, token_B, offsets_B)
 
   def _prefill(self, texts: list[Text]) -> tuple[Any, jax.Array]:
@@ -122,7 +127,13 @@ class Decoder:
     cache, h_BD = decoding.prefill(
       self._model, self._params, tokens_BT, lengths_B
     )
-    return decoding.with_room(cache, self._n_ctx), h_BD
+    return self._with_room(cache, texts), h_BD
+
+  def _with_room(self, cache: Any, texts: list[Text]) -> Any:
+    """Returns the cache, padded for the tokens that were or will be read."""
+    longest = max(max(text.room, text.read) for text in texts)
+    positions = decoding.width(longest, self._n_ctx)
+    return jax.tree.map(lambda x: decoding.widened(x, positions), cache)
 
   def _choose(self, texts: list[Text], h_BD: jax.Array) -> list[Token]:
     padding = [texts[0]] * (len(h_BD) - len(texts))
@@ -167,13 +178,17 @@ def _taken(cache: Any, rows_B: jax.Array) -> Any:
 
 @jax.jit
 def _joined(old: Any, new: Any, rows_B: jax.Array) -> Any:
-  """Returns rows of two batches, numbered through both."""
-  return jax.tree.map(
-    lambda a, b: jnp.concatenate([a, b])[rows_B], tuple(old), tuple(new)
-  )
+  """Returns rows of two batches; those of the second follow the first's."""
+
+  def join(a: jax.Array, b: jax.Array) -> jax.Array:
+    a = decoding.widened(a, b.shape[1])
+    b = decoding.widened(b, a.shape[1])
+    return jnp.concatenate([a, b])[rows_B]
+
+  return jax.tree.map(join, old, new)
 
 
-def _rows(numbers: Sequence[int]) -> np.ndarray:
+def _padded(numbers: Sequence[int]) -> np.ndarray:
   """Returns the numbers, padded with the first to a power of two."""
   padding = [numbers[0]] * (_bucket(len(numbers)) - len(numbers))
   return np.array([*numbers, *padding], np.int32)

@@ -57,20 +57,19 @@ def next_logits(config: ModelConfig, params: Any, h_BD: jax.Array) -> jax.Array:
 
 
 def choose(
-  logits_BV: jax.Array, keys_B: jax.Array, step: jax.Array | int, rules: Rules
+  logits_BV: jax.Array, keys_B: jax.Array, steps_B: jax.Array, rules: Rules
 ) -> jax.Array:
   """Returns int32 [B]: a token of each row.
 
   Args:
     logits_BV: from `next_logits`.
     keys_B: key of each row.
-    step: number of the token, a scalar or int32 [B]; folded into the keys.
+    steps_B: int32, the number of each row's token; folded into its key.
     rules: how each row chooses.
   """
   best_B = logits_BV.argmax(axis=-1).astype(jnp.int32)
 
   def sampled() -> jax.Array:
-    steps_B = jnp.broadcast_to(step, best_B.shape)
     folded_B = jax.vmap(jax.random.fold_in)(keys_B, steps_B)
     drawn_B = jax.vmap(jax.random.categorical)(
       folded_B, kept_logits(logits_BV, rules)

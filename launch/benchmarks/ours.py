@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.case import Batch, Case, finetune_config
 from benchmarks.process import Repeat, timed
 from gpt1_jax.corpus import local_engine, tokenization, workers
-from gpt1_jax.model import decoding, models, sampling
+from gpt1_jax.model import continuous, decoding, models, sampling
 from gpt1_jax.tasks import initialization, table
 from gpt1_jax.train import pretraining, program, sharding, step
 
@@ -95,16 +95,19 @@ def generate(case: Case) -> tuple[Repeat, dict[str, str]]:
     seed = step.place_seed(0, built.mesh)
     params = built.new_state(seed).params['gpt']
   prompts = case.random_tokens(case.prompt).tolist()
+  how = sampling.Sampling(greedy=True, temperature=1.0, top_k=0, top_p=1.0)
+  network = decoding.prepared(params, model)
+  room = case.prompt + case.tokens
 
   def repeat() -> float:
-    made = decoding.generate(
-      params,
-      model,
-      prompts,
-      decoding.Request(case.tokens, num_samples=1, seed=0),
-      sampling.Sampling(greedy=True, temperature=1.0, top_k=0, top_p=1.0),
-    )
-    return made.size
+    decoder = continuous.Decoder(*network)
+    texts = [
+      continuous.Text(list(prompt), how, seed=0, room=room)
+      for prompt in prompts
+    ]
+    for _ in range(case.tokens):
+      decoder.step(texts)
+    return len(texts) * case.tokens
 
   repeat()
   return timed(repeat), _VERSIONS
