@@ -6,7 +6,7 @@ import pytest
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.readers import archives, rows
-from tests.support.refusals import refused
+from tests.support.refusals import assert_refused
 from tests.support.task_archives import pack, unpack
 
 NAMES, FOLDERS = ('dev.tsv',), ('SST-2',)
@@ -150,7 +150,7 @@ def test_an_encrypted_member_is_one_line(tmp_path):
   for header, flags in ((b'PK\x03\x04', 6), (b'PK\x01\x02', 8)):
     data[data.index(header) + flags] |= 1
   path.write_bytes(data)
-  with refused('encrypted', start=f'{path}: damaged archive'):
+  with assert_refused('encrypted', start=f'{path}: damaged archive'):
     read(find(path))
 
 
@@ -159,9 +159,9 @@ def test_a_file_of_zeros_is_refused_before_it_is_in_memory(
 ):
   monkeypatch.setattr(archives, 'MAX_BYTES', 1000)
   path = pack(tmp_path / 'SST-2.zip', {'dev.tsv': TABLE + '\0' * 2000})
-  with refused('longer than', start=f'{path}/dev.tsv:3: '):
+  with assert_refused('longer than', start=f'{path}/dev.tsv:3: '):
     read(find(path))
   path = pack(tmp_path / 'RACE.zip', {'dev/high/1.txt': '\0' * 2000})
   (source,) = archives.find(path, ('dev/high/*.txt',), ('RACE',))
-  with refused('longer than', start=f'{path}/dev/high/1.txt: '):
+  with assert_refused('longer than', start=f'{path}/dev/high/1.txt: '):
     list(archives.contents([source]))

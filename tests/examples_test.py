@@ -11,7 +11,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import examples, table
 from gpt1_jax.tasks.examples import Example
 from gpt1_jax.tasks.readers import sources
-from tests.support.refusals import refused
+from tests.support.refusals import assert_refused
 
 
 def write(folder, name, lines):
@@ -186,7 +186,7 @@ GOOD = {'text': 'a', 'text_pair': 'b', 'choices': ['c', 'd'], 'label': 'no'}
 def test_bad_rows_name_file_and_line(tmp_path, fields, change, what):
   good = {**GOOD, 'label': 0} if fields is not OWN else GOOD
   jsonl(tmp_path, 'train.jsonl', good, {**good, **change})
-  with refused(what, start=f'{tmp_path}/train.jsonl:2: '):
+  with assert_refused(what, start=f'{tmp_path}/train.jsonl:2: '):
     examples.read(own(**fields), tmp_path, 'train')
 
 
@@ -216,7 +216,7 @@ def test_missing_columns_are_named(tmp_path, lines, message):
 def test_rows_need_the_same_number_of_choices(tmp_path):
   good = {**GOOD, 'label': 0}
   jsonl(tmp_path, 'dev.jsonl', good, {**good, 'choices': ['a', 'b', 'c']})
-  with refused('dev.jsonl:2: 3 choices, and the first row has 2'):
+  with assert_refused('dev.jsonl:2: 3 choices, and the first row has 2'):
     examples.read(own(**CHOICE), tmp_path, 'dev')
   for number, options in ((1, ['a', 'b']), (2, ['a', 'b', 'c'])):
     article = {'article': 'a', 'questions': ['q'], 'options': [options]}
@@ -225,7 +225,7 @@ def test_rows_need_the_same_number_of_choices(tmp_path):
       f'{number}.txt',
       {**article, 'answers': ['A']},
     )
-  with refused('2.txt, question 1: 3 choices, and the first row has 2'):
+  with assert_refused('2.txt, question 1: 3 choices, and the first row has 2'):
     examples.read(table.TASKS['race_high'], tmp_path, 'dev')
 
 
@@ -281,7 +281,9 @@ def test_snli_as_glue_ships_it(tmp_path):
 def test_rows_longer_than_the_header_are_refused(tmp_path, task, file, lines):
   write(tmp_path, file, lines)
   task = own(**task) if isinstance(task, dict) else table.TASKS[task]
-  with refused('1 cells more than', start=f'{tmp_path}/{file}:{len(lines)}: '):
+  with assert_refused(
+    '1 cells more than', start=f'{tmp_path}/{file}:{len(lines)}: '
+  ):
     examples.read(task, tmp_path, 'train')
 
 
@@ -361,5 +363,5 @@ def test_rows_without_a_label_are_dropped_and_counted(tmp_path, warned):
 )
 def test_missing_data_says_what_to_set(tmp_path, task, path, split, words):
   write(tmp_path / 'SST-2', 'dev.tsv', ['sentence\tlabel', 'a\t1'])
-  with refused(*words):
+  with assert_refused(*words):
     examples.read(table.TASKS[task], path and tmp_path / path, split)

@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 from gpt1_jax.config import OwnTask
 from gpt1_jax.tasks import batches, definition, examples, features, table
 from tests.support import vocabulary
-from tests.support.refusals import refused
+from tests.support.refusals import assert_refused
 from tests.support.toy_tokenizers import DigitTokenizer, WordTokenizer
 
 START, DELIMITER, EXTRACT = 10, 11, 12
@@ -191,9 +191,9 @@ def test_no_sequence_exceeds_the_context(data, n_ctx, kind):
 
 
 def test_what_cannot_be_built():
-  with refused('n_ctx is 7'):
+  with assert_refused('n_ctx is 7'):
     lay_out(CLASSIFICATION, 7, examples.Example(('1',), (), 0))
-  with refused('no examples'):
+  with assert_refused('no examples'):
     lay_out(CLASSIFICATION, 16)
 
 
@@ -294,7 +294,7 @@ def test_drop_last_leaves_out_what_fills_no_batch(hosts):
   assert len(set(left_out)) == 3
   evaluated = batched(built, 8, 1, widths, drop_last=True)
   assert evaluated.steps_per_epoch == 3
-  with refused('22 examples fill no batch'):
+  with assert_refused('22 examples fill no batch'):
     batched(built, 32, 1, widths, True, drop_last=True)
 
 

@@ -9,7 +9,7 @@ import gpt1_jax
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import all_tasks, labelling
 from tests.support import commands, finetuning
-from tests.support.refusals import refused
+from tests.support.refusals import assert_refused
 
 TEXTS = [
   'the object is good',
@@ -112,8 +112,8 @@ def test_what_cannot_be_labelled(tuned, tmp_path):
     ('text\n', 'new.tsv: no rows'),
   ):
     path.write_text(text)
-    with refused(words):
+    with assert_refused(words):
       run.label(str(path))
   (tmp_path / 'config.json').write_text('{"command": "pretrain", "config": {}}')
-  with refused('a pretrain run has no labels'):
+  with assert_refused('a pretrain run has no labels'):
     labelling.Labeller(str(tmp_path), None, 1)

@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.readers import archives, rows
-from tests.support.refusals import refused
+from tests.support.refusals import assert_refused
 
 HEAD = ','.join(('InputStoryid', *rows.STORY, 'AnswerRightEnding')) + '\r\n'
 ARTICLE = {
@@ -114,7 +114,7 @@ def test_rows_are_read(tmp_path, name, data, columns, expected):
   ],
 )
 def test_mistakes_name_file_and_line(tmp_path, name, data, what):
-  with refused(what, start=f'{tmp_path}/{name}'):
+  with assert_refused(what, start=f'{tmp_path}/{name}'):
     read(tmp_path, data, name=name)
 
 
@@ -161,7 +161,7 @@ def test_articles_become_questions(tmp_path):
 def test_mistakes_in_articles_name_the_file(tmp_path, data, what):
   path = tmp_path / '1.txt'
   path.write_bytes(data)
-  with refused(what, start=f'{path}: '):
+  with assert_refused(what, start=f'{path}: '):
     list(rows.articles([archives.Source(path)]))
 
 

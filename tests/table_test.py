@@ -4,7 +4,7 @@ import pytest
 
 from gpt1_jax import config
 from gpt1_jax.tasks import definition, table
-from tests.support.refusals import refused
+from tests.support.refusals import assert_refused
 
 
 def test_every_row_of_the_table_is_sound():
@@ -102,5 +102,5 @@ def test_own_regression_and_choice():
   ],
 )
 def test_mistakes_in_a_config_name_the_key(task, what):
-  with refused(what):
+  with assert_refused(what):
     own(**task) if isinstance(task, dict) else table.resolve(task)

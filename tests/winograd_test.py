@@ -7,7 +7,7 @@ import pytest
 
 from gpt1_jax.tasks.zero_shot import winograd
 from tests.support import tfds_builds
-from tests.support.refusals import refused
+from tests.support.refusals import assert_refused
 from tests.support.winograd_files import BLOCKS, SCHEMA, XML, write
 
 LID = winograd.Schema(
@@ -68,7 +68,7 @@ def test_odd_rows_are_left_out_and_said(tmp_path):
   ],
 )
 def test_dprd_that_is_not_of_this_form(tmp_path, text, words):
-  with refused(words):
+  with assert_refused(words):
     winograd.read('dprd', write(tmp_path, 'test.c.txt', text))
 
 
@@ -151,13 +151,13 @@ def test_json_lines(tmp_path, form):
 )
 def test_json_that_is_not_of_this_form(tmp_path, row, words):
   path = write(tmp_path, 'wsc273.jsonl', json.dumps(row))
-  with refused(words):
+  with assert_refused(words):
     winograd.read('wsc273', path)
 
 
 def test_what_is_not_there_is_said(tmp_path):
   for name, file in (('dprd', 'test.c.txt'), ('wsc273', 'WSCollection.xml')):
-    with refused(f'no test file of task {name}: looked for {file}'):
+    with assert_refused(f'no test file of task {name}: looked for {file}'):
       winograd.read(name, str(tmp_path))
   for text, words in (
     ('<collection><schema>', 'not XML'),
@@ -168,7 +168,7 @@ def test_what_is_not_there_is_said(tmp_path):
     (XML.format(''), 'no row can be used'),
   ):
     path = write(tmp_path, 'WSCollection.xml', text)
-    with refused(words):
+    with assert_refused(words):
       winograd.read('wsc273', path)
 
 

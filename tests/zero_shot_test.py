@@ -46,7 +46,7 @@ from tests.support import (
   vocabulary,
   winograd_files,
 )
-from tests.support.refusals import refused
+from tests.support.refusals import assert_refused
 
 MODEL = {**finetuning.MODEL, 'n_layer': 2, 'n_ctx': 48, 'embd_pdrop': 0.0}
 STEPS = (3, 6)
@@ -398,7 +398,7 @@ def test_real_cola_and_sst2(shared_data):
   assert dev.candidates[-1].tokens == encode(last.split('\t')[3])
   (sst2,) = questions_lib.read('sst2', path, encode, 512)
   assert (len(sst2.labels), sst2.split, sst2.num_cut) == (872, 'dev', 0)
-  with refused(f' in {path}, '):
+  with assert_refused(f' in {path}, '):
     questions_lib.read('race', path, encode, 512)
 
 
@@ -540,7 +540,7 @@ def test_what_is_not_found_is_said(run, folder, tmp_path, capsys):
   assert len(lines) == len(set(lines)) == 5
   for name in ('cola', 'race_middle', 'story_cloze', 'dprd', 'wsc273'):
     assert any(f'of task {name}: looked for' in line for line in lines)
-  with refused('no dev file of task race_middle'):
+  with assert_refused('no dev file of task race_middle'):
     questions_of(run, base, ['race'])
   assert [p.task for p in questions_of(run, folder, ['race', 'race_high'])] == [
     'race_middle',
@@ -586,7 +586,7 @@ def test_errors(run, folder, tmp_path, change, names, expected):
   bad = 'sentence\tlabel\ngood\t7\n'
   winograd_files.write(tmp_path / 'damaged', 'SST-2/dev.tsv', bad)
   path = tmp_path / change if change else folder
-  with refused(expected):
+  with assert_refused(expected):
     questions_of(run, path, names)
 
 
@@ -596,14 +596,14 @@ def test_a_checkpoint_that_has_diverged(run, folder):
   params, model = load(run, 3)
   params = jax.tree.map(lambda x: np.full_like(x, np.nan), params)
   mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
-  with sharding.use(mesh), refused('not finite'):
+  with sharding.use(mesh), assert_refused('not finite'):
     likelihood.score_fn(model, mesh)(params, batches, lambda *_: None)
 
 
 def test_damaged_rows_are_named(tmp_path):
   assert results.read_rows(tmp_path) == []
   (tmp_path / 'zero_shot.jsonl').write_text('{"step": 1}\n{"st\n')
-  with refused('zero_shot.jsonl:2: damaged'):
+  with assert_refused('zero_shot.jsonl:2: damaged'):
     results.read_rows(tmp_path)
 
 
