@@ -6,7 +6,8 @@ import re
 import ftfy
 import pytest
 
-from gpt1_jax.corpus import cleaning
+from gpt1_jax.corpus import cleaning, documents, pipeline
+from tests.support import books as library
 
 
 def _standardize_by_the_rules(source: str) -> str:
@@ -144,6 +145,22 @@ def test_paragraphs_loses_no_word(shared_data):
   for path in sorted((shared_data / 'books').glob('*.txt'))[::5]:
     raw = path.read_text('utf-8-sig')
     assert cleaning.paragraphs(raw).split() == raw.split(), path.name
+
+
+def test_a_document_is_cleaned_in_blocks_as_it_would_be_whole():
+  """A paragraph of 20,000 lines is joined at once, not line by line."""
+  line = 'and so the long road went on past the last house\u2014of the town\n'
+  raw = '\r\r\n'.join(
+    [f'\u201cNumber {i}!\u201d \n {line * 40}' for i in range(99)]
+  )
+  for text in (raw, line * 20_000, raw.replace('\n', '\r'), '\n\n' + raw[:9]):
+    document = documents.Document('x', text)
+    cleaned = pipeline.clean_document(document, library.settings(['x']))
+    expected = cleaning.clean(cleaning.paragraphs(text))
+    row, data = cleaned
+    assert data.decode() == expected
+    assert row.words == len(expected.split())
+    assert row.num_bytes == len(data)
 
 
 def test_paragraphs_of_nothing():

@@ -5,7 +5,9 @@ repairs encoding damage; `standardize` treats punctuation and white space as the
 released code does (docs/reference.md §3, C: text_utils.py).
 """
 
+import collections
 import re
+from collections.abc import Iterator
 
 import ftfy
 
@@ -20,12 +22,14 @@ REPLACEMENTS = (
   ('´', "'"),
 )
 SPACED_MARKS = '-~!";?+,)(\\/*[]}{|_'
+SEPARATOR = ' \n '  # between the lines of cleaned text
 
 _FTFY = ftfy.TextFixerConfig(unescape_html=False, explain=False)
 # ftfy leaves printable ASCII alone.
 _NEEDS_FTFY = re.compile(r'[^\t\n\x20-\x7e]')
 # A file is taken to be hard-wrapped if 95% of its lines are at most this long.
 _WRAPPED_WIDTH = 100
+_LINE = re.compile(r'[^\r\n]*(?:\r\n|\r|\n)?')
 # The marks around the text of a book, and what else is not the author's.
 _GUTENBERG = re.compile(
   r'^[^\S\n]*\*\*\* ?(START|END) OF TH(?:E|IS) PROJECT GUTENBERG EBOOK'
@@ -73,7 +77,7 @@ def standardize(text: str) -> str:
         text = text.replace(f'{mark}  {mark}', mark + mark)
         has_run = f'{mark}  {mark}' in text
   lines = (' '.join(line.split()) for line in text.split('\n'))
-  return ' \n '.join(line for line in lines if line)
+  return SEPARATOR.join(line for line in lines if line)
 
 
 def strip_gutenberg(text: str) -> str:
@@ -91,7 +95,12 @@ def strip_gutenberg(text: str) -> str:
 
 
 def paragraphs(text: str) -> str:
-  """Joins hard-wrapped lines, so that each paragraph is one line.
+  """Joins hard-wrapped lines, so that each paragraph is one line."""
+  return '\n'.join(read_paragraphs(text))
+
+
+def read_paragraphs(text: str) -> Iterator[str]:
+  """Yields the paragraphs of a file, each as one line.
 
   A blank line ends a paragraph. In a hard-wrapped file (95% of its lines have
   at most 100 characters) a line break within a block is removed only where the
@@ -99,23 +108,36 @@ def paragraphs(text: str) -> str:
   of the usual width. So verse, headings and tables of contents keep their
   lines. Files with one paragraph on each line stay as they are.
   """
-  text = text.replace('\r\n', '\n').replace('\r', '\n')
-  lines = [line.strip() for line in text.split('\n')]
-  lengths = sorted(len(line) for line in lines if line)
-  if not lengths:
-    return ''
-  width = lengths[int(0.95 * (len(lengths) - 1))]
-  if width > _WRAPPED_WIDTH:
-    return '\n'.join(line for line in lines if line)
-  joined: list[str] = []
-  previous = ''
-  for line in lines:
-    if line and previous and _is_wrap(previous, line, width):
-      joined[-1] += ' ' + line
-    elif line:
+  width = _usual_width(text)
+  joined: list[str] = []  # lines of the paragraph so far
+  for line in _lines(text):
+    wraps = width <= _WRAPPED_WIDTH and joined and line
+    if not (wraps and _is_wrap(joined[-1], line, width)):
+      if joined:
+        yield ' '.join(joined)
+      joined.clear()
+    if line:
       joined.append(line)
-    previous = line
-  return '\n'.join(joined)
+  if joined:
+    yield ' '.join(joined)
+
+
+def _lines(text: str) -> Iterator[str]:
+  """Yields stripped lines one by one: all at once need several times `text`."""
+  for match in _LINE.finditer(text):
+    yield match[0].strip()
+
+
+def _usual_width(text: str) -> int:
+  """Returns the length that 95% of the lines that are not blank keep to."""
+  counts = collections.Counter(map(len, _lines(text)))
+  del counts[0]
+  rest = int(0.95 * (counts.total() - 1))
+  for length in sorted(counts):
+    rest -= counts[length]
+    if rest < 0:
+      return length
+  return 0
 
 
 def _is_wrap(line: str, following: str, width: int) -> bool:

@@ -134,7 +134,7 @@ def _decode(data: bytes, name: str, offset: int = 0) -> str:
       f'{name}: not UTF-8 at byte {offset} '
       f'(0x{error.object[error.start]:02x}); convert the file to UTF-8 first'
     ) from None
-  if not text.strip():
+  if not text or text.isspace():
     raise UserError(f'{name}: empty; remove it from the input')
   return text
 

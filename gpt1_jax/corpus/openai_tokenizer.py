@@ -79,7 +79,7 @@ class OpenAITokenizer:
 
   def encode_clean(self, text: str) -> list[int]:
     """Encodes text that `cleaning.clean` returned."""
-    return self._words.encode_lines(text, self.newline_id)
+    return self._words.encode_lines(text.split('\n'), self.newline_id)
 
   def decode(self, ids: Sequence[int]) -> str:
     """Decodes to lower-cased words between spaces; spells specials by name.

@@ -3,9 +3,10 @@
 import dataclasses
 import glob
 import hashlib
+import io
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from gpt1_jax.corpus.metadata import DocumentRow
 from gpt1_jax.errors import UserError
 
 REJECTED = 'rejected.jsonl'
+_BLOCK_LENGTH = 1 << 16  # characters to clean at once, at least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,21 +147,46 @@ def clean_document(
     text = document.text()
     if settings.strip_gutenberg:
       text = cleaning.strip_gutenberg(text)
-    text = cleaning.clean(cleaning.paragraphs(text))
-    if not text:
+    data, words = _clean(text)
+    if not data:
       raise UserError(f'{document.source}: no text is left after cleaning')
   except UserError as error:
     if not settings.skip_bad_rows:
       raise
     return Rejected(document.source, str(error))
-  data = text.encode()
   row = DocumentRow(
     source=document.source,
     sha256=hashlib.sha256(data).hexdigest(),
-    words=cleaning.num_words(text),
+    words=words,
     num_bytes=len(data),
   )
   return row, data
+
+
+def _clean(text: str) -> tuple[bytes, int]:
+  """Cleans a document in small blocks: returns it in UTF-8, and its words.
+
+  Cleaning needs many times the memory of the text that it is given.
+  """
+  out, words = io.BytesIO(), 0
+  for block in _blocks(cleaning.read_paragraphs(text)):
+    if cleaned := cleaning.clean(block):
+      out.write(f'{cleaning.SEPARATOR if words else ""}{cleaned}'.encode())
+      words += cleaning.num_words(cleaned)
+  return out.getvalue(), words
+
+
+def _blocks(paragraphs: Iterable[str]) -> Iterator[str]:
+  """Joins consecutive paragraphs up to _BLOCK_LENGTH characters and more."""
+  block: list[str] = []
+  length = 0
+  for paragraph in paragraphs:
+    block.append(paragraph)
+    length += len(paragraph)
+    if length >= _BLOCK_LENGTH:
+      yield '\n'.join(block)
+      block, length = [], 0
+  yield '\n'.join(block)
 
 
 def sampled_lines(text: str, share: float) -> Iterator[str]:
@@ -186,5 +213,6 @@ def encode_document(
   """
   ids: list[int] = []
   if row.split != 'duplicate':
-    ids = [*tokenizer.encode_clean(text), tokenizer.document_id]
+    ids = tokenizer.encode_clean(text)
+    ids.append(tokenizer.document_id)
   return dataclasses.replace(row, tokens=len(ids)), np.array(ids, np.uint16)

@@ -75,10 +75,10 @@ class WordCache(dict[str, tuple[int, ...]]):
       self[word] = ids
     return ids
 
-  def encode_lines(self, text: str, newline_id: int) -> list[int]:
+  def encode_lines(self, lines: Iterable[str], newline_id: int) -> list[int]:
     """Encodes white-space separated words, with `newline_id` between lines."""
     ids: list[int] = []
-    for line in text.split('\n'):
+    for line in lines:
       ids += itertools.chain.from_iterable(map(self.__getitem__, line.split()))
       ids.append(newline_id)
     ids.pop()
