@@ -123,7 +123,7 @@ def run(main: Callable[[list[str]], None], is_run: bool = False) -> None:
       _fail(str(error), error.exit_code)
     except errors.Stopped as stopped:
       print(stopped, file=sys.stderr, flush=True)
-      sys.exit(interrupts.EXIT_CODE)
+      _leave(interrupts.EXIT_CODE, together=True)
     except OSError as error:
       _fail(*_describe(error))
     except Exception as error:
@@ -268,9 +268,24 @@ def _describe(error: OSError) -> tuple[str, int]:
 
 def _fail(message: str, code: int = errors.UserError.exit_code) -> NoReturn:
   print(f'error: {message}', file=sys.stderr, flush=True)
+  _leave(code)
+
+
+def _leave(code: int, together: bool = False) -> NoReturn:
+  """Ends a command, while its devices may still compute.
+
+  Once jax is loaded, Python's own exit is left out: it frees objects that XLA's
+  threads may be using, and it waits for the other hosts.
+
+  Args:
+    code: the exit code.
+    together: True if the other hosts stop too; they are waited for.
+  """
   jax = sys.modules.get('jax')  # not loaded by commands that only read text
-  if jax and jax.distributed.is_initialized():
-    # An orderly exit would wait for the other hosts, which wait for this one.
+  if jax is None:
+    sys.exit(code)
+  if together:
+    jax.distributed.shutdown()  # does nothing on a single host
+  with contextlib.suppress(OSError):  # nobody reads it any more
     sys.stdout.flush()
-    os._exit(code)
-  sys.exit(code)
+  os._exit(code)

@@ -21,6 +21,7 @@ from gpt1_jax.settings import STRICT, AtLeastOne, DropoutRate
 
 BatchSize = Annotated[int, Field(ge=1, le=2**20)]
 DataSeed = Annotated[int, Field(ge=0, lt=2**32)]
+Name = Annotated[str, Field(min_length=1)]
 Words = tuple[str, ...]
 T = TypeVar('T')
 
@@ -89,7 +90,7 @@ class PretrainDataSettings:
     cross_documents: True lets a window span several documents.
   """
 
-  path: str
+  path: Name
   batch_size: BatchSize
   seed: DataSeed
   cross_documents: bool
@@ -110,7 +111,7 @@ class FinetuneDataSettings:
     drop_last: True drops an incomplete last batch of an epoch (C: train.py).
   """
 
-  path: str
+  path: Name
   batch_size: BatchSize
   seed: DataSeed
   lengths: Annotated[tuple[AtLeastOne, ...], Field(min_length=1)]
@@ -192,7 +193,7 @@ class PretrainConfig:
       files or a Hugging Face folder; 'none' draws them.
   """
 
-  init_from: str
+  init_from: Name
   model: Annotated[
     settings.GPTSettings | settings.LSTMSettings, Field(discriminator='kind')
   ]
@@ -215,7 +216,7 @@ class FinetuneConfig:
   """
 
   task: TaskSetting
-  init_from: str
+  init_from: Name
   like: str
   transfer: TransferSettings
   model: Annotated[

@@ -46,7 +46,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
 from gpt1_jax.reporting import figures
 from gpt1_jax.tasks.zero_shot import evaluation
-from gpt1_jax.train import checkpoint, perplexity, run, sharding
+from gpt1_jax.train import belonging, checkpoint, perplexity, run, sharding
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'The run.', required=True)
 _SUITE = flags.DEFINE_enum(
@@ -115,7 +115,8 @@ def _perplexity() -> Mapping[str, object]:
     raise UserError(f'{workdir}: was not trained here; set --data=SHARDS')
   params, meta, step = checkpoint.read(workdir, _STEP.value)
   folder = shards.fetch(data, cli.STAGE_TO.value)
-  if tokenization.load(folder).fingerprint != meta.tokenizer_fingerprint:
+  tokenizer = belonging.tokenizer(workdir, meta)
+  if tokenization.load(folder).fingerprint != tokenizer.fingerprint:
     raise UserError(
       f'{data}: prepared with another tokenizer than that of {workdir}; '
       f'prepare it with --tokenizer={workdir}'

@@ -13,6 +13,7 @@ _ALLOWED = {
   'float_type': 'must be a number',
   'finite_number': 'must be finite',
   'string_type': 'must be a string',
+  'string_too_short': 'must not be empty',
   'bool_type': 'must be True or False',
   'tuple_type': 'must be a list of values',
   'dict_type': 'must be a section of keys and values',

@@ -50,7 +50,8 @@ WRONG = {
     'train.checkpoint_every': [0],
     'train.checkpoint_minutes': [-1.0, float('inf')],
     'train.stall_minutes': [-1.0, float('nan')],
-    'init_from': [3],
+    'init_from': [3, ''],
+    'data.path': [''],
     'train.keep': [0, {3}],
     'train.microbatches': [0],
     'train.seed': [-1, 2**31],
@@ -76,6 +77,8 @@ WRONG = {
     'data.lengths': [(), (0,), 'short', (8, 'a')],
     'data.truncation': ['middle'],
     'task': [3],
+    'init_from': [''],
+    'data.path': [''],
   },
 }
 CASES = [

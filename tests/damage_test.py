@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import gpt1_jax
 from gpt1_jax.errors import RunError, UserError
 from gpt1_jax.train import (
   belonging,
@@ -186,6 +187,26 @@ def test_a_damaged_config_is_named(tmp_path, content):
   (tmp_path / 'config.json').write_text(content)
   with pytest.raises(UserError, match=r'config\.json: damaged'):
     run_lib.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+  ('content', 'words'),
+  [
+    ('{"command": "pretrain", "conf', 'damaged, not valid JSON'),
+    (
+      '{"command": "", "config": {}, "tokenizer_fingerprint": "b"}',
+      'names another tokenizer than the checkpoint',
+    ),
+  ],
+)
+def test_a_model_beside_a_wrong_config_is_refused(
+  pretrained, tmp_path, content, words
+):
+  run = shutil.copytree(pretrained, tmp_path / 'run')
+  gpt1_jax.load(run)
+  (run / 'config.json').write_text(content)
+  with pytest.raises(UserError, match=rf'config\.json: {words}'):
+    gpt1_jax.load(run)
 
 
 @pytest.mark.parametrize(

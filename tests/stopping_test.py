@@ -252,6 +252,24 @@ def test_a_stuck_run_ends_with_its_stacks():
   assert 'while reading a batch' in line
 
 
+STOPS = """
+import atexit, os, signal, time
+from gpt1_jax import cli
+import jax
+atexit.register(os.abort)  # as if objects that XLA still uses were freed
+def main(argv):
+  os.kill(os.getpid(), signal.SIGTERM)
+  time.sleep(100)
+cli.run(main)
+"""
+
+
+def test_a_stopped_command_leaves_out_the_exit_of_python():
+  done = commands.run('-c', STOPS)
+  assert done.returncode == 75
+  assert done.stderr == 'stopped by SIGTERM: run the same command again\n'
+
+
 def test_a_lock_in_a_bucket_is_refused_while_its_holder_writes(tmp_path):
   """The object's protocol, on files, as if another host had written it."""
   path = tmp_path / lock.LOCK

@@ -44,8 +44,16 @@ def tokenizer(workdir: str, meta: CheckpointMeta) -> tokenization.Tokenizer:
   """Loads a run's tokenizer, which must be that of its checkpoint.
 
   Raises:
-    UserError: it is missing, damaged, or another one.
+    UserError: it is missing, damaged, or another one; or the run's config.json
+      is damaged or that of another run.
   """
+  if (storage.path(workdir) / 'config.json').exists():
+    recorded = run_lib.load(workdir).get('tokenizer_fingerprint')
+    if recorded != meta.tokenizer_fingerprint:
+      raise UserError(
+        f'{workdir}/config.json: names another tokenizer than the checkpoint; '
+        'restore it from a copy'
+      )
   return _compare(workdir, meta.tokenizer_fingerprint, 'the checkpoint')
 
 
