@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import random
 import shutil
 from unittest import mock
@@ -142,6 +143,51 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     checkpoints.save(12, jax_state(12), meta)
   assert capfd.readouterr().err == ''
   assert checkpoint.read(str(run)).step == 8
+
+
+def test_a_checkpoint_is_flushed_to_the_disk(tmp_path, monkeypatch):
+  flushed, fsync = set(), os.fsync
+
+  def note(descriptor):
+    fsync(descriptor)
+    flushed.add(os.fstat(descriptor).st_ino)
+
+  monkeypatch.setattr(os, 'fsync', note)
+  with opened(tmp_path) as checkpoints:
+    checkpoints.save(
+      4, jax_state(4), checkpoint.CheckpointMeta(networks.GPT_CONFIG, 't')
+    )
+  folder = tmp_path / 'checkpoints'
+  found = [folder, *folder.rglob('*')]
+  assert len(found) > 10
+  missed = [path for path in found if path.stat().st_ino not in flushed]
+  assert {path.name for path in missed} <= {COMMIT}
+
+
+@pytest.mark.parametrize(
+  ('name', 'is_refused'),
+  [
+    *((f'train.{x}', False) for x in ('num_steps', 'log_every', 'eval_every')),
+    *((f'train.{x}', False) for x in ('checkpoint_every', 'microbatches')),
+    ('mesh.fsdp', False),
+    ('model.dtype', False),
+    ('data.path', False),
+    ('train.seed', True),
+    ('data.batch_size', True),
+    ('model.n_layer', True),
+    ('init_from', True),
+  ],
+)
+def test_settings_that_may_change_in_a_run(tmp_path, name, is_refused):
+  section, _, key = name.rpartition('.')
+  first, now = ({section: {key: x}} if section else {key: x} for x in (8, 9))
+  run_lib.start(str(tmp_path), 'pretrain', first, {})
+  if is_refused:
+    with pytest.raises(UserError, match=f'with another {name};.*--fork_from='):
+      run_lib.changes(str(tmp_path), 'pretrain', now)
+  else:
+    found = run_lib.changes(str(tmp_path), 'pretrain', now)
+    assert found == {name: [8, 9]}
 
 
 def test_what_is_not_finite_is_not_saved(tmp_path):

@@ -104,3 +104,12 @@ def test_a_signal_during_an_evaluation_saves_the_update_before_it(
   straight = tmp_path / 'straight'
   train(straight, evaluate)
   assert rows(tmp_path / 'run') == rows(straight)
+
+
+def test_the_last_update_is_saved_before_it_is_evaluated(tmp_path):
+  def evaluate(params):
+    return {'eval_loss': 1 / (NUM_STEPS - int(params['w'][0]))}
+
+  with pytest.raises(ZeroDivisionError):
+    train(tmp_path, evaluate)
+  assert checkpoint.steps(str(tmp_path)) == [NUM_STEPS]
