@@ -15,7 +15,10 @@ if sys.path[:1] != [str(ROOT)]:
   sys.path.insert(0, str(ROOT))
 
 
-def environment() -> dict[str, str]:
-  """Returns an environment where `python -m gpt1_jax...` runs this checkout."""
-  paths = [str(ROOT), os.environ.get('PYTHONPATH', '')]
+def environment(*folders: pathlib.Path) -> dict[str, str]:
+  """Returns an environment where `python -m gpt1_jax...` runs this checkout.
+
+  Modules of `folders` can be imported, too.
+  """
+  paths = [*map(str, (ROOT, *folders)), os.environ.get('PYTHONPATH', '')]
   return {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, paths))}

@@ -69,7 +69,18 @@ class Hour:
     """
     (self.output / 'done').mkdir(parents=True, exist_ok=True)
     (self.output / 'results').mkdir(exist_ok=True)
-    stages: dict[str, Callable[[], bool]] = {
+    for name, stage in self.stages().items():
+      if self.state(name) != 'not run':
+        continue
+      print(f'== {name}', flush=True)
+      mark = self.output / 'done' / name
+      mark.write_text('passed\n' if stage() else 'failed\n')
+      print(f'   {self.state(name)}', flush=True)
+    self.keep()
+
+  def stages(self) -> dict[str, Callable[[], bool]]:
+    """Returns the stages by name, in order; each returns True if it passed."""
+    return {
       'tests': self.tests,
       'benchmark': self.benchmark,
       'pretrain': self.pretrain,
@@ -77,15 +88,6 @@ class Hour:
       **{name: functools.partial(self.finetune, name) for name in TASKS},
       'report': self.report,
     }
-    for name, stage in stages.items():
-      mark = self.output / 'done' / name
-      if mark.exists():
-        continue
-      print(f'== {name}', flush=True)
-      passed = stage()
-      mark.write_text('passed\n' if passed else 'failed\n')
-      print(f'   {mark.read_text().strip()}', flush=True)
-    self.keep()
 
   def tests(self) -> bool:
     """Tests the GPU kernels, in full float32: compiled, or interpreted."""
@@ -108,7 +110,11 @@ class Hour:
   def pretrain(self) -> bool:
     """Pretrains; the number of updates follows from a short trial's rate."""
     size = 'tiny' if _QUICK.value else 'paper'
-    kernel = 'flash' if self.passed('tests') and not _QUICK.value else 'auto'
+    kernel = (
+      'flash'
+      if self.state('tests') == 'passed' and not _QUICK.value
+      else 'auto'
+    )
     words = [
       *('-m', 'gpt1_jax.pretrain', f'--config=configs/pretrain.py:{size}'),
       f'--config.data.path={_CORPUS.value}',
@@ -192,18 +198,13 @@ class Hour:
         if (self.output / run / name).exists():
           (results / run).mkdir(exist_ok=True)
           shutil.copy(self.output / run / name, results / run / name)
-    done = self.output / 'done'
-    states = {
-      name: (done / name).read_text().strip()
-      if (done / name).exists()
-      else 'not run'
-      for name in ('tests', 'benchmark', 'pretrain', 'sample', *TASKS, 'report')
-    }
+    states = {name: self.state(name) for name in self.stages()}
     (results / 'stages.json').write_text(json.dumps(states, indent=2) + '\n')
 
-  def passed(self, stage: str) -> bool:
+  def state(self, stage: str) -> str:
+    """Returns 'passed', 'failed' or 'not run'."""
     mark = self.output / 'done' / stage
-    return mark.exists() and mark.read_text() == 'passed\n'
+    return mark.read_text().strip() if mark.exists() else 'not run'
 
   def call(self, name: str, *words: str, **environment: str) -> bool:
     """Runs Python until it ends or the slice does; appends to NAME.log.
@@ -214,7 +215,7 @@ class Hour:
       **environment: variables to set.
 
     Returns:
-      Whether it succeeded.
+      True if it succeeded.
 
     Raises:
       OutOfTimeError: the slice ended; the command was told to save and stop.

@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import checkout
+
 from benchmarks.case import Case
 from gpt1_jax.errors import UserError
 
@@ -63,7 +65,6 @@ class Candidate:
     self._errors = tempfile.TemporaryFile('w+')  # noqa: SIM115, see `close`
     # Candidates share a GPU: none may take all of its memory.
     settings = {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
-    paths = [str(LAUNCH.parent), str(LAUNCH), os.environ.get('PYTHONPATH', '')]
     self._process = subprocess.Popen(
       [
         *(sys.executable, '-m', 'benchmarks.process', function),
@@ -73,11 +74,7 @@ class Candidate:
       stdout=subprocess.PIPE,
       stderr=self._errors,
       text=True,
-      env={
-        **settings,
-        **os.environ,
-        'PYTHONPATH': os.pathsep.join(filter(None, paths)),
-      },
+      env=settings | checkout.environment(LAUNCH),
     )
     try:
       self.versions = self._read()
