@@ -13,18 +13,18 @@ its dev set after fitting on its training set:
 """
 
 import functools
+import typing
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.sparse
-from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.multiclass import OneVsRestClassifier
 
 from gpt1_jax.tasks import metrics
 from gpt1_jax.tasks.definition import Task
 from gpt1_jax.tasks.examples import Example
 from gpt1_jax.tasks.scores import Metrics
+
+if typing.TYPE_CHECKING:  # scikit-learn takes more than a second to import
+  from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 NAMES = {
   'constant': 'commonest class',
@@ -55,6 +55,8 @@ def score(
     Name of the method -> the task's metrics. Methods that do not apply to the
     task, or that find no word to count, are left out.
   """
+  from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+
   train = train[:: -(-len(train) // MAX_TRAIN)]
   labels = np.array([example.label for example in dev])
   found = {'constant': _constant(task, train, len(dev))}
@@ -99,12 +101,16 @@ def _constant(task: Task, train: Sequence[Example], count: int) -> np.ndarray:
 
 
 def _regression(
-  vectorizer: CountVectorizer,
+  vectorizer: 'CountVectorizer',
   inverse_penalty: float,
   train: Sequence[Example],
   dev: Sequence[Example],
 ) -> np.ndarray:
   """Predicts dev's classes by logistic regression on each text's vector."""
+  import scipy.sparse
+  from sklearn.linear_model import LogisticRegression
+  from sklearn.multiclass import OneVsRestClassifier
+
   labels = [example.label for example in train]
   if len(set(labels)) == 1:  # there is nothing to fit
     return np.full(len(dev), labels[0])
@@ -118,7 +124,9 @@ def _regression(
   return OneVsRestClassifier(one).fit(train_x.tocsr(), labels).predict(dev_x)
 
 
-def _tfidf(train: Sequence[Example]) -> TfidfVectorizer:
+def _tfidf(train: Sequence[Example]) -> 'TfidfVectorizer':
+  from sklearn.feature_extraction.text import TfidfVectorizer
+
   vectorizer = TfidfVectorizer(token_pattern=_WORD)
   return vectorizer.fit(
     [text for e in train for text in (*e.texts, *e.choices)]
@@ -126,7 +134,7 @@ def _tfidf(train: Sequence[Example]) -> TfidfVectorizer:
 
 
 def _cosines(
-  vectorizer: TfidfVectorizer, first: list[str], second: list[str]
+  vectorizer: 'TfidfVectorizer', first: list[str], second: list[str]
 ) -> np.ndarray:
   """Returns the cosine of each pair; the vectors have length 1, or 0."""
   a, b = vectorizer.transform(first), vectorizer.transform(second)

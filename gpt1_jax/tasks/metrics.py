@@ -9,8 +9,8 @@ import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import scipy.stats
-import sklearn.metrics
+
+Metric = Callable[[np.ndarray, np.ndarray], float]
 
 
 def score(
@@ -57,32 +57,40 @@ def remarks(labels: np.ndarray, predictions: np.ndarray) -> list[str]:
 
 
 def _score(name: str, labels: np.ndarray, predictions: np.ndarray) -> float:
-  if name not in _METRICS:
-    raise ValueError(f'no metric {name!r}: choose from {", ".join(_METRICS)}')
+  known = _metrics()
+  if name not in known:
+    raise ValueError(f'no metric {name!r}: choose from {", ".join(known)}')
   if name == 'auc' and np.ptp(labels) == 0:
     return 0.5
   if name in ('matthews', 'pearson', 'spearman') and (
     np.ptp(labels) == 0 or np.ptp(predictions) == 0
   ):
     return 0.0
+  from scipy import stats  # slow to import
+
   with warnings.catch_warnings():
     # An untrained head is nearly constant; its score is defined, if imprecise.
-    warnings.simplefilter('ignore', scipy.stats.NearConstantInputWarning)
-    return float(_METRICS[name](labels, predictions))
+    warnings.simplefilter('ignore', stats.NearConstantInputWarning)
+    return float(known[name](labels, predictions))
 
 
-def _pearson(labels: np.ndarray, predictions: np.ndarray) -> float:
-  pair = labels.astype(np.float64), predictions.astype(np.float64)
-  return scipy.stats.pearsonr(*pair).statistic
+@functools.cache
+def _metrics() -> dict[str, Metric]:
+  """Returns the metrics by name; the first call imports for a second."""
+  import scipy.stats
+  from sklearn import metrics
 
+  def pearson(labels: np.ndarray, predictions: np.ndarray) -> float:
+    pair = labels.astype(np.float64), predictions.astype(np.float64)
+    return scipy.stats.pearsonr(*pair).statistic
 
-_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-  'accuracy': sklearn.metrics.accuracy_score,
-  'f1': functools.partial(
-    sklearn.metrics.f1_score, labels=[1], average='macro', zero_division=0.0
-  ),
-  'matthews': sklearn.metrics.matthews_corrcoef,
-  'pearson': _pearson,
-  'spearman': lambda *pair: scipy.stats.spearmanr(*pair).statistic,
-  'auc': sklearn.metrics.roc_auc_score,
-}
+  return {
+    'accuracy': metrics.accuracy_score,
+    'f1': functools.partial(
+      metrics.f1_score, labels=[1], average='macro', zero_division=0.0
+    ),
+    'matthews': metrics.matthews_corrcoef,
+    'pearson': pearson,
+    'spearman': lambda *pair: scipy.stats.spearmanr(*pair).statistic,
+    'auc': metrics.roc_auc_score,
+  }
