@@ -536,18 +536,23 @@ def _with(name, value=0, dtype=np.float32, shape=(128,)):
       _with('lm_head.weight', shape=(9, 128)),
       'lm_head.weight differs from the token embedding',
     ),
-    ({'model_type': 'gpt2'}, "'gpt2', expected 'openai-"),
-    ({'afn': 'relu'}, "afn is 'relu', expected 'gelu'"),
-    ({'n_layer': None}, 'n_layer is None, expected a count'),
+    (
+      {'model_type': 'gpt2'},
+      "model_type is 'gpt2': input should be 'openai-gpt'",
+    ),
+    ({'afn': 'relu'}, "afn is 'relu': input should be 'gelu' or 'gelu_new'"),
+    ({'n_layer': None}, 'n_layer is None: input should be a valid integer'),
     ({'n_layer': 3}, '26 tensors, but config.json expects 38'),
     ({'n_layer': 10**400}, '26 tensors, but config.json expects'),
     ({'n_head': 3}, 'n_embd 128 is not divisible by n_head 3'),
     (
       {'layer_norm_epsilon': 1e-6},
-      'layer_norm_epsilon is 1e-06, expected 1e-05',
+      'layer_norm_epsilon is 1e-06: expected 1e-05 as in GPT-1',
     ),
-    ({'gpt1_jax': []}, 'config.json: gpt1_jax is damaged'),
-    ({'gpt1_jax': {'model': [], 'step': 1}}, 'config.json: gpt1_jax is'),
+    ({'gpt1_jax': []}, 'config.json: gpt1_jax is []: input should be a'),
+    ({'n_head': 0}, 'n_head is 0: input should be greater than 0'),
+    ({'n_head': True}, 'n_head is True: input should be a valid integer'),
+    ({'gpt1_jax': {'model': [], 'step': 1}}, 'gpt1_jax.model is []: input'),
   ],
 )
 def test_a_damaged_folder_is_refused(folder, tmp_path, change, message):
@@ -567,7 +572,10 @@ def test_missing_or_damaged_files_are_refused(folder, tmp_path, monkeypatch):
     (_write('model.safetensors', 'x'), 'model.safetensors: damaged'),
     (_drop('model.safetensors'), 'no weights here (expected model.safetens'),
     (_write('pytorch_model.bin', ''), "pip install 'gpt1_jax[peers]'"),
-    (_write('config.json', '[]'), "model_type is None, expected 'openai-gpt'"),
+    (
+      _write('config.json', '[]'),
+      'config.json: the content is []: input should',
+    ),
     (_drop('config.json'), 'config.json: missing'),
   ):
     damage(hf)

@@ -15,7 +15,7 @@ import numpy as np
 
 from gpt1_jax import storage
 from gpt1_jax.errors import UserError
-from gpt1_jax.interop import layouts, openai
+from gpt1_jax.interop import folder_config, layouts, openai
 from gpt1_jax.settings import GPTConfig
 from gpt1_jax.train import checkpoint
 
@@ -24,7 +24,6 @@ SAFETENSORS, BIN = 'model.safetensors', 'pytorch_model.bin'
 HEAD = 'head.safetensors'
 OURS = 'gpt1_jax'  # key of config.json for our own metadata
 _DROPOUT_RATES = ('embd_pdrop', 'attn_pdrop', 'resid_pdrop')
-_COUNTS = ('n_layer', 'n_head', 'n_embd', 'n_positions', 'vocab_size')
 # Types that float32 represents exactly, as safetensors and PyTorch name them.
 _FLOATS = ('F32', 'F16', 'BF16', 'float32', 'float16', 'bfloat16')
 # Masks and positions, which older versions saved with the weights.
@@ -39,17 +38,17 @@ def read(directory: pathlib.Path) -> layouts.Weights:
   Raises:
     UserError: a file is missing, damaged, or inconsistent with config.json.
   """
-  config = _read_config(directory / CONFIG)
+  config = folder_config.read(directory / CONFIG)
   file, tensors = _read_tensors(directory)
   named = {k.removeprefix('transformer.'): v for k, v in tensors.items()}
   tied = named.pop('lm_head.weight', None)
   skipped = tuple(sorted(k for k in named if k.startswith(_OTHER_HEADS)))
   named = {k: v for k, v in named.items() if k not in skipped}
   shapes = layouts.shapes(
-    n_layer=min(config['n_layer'], len(named)),  # bounds a wrong count
-    n_embd=config['n_embd'],
-    n_ctx=config['n_positions'],
-    rows=config['vocab_size'],
+    n_layer=min(config.n_layer, len(named)),  # bounds a wrong count
+    n_embd=config.n_embd,
+    n_ctx=config.n_positions,
+    rows=config.vocab_size,
   )
   _check(named, shapes, file)
   if tied is not None and not np.array_equal(tied, named[layouts.TOKENS]):
@@ -57,13 +56,14 @@ def read(directory: pathlib.Path) -> layouts.Weights:
       f'{file}: lm_head.weight differs from the token embedding; GPT-1 uses '
       'one matrix for both'
     )
-  settings = {**openai.RELEASED, **config[OURS]['model']}
-  settings |= {k: config[k] for k in _DROPOUT_RATES if k in config}
+  ours = config.gpt1_jax
+  settings = {**openai.RELEASED, **ours.model}
+  settings |= config.model_dump(include={*_DROPOUT_RATES}, exclude_unset=True)
   return layouts.Weights(
     {name: named[name] for name in shapes},
-    {**settings, 'n_head': config['n_head']},
+    {**settings, 'n_head': config.n_head},
     _read_head(directory / HEAD),
-    config[OURS]['step'],
+    ours.step,
     skipped,
   )
 
@@ -90,7 +90,7 @@ def write(
   storage.write_json(directory / CONFIG, _config(found, command))
 
 
-def _config(found: checkpoint.Checkpoint, command: str) -> dict[str, Any]:
+def _config(found: checkpoint.Checkpoint, command: str) -> dict[str, object]:
   """Returns config.json, including our metadata for converting back."""
   model = found.meta.model
   assert isinstance(model, GPTConfig)
@@ -109,35 +109,6 @@ def _config(found: checkpoint.Checkpoint, command: str) -> dict[str, Any]:
     'torch_dtype': 'float32',
     OURS: {**found.meta.as_json(), 'command': command, 'step': found.step},
   }
-
-
-def _read_config(file: pathlib.Path) -> dict[str, Any]:
-  if not file.is_file():
-    raise UserError(f'{file}: missing')
-  config = storage.read_json(file)
-  kind = config.get('model_type') if isinstance(config, dict) else None
-  if kind != 'openai-gpt':
-    raise UserError(f"{file}: model_type is {kind!r}, expected 'openai-gpt'")
-  config.setdefault('n_positions', config.get('n_ctx'))  # older versions
-  for name in _COUNTS:
-    if type(config.get(name)) is not int or config[name] < 1:
-      raise UserError(
-        f'{file}: {name} is {config.get(name)!r}, expected a count'
-      )
-  for name, allowed in (
-    ('afn', ('gelu', 'gelu_new')),  # both mean the tanh approximation
-    ('layer_norm_epsilon', (1e-5,)),
-  ):
-    if config.get(name, allowed[0]) not in allowed:
-      raise UserError(
-        f'{file}: {name} is {config[name]!r}, expected {allowed[0]!r} as in '
-        'GPT-1'
-      )
-  ours = config.setdefault(OURS, {'model': {}, 'step': 0})
-  match ours:
-    case {'model': dict(), 'step': int()}:
-      return config
-  raise UserError(f'{file}: {OURS} is damaged; remove it to use defaults')
 
 
 def _read_tensors(
