@@ -12,7 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpt1_jax.model import attention, causal, dropout, flash, flash_gpu, gpt
+from gpt1_jax.model import (
+  attention,
+  causal,
+  dropout,
+  flash,
+  flash_gpu,
+  gpt,
+  tiles,
+)
 from gpt1_jax.train import losses, sharding
 from tests.support import networks
 from tests.support.meshes import make_mesh
@@ -312,9 +320,8 @@ def test_the_gpu_kernels_lower_without_a_gpu(platform, dtype):
   """Expects Triton's code for both directions; no GPU runs it."""
 
   def both(qkv_CBTN, keys_B2, head, d_out_BTN):
-    attend = functools.partial(
-      flash_gpu.attend, n_head=12, rate=0.1, interpret=False
-    )
+    static = tiles.Static(n_head=12, rate=0.1, interpret=False)
+    attend = functools.partial(flash_gpu.attend, static)
     out, pull = jax.vjp(lambda x: attend(x, keys_B2, head), qkv_CBTN)
     return out, pull(d_out_BTN)
 

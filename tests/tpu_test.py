@@ -20,7 +20,7 @@ from gpt1_jax.compiler import (
   stats,
 )
 from gpt1_jax.compiler.hlo_text import HloText
-from gpt1_jax.model import flash, models
+from gpt1_jax.model import flash, models, tiles
 from gpt1_jax.train import chips, losses, sharding
 from tests.support import compiled_steps, meshes
 from tests.support.compiled_steps import JSON_KEYS, VOCAB, small
@@ -193,12 +193,12 @@ def lower_kernel(topology, shape, dtype, rate):
   B, T, H, K = shape
   devices = chips.topology(topology, 1).devices[:1]
   place = sharding.replicated(meshes.make_mesh(1, 1, 1, devices=devices))
-  settings = {'n_head': H, 'rate': rate, 'interpret': False}
+  static = tiles.Static(H, rate, interpret=False)
 
   def both(qkv_CBTN, keys_B2, d_out_BTN):
     heads = jnp.zeros(1, jnp.uint32)
     out_BTN, pull = jax.vjp(
-      lambda qkv: flash.attend(qkv, keys_B2, heads, **settings), qkv_CBTN
+      lambda qkv: flash.attend(static, qkv, keys_B2, heads), qkv_CBTN
     )
     return out_BTN, pull(d_out_BTN)
 

@@ -17,7 +17,7 @@ from absl import logging
 from flax import linen as nn
 from jax import ad_checkpoint
 
-from gpt1_jax.model import causal, dropout, flash, flash_gpu
+from gpt1_jax.model import causal, dropout, flash, flash_gpu, tiles
 from gpt1_jax.model.linear import Linear, einsum
 
 MASKED = -1e9  # C: train.py, mask_attn_weights
@@ -92,14 +92,8 @@ def attend_flash(
   def local(
     qkv_CBTN: jax.Array, keys_B2: jax.Array, heads_H: jax.Array
   ) -> jax.Array:
-    return module.attend(
-      qkv_CBTN,
-      keys_B2,
-      heads_H[:1],
-      n_head=len(heads_H),
-      rate=rate,
-      interpret=platform() == 'cpu',
-    )
+    static = tiles.Static(len(heads_H), rate, interpret=platform() == 'cpu')
+    return module.attend(static, qkv_CBTN, keys_B2, heads_H[:1])
 
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.size > 1:

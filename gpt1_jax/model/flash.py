@@ -19,6 +19,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from gpt1_jax.model import tiles
+from gpt1_jax.model.tiles import Ref, Static
 
 QUERIES = 128  # of a block; it reads no key after its last query
 MAX_T = 1024  # a block of queries against all keys fits VMEM
@@ -34,41 +35,6 @@ def unsupported_reason(T: int, K: int) -> str | None:
   if K % 8 or (_LANES % K and K % _LANES):
     return f'the head width {K} does not divide {_LANES} columns'
   return None
-
-
-def attend(
-  qkv_CBTN: jax.Array,
-  keys_B2: jax.Array,
-  first_head: jax.Array,
-  *,
-  n_head: int,
-  rate: float,
-  interpret: bool,
-) -> jax.Array:
-  """Softmax(q k / sqrt(K)) v over the positions up to each query's own.
-
-  Args:
-    qkv_CBTN: queries, keys and values (C = 3), the heads side by side in N
-      columns; float32 or bfloat16.
-    keys_B2: uint32, `dropout.row_keys` of each sequence.
-    first_head: uint32 [1], the number of the first of these heads in the model.
-    n_head: heads in N.
-    rate: dropout rate of the probabilities; 0 switches it off.
-    interpret: runs the kernel as plain operations, on any platform.
-
-  Returns:
-    [B, T, N] in the type of the queries.
-  """
-  static = _Static(n_head, rate, interpret)
-  return _attend(static, qkv_CBTN, keys_B2, first_head)
-
-
-class _Static(NamedTuple):
-  """Constants of both compiled kernels."""
-
-  n_head: int
-  rate: float
-  interpret: bool
 
 
 class _Tile(NamedTuple):
@@ -97,24 +63,38 @@ class _Tile(NamedTuple):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(
-  static: _Static, qkv_CBTN: jax.Array, keys_B2: jax.Array, head: jax.Array
+def attend(
+  static: Static, qkv_CBTN: jax.Array, keys_B2: jax.Array, first_head: jax.Array
 ) -> jax.Array:
-  _, B, T, N = qkv_CBTN.shape
-  out = jax.ShapeDtypeStruct((B, T, N), qkv_CBTN.dtype)
-  return _call(_forward, static, [qkv_CBTN], (keys_B2, head), out)
+  """Softmax(q k / sqrt(K)) v over the positions up to each query's own.
+
+  The output is named 'attended' for `jax.checkpoint`.
+
+  Args:
+    static: constants of the kernel.
+    qkv_CBTN: queries, keys and values (C = 3), the heads side by side in N
+      columns; float32 or bfloat16.
+    keys_B2: uint32, `dropout.row_keys` of each sequence.
+    first_head: uint32 [1], the number of the first of these heads in the model.
+
+  Returns:
+    [B, T, N] in the type of the queries.
+  """
+  return _attend_fwd(static, qkv_CBTN, keys_B2, first_head)[0]
 
 
 def _attend_fwd(
-  static: _Static, qkv_CBTN: jax.Array, keys_B2: jax.Array, head: jax.Array
+  static: Static, qkv_CBTN: jax.Array, keys_B2: jax.Array, head: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-  out_BTN = _attend(static, qkv_CBTN, keys_B2, head)
+  _, B, T, N = qkv_CBTN.shape
+  out = jax.ShapeDtypeStruct((B, T, N), qkv_CBTN.dtype)
+  out_BTN = _call(_forward, static, [qkv_CBTN], (keys_B2, head), out)
   out_BTN = ad_checkpoint.checkpoint_name(out_BTN, 'attended')
   return out_BTN, (qkv_CBTN, keys_B2, head)
 
 
 def _attend_bwd(
-  static: _Static, residuals: tuple[jax.Array, ...], d_out_BTN: jax.Array
+  static: Static, residuals: tuple[jax.Array, ...], d_out_BTN: jax.Array
 ) -> tuple[jax.Array, None, None]:
   qkv_CBTN, keys_B2, head = residuals
   out = jax.ShapeDtypeStruct(qkv_CBTN.shape, qkv_CBTN.dtype)
@@ -122,12 +102,12 @@ def _attend_bwd(
   return _call(_backward, static, operands, (keys_B2, head), out), None, None
 
 
-_attend.defvjp(_attend_fwd, _attend_bwd)
+attend.defvjp(_attend_fwd, _attend_bwd)
 
 
 def _call(
   kernel: Callable[..., None],
-  static: _Static,
+  static: Static,
   operands: list[jax.Array],
   scalars: tuple[jax.Array, jax.Array],
   out: jax.ShapeDtypeStruct,
@@ -174,10 +154,6 @@ def _cost(
     transcendentals=scores,
     bytes_accessed=sum(x.size * x.dtype.itemsize for x in arrays),
   )
-
-
-# A kernel's view of an array in vector or scalar memory.
-Ref = Any
 
 
 def _forward(

@@ -18,6 +18,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from gpt1_jax.model import tiles
+from gpt1_jax.model.tiles import Ref, Static
 
 BLOCK = 64  # queries and keys of a tile
 WIDTHS = (16, 32, 64, 128)  # of a head; Triton's tiles are powers of two
@@ -33,37 +34,16 @@ def unsupported_reason(T: int, K: int) -> str | None:
 
 
 def attend(
-  qkv_CBTN: jax.Array,
-  keys_B2: jax.Array,
-  first_head: jax.Array,
-  *,
-  n_head: int,
-  rate: float,
-  interpret: bool,
+  static: Static, qkv_CBTN: jax.Array, keys_B2: jax.Array, first_head: jax.Array
 ) -> jax.Array:
-  """Softmax(q k / sqrt(K)) v over the positions up to each query's own.
+  """Computes what `flash.attend` does, from the same arguments.
 
   The output is named 'attended' for `jax.checkpoint`, the logsumexp of the
-  scores 'logsumexp'. The arguments are those of `flash.attend`.
-
-  Returns:
-    [B, T, N] in the type of the queries.
+  scores 'logsumexp'.
   """
   head_B1 = jnp.broadcast_to(first_head, (keys_B2.shape[0], 1))
   scalars_B3 = jnp.concatenate([keys_B2, head_B1], axis=1)
-  return _attend(_Static(n_head, rate, interpret), qkv_CBTN, scalars_B3)
-
-
-class _Static(NamedTuple):
-  """Constants of the compiled kernels."""
-
-  n_head: int
-  rate: float
-  interpret: bool
-
-
-# A kernel's view of an array in GPU memory.
-Ref = Any
+  return _attend(static, qkv_CBTN, scalars_B3)
 
 
 class _Head(NamedTuple):
@@ -100,13 +80,13 @@ class _Head(NamedTuple):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(
-  static: _Static, qkv_CBTN: jax.Array, scalars_B3: jax.Array
+  static: Static, qkv_CBTN: jax.Array, scalars_B3: jax.Array
 ) -> jax.Array:
   return _attend_fwd(static, qkv_CBTN, scalars_B3)[0]
 
 
 def _attend_fwd(
-  static: _Static, qkv_CBTN: jax.Array, scalars_B3: jax.Array
+  static: Static, qkv_CBTN: jax.Array, scalars_B3: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
   _, B, T, N = qkv_CBTN.shape
   K = N // static.n_head
@@ -132,7 +112,7 @@ def _attend_fwd(
 
 
 def _attend_bwd(
-  static: _Static, residuals: tuple[jax.Array, ...], d_out_BTN: jax.Array
+  static: Static, residuals: tuple[jax.Array, ...], d_out_BTN: jax.Array
 ) -> tuple[jax.Array, None]:
   qkv_CBTN, scalars_B3, out_BTN, logsumexp_BHT = residuals
   _, B, T, N = qkv_CBTN.shape

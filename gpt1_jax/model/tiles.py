@@ -4,12 +4,28 @@ A tile holds the scores of Q queries and S keys of one head. The functions run
 inside Pallas kernels, on TPUs and on GPUs.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gpt1_jax.model import dropout
+
+Ref = Any  # a kernel's view of an array in the device's memory
+
+
+class Static(NamedTuple):
+  """Constants that a kernel is compiled for.
+
+  Attributes:
+    n_head: heads, side by side in the columns of the arrays.
+    rate: dropout rate of the probabilities; 0 switches it off.
+    interpret: runs the kernel as plain operations, on any platform.
+  """
+
+  n_head: int
+  rate: float
+  interpret: bool
 
 
 def product(x: jax.Array, y: jax.Array, x_axis: int, y_axis: int) -> jax.Array:
