@@ -4,8 +4,6 @@ Skips without the peers.
 """
 
 import os
-import re
-import signal
 import warnings
 
 import pytest
@@ -30,22 +28,18 @@ with warnings.catch_warnings():  # about its own code
 
 
 def test_local_completions(pretrained):
-  process = commands.start('serve', f'--workdir={pretrained}', '--port=0')
-  lines = [process.stdout.readline() for _ in range(2)]
-  url = re.search(r'http://127.0.0.1:\d+', lines[1])[0]
-  harness = clients.LocalCompletionsAPI(
-    base_url=f'{url}/v1/completions',
-    model='pretrained',
-    max_length=64,
-    batch_size=2,
-  )
-  assert harness.tokenizer_backend == 'remote'
   pairs = [('the object is', ' good'), ('a class', ' of the method')]
-  found = harness.loglikelihood(
-    [Instance('loglikelihood', {}, pair, i) for i, pair in enumerate(pairs)]
-  )
-  process.send_signal(signal.SIGINT)
-  assert process.wait(60) == 0
+  with commands.serving(pretrained) as url:
+    harness = clients.LocalCompletionsAPI(
+      base_url=f'{url}/v1/completions',
+      model='pretrained',
+      max_length=64,
+      batch_size=2,
+    )
+    assert harness.tokenizer_backend == 'remote'
+    found = harness.loglikelihood(
+      [Instance('loglikelihood', {}, pair, i) for i, pair in enumerate(pairs)]
+    )
   run = gpt1_jax.load(pretrained)
   for (context, continuation), (log_likelihood, _) in zip(
     pairs, found, strict=True

@@ -1,8 +1,6 @@
 """The server: OpenAI's client, 32 clients at once, limits, and the page."""
 
 import concurrent.futures
-import re
-import signal
 
 import numpy as np
 import pytest
@@ -34,15 +32,11 @@ def local(run):
 @pytest.fixture(scope='module')
 def client(pretrained):
   """OpenAI's client of a server in a process of its own."""
-  process = commands.start('serve', f'--workdir={pretrained}', '--port=0')
-  lines = [process.stdout.readline() for _ in range(2)]
-  url = re.search(r'http://127.0.0.1:\d+', lines[1])[0]
-  with openai.OpenAI(base_url=f'{url}/v1', api_key='none') as found:
+  with (
+    commands.serving(pretrained) as url,
+    openai.OpenAI(base_url=f'{url}/v1', api_key='none') as found,
+  ):
     yield found
-  process.send_signal(signal.SIGINT)
-  _, stderr = process.communicate(timeout=60)
-  assert process.returncode == 0, stderr
-  assert 'Traceback' not in stderr
 
 
 def ask(client, **body):
@@ -95,6 +89,7 @@ def test_logprobs_of_an_echoed_prompt(local, run):
   for choice, n in zip(body['choices'], (len(ids), 5), strict=True):
     found = choice['logprobs']
     assert len(found['tokens']) == n + 1
+    assert found['token_ids'][:n] == ids[:n]
     assert ''.join(found['tokens']) == choice['text']
     assert found['token_logprobs'][0] is None
     logits = run.logits(ids[:n])[:-1].astype(np.float64)
@@ -196,11 +191,12 @@ def test_tokenizer_endpoints(local, run):
 
 
 def test_attention_for_the_page(local, run):
-  body = {'text': PROMPT, 'layer': 0, 'head': 1}
-  found = local.post('/attention', json=body).json()
-  np.testing.assert_allclose(
-    found['weights'], run.attentions(PROMPT)[0, 1], rtol=0, atol=1e-4
-  )
+  body = {'prompt': PROMPT, 'layer': 0, 'head': 1}
+  for prompt in (PROMPT, run.encode(PROMPT)):
+    found = local.post('/attention', json={**body, 'prompt': prompt}).json()
+    np.testing.assert_allclose(
+      found['weights'], run.attentions(PROMPT)[0, 1], rtol=0, atol=1e-4
+    )
   refused = local.post('/attention', json={**body, 'head': 2})
   assert refused.status_code == 400
   assert '<textarea' in local.get('/').text

@@ -168,9 +168,9 @@ class Server:
     yield 'data: [DONE]\n\n'
 
   async def attention(self, request: requests.Request) -> responses.Response:
-    """Returns what a head sees: {tokens, weights [T, T]}, for the page."""
+    """Returns {tokens, weights [T, T]} of one head, for the page."""
     asked = _AttentionRequest.model_validate_json(await _body(request))
-    ids = self._run.encode(asked.text)[-self._run.config.n_ctx :]
+    ids = self._run.encode(asked.prompt)[-self._run.config.n_ctx :]
     found = await self._engine.call(lambda: self._run.attentions(ids))
     layers, heads = found.shape[:2]
     if asked.layer >= layers or asked.head >= heads:
@@ -209,7 +209,7 @@ class Server:
 
 
 class _AttentionRequest(pydantic.BaseModel):
-  text: str
+  prompt: str | list[int]
   layer: int = pydantic.Field(default=0, ge=0)
   head: int = pydantic.Field(default=0, ge=0)
 

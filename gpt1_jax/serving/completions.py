@@ -131,11 +131,15 @@ def _given(value: float | None, default: float) -> float:
 
 
 class Logprobs:
-  """Collects `logprobs` of a choice, token by token."""
+  """Collects `logprobs` of a choice, token by token.
+
+  `token_ids` is an addition to the API.
+  """
 
   def __init__(self, run: Run, count: int, offset: int = 0):
     self._run, self._count, self._offset = run, count, offset
     self.tokens: list[str] = []
+    self.token_ids: Ids = []
     self.token_logprobs: list[float | None] = []
     self.top_logprobs: list[dict[str, float] | None] = []
     self.text_offset: list[int] = []
@@ -145,6 +149,7 @@ class Logprobs:
   ) -> None:
     """Adds a token; the first of a prompt has no probability."""
     self.tokens.append(spelled)
+    self.token_ids.append(token.id)
     self.text_offset.append(self._offset)
     self._offset += len(spelled)
     if first:
@@ -176,11 +181,12 @@ class Logprobs:
     """Returns what was added since the last call."""
     out: dict[str, list[Any]] = {
       'tokens': self.tokens,
+      'token_ids': self.token_ids,
       'token_logprobs': self.token_logprobs,
       'top_logprobs': self.top_logprobs,
       'text_offset': self.text_offset,
     }
-    self.tokens, self.token_logprobs = [], []
+    self.tokens, self.token_ids, self.token_logprobs = [], [], []
     self.top_logprobs, self.text_offset = [], []
     return out
 

@@ -1,11 +1,14 @@
 """Runs the commands of the package, and of launch/, in their own processes."""
 
+import contextlib
 import json
 import os
 import pathlib
+import re
+import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from tests import QUICKLY_COMPILED
 
@@ -83,6 +86,20 @@ def error_of(done: Done, code: int = 2) -> str:
   lines = [x for x in done.stderr.splitlines() if x.startswith('error:')]
   assert len(lines) == 1, done.stderr
   return lines[0]
+
+
+@contextlib.contextmanager
+def serving(workdir: pathlib.Path) -> Iterator[str]:
+  """Yields the address of a server of a run; ends it with Ctrl-C."""
+  with start('serve', f'--workdir={workdir}', '--port=0') as process:
+    try:
+      lines = [process.stdout.readline() for _ in range(2)]
+      yield re.search(r'http://127.0.0.1:\d+', lines[1])[0]
+    finally:
+      process.send_signal(signal.SIGINT)
+      _, stderr = process.communicate(timeout=60)
+  assert process.returncode == 0, stderr
+  assert 'Traceback' not in stderr
 
 
 def run_each(
