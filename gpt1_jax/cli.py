@@ -177,6 +177,15 @@ def define_config(default: str, help_text: str) -> flags.FlagHolder[str]:
   return flags.DEFINE_string('config', default, help_text)
 
 
+def define_step() -> flags.FlagHolder[int | None]:
+  """Defines --checkpoint=STEP, also called --step."""
+  holder = flags.DEFINE_integer(
+    'checkpoint', None, 'Checkpoint step; default: the best, else the latest.'
+  )
+  flags.DEFINE_alias('step', 'checkpoint')
+  return holder
+
+
 def config_values(spec: str) -> dict[str, Any]:
   """Returns a configuration as plain nested values, with flags applied.
 

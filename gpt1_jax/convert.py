@@ -52,12 +52,7 @@ _N_HEAD = flags.DEFINE_integer(
   "Number of attention heads, which OpenAI's weights do not record; default: "
   'n_embd / 64 (P §4.1).',
 )
-_STEP = flags.DEFINE_integer(
-  'checkpoint',
-  None,
-  'Checkpoint step to convert; default: the best, else the latest.',
-)
-flags.DEFINE_alias('step', 'checkpoint')
+_STEP = cli.define_step()
 _SLIM = flags.DEFINE_bool(
   'slim', None, 'Write a run in bfloat16, for sharing: see above.'
 )

@@ -66,10 +66,7 @@ _SERIES = flags.DEFINE_bool('series', False, 'Scores every checkpoint kept.')
 _BATCH = flags.DEFINE_integer(
   'batch_size', 32, 'Windows or sequences per device in a batch.'
 )
-_STEP = flags.DEFINE_integer(
-  'checkpoint', None, 'Checkpoint to use; default: the best or the latest.'
-)
-flags.DEFINE_alias('step', 'checkpoint')
+_STEP = cli.define_step()
 # Flags that only one suite takes.
 _ONLY = {
   'perplexity': ('data', 'split'),

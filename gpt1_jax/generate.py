@@ -63,10 +63,7 @@ _TOP_P = flags.DEFINE_float(
   'reaches top_p; 1 samples from all.',
 )
 _SEED = flags.DEFINE_integer('seed', 0, 'Random seed for sampling.')
-_STEP = flags.DEFINE_integer(
-  'checkpoint', None, 'Checkpoint step; default: the best, else the latest.'
-)
-flags.DEFINE_alias('step', 'checkpoint')
+_STEP = cli.define_step()
 _HISTORY = pathlib.Path('~/.cache/gpt1_jax/prompts')
 
 

@@ -33,10 +33,7 @@ _OUTPUT = flags.DEFINE_string('output', None, 'File to write; default: stdout.')
 _BATCH = flags.DEFINE_integer(
   'batch_size', 32, 'Examples per device in a batch.'
 )
-_STEP = flags.DEFINE_integer(
-  'checkpoint', None, 'Checkpoint to use; default: the best.'
-)
-flags.DEFINE_alias('step', 'checkpoint')
+_STEP = cli.define_step()
 
 
 def main(argv: list[str]) -> None:

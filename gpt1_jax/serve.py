@@ -27,9 +27,7 @@ _HOST = flags.DEFINE_string('host', '127.0.0.1', 'Address to listen on.')
 _PORT = flags.DEFINE_integer(
   'port', 8000, 'Port to listen on.', lower_bound=0, upper_bound=65535
 )
-_STEP = flags.DEFINE_integer(
-  'checkpoint', None, 'Checkpoint step; default: the best, else the latest.'
-)
+_STEP = cli.define_step()
 
 
 def main(argv: list[str]) -> None:

@@ -182,7 +182,7 @@ custom_call_target="tpu_custom_call", backend_config={"cost_estimate":\
 
 
 def test_utilisation_of_an_estimate():
-  """Of 2e14 FLOP/s in 0.04 s; a tenth of the model FLOPs is masked."""
+  """The chip reaches 2e14 FLOP/s; a tenth of the model FLOPs is masked."""
   found = compiled_steps.made_up(
     memory=out_of_memory.HbmUse(1, 1, 1, 1), model_flops=2e12
   )

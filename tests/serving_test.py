@@ -80,7 +80,7 @@ def test_32_clients_at_once(client, run):
 
 
 def test_logprobs_of_an_echoed_prompt(local, run):
-  """What lm-eval asks for."""
+  """A request as lm-eval sends it: ids, echo and log-probabilities."""
   ids = run.encode(PROMPT)
   body = ask(
     local, prompt=[ids, ids[:5]], max_tokens=1, echo=True, logprobs=1,

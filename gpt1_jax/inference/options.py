@@ -19,7 +19,7 @@ _SMALLEST = 1.2e-38  # float32 numbers below lose precision
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class Options:
-  """How to continue a text.
+  """Settings for continuing a text.
 
   Attributes:
     max_tokens: tokens to generate at most.

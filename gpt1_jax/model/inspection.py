@@ -15,7 +15,7 @@ from gpt1_jax.model import gpt, models
 
 
 class Predictions(NamedTuple):
-  """What the network expected at each position, given the tokens before it.
+  """Log-probabilities at each position, given the tokens before it.
 
   Attributes:
     log_probs_BT: log p of the tokens in nats; 0 at the first.

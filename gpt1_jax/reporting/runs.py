@@ -149,7 +149,7 @@ def _read_scores(folder: storage.Path, tuned: bool) -> Any:
   return _or_skip(None, shapes.read, path, shape)
 
 
-def _read_metrics(folder: storage.Path) -> list[dict[str, Any]]:
+def _read_metrics(folder: storage.Path) -> list[telemetry.Row]:
   path = folder / telemetry.METRICS
   rows = telemetry.read_rows(path)
   return [row for row in rows if 0 <= row['step'] <= 2**53]

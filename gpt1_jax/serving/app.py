@@ -247,7 +247,7 @@ def _event(value: Any) -> str:
   return f'data: {json.dumps(value)}\n\n'
 
 
-def _message(status: int, message: str) -> dict[str, Any]:
+def _message(status: int, message: str) -> dict[str, dict[str, str | int]]:
   kind = 'invalid_request_error' if status < 500 else 'server_error'
   return {'error': {'message': message, 'type': kind, 'code': status}}
 

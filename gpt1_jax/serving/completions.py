@@ -4,7 +4,7 @@ import dataclasses
 import secrets
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 import pydantic
 from pydantic import Field
@@ -191,9 +191,18 @@ class Logprobs:
     return out
 
 
+class Choice(TypedDict):
+  """An entry of `choices` in a response."""
+
+  index: int
+  text: str
+  logprobs: dict[str, list[Any]] | None
+  finish_reason: str | None
+
+
 def choice(
   index: int, text: str, reason: str | None, logprobs: Logprobs | None
-) -> dict[str, Any]:
+) -> Choice:
   """Returns one entry of `choices`."""
   return {
     'index': index,
@@ -204,7 +213,7 @@ def choice(
 
 
 class Envelope:
-  """What all parts of a response share."""
+  """Holds the fields that all parts of a response share."""
 
   def __init__(self, model: str):
     self._head = {
@@ -214,7 +223,7 @@ class Envelope:
       'model': model,
     }
 
-  def json(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+  def json(self, choices: list[Choice], **more: object) -> dict[str, object]:
     """Returns a response, or one event of a stream."""
     return {**self._head, 'choices': choices, **more}
 

@@ -15,7 +15,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -29,6 +29,7 @@ from gpt1_jax import storage
 from gpt1_jax.train import chips
 
 METRICS = 'metrics.jsonl'
+Row = dict[str, Any]  # of metrics.jsonl: 'step', an integer, and what was read
 _UPLOAD_EVERY = 60.0  # seconds; buckets limit writes per object to one a second
 
 
@@ -147,7 +148,7 @@ class Telemetry:
     now = time.perf_counter()
     seconds = now - self._clock
     rate = self._tokens / max(seconds, 1e-9)
-    row: dict[str, Any] = {'step': step, **metrics}
+    row: dict[str, float] = {'step': step, **metrics}
     note = f'loss {metrics["loss"]:.3f}'
     if self._tokens:  # none yet after the update that compiled
       row['tokens_per_second'] = round(rate, 1)
@@ -191,7 +192,7 @@ class Telemetry:
     share = seconds / max(since, 1e-9)
     self._say(step, f'saved in {seconds:.2f} s, {share:.1%} of the time')
 
-  def write(self, row: dict[str, Any]) -> None:
+  def write(self, row: Mapping[str, float]) -> None:
     """Appends a row to metrics.jsonl and to TensorBoard."""
     if not self._on:
       return
@@ -232,11 +233,11 @@ def peak_flops() -> float | None:
   return chip.flops * jax.device_count() if chip else None
 
 
-def _is_evaluation(row: dict[str, Any]) -> bool:
+def _is_evaluation(row: Row) -> bool:
   return any(name.startswith('eval_') for name in row)
 
 
-def read_rows(path: storage.Path) -> list[dict[str, Any]]:
+def read_rows(path: storage.Path) -> list[Row]:
   """Reads the rows of a metrics.jsonl; skips damaged lines."""
   rows = []
   for line in path.read_bytes().splitlines() if path.exists() else ():
