@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
   if _TOPOLOGY.value != 'local':
     jax.config.update('jax_platforms', 'cpu')  # leaves this machine's TPU alone
   values = cli.config_values(_CONFIG.value)
-  values['data']['path'] = values['data']['path'] or ''  # optional here
+  values['data']['path'] = values['data']['path'] or 'none'  # optional here
   config = config_lib.parse(config_lib.PretrainConfig, values)
   sizes = _sizes(config)
   out = console.Console(highlight=False, soft_wrap=True)
@@ -96,7 +96,9 @@ def _sizes(config: config_lib.PretrainConfig) -> tuple[int, int]:
     UserError: --save is given but the number of updates is unknown.
   """
   path = config.data.path
-  vocab_size = tokenization.load(path).vocab_size if path else _VOCAB.value
+  vocab_size = (
+    tokenization.load(path).vocab_size if path != 'none' else _VOCAB.value
+  )
   num_steps = _STEPS.value or config.train.num_steps
   if _SAVE.value and not num_steps:
     raise UserError(

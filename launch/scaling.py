@@ -62,7 +62,7 @@ def main(argv: list[str]) -> None:
   del argv
   jax.config.update('jax_platforms', 'cpu')
   values = cli.config_values(_CONFIG.value)
-  values['data']['path'] = values['data']['path'] or ''
+  values['data']['path'] = values['data']['path'] or 'none'
   config = config_lib.parse(config_lib.PretrainConfig, values)
   topologies = [chips.topology(name, 1) for name in _TOPOLOGIES.value]
   rows = []

@@ -34,7 +34,7 @@ JSON_KEYS = {
 def preset(name: str, **changes: Any) -> config_lib.PretrainConfig:
   """Returns a preset with dotted changes."""
   config = config_file.get_config(name)
-  config.update_from_flattened_dict({'data.path': '', **changes})
+  config.update_from_flattened_dict({'data.path': 'none', **changes})
   return config_lib.parse(config_lib.PretrainConfig, config.to_dict())
 
 
