@@ -7,7 +7,8 @@ r"""Evaluates a run: perplexity on prepared shards, or zero-shot task scores.
 
 Perplexity is measured on the shards that the run was trained on, or on --data.
 Every token but the first is a target exactly once. The perplexity per word
-divides the same sum by the number of words, so that vocabularies compare.
+divides the same sum by the number of words, and bits per byte by the bytes of
+the cleaned text, so that vocabularies compare.
 
 --suite=zero_shot scores tasks without fine-tuning (P §5): of several texts, the
 model answers with the likeliest. --tasks_path is the folder (zip, tar, or
@@ -35,6 +36,7 @@ are first copied to --stage_to, once per machine.
 """
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -119,6 +121,12 @@ def _perplexity() -> Mapping[str, object]:
       f'prepare it with --tokenizer={workdir}'
     )
   split = shards.read_meta(folder)['splits'][_SPLIT.value]
+  if 'bytes' not in split:
+    print(
+      f'{data}: prepared before bytes were counted; prepare it again for bits '
+      'per byte',
+      file=sys.stderr,
+    )
   mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
   batch_size = _BATCH.value * jax.device_count()
   batches = windows.Windows(
@@ -131,7 +139,7 @@ def _perplexity() -> Mapping[str, object]:
   )
   with sharding.use(mesh):
     evaluate = perplexity.perplexity_fn(
-      models.new(meta.model), mesh, batches, split['words']
+      models.new(meta.model), mesh, batches, split
     )
     replicated = sharding.replicated(mesh)
     gpt = jax.tree.map(lambda x: sharding.put(x, replicated), params['gpt'])

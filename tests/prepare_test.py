@@ -83,12 +83,15 @@ def _check_shards(output: pathlib.Path, files: list[pathlib.Path]) -> None:
   assert [row.source for row in rows] == [str(file) for file in files]
   expected: dict[str, list[int]] = {split: [] for split in shards.SPLITS}
   ends: dict[str, list[int]] = {split: [] for split in shards.SPLITS}
+  num_bytes = dict.fromkeys(shards.SPLITS, 0)
   for row, file in zip(rows, files, strict=True):
     ids = bpe.encode(cleaning.paragraphs(file.read_text()))
     expected[row.split] += [*ids, bpe.document_id]
     ends[row.split].append(len(expected[row.split]))
     assert row.tokens == len(ids) + 1
-    assert row.words == len(cleaning.clean(file.read_text()).split())
+    cleaned = cleaning.clean(cleaning.paragraphs(file.read_text()))
+    assert row.words == len(cleaned.split())
+    num_bytes[row.split] += len(cleaned.encode())
   for split, stream in expected.items():
     tokens = shards.Tokens(output, split)
     np.testing.assert_array_equal(tokens.read(0, tokens.num_tokens), stream)
@@ -96,6 +99,7 @@ def _check_shards(output: pathlib.Path, files: list[pathlib.Path]) -> None:
     found = [row for row in rows if row.split == split]
     split_meta = meta['splits'][split]
     assert split_meta['documents'] == len(found) > 0
+    assert split_meta['bytes'] == num_bytes[split]
     assert split_meta['words'] == tokens.num_words
     assert split_meta['words'] == sum(row.words for row in found)
     assert split_meta['tokens'] == tokens.num_tokens == len(stream)

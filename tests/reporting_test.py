@@ -390,6 +390,16 @@ def test_pretraining_table(tmp_path):
   assert tables.pretraining([]).rows == []
 
 
+def test_bits_per_byte_are_shown_where_bytes_were_counted(tmp_path):
+  run_folders.pretraining(tmp_path / 'before')
+  path = run_folders.pretraining(tmp_path / 'now') / 'scores.json'
+  scores = json.loads(path.read_text()) | {'eval_bits_per_byte': 1.9284}
+  path.write_text(json.dumps(scores))
+  table = rows(tables.pretraining(found(tmp_path)))
+  assert table['now']['bits per byte'] == '1.928'
+  assert 'bits per byte' not in table['before']
+
+
 def test_finetuning_table_lists_all_runs(tmp_path):
   top = run_folders.everything(tmp_path)
   run_folders.finetuning(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import NotRequired
 
 # Until Python 3.12, pydantic cannot read typing's.
 from typing_extensions import TypedDict
@@ -18,9 +19,16 @@ class ShardMeta(TypedDict):
 
 
 class SplitMeta(TypedDict):
-  """A split in meta.json; its tokens include the document boundaries."""
+  """A split in meta.json.
+
+  Attributes:
+    tokens: document boundaries included.
+    bytes: of the cleaned text in UTF-8; absent in data prepared before it was
+      counted.
+  """
 
   tokens: int
+  bytes: NotRequired[int]
   words: int
   documents: int
   shards: list[ShardMeta]

@@ -107,7 +107,7 @@ def write(
     encoded: documents in order, with their uint16 tokens.
   """
   splits: Splits = {
-    split: {'tokens': 0, 'words': 0, 'documents': 0, 'shards': []}
+    split: {'tokens': 0, 'bytes': 0, 'words': 0, 'documents': 0, 'shards': []}
     for split in SPLITS
   }
   with contextlib.ExitStack() as stack:
@@ -124,6 +124,7 @@ def write(
         writers[row.split].write(tokens)
         meta = splits[row.split]
         meta['tokens'] += row.tokens
+        meta['bytes'] += row.num_bytes
         meta['words'] += row.words
         meta['documents'] += 1
   for split, writer in writers.items():

@@ -155,6 +155,8 @@ def _training(
       'perplexity per token': f'{scores["eval_perplexity"]:.2f}',
       'perplexity per word': f'{scores["eval_word_perplexity"]:.2f}',
     }
+    if 'eval_bits_per_byte' in scores:
+      rows['bits per byte'] = f'{scores["eval_bits_per_byte"]:.3f}'
   else:
     rows |= {
       'task': scores['task'],

@@ -19,8 +19,9 @@ from gpt1_jax.train import run as run_lib
 _PRETRAINED = (
   'Pretraining: a network reads text and learns to predict each next token (a '
   'word or a piece of one). Its perplexity is the number of equally likely '
-  'tokens that it hesitates between, on text that it did not learn from. Lower '
-  'is better.'
+  'tokens that it hesitates between, on text that it did not learn from; bits '
+  'per byte are the same in bits for each byte of that text, whatever the '
+  'tokens are. Lower is better.'
 )
 _TUNED = (
   'Fine-tuning: a network learns a task from labelled examples. Its score, in '

@@ -49,6 +49,7 @@ class PretrainingScores(TypedDict):
   tokens_seen: Count
   eval_perplexity: Number
   eval_word_perplexity: Number
+  eval_bits_per_byte: NotRequired[Number]
 
 
 class ZeroShot(TypedDict):

@@ -158,6 +158,7 @@ def pretraining(runs: Sequence[RunRecord]) -> Table:
     done = run.pretraining
     row = {'run': run.name}
     row |= {name: _perplexity(run, name) for name in _PERPLEXITY}
+    row |= _bits_per_byte(run)
     row |= {
       'corpus': cells.corpus(run),
       'updates': f'{done["step"]:,}' if done else run.state,
@@ -197,6 +198,16 @@ def _perplexity(run: RunRecord, name: str) -> str:
     return f'{run.pretraining[key]:.2f}'  # type: ignore[literal-required]
   points = run.points(key)
   return f'{points[-1][1]:.2f} so far' if points else cells.NOTHING
+
+
+def _bits_per_byte(run: RunRecord) -> Row:
+  """Returns a cell like `_perplexity`; none if bytes were not counted."""
+  name = 'eval_bits_per_byte'
+  if run.pretraining:
+    bits = run.pretraining.get(name)
+    return {} if bits is None else {'bits per byte': f'{bits:.3f}'}
+  points = run.points(name)
+  return {'bits per byte': f'{points[-1][1]:.3f} so far'} if points else {}
 
 
 def _tuning_score(run: RunRecord) -> tuple[str, str]:

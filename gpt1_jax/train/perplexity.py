@@ -1,4 +1,4 @@
-"""Computes the perplexity of a split, per token and per word."""
+"""Computes the perplexity of a split, and its bits per byte."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gpt1_jax import progress
+from gpt1_jax.corpus.metadata import SplitMeta
 from gpt1_jax.model import models
 from gpt1_jax.train import pulse, sharding, step as step_lib
 
@@ -23,20 +24,21 @@ class Split(Protocol):
 
 
 def perplexity_fn(
-  model: models.Model, mesh: jax.sharding.Mesh, split: Split, words: int
+  model: models.Model, mesh: jax.sharding.Mesh, split: Split, counts: SplitMeta
 ) -> Callable[[step_lib.Params], dict[str, float]]:
   """Returns a function from parameters to the perplexities of a split.
 
   Every token except the first one is a target exactly once (the first of the
   split, or of each document if windows do not span documents). Perplexity per
-  word divides the same sum by the number of words, so that it is comparable
-  across vocabularies.
+  word divides the same sum by the number of words, and bits per byte divide it
+  by the bytes of the cleaned text; both compare across vocabularies. Bits per
+  byte are left out if the bytes were not counted.
 
   Args:
     model: the network.
     mesh: devices to run on.
     split: such as a `windows.Windows`.
-    words: number of words in the split.
+    counts: the split in meta.json.
   """
   loss_fn = step_lib.pretrain_loss(model)
 
@@ -61,10 +63,14 @@ def perplexity_fn(
         nats, tokens = nats + loss, tokens + weight
         log.add(int(weight), 1, weight)
         pulse.tick('evaluating')
-    return {
+    words, num_bytes = max(counts['words'], 1), counts.get('bytes')
+    scores = {
       'eval_loss': nats / tokens,
       'eval_perplexity': math.exp(min(nats / tokens, 700.0)),
-      'eval_word_perplexity': math.exp(min(nats / max(words, 1), 700.0)),
+      'eval_word_perplexity': math.exp(min(nats / words, 700.0)),
     }
+    if num_bytes:
+      scores['eval_bits_per_byte'] = nats / math.log(2) / num_bytes
+    return scores
 
   return evaluate

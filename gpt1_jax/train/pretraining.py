@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from gpt1_jax import config as config_lib, storage
 from gpt1_jax.config import PretrainConfig
 from gpt1_jax.corpus import shards, tokenization, verification, windows
+from gpt1_jax.corpus.metadata import SplitMeta
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
 from gpt1_jax.settings import ModelConfig
@@ -46,7 +47,7 @@ class Pretraining:
   tokenizer: tokenization.Tokenizer
   train: windows.Windows
   validation: windows.Windows
-  held_out: Any
+  held_out: SplitMeta
   data_fingerprint: str
 
 
@@ -121,7 +122,7 @@ def run(
     program.objective.model,
     program.mesh,
     loaded.validation,
-    loaded.held_out['words'],
+    loaded.held_out,
   )
   with sharding.use(program.mesh):
     data = loop.TrainingData(loaded.train, evaluate, _about(loaded))
@@ -177,11 +178,14 @@ def _write_scores(
   }
   if jax.process_index() == 0:
     storage.write_json(f'{workdir}/scores.json', result)
-    print(
+    line = (
       f'{workdir}: {num_steps} updates, validation perplexity '
       f'{result["eval_perplexity"]:.2f} per token, '
       f'{result["eval_word_perplexity"]:.2f} per word'
     )
+    if 'eval_bits_per_byte' in result:
+      line += f', {result["eval_bits_per_byte"]:.3f} bits per byte'
+    print(line)
   return result
 
 
