@@ -47,7 +47,7 @@ _HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
   'ends.',
   lower_bound=1,
 )
-# On several hosts, JAX's service logs a lost host in many lines; ours is one.
+# JAX's coordination service logs a lost host in many lines. We print one.
 if (
   any(
     name in os.environ
@@ -63,10 +63,10 @@ if (
   os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'  # read when jax is imported
 
 _INSTALLED = pathlib.Path(__file__).resolve().with_name('presets')
-# The folder that holds configs/: in an installed package, or the checkout.
+# Folder that holds configs/: inside an installed package, else the checkout.
 _HOME = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1]
 _SETTING = '--config.'
-# Errors of paths that a user gave.
+# Errors that a path given by the user can cause.
 _GIVEN = (
   errno.ENOENT,
   errno.EACCES,
@@ -78,13 +78,13 @@ _GIVEN = (
   errno.ELOOP,
   errno.EROFS,
 )
-_settings: list[tuple[str, str]] = []  # --config.KEY=VALUE, in order
+_settings: list[tuple[str, str]] = []  # each --config.KEY=VALUE
 T = TypeVar('T')
 
 
 def connected() -> contextlib.AbstractContextManager[None]:
   """Joins the other hosts of the job; see `hosts.connected`."""
-  from gpt1_jax.train import hosts  # commands that only read text need no jax
+  from gpt1_jax.train import hosts  # slow: imports jax
 
   return hosts.connected(
     hosts.HostSettings(
@@ -98,11 +98,11 @@ def run(main: Callable[[list[str]], None], is_run: bool = False) -> None:
 
   Args:
     main: the command.
-    is_run: True for a command that trains, which outlives its terminal.
+    is_run: True for a command that trains: it goes on if its terminal closes.
   """
   interrupts.install()
   for stream in (sys.stdout, sys.stderr):
-    if isinstance(stream, io.TextIOWrapper):  # for ASCII, where \u2047 is none
+    if isinstance(stream, io.TextIOWrapper):  # ASCII lacks \u2047
       stream.reconfigure(errors='backslashreplace')
   if is_run:
     terminal.outlive()
@@ -132,7 +132,7 @@ def run(main: Callable[[list[str]], None], is_run: bool = False) -> None:
         raise
       _fail(line, errors.RunError.exit_code)
     finally:
-      interrupts.ignore()  # only the exit is left
+      interrupts.ignore()  # nothing is left to clean up
 
   logging.set_verbosity(logging.WARNING)
   app.run(guarded, flags_parser=_parse_flags)
@@ -161,7 +161,7 @@ def _print_help() -> None:
   text = sys.modules['__main__'].__doc__ or ''
   own = flags.FLAGS.main_module_help()
   shared = flags.FLAGS.module_help('gpt1_jax.cli')
-  # The first line of each is the name of a file.
+  # The help of a module begins with a line that names its file.
   for part in (text, own.split(':', 1)[-1], shared.split(':', 1)[-1]):
     print(part.strip('\n'), end='\n\n')
 
@@ -263,7 +263,7 @@ def required(flag: str, value: str | None) -> str:
 
 
 def _describe(error: OSError) -> tuple[str, int]:
-  """Returns a line and an exit code for an operating system's error."""
+  """Returns the line to print for an OSError, and the exit code."""
   line = storage.bucket_error(error)
   if line:
     return line, errors.RunError.exit_code
@@ -281,20 +281,20 @@ def _fail(message: str, code: int = errors.UserError.exit_code) -> NoReturn:
 
 
 def _leave(code: int, together: bool = False) -> NoReturn:
-  """Ends a command, while its devices may still compute.
+  """Ends the command at once, even while its devices still compute.
 
-  Once jax is loaded, Python's own exit is left out: it frees objects that XLA's
-  threads may be using, and it waits for the other hosts.
+  If jax is loaded, skips Python's own shutdown: it would free objects that
+  XLA's threads may be using, and wait for the other hosts.
 
   Args:
     code: the exit code.
-    together: True if the other hosts stop too; they are waited for.
+    together: True if the other hosts stop too: waits for them.
   """
   jax = sys.modules.get('jax')  # not loaded by commands that only read text
   if jax is None:
     sys.exit(code)
   if together:
     jax.distributed.shutdown()  # does nothing on a single host
-  with contextlib.suppress(OSError):  # nobody reads it any more
+  with contextlib.suppress(OSError):  # the reader of stdout is gone
     sys.stdout.flush()
   os._exit(code)

@@ -27,14 +27,14 @@ T = TypeVar('T')
 
 
 def label_key(value: object) -> str:
-  """Returns what labels are compared by: 1 equals 1.0, and True equals true.
+  """Returns a label in a form to compare: 1 equals 1.0, True equals true.
 
   Composed and decomposed characters are equal (NFC); blanks at the ends do not
   count; null is empty.
   """
   text = '' if value is None else str(value)
   text = unicodedata.normalize('NFC', text).strip()
-  if text in ('True', 'False'):  # as Python writes them to a table
+  if text in ('True', 'False'):  # a table may spell them as Python does
     return text.lower()
   return re.sub(r'^(-?[0-9]+)\.0+$', r'\1', text)
 
@@ -51,7 +51,7 @@ def _names(value: Any) -> Any:
 
 
 Labels = tuple[Annotated[str, pydantic.BeforeValidator(_label)], ...]
-# One file or several in order of preference.
+# One name, or several in order of preference.
 Names = Annotated[Words, pydantic.BeforeValidator(_names), Field(min_length=1)]
 
 
@@ -262,8 +262,8 @@ def parse(kind: type[T], values: Mapping[str, Any]) -> T:
       value and the allowed values; for an unknown key, the closest known key.
   """
   try:
-    text = json.dumps(values, default=str)  # such as 1j: no JSON, so no setting
-  except (TypeError, ValueError) as error:  # a key, a number of 5,000 digits
+    text = json.dumps(values, default=str)  # 1j becomes '1j': refused
+  except (TypeError, ValueError) as error:  # such as 5,000 digits
     raise UserError(f'config: a value cannot be written: {error}') from None
   try:
     return pydantic.TypeAdapter(kind).validate_json(text)
@@ -277,7 +277,7 @@ def parse(kind: type[T], values: Mapping[str, Any]) -> T:
 def as_dict(config: PretrainConfig | FinetuneConfig) -> dict[str, Any]:
   """Returns the configuration as plain values, as stored in config.json."""
   values = dataclasses.asdict(config)
-  if isinstance(values.get('task'), dict):  # only what the user set
+  if isinstance(values.get('task'), dict):  # drops what the user did not set
     values['task'] = {k: v for k, v in values['task'].items() if v is not None}
   return values
 

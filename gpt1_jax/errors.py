@@ -8,14 +8,14 @@ class UserError(Exception):
   """States in one line what is wrong, where, and what to do about it.
 
   Attributes:
-    exit_code: of the command: 2, the user gave something wrong.
+    exit_code: 2: the user gave something wrong.
   """
 
   exit_code = 2
 
 
 class RunError(UserError):
-  """States in one line what stopped a command that was given nothing wrong.
+  """States in one line what stopped a command that was called correctly.
 
   Such as a full disk, a lost host, or a loss that is not finite.
   """

@@ -8,7 +8,7 @@ r"""Evaluates a run: perplexity on prepared shards, or zero-shot task scores.
 Perplexity is measured on the shards that the run was trained on, or on --data.
 Every token but the first is a target exactly once. The perplexity per word
 divides the same sum by the number of words, and bits per byte by the bytes of
-the cleaned text, so that vocabularies compare.
+the cleaned text: both compare across vocabularies.
 
 --suite=zero_shot scores tasks without fine-tuning (P §5): of several texts, the
 model answers with the likeliest. --tasks_path is the folder (zip, tar, or
@@ -17,7 +17,7 @@ there is scored, or those named with --tasks:
 
   cola          acceptable if the mean log-probability of the sentence's tokens
                 reaches a threshold, chosen on train; Matthews, dev
-  sst2          ` very`, then the likelier of `positive` and `negative`; dev
+  sst2          after ` very`, the likelier of `positive` and `negative`; dev
   race, race_middle, race_high, story_cloze
                 the answer with the highest mean log-probability of its tokens,
                 given article and question (or the story); test, or dev if
@@ -69,7 +69,7 @@ _BATCH = flags.DEFINE_integer(
   'batch_size', 32, 'Windows or sequences per device in a batch.'
 )
 _STEP = cli.define_step()
-# Flags that only one suite takes.
+# Flags that only one suite accepts.
 _ONLY = {
   'perplexity': ('data', 'split'),
   'zero_shot': ('tasks_path', 'tasks', 'series'),

@@ -6,7 +6,7 @@ wake-up file descriptor. Their effect depends on the phase of the command:
 
   EXIT    The process exits at once: nothing has been started.
   RAISE   The main thread raises `Stopped` and cleans up.
-  DELAY   As RAISE, at the end of a short step that must not be cut.
+  DELAY   As RAISE, but at the end of a short step that must be complete.
   RECORD  The signal is recorded; the training loop asks `requested`.
 
 A second SIGINT exits at once. A second SIGTERM changes nothing.
@@ -27,12 +27,12 @@ from gpt1_jax.errors import Stopped
 
 EXIT_CODE = 75  # EX_TEMPFAIL: the same command continues
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_SAME_KEY = 0.05  # seconds; wrappers may deliver one Ctrl-C twice
-_UNWINDING = 10.0  # seconds in which another signal raises nothing
+_SAME_KEY = 0.05  # seconds; a wrapper may deliver one Ctrl-C twice
+_UNWINDING = 10.0  # seconds after a `Stopped` in which signals raise no other
 
 
 class Phase(enum.Enum):
-  """The phases of a command; see above."""
+  """The phases of a command; see the module's docstring."""
 
   EXIT = enum.auto()
   RAISE = enum.auto()
@@ -41,7 +41,7 @@ class Phase(enum.Enum):
 
 
 class _Interrupts:
-  """The signals that the process has received, and its phase."""
+  """Holds the signals that the process has received, and its phase."""
 
   def __init__(self) -> None:
     self.phase = Phase.EXIT
@@ -146,7 +146,7 @@ def requested() -> str | None:
 
 
 def release() -> None:
-  """Gives the signals back to Python: Ctrl-C raises KeyboardInterrupt.
+  """Restores Python's own handlers: Ctrl-C raises KeyboardInterrupt.
 
   For programs that end by themselves, such as a prompt or a server.
   """

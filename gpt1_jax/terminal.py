@@ -1,4 +1,4 @@
-"""Lets a run outlive its terminal and the readers of its output."""
+"""Keeps a run alive when its terminal or its output's reader is gone."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ _GONE = (errno.EPIPE, errno.EIO)
 
 
 def outlive() -> None:
-  """Ignores hang-ups, and discards output that nobody reads any more."""
+  """Ignores SIGHUP, and discards output once its reader is gone."""
   signal.signal(signal.SIGHUP, signal.SIG_IGN)
   if sys.stdout:
     sys.stdout = _Outliving(sys.stdout)
@@ -28,7 +28,7 @@ class _Outliving:
     return getattr(self._stream, name)
 
   def write(self, text: str) -> int:
-    """Writes text, or discards it."""
+    """Writes text, or discards it if the reader is gone."""
     try:
       self._stream.write(text)
     except OSError as error:
@@ -36,7 +36,7 @@ class _Outliving:
     return len(text)
 
   def flush(self) -> None:
-    """Flushes the stream, or discards what it holds."""
+    """Flushes the stream, or discards its content if the reader is gone."""
     try:
       self._stream.flush()
     except OSError as error:

@@ -1,1 +1,1 @@
-"""Text in, batches out. Nothing in this room imports jax."""
+"""Turns text into batches of token windows. Nothing here imports jax."""

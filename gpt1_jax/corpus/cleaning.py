@@ -30,7 +30,7 @@ _NEEDS_FTFY = re.compile(r'[^\t\n\x20-\x7e]')
 # A file is taken to be hard-wrapped if 95% of its lines are at most this long.
 _WRAPPED_WIDTH = 100
 _LINE = re.compile(r'[^\r\n]*(?:\r\n|\r|\n)?')
-# The marks around the text of a book, and what else is not the author's.
+# The marks around the text of a book, and credits that volunteers added.
 _GUTENBERG = re.compile(
   r'^[^\S\n]*\*\*\* ?(START|END) OF TH(?:E|IS) PROJECT GUTENBERG EBOOK'
   r'[^*]{0,300}\*\*\*',
@@ -73,7 +73,7 @@ def standardize(text: str) -> str:
     if mark in text:
       has_run = mark + mark in text
       text = text.replace(mark, f' {mark} ')
-      while has_run:  # only marks of one run now stand two spaces apart
+      while has_run:  # two spaces now stand only between marks of one run
         text = text.replace(f'{mark}  {mark}', mark + mark)
         has_run = f'{mark}  {mark}' in text
   lines = (' '.join(line.split()) for line in text.split('\n'))
@@ -129,7 +129,7 @@ def _lines(text: str) -> Iterator[str]:
 
 
 def _usual_width(text: str) -> int:
-  """Returns the length that 95% of the lines that are not blank keep to."""
+  """Returns the length that 95% of the non-blank lines do not exceed."""
   counts = collections.Counter(map(len, _lines(text)))
   del counts[0]
   rest = int(0.95 * (counts.total() - 1))

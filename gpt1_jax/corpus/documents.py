@@ -30,7 +30,7 @@ class Document:
     content: text; None if the document is (a part of) the file at `path`, which
       `text` reads.
     path: the file, or a copy of it.
-    disk_bytes: share of its input's bytes on disk, for progress.
+    disk_bytes: bytes on disk that it accounts for, for progress.
     span: shares of the file's text at which the document begins and ends.
     problem: why the document has no text, or ''.
   """
@@ -140,7 +140,7 @@ def _decode(data: bytes, name: str, offset: int = 0) -> str:
 
 
 def _paragraph_break(text: str, share: float) -> int:
-  """Returns the last end of a paragraph, line or word before a position."""
+  """Returns where to cut before a position: after a paragraph, line or word."""
   position = int(share * len(text))
   if 0 < position < len(text):
     for mark in ('\n\n', '\n', ' '):
@@ -179,7 +179,7 @@ def _rejected(source: str, problem: str, disk_bytes: int) -> Document:
 
 
 def _from_row(row: Any, field: str, source: str, disk_bytes: int) -> Document:
-  """Makes a document of a row's text, which may be a string or UTF-8 bytes."""
+  """Returns the document in a row, whose text is a string or UTF-8 bytes."""
   if not isinstance(row, Mapping) or field not in row:
     have = ', '.join(row) if isinstance(row, Mapping) else type(row).__name__
     problem = f'no text in field {field!r} (it has {have}); see --text_field'
@@ -235,7 +235,7 @@ def _read_dataset(found: inputs.Input, field: str) -> Iterator[Document]:
   name, split, named_field = match.groups()
   try:
     rows = (_load_tfds if found.kind == 'tfds' else _load_hf)(name, split)
-  except Exception as error:  # both raise errors of many libraries
+  except Exception as error:  # both raise the errors of many libraries
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     if isinstance(error, ImportError) and found.kind == 'hf':
       first += "; pip install 'gpt1_jax[hf]'"
@@ -258,8 +258,8 @@ def _load_tfds(name: str, split: str) -> Iterable[Any]:
 def _load_hf(name: str, split: str) -> Iterable[Any]:
   """Loads a data set of the Hugging Face hub, or of a folder.
 
-  The third part of a name on the hub, and what follows the name of a folder,
-  is its configuration.
+  A configuration is the third part of a name on the hub, or follows the name of
+  a folder.
   """
   import datasets  # slow to import
 

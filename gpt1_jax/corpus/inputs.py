@@ -2,8 +2,8 @@
 
 An input is a folder, a glob or a file of text (each file is a document), JSON
 lines or Parquet (each row is one); `tfds:NAME:SPLIT`; `hf:NAME:SPLIT`; or
-`builtin:python-reference`. Names that start with a dot, and `__MACOSX`, are no
-documents. Linked folders are followed, each folder once.
+`builtin:python-reference`. Names that start with a dot, and `__MACOSX`, are
+skipped. Linked folders are followed, each folder once.
 """
 
 import glob
@@ -51,7 +51,7 @@ class Input(NamedTuple):
 
   @property
   def source(self) -> str:
-    """Name of the document that a text file, or a part of it, makes."""
+    """Name of the document in a text file, or in a part of it."""
     if self.span == (0.0, 1.0):
       return self.name
     return f'{self.name}#{"validation" if self.span[0] else "train"}'
@@ -60,7 +60,7 @@ class Input(NamedTuple):
 class InputSize(TypedDict):
   """The section `input` of meta.json.
 
-  Its sha256 is that of the names and contents of all files.
+  The sha256 covers the names and contents of all files.
   """
 
   files: int
@@ -89,7 +89,7 @@ def find(specs: Iterable[str]) -> list[Input]:
 
 
 def unread(specs: Iterable[str]) -> list[str]:
-  """Returns the files in the folders of --input that are not read."""
+  """Returns the files in the folders of --input that `find` skips."""
   folders = filter(os.path.isdir, specs)
   names = (name for folder in folders for name in _walk(folder))
   return [name for name in names if not _is_document(name)]
@@ -120,7 +120,7 @@ def measure(specs: Iterable[str]) -> InputSize:
 
 
 def kind_of(name: str) -> str | None:
-  """Returns the kind of a file by the ending of its name, if it has one."""
+  """Returns a file's kind by the ending of its name; None if unknown."""
   for ending, kind in _ENDINGS.items():
     if name.lower().endswith(ending):
       return kind
@@ -128,19 +128,19 @@ def kind_of(name: str) -> str | None:
 
 
 def python_reference() -> list[tuple[str, str]]:
-  """Returns names and texts of the prose that every CPython carries."""
+  """Returns names and texts of the help topics that ship with CPython."""
   from pydoc_data import topics
 
   return sorted(topics.topics.items())
 
 
 def _is_document(name: str) -> bool:
-  """Returns True for a file of a folder that is read."""
+  """Returns True if `find` reads this file of a folder."""
   if kind_of(name) is None or not os.path.isfile(name):
     return False
   if not name.lower().endswith('.zst'):
     return True
-  with open(name, 'rb') as file:  # other programs use this ending, too
+  with open(name, 'rb') as file:  # other programs use this ending too
     return file.read(len(_ZSTD)) == _ZSTD
 
 
@@ -149,7 +149,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _walk(top: str) -> Iterator[str]:
-  """Yields the names below a folder that are no folders, sorted."""
+  """Yields the paths of all files below a folder, sorted."""
   seen: set[str] = set()
   found: list[str] = []
   for folder, below, names in os.walk(top, followlinks=True):
@@ -158,7 +158,7 @@ def _walk(top: str) -> Iterator[str]:
       below.clear()
       continue
     seen.add(real)
-    # A folder counts where it lies, and only else where it is linked.
+    # Real folders before links: a folder is listed under its own path.
     below[:] = sorted(
       (name for name in below if not _is_hidden(name)),
       key=lambda name: (os.path.islink(os.path.join(folder, name)), name),

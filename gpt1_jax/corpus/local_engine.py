@@ -1,10 +1,10 @@
-"""Runs the pipeline over all cores of this machine: clean, count, encode.
+"""Runs the pipeline on all cores of this machine: clean, count, encode.
 
 Workers receive documents in chunks of about a megabyte and return them in
 order, so the output does not depend on the number of workers. Cleaned text
-waits on disk in a spool, one file for each chunk. A worker has at most
-a few chunks in memory; what grows with the corpus is one set of 16-byte
-digests, about 100 bytes for each document.
+waits on disk in a spool, one file for each chunk. A worker holds a few chunks
+in memory. Only a set of 16-byte digests grows with the corpus, by about 100
+bytes for each document.
 """
 
 import collections
@@ -36,9 +36,9 @@ from gpt1_jax.corpus.workers import Workers
 
 _CHUNK_BYTES = 1 << 20  # of input; a single document may be larger
 _CHUNK_DOCUMENTS = 1000
-_ROWS = 'rows'  # in the spool: the chunks, pickled, without their texts
+_ROWS = 'rows'  # file in the spool: the chunks, pickled, without their texts
 
-# report(documents, share of the total done, units for the rate)
+# report(documents, progress towards the total, units for the rate)
 Report = Callable[[int, int, float], None]
 
 
@@ -118,7 +118,7 @@ def clean(
   """Cleans and splits documents; writes their text and rows to the spool.
 
   Returns:
-    Totals, and the documents that were left out.
+    Totals, and the rejected documents.
 
   Raises:
     UserError: too many documents are bad, or a split would be empty.
@@ -143,7 +143,7 @@ def clean(
         summary += rule.summarize(chunk.rows[i])
       rejected.extend(bad)
       num_documents += len(chunk.rows) + len(bad)
-      if settings.skip_bad_rows >= 1:  # otherwise a share of all
+      if settings.skip_bad_rows >= 1:  # a share below 1 needs the total
         pipeline.check_rejected(rejected, num_documents, settings)
       yield chunk
       report(len(chunk.rows), disk_bytes, _num_bytes(chunk.rows) / 1e6)
@@ -162,7 +162,7 @@ def clean(
 
 
 def _write_rows(spool: pathlib.Path, chunks: Iterable[_Chunk]) -> None:
-  """Writes the rows of all chunks to the spool, replacing others."""
+  """Replaces the rows of all chunks in the spool."""
   temporary = spool / f'{_ROWS}.new'
   with temporary.open('wb') as file:
     for path, rows in chunks:
@@ -193,7 +193,7 @@ def _clean_chunk(
   """Cleans a chunk in a worker.
 
   Returns:
-    The chunk, what is left out, and the bytes of input.
+    The chunk, the rejected documents, and the bytes of input.
   """
   path, chunk = job
   rows, rejected = [], []

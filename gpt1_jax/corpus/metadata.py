@@ -1,10 +1,10 @@
-"""Records about prepared data: meta.json and documents.jsonl."""
+"""Declares the content of meta.json and documents.jsonl."""
 
 import dataclasses
 import json
 from typing import NotRequired
 
-# Until Python 3.12, pydantic cannot read typing's.
+# pydantic rejects typing.TypedDict before Python 3.12.
 from typing_extensions import TypedDict
 
 from gpt1_jax.corpus.inputs import InputSize
@@ -91,10 +91,10 @@ class DocumentRow:
 
   @property
   def digest(self) -> bytes:
-    """16 bytes that are equal for copies of a document."""
+    """The first 16 bytes of the hash: equal for copies of a document."""
     return bytes.fromhex(self.sha256)[:16]
 
   @property
   def hash_fraction(self) -> float:
-    """The hash as a number in [0, 1); small ones are held out."""
+    """The hash as a number in [0, 1); small numbers are held out."""
     return int(self.sha256[:13], 16) / 16**13

@@ -1,4 +1,4 @@
-"""The original GPT-1 vocabulary: spaCy's word split, then BPE with `</w>`.
+"""Implements GPT-1's own tokenizer: spaCy's words, then BPE with `</w>`.
 
 As in the released code (C: text_utils.py), spaCy's English rules
 (`spacy.blank('en')`, no model) split cleaned text into words, which are
@@ -54,7 +54,7 @@ class OpenAITokenizer:
       names: names of the two files, for error messages.
 
     Raises:
-      UserError: they are no such files, or spaCy or tokenizers is missing.
+      UserError: the files are damaged, or spaCy or tokenizers is missing.
     """
     self.files = {ENCODER_FILE: encoder, MERGES_FILE: merges}
     self.encoder = _read_encoder(encoder, names[0])
@@ -120,7 +120,7 @@ class OpenAITokenizer:
     )
 
   def _new_word_encoder(self) -> Callable[[str], Iterable[int]]:
-    split = _splitter()  # a new one: spaCy remembers every string it splits
+    split = _splitter()  # anew: it remembers every string it splits
     return lambda word: itertools.chain.from_iterable(
       self._merge(part.text.lower()) for part in split(word)
     )
@@ -237,7 +237,7 @@ def _read_merges(content: bytes, name: str) -> list[tuple[str, str]]:
 
 
 def _from_tokenizer_json(path: storage.Path) -> OpenAITokenizer:
-  """Reads the pair of files out of a BPE tokenizer.json with `</w>`."""
+  """Extracts the pair of files from a BPE tokenizer.json with `</w>`."""
   try:
     model = json.loads(path.read_bytes())['model']
     vocab = {

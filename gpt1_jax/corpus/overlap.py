@@ -1,8 +1,9 @@
 """Counts sentences of other files, such as a task's dev set, in a corpus.
 
 Text is compared as lower-cased words, without punctuation. A sentence of at
-least `RUN` words is looked up as its runs of RUN words: it stands in the corpus
-if all of them do, and shares a run if one does. A shorter sentence is one run.
+least `RUN` words is split into its runs of RUN words: it is found if all of
+them stand in the corpus, and it shares a run if one of them does. A shorter
+sentence is one run.
 """
 
 import csv
@@ -23,7 +24,7 @@ from gpt1_jax.corpus import shards, tokenization
 from gpt1_jax.errors import UserError
 
 RUN = 8
-# Shorter sentences are left out: they stand in every large corpus.
+# Shorter sentences are skipped: every large corpus contains them.
 MIN_WORDS = 4
 SUFFIXES = ('.txt', '.tsv', '.csv', '.jsonl')
 NUM_EXAMPLES = 5
@@ -43,9 +44,9 @@ class FileOverlap:
 
   Attributes:
     file: path below the folder that was searched.
-    sentences: different sentences of at least MIN_WORDS words.
-    found: sentences that stand in the corpus.
-    shared: sentences of which at least one run stands in the corpus.
+    sentences: number of distinct sentences of at least MIN_WORDS words.
+    found: number of them that stand in the corpus.
+    shared: number of them with at least one run that stands in the corpus.
     examples: up to NUM_EXAMPLES of the longest sentences found.
   """
 
@@ -123,7 +124,7 @@ def table(rows: Sequence[FileOverlap]) -> str:
 
 
 def _sentences(path: pathlib.Path) -> Iterator[tuple[str, ...]]:
-  """Yields the words of each of the file's texts of at least MIN_WORDS."""
+  """Yields the words of each text in a file that has at least MIN_WORDS."""
   content = path.read_text(encoding='utf-8-sig', errors='replace')
   for text in _texts(path.suffix.lower(), content):
     found = _WORDS.findall(text.lower())
@@ -157,12 +158,12 @@ def _strings(value: Any) -> Iterator[str]:
 class _Pieces:
   """Cuts the tokens of a document into words, without decoding them.
 
-  A token is spelled as fragments of words. It may begin or end a word.
+  A token consists of fragments of words. It may begin or end a word.
   """
 
   def __init__(self, bpe: tokenization.Tokenizer):
     texts = [bpe.decode([i]) for i in range(bpe.vocab_size)]
-    # A token without a space on either side shows those of the others.
+    # Beside a token without spaces, the spaces of the other tokens show.
     probe = next(
       i
       for i, text in enumerate(texts)
@@ -243,7 +244,7 @@ def _runs(words: np.ndarray, size: int) -> np.ndarray:
 
 
 def _different(each: Iterable[Sequence[np.ndarray]]) -> np.ndarray:
-  """Returns all runs, sorted, each once."""
+  """Returns the distinct runs, sorted."""
   return np.unique(np.concatenate([r for runs in each for r in runs]))
 
 

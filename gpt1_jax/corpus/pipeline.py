@@ -1,4 +1,4 @@
-"""The steps that `prepare` applies to a document, the same on both engines."""
+"""Implements the steps of `prepare` for one document, for both engines."""
 
 import dataclasses
 import glob
@@ -23,7 +23,7 @@ from gpt1_jax.corpus.metadata import DocumentRow
 from gpt1_jax.errors import UserError
 
 REJECTED = 'rejected.jsonl'
-_BLOCK_LENGTH = 1 << 16  # characters to clean at once, at least
+_BLOCK_LENGTH = 1 << 16  # minimum number of characters to clean at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,7 @@ class PrepareSettings:
 def plan(
   found: list[inputs.Input], settings: PrepareSettings
 ) -> tuple[list[inputs.Input], splits.SplitRule]:
-  """Returns the inputs to read, and the rule of their split.
+  """Returns the inputs to read, and the rule that splits them.
 
   A corpus of one text file is cut in two: its last part is held out.
   """
@@ -127,7 +127,7 @@ def check_rejected(
 def write_rejected(
   directory: pathlib.Path, rejected: Sequence[Rejected]
 ) -> None:
-  """Writes rejected.jsonl, if documents were left out, and says so."""
+  """Writes rejected.jsonl and prints a line, if documents were rejected."""
   if not rejected:
     return
   lines = (json.dumps(row._asdict()) + '\n' for row in rejected)
@@ -164,9 +164,9 @@ def clean_document(
 
 
 def _clean(text: str) -> tuple[bytes, int]:
-  """Cleans a document in small blocks: returns it in UTF-8, and its words.
+  """Returns a cleaned document in UTF-8, and its number of words.
 
-  Cleaning needs many times the memory of the text that it is given.
+  Cleans it in small blocks: cleaning takes many times the memory of its input.
   """
   out, words = io.BytesIO(), 0
   for block in _blocks(cleaning.read_paragraphs(text)):
@@ -177,7 +177,7 @@ def _clean(text: str) -> tuple[bytes, int]:
 
 
 def _blocks(paragraphs: Iterable[str]) -> Iterator[str]:
-  """Joins consecutive paragraphs up to _BLOCK_LENGTH characters and more."""
+  """Joins consecutive paragraphs to blocks of at least _BLOCK_LENGTH."""
   block: list[str] = []
   length = 0
   for paragraph in paragraphs:

@@ -22,7 +22,7 @@ from gpt1_jax.errors import UserError
 
 
 class Engine(Protocol):
-  """Runs the pipeline, on this machine or on many; the bytes are the same."""
+  """Runs the pipeline on one machine or many; the output is the same."""
 
   def measure(self, inputs: Iterable[str]) -> InputSize:
     """Returns the number of input files and their bytes."""
@@ -109,7 +109,7 @@ def train_tokenizer(
 def _check_complete(
   output: pathlib.Path, settings: PrepareSettings, engine: Engine
 ) -> None:
-  """Refuses an output that other settings, or other input, made."""
+  """Refuses an output that was made with other settings or another input."""
   meta = shards.read_meta(output)
   different = [
     name

@@ -1,4 +1,4 @@
-"""A SentencePiece BPE tokenizer: training, encoding and decoding.
+"""Trains, encodes and decodes with a SentencePiece BPE tokenizer.
 
 Our cleaning and lower-casing are the only normalisation; the model's own is
 `identity`. Its rows are, in this order: unknown (0), document boundary (1),
@@ -26,7 +26,7 @@ from gpt1_jax.errors import UserError
 MODEL_FILE = 'tokenizer.model'
 _UNKNOWN, _DOCUMENT, _NEWLINE = '<unk>', '<document>', '<newline>'
 _SYMBOLS = (_UNKNOWN, _DOCUMENT, _NEWLINE)
-# With one character and the mark of a word's beginning.
+# A model needs at least one character and the mark of a word's beginning.
 MAX_MERGES = vocabulary.MAX_ROWS - len(_SYMBOLS) - 2
 # Characters with a smaller share of the training text become unknown.
 _RARE_CHARACTER = 1e-7
@@ -55,7 +55,7 @@ class SentencePieceTokenizer:
       name: the file's name, for error messages.
 
     Raises:
-      UserError: they are no SentencePiece model, or one without our symbols.
+      UserError: this is not a SentencePiece model, or it lacks our symbols.
     """
     self.files = {MODEL_FILE: model}
     self._processor = _load(model, name)
@@ -200,7 +200,7 @@ def _lower(text: str) -> str:
 def _trainable(
   word_counts: collections.Counter[str],
 ) -> tuple[collections.Counter[str], int]:
-  """Returns words that SentencePiece accepts, and their number of characters.
+  """Returns the words that SentencePiece accepts, and how many characters.
 
   Drops rare characters and cuts words that are too long. Also cuts inside the
   spelling of a symbol: the trainer would drop it with all its characters.

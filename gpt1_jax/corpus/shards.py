@@ -1,4 +1,4 @@
-"""Token shards on disk: writing, opening, verifying.
+"""Writes, opens and verifies token shards on disk.
 
 A directory of prepared data holds {train,validation}-00000-of-000NN.bin
 (little-endian uint16), the files of the tokenizer, documents.jsonl and, written

@@ -12,7 +12,7 @@ from gpt1_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class SplitRule:
-  """Decides which documents are held out, whatever else the corpus holds.
+  """Decides from a document alone whether it is held out.
 
   Attributes:
     fraction: share of the documents to hold out, by their hash.
@@ -23,7 +23,7 @@ class SplitRule:
   hold_out: tuple[str, ...] = ()
 
   def settle(self, summary: 'SplitSummary') -> 'SplitRule':
-    """Returns a rule that holds out the smallest hash, if this holds out none.
+    """Returns this rule, or one that holds out a document if this has none.
 
     Args:
       summary: totals over all documents, by this rule.
@@ -34,14 +34,14 @@ class SplitRule:
     return dataclasses.replace(self, fraction=math.nextafter(smallest, 1))
 
   def assign(self, row: DocumentRow, is_copy: bool) -> DocumentRow:
-    """Returns the row with its split; a copy of a document has no words."""
+    """Returns the row with its split; a copy of a document counts no words."""
     if is_copy:
       return dataclasses.replace(row, split='duplicate', words=0)
     held_out = row.hash_fraction < self.fraction or any(self._matching(row))
     return dataclasses.replace(row, split='validation' if held_out else 'train')
 
   def reassign(self, row: DocumentRow) -> DocumentRow:
-    """Returns a row that another rule assigned with the split of this rule."""
+    """Assigns a row anew that another rule has assigned."""
     return self.assign(row, row.split == 'duplicate')
 
   def summarize(self, row: DocumentRow) -> 'SplitSummary':
@@ -54,7 +54,7 @@ class SplitRule:
     )
 
   def check(self, summary: 'SplitSummary') -> None:
-    """Refuses a corpus that leaves training, or a pattern, without documents.
+    """Refuses a corpus if training, or a pattern, gets no document.
 
     Raises:
       UserError: says which options would fill the split.

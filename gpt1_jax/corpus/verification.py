@@ -1,6 +1,6 @@
-"""Checks prepared data when it is opened: the shape of meta.json, each shard.
+"""Checks meta.json and the shards of prepared data when they are opened.
 
-A shard is read once. What was found is remembered in ~/.cache/gpt1_jax/verified
+A shard is read in full once; ~/.cache/gpt1_jax/verified records the result
 until the file changes.
 """
 
@@ -27,7 +27,7 @@ def check_meta(content: Any, file: storage.Path) -> Meta:
   """Returns the content of meta.json if it has the right keys and types.
 
   Raises:
-    UserError: it has not; the message names the first place.
+    UserError: it differs; the message names the first difference.
   """
   try:
     _META.validate_python(content, strict=True)
@@ -66,14 +66,14 @@ def check_shard(file: pathlib.Path, sha256: str, vocab_size: int) -> None:
   """Checks a shard's sha256 and that its ids are in the vocabulary.
 
   Raises:
-    UserError: they are not what meta.json says.
+    UserError: they differ from meta.json.
   """
   note = _CACHE.expanduser() / _identity(file)
   try:
     found, highest = json.loads(note.read_text())
   except (OSError, ValueError, TypeError):
     found, highest = _read(file)
-    with contextlib.suppress(OSError):  # without a note it is read again
+    with contextlib.suppress(OSError):  # else the shard is read again
       storage.write_json(note, [found, highest])
   if found != sha256:
     raise UserError(
@@ -88,7 +88,7 @@ def check_shard(file: pathlib.Path, sha256: str, vocab_size: int) -> None:
 
 
 def _identity(file: pathlib.Path) -> str:
-  """Returns a name that changes whenever the file does."""
+  """Returns the name of a shard's record; it changes when the file does."""
   state = os.stat(file)
   values = (
     str(file.resolve()),

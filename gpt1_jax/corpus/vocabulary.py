@@ -1,4 +1,4 @@
-"""The parts that both tokenizers share: special rows and a cache of words."""
+"""Holds what both tokenizers share: special rows and a cache of words."""
 
 import itertools
 import os
@@ -51,7 +51,7 @@ def describe(tokenizer: object, **notes: str) -> TokenizerDescription:
 class WordCache(dict[str, tuple[int, ...]]):
   """Maps words to their ids and encodes each short word only once.
 
-  Starts anew after `CACHED_WORDS` words, so that memory stays bounded.
+  Starts over after `CACHED_WORDS` words, so that memory stays bounded.
   """
 
   def __init__(self, new_encoder: Callable[[], Callable[[str], Iterable[int]]]):

@@ -1,8 +1,8 @@
-"""Batches of windows of n_ctx tokens, as a pure function of the step.
+"""Batches windows of n_ctx tokens, as a pure function of the step.
 
-Grain's index shuffle tells which windows a step takes, and each host reads only
-its rows of the batch. So resuming needs nothing but the step, and the number of
-hosts may change.
+Grain's index shuffle selects the windows of a step, and each host reads only
+its rows of the batch. So resuming needs only the step, and the number of hosts
+may change.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ class Windows:
     seed: int | None,
     rows: Sequence[int] | None = None,
   ):
-    """Lays the windows out; reads no token.
+    """Plans the windows; reads no token.
 
     Args:
       tokens: the split.

@@ -1,4 +1,4 @@
-"""Processes of this machine that work on a stream of items, in order."""
+"""Maps a function over a stream of items in worker processes, in order."""
 
 import collections
 import concurrent.futures
@@ -19,7 +19,7 @@ R = TypeVar('R')
 
 
 class Workers:
-  """Processes that map a function over chunks: in order, a few at a time."""
+  """A pool of processes that maps a function over items, a few at a time."""
 
   def __init__(self, count: int):
     self._count = count
@@ -34,7 +34,7 @@ class Workers:
     self._pool.shutdown(cancel_futures=True)
 
   def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Maps like `map`, but takes items only as fast as results are taken.
+    """Maps like `map`, but takes items only as results are consumed.
 
     Raises:
       UserError: a worker was killed from outside.
@@ -43,14 +43,14 @@ class Workers:
     pending = collections.deque()
     try:
       for item in items:
-        with interrupts.delayed():  # a worker cut in its start complains
+        with interrupts.delayed():  # while a worker starts
           pending.append(self._pool.submit(function, item))
         if len(pending) >= _IN_FLIGHT * self._count:
           yield pending.popleft().result()
       while pending:
         yield pending.popleft().result()
     except process.BrokenProcessPool:
-      if name := interrupts.requested():  # it reached the workers as well
+      if name := interrupts.requested():  # the signal reached the workers too
         raise Stopped(f'stopped by {name}: run it again') from None
       raise UserError(
         'a worker process was killed, probably because memory ran out; try '
@@ -59,7 +59,7 @@ class Workers:
 
 
 def _start_worker() -> None:
-  """Leaves interrupts to the parent, and ends the worker when it ends."""
+  """Ignores Ctrl-C, and ends the worker when its parent ends."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   parent = multiprocessing.parent_process()
   assert parent is not None

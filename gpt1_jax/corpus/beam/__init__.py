@@ -1,4 +1,4 @@
-"""The pipeline on Apache Beam, an optional and heavy dependency."""
+"""Runs the pipeline on Apache Beam, an optional and heavy dependency."""
 
 import logging
 

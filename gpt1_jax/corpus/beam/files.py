@@ -1,4 +1,4 @@
-"""Files of a Beam pipeline, local or on any file system that Beam supports.
+"""Finds and opens files on any file system that Beam supports.
 
 A path without a scheme lies on this machine (or on a disk that all workers
 share); gs://, hdfs:// and others go through Beam's FileSystems.
@@ -30,10 +30,10 @@ def _has_scheme(path: str) -> bool:
 
 
 def find(specs: Iterable[str]) -> list[inputs.Input]:
-  """Like `inputs.find`, and finds files on other file systems.
+  """Finds inputs as `inputs.find` does, on every file system.
 
   Raises:
-    UserError: also if a file system cannot be read.
+    UserError: see `inputs.find`; or a file system cannot be read.
   """
   found: list[inputs.Input] = []
   for spec in specs:
@@ -42,7 +42,7 @@ def find(specs: Iterable[str]) -> list[inputs.Input]:
 
 
 def measure(specs: Iterable[str]) -> inputs.InputSize:
-  """Like `inputs.measure`; other file systems have checksums of their own."""
+  """Measures as `inputs.measure` does, using the file systems' checksums."""
   specs = list(specs)
   sizes: dict[inputs.Input, int] = {}
   for spec in filter(_has_scheme, specs):
@@ -63,8 +63,8 @@ def measure(specs: Iterable[str]) -> inputs.InputSize:
 
 
 def _match(spec: str) -> dict[inputs.Input, int]:
-  """Finds the files of a spec that has a scheme, sorted, and their bytes."""
-  patterns = [spec, posixpath.join(spec, '**')]  # a file or glob, or a folder
+  """Returns the files that a spec with a scheme matches, sorted, with sizes."""
+  patterns = [spec, posixpath.join(spec, '**')]  # a file or a glob; a folder
   with _one_line_errors(f'--input={spec}'):
     sizes = {
       file.path: file.size_in_bytes
@@ -85,7 +85,7 @@ def _match(spec: str) -> dict[inputs.Input, int]:
 
 @contextlib.contextmanager
 def _one_line_errors(option: str) -> Iterator[None]:
-  """Turns a file system's own errors into one line."""
+  """Turns a file system's errors into a UserError of one line."""
   try:
     yield
   except (ImportError, OSError, ValueError) as error:
@@ -98,7 +98,7 @@ def _one_line_errors(option: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def local_copy(path: str) -> Iterator[str]:
-  """Yields the path of a local file, or of a temporary copy of another."""
+  """Yields a local path: the file's own, or that of a temporary copy."""
   if not _has_scheme(path):
     yield path
     return
@@ -118,7 +118,7 @@ def _open(path: str) -> IO[bytes]:
 
 @dataclasses.dataclass(frozen=True)
 class Spool:
-  """A folder that all workers share, for data between the two pipelines."""
+  """A folder that passes data between the pipelines; all workers share it."""
 
   path: str
 

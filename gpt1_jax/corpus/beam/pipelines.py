@@ -1,4 +1,4 @@
-"""The engine on Apache Beam: one pipeline that cleans, one that encodes.
+"""Runs `prepare` on Apache Beam: one pipeline cleans, another encodes.
 
 Between the two, this machine trains the tokenizer, and the cleaned text waits
 in a spool of Avro files. `corpus.pipeline` processes each document as on the
@@ -53,7 +53,7 @@ _SCHEMA = {
     {'name': 'input', 'type': 'long'},
     {'name': 'number', 'type': 'long'},
     {'name': 'row', 'type': 'string'},  # JSON
-    # Of _CLEANED, UTF-8; of _ENCODED, tokens. Empty for a duplicate.
+    # UTF-8 in _CLEANED, tokens in _ENCODED; empty for a duplicate
     {'name': 'content', 'type': 'bytes'},
   ],
 }
@@ -132,7 +132,7 @@ class BeamEngine:
       if not settings.tokenizer:
         sample_bytes = settings.tokenizer_sample_mb * 1_000_000
         rule_and_share = summary | 'settle' >> beam.Map(
-          # Without a training document there is no text to take a share of.
+          # avoids dividing by 0 if there is no training document
           lambda total: (
             rule.settle(total),
             sample_bytes / max(total.train_bytes, 1),
