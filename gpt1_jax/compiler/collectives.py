@@ -60,7 +60,7 @@ def find(hlo: HloText) -> list[Collective]:
 
 
 def chain(i: Instruction) -> tuple[str, ...] | None:
-  """Identifies the overlapped operation that an instruction is a part of."""
+  """Returns an id that all instructions of one overlapped operation share."""
   found = _CHAIN.search(i.rest)
   return found.groups() if found else None
 

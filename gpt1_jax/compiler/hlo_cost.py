@@ -33,7 +33,7 @@ class Cost:
   """The cost of one execution on one device.
 
   Attributes:
-    products: FLOPs of matrix products, and those that kernels state.
+    products: FLOPs of matrix products, including those that kernels declare.
     other: FLOPs of other arithmetic.
     bytes: bytes read and written in all memories, tile padding included.
     hbm_bytes: bytes read and written in HBM.
@@ -106,7 +106,7 @@ def cost(hlo: HloText, computation: Computation, i: Instruction) -> Cost:
 def _moved(
   hlo: HloText, computation: Computation, i: Instruction
 ) -> tuple[float, float]:
-  """Returns the bytes that an instruction moves: in all memories, in HBM."""
+  """Returns the bytes an instruction moves: (in all memories, in HBM)."""
   inside, ends, outputs = computation, [i.name], _outputs(i)
   if i.opcode == 'fusion':
     inside = hlo.computations[i.attribute('calls')]
@@ -136,7 +136,7 @@ def _outputs(i: Instruction) -> tuple[Array, ...]:
 
 
 def _written(computation: Computation, i: Instruction) -> int:
-  """Returns the bytes that an instruction writes; in place, only the update."""
+  """Returns the bytes an instruction writes; if in place, only the update."""
   while i.opcode == 'bitcast':
     i = computation[i.operands[0]]
   if i.opcode == 'dynamic-update-slice':
@@ -175,7 +175,7 @@ def _read_inside(hlo: HloText, inside: Computation, i: Instruction) -> int:
 
 
 def _flops(computation: Computation, i: Instruction) -> tuple[float, float]:
-  """Returns an instruction's FLOPs: of products, of other arithmetic."""
+  """Returns an instruction's FLOPs: (matrix products, other arithmetic)."""
   if product := read_product(computation, i):
     return product.flops, 0.0
   if i.opcode == 'reduce':

@@ -55,7 +55,7 @@ class Instruction:
 
   @property
   def parameter_number(self) -> int:
-    """Index of a `parameter` among the computation's arguments."""
+    """The index of a `parameter` instruction among the arguments."""
     return int(self.rest.split(')')[0])
 
   def attribute(self, name: str) -> str:

@@ -36,7 +36,7 @@ class HbmUse:
 
 @dataclasses.dataclass(frozen=True)
 class Buffer:
-  """Identical allocations among the largest of a program that does not fit."""
+  """One of the largest allocations of a program that does not fit."""
 
   bytes: int
   shape: str

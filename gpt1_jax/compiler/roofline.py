@@ -37,10 +37,10 @@ _IN_BLOCKS = re.compile(r'op_name="[^"]*(\bh/|_blocks)')
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """Operations of one kind, in seconds of one step.
+  """Seconds of a step that operations of one kind take.
 
   Attributes:
-    seconds: how long they last.
+    seconds: their duration.
     mxu, hbm, vector: how long each resource is busy.
   """
 
@@ -62,7 +62,7 @@ class Estimate:
   """The estimated time of a step; see ASSUMPTIONS.
 
   Attributes:
-    parts: kind of operation -> its part, the longest first.
+    parts: kind of operation -> its seconds, the longest first.
     peak: bf16 FLOP/s of the device.
   """
 
@@ -75,7 +75,7 @@ class Estimate:
 
   @property
   def bottleneck(self) -> str:
-    """Kind of the operations that last longest."""
+    """The kind of operation that takes longest."""
     return max(self.parts, key=lambda kind: self.parts[kind].seconds)
 
 
@@ -87,7 +87,7 @@ def estimate(
   Args:
     hlo: the compiled program.
     topology: gives the chip and its links.
-    head_width: width of the products in kernels, which the text does not tell.
+    head_width: width of a head, which the text of a kernel does not state.
 
   Returns:
     None if the chip's peaks are unknown.
@@ -134,7 +134,7 @@ class _Timer:
     self.parts = functools.cache(self._parts)
 
   def _parts(self, name: str) -> dict[str, Part]:
-    """Returns the parts of one execution of a computation."""
+    """Returns the seconds of one execution of a computation, by kind."""
     out: dict[str, Part] = {}
     ends: dict[str, float] = {}  # running collective -> when it ends
     chains: set[tuple[str, ...]] = set()
@@ -172,10 +172,10 @@ class _Timer:
   def _collective_seconds(
     self, name: str, i: Instruction, chains: set[tuple[str, ...]]
   ) -> tuple[float, bool]:
-    """Returns the time of an instruction's collectives; True if it has any.
+    """Returns the time of an instruction's collectives, and if it has any.
 
-    A loop or branch has none of its own. Of a chain of instructions, the first
-    has the time of all.
+    A loop or branch has none itself. The first instruction of a chain gets the
+    time of the whole chain.
     """
     pairs = [(name, i)]
     if i.opcode in ('fusion', 'async-start', 'call-start'):
@@ -202,7 +202,7 @@ class _Timer:
     return Part(max(mxu, hbm, vector), mxu, hbm, vector)
 
   def _fill(self, computation: Computation, i: Instruction) -> float:
-    """Returns the share of the matrix unit that products fill, by FLOPs."""
+    """Returns the share of the matrix unit that products fill, per FLOP."""
     if i.opcode == 'custom-call':
       return self._share(self._head_width)
     inside = computation
@@ -223,7 +223,7 @@ class _Timer:
 
 
 def _kind(i: Instruction, part: Part) -> str:
-  """Names the kind of an operation in the table."""
+  """Returns the kind under which the table lists an operation."""
   if i.opcode == 'custom-call' and part.mxu:
     return 'kernels'
   where = 'blocks' if _IN_BLOCKS.search(i.rest) else 'head, loss and optimiser'

@@ -57,7 +57,7 @@ class CompileStats:
     memory: HBM that the step needs.
     cost: None if the step does not fit.
     model_flops: the device's share of the model FLOPs, attention in full.
-    masked_flops: those of them that causal attention masks: half of its scores.
+    masked_flops: the part spent on scores that causal attention masks (half).
     compile_seconds: wall time of the compilation.
     buffers: the largest allocations, if the step does not fit.
   """
@@ -88,7 +88,7 @@ class CompileStats:
     return self.model_flops - self.masked_flops
 
   def utilisation(self, flops: float) -> float | None:
-    """Returns FLOPs over those of the device's peak in `step_seconds`."""
+    """Returns `flops` as a fraction of the device's peak in `step_seconds`."""
     found = self.estimate
     return flops / (found.peak * found.step_seconds) if found else None
 
@@ -183,7 +183,7 @@ def _cost(
   xla: Any = compiled.cost_analysis()
   hlo = HloText(compiled.as_text() or '')
   once, full = hlo_cost.count(hlo, loops_once=True), hlo_cost.count(hlo)
-  # XLA has the cost of each operation, the text how often it runs.
+  # XLA counts each operation once; the text says how often it runs.
   flops = xla['flops'] * _ratio(full.flops, once.flops)
   accessed = xla.get('bytes accessed', 0.0) * _ratio(full.bytes, once.bytes)
   return StepCost(

@@ -7,7 +7,7 @@ from gpt1_jax.corpus.tokenization import Tokenizer
 from gpt1_jax.inference.options import Options
 from gpt1_jax.model import continuous
 
-_BEFORE = 8  # tokens before a token that settle how it is spelled
+_BEFORE = 8  # number of preceding tokens that can change a token's spelling
 
 
 class Piece(NamedTuple):
@@ -28,14 +28,14 @@ class Piece(NamedTuple):
 
 
 class Continuation:
-  """A sample of one prompt, fed token by token.
+  """One sample from a prompt; receives its tokens one by one.
 
   Attributes:
-    row: the text as the decoder sees it.
-    num_cut: tokens of the prompt that the model does not read.
+    row: the text that the decoder extends.
+    num_cut: number of prompt tokens that do not fit the context.
     text: the sample so far, without prompt and stop text.
-    finish_reason: None while it goes on; 'stop' at the end of a document or a
-      stop text, 'length' after max_tokens.
+    finish_reason: None until the sample ends; then 'stop' (end of a document or
+      a stop text) or 'length' (max_tokens reached).
   """
 
   def __init__(
@@ -49,11 +49,12 @@ class Continuation:
     """Starts a sample.
 
     Args:
-      tokenizer: of the model.
+      tokenizer: the model's.
       prompt: token ids; empty starts a new document.
-      options: how to continue.
+      options: how to choose tokens and when to stop.
       n_ctx: the model's context length.
-      number: of the prompt and of the sample; see `continuous.Text`.
+      number: (prompt, sample), which key the random choices; see
+        `continuous.Text`.
     """
     self._tokenizer, self._options = tokenizer, options
     ids = list(prompt) or [tokenizer.document_id]
@@ -94,7 +95,7 @@ class Continuation:
     return text
 
   def _held_back(self) -> int:
-    """Returns the length of the longest end that may become a stop text."""
+    """Returns the length of the longest suffix that may begin a stop text."""
     return max(
       (
         size
@@ -107,7 +108,7 @@ class Continuation:
 
 
 def ends_document(tokenizer: Tokenizer, token_id: int) -> bool:
-  """True for the token after a document.
+  """Returns True for the token that ends a document.
 
   The released vocabulary has none: there a newline ends lines and documents
   alike, and the text goes on.
@@ -117,7 +118,7 @@ def ends_document(tokenizer: Tokenizer, token_id: int) -> bool:
 
 
 def spell(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-  """Decodes a text, without the symbol that ends the document before it."""
+  """Decodes a text, without the boundary of the document before it."""
   start = 1 if ids and ends_document(tokenizer, ids[0]) else 0
   return tokenizer.decode(ids[start:])
 
@@ -125,7 +126,7 @@ def spell(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
 def pieces(
   tokenizer: Tokenizer, ids: Sequence[int], last: bool = False
 ) -> list[str]:
-  """Returns what each token, or only the last, adds to the text."""
+  """Returns the text that each token, or only the last, adds."""
   out = []
   for i in range(len(ids) - 1 if last else 0, len(ids)):
     first = max(0, i - _BEFORE)
@@ -135,7 +136,7 @@ def pieces(
 
 
 def run(decoder: continuous.Decoder, samples: Sequence[Continuation]) -> None:
-  """Generates all samples in one batch, each to its end."""
+  """Generates all samples in one batch until each has ended."""
   while going := [s for s in samples if s.finish_reason is None]:
     tokens = decoder.step([sample.row for sample in going])
     for sample, token in zip(going, tokens, strict=True):
@@ -145,7 +146,7 @@ def run(decoder: continuous.Decoder, samples: Sequence[Continuation]) -> None:
 def name(tokenizer: Tokenizer, token_id: int) -> str:
   """Returns the spelling of a token within a text, with its space before it.
 
-  The released vocabulary marks ends of words instead: the space comes after.
+  The released vocabulary marks the ends of words: there the space follows.
   """
   word = tokenizer.encode('a')
   before = tokenizer.decode(word)

@@ -5,7 +5,7 @@
   run = gpt1_jax.load('runs/mini')
   print(run.generate('It was a dark', max_tokens=40, seed=1))
 
-`Run` lists all that a model can do.
+See `Run` for all methods.
 """
 
 import os
@@ -67,7 +67,7 @@ class Run:
     return f'<Run {self.name}: {count:,} parameters{task}>'
 
   def encode(self, text: TextLike) -> list[int]:
-    """Returns token ids; those of a new document if the text is empty.
+    """Returns token ids; for an empty text, the ids that begin a document.
 
     Raises:
       UserError: an id is outside the vocabulary.
@@ -76,7 +76,7 @@ class Run:
     return ids or [self.tokenizer.document_id]
 
   def ids(self, text: TextLike) -> list[int]:
-    """Returns token ids, none for an empty text; checks ids that are given."""
+    """Returns token ids, none for an empty text; checks ids passed in."""
     if isinstance(text, str):
       return self.tokenizer.encode(text)
     ids = [int(i) for i in text]
@@ -88,14 +88,14 @@ class Run:
     return ids
 
   def tokens(self, text: TextLike) -> list[str]:
-    """Returns what each token adds to the text; joined, they are the text."""
+    """Returns the text that each token adds; joined, they are the text."""
     return continuation.pieces(self.tokenizer, self.encode(text))
 
   def logits(self, text: TextLike) -> np.ndarray:
-    """Returns float32 [T, V]: row t rates every token as the one after t.
+    """Returns float32 [T, V]: row t holds the logits of the token after t.
 
     Raises:
-      UserError: the text is longer than the model's context, here and below.
+      UserError: the text is longer than the model's context.
     """
     tokens_1T, T = self._one(text)
     return np.asarray(
@@ -105,7 +105,7 @@ class Run:
   def hidden_states(self, text: TextLike) -> np.ndarray:
     """Returns [L + 1, T, D]: the embedding, then each block's output.
 
-    The last one times the token embedding, transposed, is `logits`.
+    `logits` is the last one times the transposed token embedding.
     """
     self._need_gpt('hidden states of blocks')
     tokens_1T, T = self._one(text)
@@ -113,9 +113,9 @@ class Run:
     return np.asarray(found[:, 0, :T].astype('float32'))
 
   def attentions(self, text: TextLike) -> np.ndarray:
-    """Returns float32 [L, H, T, T]: weights of the keys, for each query.
+    """Returns float32 [L, H, T, T]: the weight of each key for each query.
 
-    `attentions(text)[layer, head, t]` sums to 1 over the tokens up to t.
+    `attentions(text)[layer, head, t]` sums to 1; keys after t have weight 0.
     """
     self._need_gpt('attention')
     tokens_1T, T = self._one(text)
@@ -125,8 +125,9 @@ class Run:
   def score(self, text: TextLike) -> np.ndarray:
     """Returns float32 [T], the log-probability of each token in nats.
 
-    The text is scored as a document: the first token too has a probability. A
-    text longer than the context is scored in windows that overlap by half.
+    The text is scored as a whole document, so its first token has a probability
+    too. A text longer than the context is scored in windows that overlap by
+    half.
     """
     ids = [self.tokenizer.document_id, *self.ids(text)]
     n_ctx = self.config.n_ctx
@@ -167,7 +168,7 @@ class Run:
     options: options_lib.Options,
     number: tuple[int, int] = (0, 0),
   ) -> Continuation:
-    """Returns a sample to be fed by `decoder`; see `Continuation`."""
+    """Returns a sample that `decoder` can extend; see `Continuation`."""
     return Continuation(
       self.tokenizer, self.ids(text), options, self.config.n_ctx, number
     )
@@ -179,7 +180,7 @@ class Run:
   def stream(
     self, prompt: TextLike = '', **options: Unpack[options_lib.OptionValues]
   ) -> Iterator[Piece]:
-    """Returns the continuation of a prompt, token by token.
+    """Yields the continuation of a prompt, token by token.
 
     Args:
       prompt: text to continue; only its last n_ctx tokens are read.
@@ -199,9 +200,9 @@ class Run:
   def generate(
     self, prompt: TextLike = '', **options: Unpack[options_lib.OptionValues]
   ) -> str:
-    """Returns the prompt, as the tokenizer spells it, and its continuation.
+    """Returns the prompt (as the tokenizer spells it) with its continuation.
 
-    Arguments and errors as in `stream`.
+    Takes the arguments of `stream`, and raises the same errors.
     """
     made = ''.join(piece.text for piece in self.stream(prompt, **options))
     return self.spelled(prompt) + made

@@ -14,7 +14,7 @@ from gpt1_jax.settings import STRICT, AtLeastOne, Count
 Temperature = Annotated[float, Field(ge=0, le=100)]
 Share = Annotated[float, Field(gt=0, le=1)]
 RandomSeed = Annotated[int, Field(ge=0, lt=2**63)]
-_SMALLEST = 1.2e-38  # float32 numbers below lose precision
+_SMALLEST = 1.2e-38  # smaller float32 numbers lose precision
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -41,7 +41,7 @@ class Options:
 
   @property
   def sampling(self) -> sampling.Sampling:
-    """The rules that choose a token."""
+    """The options that choose a token."""
     return sampling.Sampling(
       greedy=self.temperature < _SMALLEST,
       temperature=self.temperature,
@@ -62,7 +62,7 @@ class OptionValues(TypedDict, total=False):
 
 
 def parse(values: OptionValues) -> Options:
-  """Validates options; the others have their defaults.
+  """Validates options; those not given get their defaults.
 
   Raises:
     UserError: an option is unknown or out of range; the message names all.

@@ -27,7 +27,7 @@ from gpt1_jax.model import gpt
 from gpt1_jax.settings import GPTConfig
 from gpt1_jax.train import belonging, checkpoint, run
 
-_MARGIN = 10_000_000  # bytes of a run beside its weights
+_MARGIN = 10_000_000  # bytes of a run's files other than the weights
 DESCRIPTIONS = {
   'run': 'a run',
   'openai': "a folder of OpenAI's arrays",
@@ -81,7 +81,7 @@ def as_checkpoint(
   source: pathlib.Path,
   tokenizer_path: str | None = None,
 ) -> tuple[checkpoint.Checkpoint, tokenization.Tokenizer]:
-  """Returns weights from another program as a checkpoint, with the tokenizer.
+  """Returns another program's weights as a checkpoint, and the tokenizer.
 
   Args:
     weights: from `read_folder`.
@@ -272,8 +272,8 @@ def _check_space(output: storage.Path, size: int) -> None:
 def _building(output: storage.Path) -> Iterator[storage.Path]:
   """Yields an empty folder that becomes `output` if the block succeeds.
 
-  A bucket cannot rename, so there the folder is `output` itself, and the block
-  writes last the file without which nothing loads.
+  A bucket cannot rename, so there the folder is `output` itself. The block must
+  write last the file that makes the folder loadable.
   """
   output = storage.resolved(output)
   if isinstance(output, pathlib.Path):

@@ -11,17 +11,17 @@ from gpt1_jax.errors import UserError
 
 
 class _Ours(pydantic.BaseModel, strict=True):
-  """Our own section of config.json; empty if another program wrote the file."""
+  """The section of config.json that we add; empty in other programs' files."""
 
   model: dict[str, object] = {}
   step: int = 0
 
 
 class FolderConfig(pydantic.BaseModel, strict=True):
-  """config.json of a model that computes what GPT-1 does.
+  """Describes config.json of a model that computes the same as GPT-1.
 
-  The files of other programs may leave out what has a default, which is the
-  library's. Dropout rates that are not given are those of the released code.
+  Other programs' files may omit a key: then the library's default applies, and
+  the dropout rates of the released code.
   """
 
   model_type: Literal['openai-gpt']
@@ -51,7 +51,7 @@ def read(file: pathlib.Path) -> FolderConfig:
   """Reads config.json.
 
   Raises:
-    UserError: it is missing, damaged, or that of another model.
+    UserError: it is missing, damaged, or describes another model.
   """
   if not file.is_file():
     raise UserError(f'{file}: missing')

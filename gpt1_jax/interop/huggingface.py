@@ -45,7 +45,7 @@ def read(directory: pathlib.Path) -> layouts.Weights:
   skipped = tuple(sorted(k for k in named if k.startswith(_OTHER_HEADS)))
   named = {k: v for k, v in named.items() if k not in skipped}
   shapes = layouts.shapes(
-    n_layer=min(config.n_layer, len(named)),  # bounds a wrong count
+    n_layer=min(config.n_layer, len(named)),  # stops at a wrong layer count
     n_embd=config.n_embd,
     n_ctx=config.n_positions,
     rows=config.vocab_size,

@@ -1,6 +1,6 @@
 """Writes README.md, the model card of a Hugging Face folder.
 
-The figures come from the run's own files.
+All figures come from the run's files.
 """
 
 from collections.abc import Mapping

@@ -113,7 +113,7 @@ def _read_parts(directory: pathlib.Path) -> list[np.ndarray]:
         f'{file}: missing; there are {len(numbers)} files {PART.format("N")}, '
         f'up to {PART.format(last)}'
       )
-    try:  # mapped, so that a wrong size in the header costs no memory
+    try:  # memory-mapped: a wrong size in the header costs no memory
       part = np.load(file, mmap_mode='r', allow_pickle=False)
     except (ValueError, EOFError) as error:
       raise UserError(

@@ -1,4 +1,4 @@
-"""Reads weights to begin pretraining with, from a run or another program."""
+"""Reads initial weights for pretraining, from a run or another program."""
 
 import pathlib
 
@@ -6,7 +6,7 @@ from gpt1_jax import staging, storage
 from gpt1_jax.interop import conversion
 from gpt1_jax.train import checkpoint
 
-NONE = 'none'  # config.init_from: the weights are drawn
+NONE = 'none'  # config.init_from for random weights
 
 
 def read(source: str, stage_to: str) -> checkpoint.Checkpoint:

@@ -4,9 +4,9 @@ Cleaning becomes a sequence of replacements (of ftfy's repairs, only quotation
 marks, line ends, control characters and NFC). No token is marked special, so
 that no text encodes to a special id. A SentencePiece tokenizer produces the
 same ids. The library cannot split words as spaCy does, so regular expressions
-built from spaCy's exceptions and common rules do it. They split each of the
-7.6M words in 58 novels identically; the rarest rules (web addresses, emoticons
-with a space inside) are omitted.
+built from spaCy's exceptions and common rules do it. They split all 7.6M words
+of 58 novels as spaCy does; the rarest rules (web addresses, emoticons with a
+space inside) are omitted.
 """
 
 import collections

@@ -1,1 +1,1 @@
-"""The network. This room imports neither `data` nor `train`."""
+"""Networks, and how they generate text. Nothing here reads files."""

@@ -1,10 +1,10 @@
-"""Causal multi-head self-attention (P §3.1, §4.1), and its implementations.
+"""Computes causal multi-head self-attention (P §3.1, §4.1) in several ways.
 
-`attend` is that of the released code: scores of all pairs of positions, masked,
-softmax in float32, dropout on the probabilities. Decoding uses it, on cached
-keys and values. Training uses `causal`, which skips masked blocks; the Pallas
-kernels of `flash` on a TPU and, on request, those of `flash_gpu` on a GPU; or
-cuDNN on a GPU if nothing is dropped.
+`attend` is the released code's: masked scores of all pairs of positions,
+softmax in float32, dropout on the probabilities. Decoding uses it with cached
+keys and values. Training uses `causal`, which skips masked blocks; on a TPU the
+Pallas kernels of `flash`; on a GPU, on request, those of `flash_gpu`, or cuDNN
+if there is no dropout.
 """
 
 import functools
@@ -32,7 +32,7 @@ def attend(
   mask: jax.Array,
   drop: dropout.Dropout,
 ) -> jax.Array:
-  """Softmax(q k / sqrt(K)) v over the positions in the mask.
+  """Returns softmax(q k / sqrt(K)) v over the positions in the mask.
 
   Args:
     q_BTHK: queries, any float type.
@@ -58,7 +58,7 @@ def probabilities(
 
 
 def kernels() -> ModuleType:
-  """Returns the module with this platform's kernels; a CPU interprets TPU's."""
+  """Returns the module of this platform's kernels (on a CPU, the TPU's)."""
   return flash_gpu if platform() == 'gpu' else flash
 
 
@@ -103,13 +103,13 @@ def attend_flash(
       local,
       in_specs=(spec(None, batch, None, heads), spec(batch), spec(heads)),
       out_specs=spec(batch, None, heads),
-      check_vma=False,  # pallas_call does not say how its outputs vary
+      check_vma=False,  # pallas_call declares no varying axes
     )
   return local(qkv_CBTN, keys_B2, jnp.arange(n_head, dtype=jnp.uint32))
 
 
 def fallback_reason(path: str, B: int, T: int, H: int, K: int) -> str | None:
-  """Returns why the plain path runs; None if the kernel does.
+  """Returns why the kernel cannot run; None if it can.
 
   Args:
     path: config.model.attention. 'auto' runs the kernel on a TPU; 'flash' runs
@@ -139,16 +139,16 @@ def fallback_reason(path: str, B: int, T: int, H: int, K: int) -> str | None:
 
 
 def _mesh_axes(*names: str) -> jax.sharding.PartitionSpec:
-  """Returns the mesh axes of logical axes, by the table in force."""
+  """Returns the mesh axes of logical axes, by the active table."""
   spec = nn.logical_to_mesh_axes(names)
   assert spec is not None
   return spec
 
 
 def platform() -> str:
-  """Returns 'cpu', 'gpu' or 'tpu': of the mesh in use, or of this machine.
+  """Returns 'cpu', 'gpu' or 'tpu', for the active mesh or this machine.
 
-  The mesh may be of a topology that the machine does not have.
+  The mesh may consist of devices that this machine does not have.
   """
   device = jax.sharding.get_abstract_mesh().abstract_device
   return device.platform if device else jax.default_backend()
@@ -162,7 +162,7 @@ def device_kind() -> str:
 
 @functools.cache
 def log_fallback(reason: str) -> None:
-  """Logs each reason once: a warning on a TPU, else an info line."""
+  """Logs each reason once; as a warning on a TPU, else at level info."""
   level = logging.WARNING if platform() == 'tpu' else logging.INFO
   logging.log(level, 'attention runs without the kernel: %s', reason)
 
@@ -171,9 +171,9 @@ class Attention(nn.Module):
   """c_attn (queries, keys and values in one product), attention, c_proj.
 
   With offsets_B it attends to cached keys and values, and adds the new ones.
-  The cache has as many positions as the first call had tokens, or as many as
-  the cache that the caller passes in. If the collection 'intermediates' is
-  mutable, the probabilities are sown there.
+  The cache has as many positions as the first call has tokens, unless the
+  caller passes one in. If the collection 'intermediates' is mutable, the
+  probabilities are sown there.
 
   Attributes:
     n_embd, n_head, attn_pdrop: see `settings.GPTConfig`.
@@ -207,7 +207,7 @@ class Attention(nn.Module):
     qkv_spec, out_spec = 'BTD,DCHK->BTCHK', 'BTHK,HKD->BTD'
     qkv_axes: tuple[str | None, ...] = ('batch', None, None, 'heads', None)
     qkv_merged, out_merged = None, None
-    if reason is None:  # N is H and K merged, the layout of the kernel
+    if reason is None:  # N merges H and K, as the kernel expects
       qkv_spec, out_spec = 'BTD,DCN->CBTN', 'BTN,ND->BTD'
       qkv_axes = (None, 'batch', None, 'heads')
       qkv_merged, out_merged = (D, 3, D), (D, D)
@@ -242,7 +242,7 @@ class Attention(nn.Module):
   def _attend_plain(
     self, qkv_BTCHK: jax.Array, drop: dropout.Dropout
   ) -> jax.Array:
-    """Attends with cuDNN, which takes bfloat16, or else with `causal`."""
+    """Attends with cuDNN if it can run (bfloat16 only), else with `causal`."""
     keep_all = drop.key is None or drop.rate == 0.0
     on_gpu = self.implementation == 'auto' and platform() == 'gpu'
     if not (keep_all and on_gpu and qkv_BTCHK.dtype == jnp.bfloat16):
@@ -272,7 +272,7 @@ class Attention(nn.Module):
   def _attend_cached(
     self, qkv_BTCHK: jax.Array, drop: dropout.Dropout, offsets_B: jax.Array
   ) -> jax.Array:
-    """Attends to all cached positions up to each query's own."""
+    """Attends to the cached positions up to each query's own."""
     q_BTHK, k_BTHK, v_BTHK = (qkv_BTCHK[:, :, i] for i in range(3))
     k_BSHK = self._cached('k', k_BTHK, offsets_B)
     v_BSHK = self._cached('v', v_BTHK, offsets_B)

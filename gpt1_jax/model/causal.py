@@ -1,4 +1,4 @@
-"""Causal attention with dropout in plain operations, block by block (P §3.1).
+"""Computes causal attention with dropout in blocks, without kernels (P §3.1).
 
 Computes what `attention.attend` does, but skips the blocks of 128 x 128
 positions that no query sees: at 512 positions six of sixteen. The backward pass
@@ -16,12 +16,12 @@ from jax import ad_checkpoint
 from gpt1_jax.model import dropout
 from gpt1_jax.model.linear import einsum
 
-# Positions of a block: smaller ones skip more, in smaller products.
+# Positions per block: smaller blocks skip more, but their products are slower.
 BLOCK = 128
 
 
 def attend(qkv_BTCHK: jax.Array, drop: dropout.Dropout) -> jax.Array:
-  """Softmax(q k / sqrt(K)) v over the positions up to each query's own.
+  """Returns softmax(q k / sqrt(K)) v over the positions up to each query's.
 
   The output is named 'attended' for `jax.checkpoint`, the logsumexp of the
   scores 'logsumexp'.
@@ -48,7 +48,7 @@ def _attend(rate: float, qkv_BTCHK: jax.Array, keys_2B: jax.Array) -> jax.Array:
 def _attend_fwd(
   rate: float, qkv_BTCHK: jax.Array, keys_2B: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-  """Loops over blocks of queries, each with the keys up to its end."""
+  """Loops over blocks of queries; each reads the keys up to its end."""
   q_BTHK, k_BTHK, v_BTHK = _split(qkv_BTCHK)
   T, dtype = q_BTHK.shape[1], q_BTHK.dtype
   outs, logsumexps = [], []
@@ -72,7 +72,7 @@ def _attend_fwd(
 def _attend_bwd(
   rate: float, residuals: tuple[jax.Array, ...], d_out_BTHK: jax.Array
 ) -> tuple[jax.Array, None]:
-  """Loops over blocks of keys, each with the queries from its start on."""
+  """Loops over blocks of keys; each reads the queries from its start on."""
   qkv_BTCHK, keys_2B, out_BTHK, logsumexp_BHT = residuals
   q_BTHK, k_BTHK, v_BTHK = _split(qkv_BTCHK)
   T, K, dtype = q_BTHK.shape[1], q_BTHK.shape[3], q_BTHK.dtype

@@ -1,4 +1,4 @@
-"""Generates many texts in one batch that texts may join and leave at any time.
+"""Generates texts in one batch, which texts can join and leave at any time.
 
 `Decoder.step` adds one token to each text it is given. Texts that were in the
 step before continue from the cache; the others are read as prompts. When a text
@@ -17,7 +17,7 @@ import numpy as np
 
 from gpt1_jax.model import decoding, models, sampling
 
-ALTERNATIVES = 5  # likeliest tokens that come with each token
+ALTERNATIVES = 5  # number of likeliest tokens to report with each token
 
 
 class Token(NamedTuple):
@@ -37,17 +37,17 @@ class Token(NamedTuple):
 
 @dataclasses.dataclass(eq=False)
 class Text:
-  """A text that grows by one token a step.
+  """A text that grows by one token per step.
 
   Attributes:
     ids: all tokens; at least one, the prompt.
-    how: how to choose a token.
+    how: rules for choosing a token.
     seed, prompt, sample: random seed, and numbers of prompt and sample; the
       choices depend on these three and not on the other texts.
-    room: tokens that the text is expected to reach. The cache has room for
-      them from the start; beyond, it grows, and each width is compiled.
-    made: tokens chosen so far.
-    read: tokens of the context in the cache, the last one excluded.
+    room: expected final length in tokens. The cache is allocated for it; a
+      longer text makes it grow, and each new width is compiled.
+    made: number of tokens chosen so far.
+    read: number of context tokens in the cache; excludes the last one.
   """
 
   ids: list[int]
@@ -72,7 +72,7 @@ class Decoder:
     """Takes a network and its parameters from `decoding.prepared`."""
     self._model, self._params = model, params
     self._n_ctx = model.config.n_ctx
-    self._rows: dict[Text, int] = {}  # of the cache
+    self._rows: dict[Text, int] = {}  # positions in the cache
     self._cache: Any = None
 
   def step(self, texts: Sequence[Text]) -> list[Token]:
@@ -102,7 +102,7 @@ class Decoder:
     return [made[text] for text in texts]
 
   def _decode(self, texts: list[Text]) -> tuple[Any, jax.Array]:
-    """Reads the last token of texts that are in the cache."""
+    """Reads one token of each text that is in the cache."""
     cache = self._cache
     if texts != list(self._rows):
       cache = _taken(cache, _padded([self._rows[text] for text in texts]))
@@ -116,7 +116,7 @@ class Decoder:
     return decoding.decode(self._model, self._params, cache, token_B, offsets_B)
 
   def _prefill(self, texts: list[Text]) -> tuple[Any, jax.Array]:
-    """Reads the last n_ctx tokens; of a text that was full, the last half."""
+    """Reads new texts, up to n_ctx tokens, and the last half of full ones."""
     rows = []
     for text in texts:
       half = max(1, self._n_ctx // 2)
@@ -160,7 +160,7 @@ def _pick(
   steps_B: jax.Array,
   rules: sampling.Rules,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-  """Returns the tokens [B], their log p, and the likeliest [B, k] likewise."""
+  """Returns tokens [B] and log p [B]; the likeliest tokens and log p [B, k]."""
   logits_BV = sampling.next_logits(model.config, params, h_BD)
   keys_B = jax.random.wrap_key_data(keys_B2)
   token_B = sampling.choose(logits_BV, keys_B, steps_B, rules)
@@ -178,7 +178,7 @@ def _taken(cache: Any, rows_B: jax.Array) -> Any:
 
 @jax.jit
 def _joined(old: Any, new: Any, rows_B: jax.Array) -> Any:
-  """Returns rows of two batches; those of the second follow the first's."""
+  """Selects rows of two batches; indices of the second follow the first's."""
 
   def join(a: jax.Array, b: jax.Array) -> jax.Array:
     a = decoding.widened(a, b.shape[1])
@@ -189,11 +189,11 @@ def _joined(old: Any, new: Any, rows_B: jax.Array) -> Any:
 
 
 def _padded(numbers: Sequence[int]) -> np.ndarray:
-  """Returns the numbers, padded with the first to a power of two."""
+  """Pads a list to a power of two in length by repeating its first number."""
   padding = [numbers[0]] * (_bucket(len(numbers)) - len(numbers))
   return np.array([*numbers, *padding], np.int32)
 
 
 def _bucket(count: int) -> int:
-  """Returns the power of two at or above: few batch sizes are compiled."""
+  """Rounds up to a power of two, so that few batch sizes are compiled."""
   return 1 << (count - 1).bit_length()

@@ -17,7 +17,8 @@ import numpy as np
 from gpt1_jax.model import gpt, models
 from gpt1_jax.settings import ModelConfig
 
-_WIDTH = 64  # pads prompts and caches to a multiple; few shapes are compiled
+# Prompts and caches are padded to a multiple, so that few shapes are compiled.
+_WIDTH = 64
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -66,7 +67,7 @@ def decode(
 
 
 def prepared(params: Any, config: ModelConfig) -> tuple[models.Model, Any]:
-  """Returns the network and its parameters as `prefill` and `decode` run best.
+  """Returns the network and its parameters in the form fastest to decode with.
 
   Kernels have the dtype of the computation, the rest is float32, and the blocks
   of a GPT are unstacked. Arrays are placed on the device.
@@ -100,7 +101,7 @@ def width(positions: int, n_ctx: int) -> int:
 
 
 def widened(x: jax.Array, positions: int) -> jax.Array:
-  """Pads keys or values [B, S, H, K] to at least `positions` in place of S.
+  """Pads keys or values [B, S, H, K] to at least `positions` along S.
 
   Returns other arrays, such as the state of an LSTM, as they are.
   """

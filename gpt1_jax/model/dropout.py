@@ -1,4 +1,4 @@
-"""Dropout whose masks depend only on the position of an element.
+"""Applies dropout whose masks depend only on the position of an element.
 
 A mask bit is a hash of (key of the update, site, row of the global batch,
 element within the row): a few integer operations that the compiler fuses into
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Sites within a layer; `site_id` makes them unique across layers.
+# Places of dropout within a layer; `site_id` adds the layer's number.
 EMBEDDING, ATTENTION, RESIDUAL_ATTENTION, RESIDUAL_MLP, HEAD = range(5)
 LSTM_OUTPUT = 5
 _SITES_PER_LAYER = 8
@@ -27,7 +27,7 @@ class Dropout(NamedTuple):
     rate: in [0, 1), rounded to a multiple of 2**-32.
     key: uint32 [2], the dropout key of the update; None switches dropout off.
     site: uint32, from `site_id`.
-    example_ids_B: uint32 [B], the row of the global batch that each row is.
+    example_ids_B: uint32 [B], index of each row in the global batch.
   """
 
   rate: float
@@ -46,7 +46,7 @@ def apply(x: jax.Array, drop: Dropout) -> jax.Array:
 
   Args:
     x: float [B, ...], fewer than 2**32 elements a row.
-    drop: the scale 1 / (1 - rate) is that of the rounded rate.
+    drop: the scale is 1 / (1 - rate), with the rounded rate.
 
   Returns:
     An array like x.
@@ -57,7 +57,7 @@ def apply(x: jax.Array, drop: Dropout) -> jax.Array:
 
 
 def masked(x: jax.Array, bits: jax.Array, rate: float) -> jax.Array:
-  """Zeroes the elements whose `bits`, uint32 like x, are low; scales the rest.
+  """Zeroes the elements with low `bits` (uint32, shaped as x); scales the rest.
 
   The scale is applied in float32: bfloat16's nearest to 1 / 0.9 is 0.2% below.
   """
@@ -69,7 +69,7 @@ def masked(x: jax.Array, bits: jax.Array, rate: float) -> jax.Array:
 
 
 def random_bits(shape: tuple[int, ...], drop: Dropout) -> jax.Array:
-  """Returns uint32 random bits of `shape` ([B, ...]), best in the high bits."""
+  """Returns uint32 random bits of `shape` [B, ...]; the high bits are best."""
   low_B, high_B = row_keys(drop)
   row = shape[1:]
   return part_bits(shape, (0,) * len(row), row, low_B, high_B)
@@ -86,7 +86,7 @@ def part_bits(
 
   Args:
     shape: of the part, [B, ...].
-    starts: index of the part in the row, along each axis but the first.
+    starts: index of the part's first element, along each axis but the first.
     row: shape of a whole row.
     low_B, high_B: from `row_keys`.
   """
@@ -119,7 +119,7 @@ def row_keys(drop: Dropout) -> tuple[jax.Array, jax.Array]:
 def element_bits(
   element: jax.Array, low: jax.Array, high: jax.Array
 ) -> jax.Array:
-  """Returns the `random_bits` of single elements, for the kernel of `flash`.
+  """Returns the `random_bits` of single elements, for attention kernels.
 
   Args:
     element: uint32, index into the flattened row.
@@ -129,7 +129,7 @@ def element_bits(
 
 
 def threshold_and_scale(rate: float) -> tuple[int, float]:
-  """Returns the number below which bits are dropped, and the rest's factor."""
+  """Returns the threshold below which bits drop, and the scale of the rest."""
   threshold = round(rate * 2**32)
   return threshold, 1.0 / (1.0 - threshold / 2**32)
 

@@ -1,10 +1,9 @@
-"""Causal attention with dropout as one Pallas kernel for TPUs (P §3.1, §4.1).
+"""Computes causal attention with dropout in a Pallas kernel (P §3.1, §4.1).
 
-A grid step computes a few heads of one sequence, and for each block of queries
-all its scores at once: nothing of size T x T reaches HBM, and the softmax needs
-no running sums. The backward pass recomputes the probabilities. Dropout bits
-are those of `dropout.element_bits`, equal element by element to the plain
-path's.
+For TPUs. A grid step computes a few heads of one sequence, and all scores of a
+block of queries at once: nothing of size T x T reaches HBM, and the softmax
+needs no running sums. The backward pass recomputes the probabilities. Dropout
+bits come from `dropout.element_bits` and equal those of the plain path.
 """
 
 import functools
@@ -21,9 +20,9 @@ from jax.experimental.pallas import tpu as pltpu
 from gpt1_jax.model import tiles
 from gpt1_jax.model.tiles import Ref, Static
 
-QUERIES = 128  # of a block; it reads no key after its last query
-MAX_T = 1024  # a block of queries against all keys fits VMEM
-_LANES = 128  # columns of a TPU register; a grid step takes as many, or all
+QUERIES = 128  # per block; it reads no key after its last query
+MAX_T = 1024  # so that the scores of a block against all keys fit VMEM
+_LANES = 128  # columns of a TPU register; at most as many per grid step
 # Operations for each score: softmax, mask, hash, gradients.
 _FORWARD_OPS, _BACKWARD_OPS = 20, 27
 
@@ -38,7 +37,7 @@ def unsupported_reason(T: int, K: int) -> str | None:
 
 
 class _Tile(NamedTuple):
-  """A grid step: T positions of `heads` heads of width K."""
+  """The shape of a grid step: T positions, `heads` heads of width K."""
 
   T: int
   K: int
@@ -51,7 +50,7 @@ class _Tile(NamedTuple):
   def factors(
     self, scalars: tuple[Any, Any], head: int, start: int
   ) -> jax.Array:
-    """Returns the dropout factors of queries from `start` on, [Q, S]."""
+    """Returns the dropout factors [Q, S] of the queries from `start` on."""
     keys_2B, first_head = scalars
     b, group = pl.program_id(0), pl.program_id(1).astype(jnp.uint32)
     number = first_head[0] + group * jnp.uint32(self.heads) + jnp.uint32(head)
@@ -66,7 +65,7 @@ class _Tile(NamedTuple):
 def attend(
   static: Static, qkv_CBTN: jax.Array, keys_B2: jax.Array, first_head: jax.Array
 ) -> jax.Array:
-  """Softmax(q k / sqrt(K)) v over the positions up to each query's own.
+  """Returns softmax(q k / sqrt(K)) v over the positions up to each query's.
 
   The output is named 'attended' for `jax.checkpoint`.
 
@@ -75,7 +74,7 @@ def attend(
     qkv_CBTN: queries, keys and values (C = 3), the heads side by side in N
       columns; float32 or bfloat16.
     keys_B2: uint32, `dropout.row_keys` of each sequence.
-    first_head: uint32 [1], the number of the first of these heads in the model.
+    first_head: uint32 [1], the model's number of the first of these heads.
 
   Returns:
     [B, T, N] in the type of the queries.
@@ -145,7 +144,7 @@ def _call(
 def _cost(
   forward: bool, B_heads: int, T: int, K: int, arrays: list[Any]
 ) -> pl.CostEstimate:
-  """Tells the compiler what the kernel computes and moves."""
+  """Returns the kernel's FLOPs and bytes, for the compiler's scheduler."""
   blocks = T // QUERIES
   scores = B_heads * QUERIES**2 * blocks * (blocks + 1) // 2
   products, ops = (2, _FORWARD_OPS) if forward else (5, _BACKWARD_OPS)
@@ -232,8 +231,8 @@ def _exp_and_sum(
 ) -> tuple[jax.Array, jax.Array]:
   """Returns exp(scores - their maximum) [Q, S] and its sums [Q, 1], float32.
 
-  The last of the keys are at the positions of the queries: only there a key can
-  come after its query.
+  The last keys are at the positions of the queries: only there can a key come
+  after its query.
   """
   scores_QS = tiles.product(q_QK, k_SK, 1, 1) * (q_QK.shape[1] ** -0.5)
   query_QQ, key_QQ = tiles.positions((QUERIES, QUERIES), (0, 0))

@@ -1,11 +1,11 @@
-"""Causal attention with dropout as Pallas kernels for GPUs, through Triton.
+"""Computes causal attention with dropout in Pallas kernels for GPUs (Triton).
 
 The forward pass follows FlashAttention-2 (Dao, 2023): each program computes one
 block of queries of one head, with running maxima and sums, and keeps the
 logsumexp of the scores. A program of the backward pass computes the gradients
 of the queries, the keys and the values of one block. Nothing of size T x T
-reaches memory. Dropout bits are those of `dropout.element_bits`, equal element
-by element to the plain path's, so a run resumes and reshards on any platform.
+reaches memory. Dropout bits come from `dropout.element_bits` and equal those of
+the plain path, so a run can resume on any platform and mesh.
 """
 
 import functools
@@ -21,7 +21,7 @@ from gpt1_jax.model import tiles
 from gpt1_jax.model.tiles import Ref, Static
 
 BLOCK = 64  # queries and keys of a tile
-WIDTHS = (16, 32, 64, 128)  # of a head; Triton's tiles are powers of two
+WIDTHS = (16, 32, 64, 128)  # of a head: Triton's tiles are powers of two
 
 
 def unsupported_reason(T: int, K: int) -> str | None:
@@ -146,7 +146,7 @@ _attend.defvjp(_attend_fwd, _attend_bwd)
 
 
 def _qkv_and_scalars(T: int, K: int) -> list[pl.BlockSpec]:
-  """Returns what program (i, b, h) sees: all of head h of sequence b."""
+  """Returns block specs: program (i, b, h) sees all of head h of sequence b."""
   return [
     pl.BlockSpec((3, None, T, K), lambda i, b, h: (0, b, 0, h)),
     pl.BlockSpec((None, 3), lambda i, b, h: (b, 0)),
@@ -154,7 +154,7 @@ def _qkv_and_scalars(T: int, K: int) -> list[pl.BlockSpec]:
 
 
 class _Sums(NamedTuple):
-  """Softmax of a block of queries over the keys so far."""
+  """Running softmax of a block of queries, over the keys read so far."""
 
   values_QK: jax.Array  # exp(score - max) times the values, after dropout
   exp_Q: jax.Array  # exp(score - max)
@@ -184,7 +184,7 @@ def _forward(
     new_QK = tiles.product(exp_QS.astype(v_SK.dtype), v_SK, 1, 0)
     return _Sums(sum_QK * shrink_Q[:, None] + new_QK, sum_Q, new_max_Q)
 
-  # The diagonal first: no maximum is -inf after it.
+  # The diagonal block first: afterwards no maximum is -inf.
   state = _Sums(
     jnp.zeros((BLOCK, K), jnp.float32),
     jnp.zeros((BLOCK,), jnp.float32),

@@ -1,9 +1,9 @@
-"""GPT-1: tokens to hidden states to logits (P §3.1, §4.1).
+"""Defines GPT-1: tokens to hidden states to logits (P §3.1, §4.1).
 
 Dimension letters, here and in the names of all arrays: B batch, C choices, T
 time, D n_embd, H heads, K head width, F feed-forward, V vocabulary rows, Y
-classes, N tokens of a flattened batch. The 12 blocks are one scanned block,
-whose parameters are stacked on a leading layer axis.
+classes, N tokens of a flattened batch. One block is scanned over the layers;
+its parameters are stacked along a leading layer axis.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,9 +19,9 @@ from gpt1_jax.model.attention import Attention, platform
 from gpt1_jax.model.linear import Linear, einsum, weight
 from gpt1_jax.settings import GPTConfig
 
-# What remat 'dots' keeps of a block besides its input: the outputs of products
-# (two of them as the residual sum they go into) and, of the plain attention
-# path, the logsumexp of the scores.
+# Arrays that remat 'dots' keeps per block besides its input: the outputs of
+# products (two of them as the residual sum they enter) and, on the plain
+# attention path, the logsumexp of the scores.
 SAVED = ('qkv', 'attended', 'logsumexp', 'residual', 'c_fc')
 
 
@@ -79,7 +79,7 @@ class GPT(nn.Module):
   """The decoder: returns states and the output matrix; see `logits`.
 
   Attributes:
-    config: its shape and numerics.
+    config: shape and numerics.
     unstacked: each block has its own parameters; see `unstack_params`.
   """
 
@@ -96,7 +96,7 @@ class GPT(nn.Module):
     offsets_B: jax.Array | None = None,
     lengths_B: jax.Array | None = None,
   ) -> tuple[jax.Array, jax.Array]:
-    """Computes the states of the last block.
+    """Returns the last block's hidden states and the output matrix.
 
     With `offsets_B` the tokens continue earlier ones, whose keys and values are
     in the collection 'cache' (empty in the first call); see `decoding`.
@@ -104,8 +104,8 @@ class GPT(nn.Module):
     Args:
       tokens_BT: int32, T at most n_ctx.
       dropout_key: uint32 [2], of this update; None switches dropout off.
-      example_ids_B: uint32, the row of the global batch that each sequence is
-        (default 0..B-1); dropout masks depend on it.
+      example_ids_B: uint32, index of each sequence in the global batch (default
+        0..B-1); dropout masks depend on it.
       offsets_B: int32, position of the first token of each row; offsets_B + T
         is at most n_ctx.
       lengths_B: ignored: later tokens overwrite what follows a row. The LSTM,
@@ -207,11 +207,11 @@ def logits(h_BTD: jax.Array, embed_VD: jax.Array) -> jax.Array:
 
 
 def unstack_params(params: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the parameters of a GPT as a GPT with `unstacked` takes them.
+  """Returns parameters with a subtree per block, for a GPT with `unstacked`.
 
-  Slicing stacked parameters copies a block before its products. For a batch the
-  copy is negligible, for a single token it takes longer than the product: so
-  decoding unstacks them.
+  Slicing stacked parameters copies a block before its products. For a whole
+  batch the copy is negligible; for a single token it takes longer than the
+  product, so decoding unstacks them.
   """
   stacked, out = params['h'], {k: v for k, v in params.items() if k != 'h'}
   for layer in range(len(stacked['ln_1']['bias'])):
@@ -229,8 +229,8 @@ def num_parameters(config: GPTConfig) -> int:
 def flops_per_token(config: GPTConfig) -> float:
   """Returns model FLOPs for each token of an update, forward and backward.
 
-  6 * (12 L D^2 + V D) + 12 L n_ctx D: attention in full, embedding look-ups for
-  free (docs/reference.md §5). 753 MFLOP for GPT-1.
+  6 * (12 L D^2 + V D) + 12 L n_ctx D: counts attention in full and embedding
+  look-ups as free (docs/reference.md §5). 753 MFLOP for GPT-1.
   """
   c = config
   products = 12 * c.n_layer * c.n_embd**2 + c.token_rows * c.n_embd
@@ -252,7 +252,7 @@ def _layer_norm(name: str, x_BTD: jax.Array) -> jax.Array:
 
 
 def _scanned(config: GPTConfig) -> Callable[..., Any]:
-  """Returns Block scanned over layers by flax, its parameters stacked."""
+  """Returns flax's scan of Block over the layers, with stacked parameters."""
   return nn.scan(
     _remat(config, nn.remat, Block),
     variable_axes={'params': 0, 'cache': 0},
@@ -265,7 +265,7 @@ def _scanned(config: GPTConfig) -> Callable[..., Any]:
 
 
 def _layer_fn(config: GPTConfig) -> layers.Layer:
-  """Returns Block as the function that `layers.apply` takes."""
+  """Returns Block as a function for `layers.apply`."""
 
   def block(
     params: Any, h_BTD: jax.Array, layer: jax.Array, rest: Any
@@ -280,7 +280,7 @@ def _layer_fn(config: GPTConfig) -> layers.Layer:
 
 
 def _remat(config: GPTConfig, checkpoint: Any, block: Any) -> Any:
-  """Wraps a block so that the backward pass recomputes by config.remat."""
+  """Wraps a block in `nn.remat` as config.remat says."""
   remat = config.remat
   if remat == 'auto':
     remat = 'dots' if config.looped else 'none'

@@ -1,4 +1,4 @@
-"""Task heads: from the states at the extract tokens to outputs (P §3.2, §3.3).
+"""Maps hidden states at the extract tokens to task outputs (P §3.2, §3.3).
 
 Classification and entailment read one state, similarity adds the states of
 both orders, choice scores each answer with one logit.

@@ -1,4 +1,4 @@
-"""Computes what a network sees in whole texts: states, attention, log p.
+"""Computes hidden states, attention and log-probabilities of whole texts.
 
 Networks and parameters are those of `decoding.prepared`. Padding after a text
 does not affect it: attention is causal.
@@ -20,7 +20,7 @@ class Predictions(NamedTuple):
   Attributes:
     log_probs_BT: log p of the tokens in nats; 0 at the first.
     top_BTk: the k largest log-probabilities at each position, best first; those
-      at t are about token t, at 0 they are meaningless.
+      at t are for token t, and those at 0 are meaningless.
     top_ids_BTk: int32, their tokens.
   """
 
@@ -31,7 +31,7 @@ class Predictions(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=0)
 def logits(model: models.Model, params: Any, tokens_BT: jax.Array) -> jax.Array:
-  """Returns float32 [B, T, V]: at t, of the token after t."""
+  """Returns float32 [B, T, V]: at t, the logits of the token after t."""
   h_BTD, embed_VD = _apply(model, params, tokens_BT)
   return gpt.logits(h_BTD, embed_VD)[..., : model.config.vocab_size]
 
@@ -40,7 +40,7 @@ def logits(model: models.Model, params: Any, tokens_BT: jax.Array) -> jax.Array:
 def predictions(
   model: models.Model, params: Any, tokens_BT: jax.Array, k: int
 ) -> Predictions:
-  """Compares each token with what the network expected.
+  """Returns log p of each token and the likeliest tokens at its position.
 
   The softmax covers the vocabulary alone, as in sampling. Computes the logits
   one text at a time.
@@ -52,7 +52,7 @@ def predictions(
     h_TD, tokens_T = row
     logits_TV = gpt.logits(h_TD[None], embed_VD)[0, :, :V]
     log_probs_TV = jax.nn.log_softmax(logits_TV)
-    # At t - 1 the token at t is predicted.
+    # The state at t - 1 predicts the token at t.
     targets_T = jnp.roll(tokens_T, -1)[:, None]
     found_T = jnp.take_along_axis(log_probs_TV, targets_T, axis=1)[:, 0]
     top_Tk, ids_Tk = jax.lax.top_k(log_probs_TV, min(k, V))
@@ -91,7 +91,7 @@ def hidden_states(
 def attentions(
   model: models.Model, params: Any, tokens_BT: jax.Array
 ) -> jax.Array:
-  """Returns float32 [L, B, H, T, T]: each query's weights of the keys."""
+  """Returns float32 [L, B, H, T, T]: the weight of each key for each query."""
   _, kept = model.apply(
     {'params': params}, tokens_BT, dropout_key=None, mutable=['intermediates']
   )

@@ -1,12 +1,11 @@
-"""A loop over identical layers with its own backward pass, for CPUs.
+"""Loops over identical layers with a backward pass that saves memory on CPUs.
 
-It computes what `jax.lax.scan` over the layers does, but needs less memory on
-XLA's CPU backend. The gradients of the parameters are allocated once the loss
-is known, not before the first layer. Deep stacks run as two loops in each
-direction, so that the residuals of the later layers are free again when the
-gradients of the earlier ones need room. (A TPU's compiler defers the allocation
-by itself, and two loops would cost it more: it joins their gradients in a third
-array.)
+The result equals that of `jax.lax.scan` over the layers, but XLA's CPU backend
+needs less memory. The gradients of the parameters are allocated after the
+forward pass, not before it. Deep stacks run as two loops in each direction, so
+that the residuals of the later layers are freed before the gradients of the
+earlier ones need room. (A TPU's compiler defers the allocation by itself, and
+two loops would cost it more: it joins their gradients in a third array.)
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-# Layers from which on two loops are worth the doubled compile time.
+# From this many layers on, two loops are worth the doubled compile time.
 TWO_LOOPS_FROM = 8
 # Share of the layers in the first loop. The residuals of a layer are slightly
 # larger than its gradients; at this share, the residuals of the first loop with
@@ -37,14 +36,14 @@ Layer = Callable[[Tree, jax.Array, jax.Array, Tree], jax.Array]
 def apply(
   layer_fn: Layer, unroll: int, stack: Tree, h: jax.Array, rest: Tree
 ) -> jax.Array:
-  """Applies all layers to `h`.
+  """Applies all layers to `h`, one after another.
 
   Args:
     layer_fn: one layer; wrap it in `jax.checkpoint` to choose what is kept.
     unroll: layers in one iteration of a loop.
     stack: parameters, each with a leading axis of layers.
     h: input; every layer returns the same shape and type.
-    rest: further arguments of every layer.
+    rest: further arguments that every layer gets.
   """
 
   def one(h: jax.Array, layer: jax.Array) -> tuple[jax.Array, None]:
@@ -114,7 +113,7 @@ apply.defvjp(_forward, _backward)
 
 
 class _Residuals(struct.PyTreeNode):
-  """The function that `jax.vjp` returned, without the layer's parameters.
+  """A function returned by `jax.vjp`, stored without the layer's parameters.
 
   Attributes:
     arrays: its arrays; a bfloat16 one as uint16 bits, because XLA's CPU backend

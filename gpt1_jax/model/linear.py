@@ -1,8 +1,8 @@
-"""Products that accumulate in float32, forward and backward.
+"""Computes products that accumulate in float32, forward and backward.
 
 A bfloat16 product reaches full speed, on a TPU as on a CPU, only if it
 accumulates in float32 and if the products of its gradient do the same with
-bfloat16 operands. `einsum` does both. `Linear` is the layer made of it, with
+bfloat16 operands. `einsum` does both. `Linear` is a layer that uses it, with
 the parameter names and the layout of the released code.
 """
 

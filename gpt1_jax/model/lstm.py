@@ -1,4 +1,4 @@
-"""The LSTM that the paper compares GPT-1 with (P §5, Table 5).
+"""Defines the LSTM that the paper compares GPT-1 with (P §5, Table 5).
 
 It replaces the GPT "using the same framework": same text, loss, heads and
 optimiser. The paper gives one layer of 2,048 units. The rest follows the GPT as
@@ -32,7 +32,7 @@ class LSTM(nn.Module):
     offsets_B: jax.Array | None = None,
     lengths_B: jax.Array | None = None,
   ) -> tuple[jax.Array, jax.Array]:
-    """Computes the projected states of the layer.
+    """Returns the layer's projected states and the output matrix.
 
     With `offsets_B` the tokens continue earlier ones; the cell state after
     those is in the collection 'cache'; see `decoding`.
@@ -98,8 +98,8 @@ class LSTM(nn.Module):
 
 
 def _cell(config: LSTMConfig) -> nn.OptimizedLSTMCell:
-  # N(0, 0.02) suits a network with LayerNorm (P §4.1), which this one has not:
-  # the weights of the cell start as is usual for it.
+  # N(0, 0.02) suits a network with LayerNorm (P §4.1). This one has none, so
+  # the cell's weights start as is usual for an LSTM.
   init, along = nn.initializers, nn.with_logical_partitioning
   return nn.OptimizedLSTMCell(
     config.units,

@@ -16,12 +16,12 @@ _RECORDED: Any = Annotated[
 
 
 def config_class(kind: str) -> type[GPTConfig] | type[LSTMConfig]:
-  """Returns the class of a model's configuration: 'gpt' or 'lstm'."""
+  """Returns the configuration class of a kind of model, 'gpt' or 'lstm'."""
   return {'gpt': GPTConfig, 'lstm': LSTMConfig}[kind]
 
 
 def read(recorded: Mapping[str, Any]) -> ModelConfig:
-  """Returns the model's configuration that a checkpoint recorded.
+  """Parses the model configuration that a checkpoint recorded.
 
   Raises:
     UserError: the record is damaged; one line for each wrong key.
@@ -45,7 +45,7 @@ def flops_per_token(model: ModelConfig) -> float:
 
 
 def masked_flops_per_token(model: ModelConfig) -> float:
-  """Returns those of `flops_per_token` that causal attention masks."""
+  """Returns the part of `flops_per_token` spent on masked scores."""
   if isinstance(model, GPTConfig):
     return 6.0 * model.n_layer * model.n_ctx * model.n_embd
   return 0.0

@@ -1,6 +1,6 @@
 """Chooses the next token of each row: temperature, top-k, top-p, greedy.
 
-The rules of a row are data, so that no value of theirs is compiled in.
+The rules of a row are arrays, so that changing them compiles nothing.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import numpy as np
 from gpt1_jax.model import gpt
 from gpt1_jax.settings import ModelConfig
 
-_LEAST_TEMPERATURE = 1e-5  # logits divided by less may overflow
+_LEAST_TEMPERATURE = 1e-5  # dividing logits by less may overflow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +81,7 @@ def choose(
 
 
 def kept_logits(logits_BV: jax.Array, rules: Rules) -> jax.Array:
-  """Returns logits over the temperature, -inf for tokens left out."""
+  """Returns logits divided by the temperature, -inf for excluded tokens."""
   temperature_B = jnp.where(rules.temperature_B > 0, rules.temperature_B, 1.0)
   logits_BV = logits_BV / temperature_B[:, None]
   top_k_B, top_p_B = jnp.asarray(rules.top_k_B), jnp.asarray(rules.top_p_B)

@@ -1,4 +1,4 @@
-"""Parts that the attention kernels share: a tile's products, mask and dropout.
+"""Implements what the attention kernels share: products, mask and dropout.
 
 A tile holds the scores of Q queries and S keys of one head. The functions run
 inside Pallas kernels, on TPUs and on GPUs.
@@ -29,7 +29,7 @@ class Static(NamedTuple):
 
 
 def product(x: jax.Array, y: jax.Array, x_axis: int, y_axis: int) -> jax.Array:
-  """Contracts one axis of each matrix, in float32."""
+  """Multiplies two matrices along the given axes, in float32."""
   return jax.lax.dot_general(
     x,
     y,
@@ -41,7 +41,7 @@ def product(x: jax.Array, y: jax.Array, x_axis: int, y_axis: int) -> jax.Array:
 def positions(
   shape: tuple[int, int], first: tuple[Any, Any]
 ) -> tuple[jax.Array, jax.Array]:
-  """Returns the position of the query and of the key of each score.
+  """Returns the positions of each score's query and key.
 
   Args:
     shape: of the tile, (Q, S).
@@ -60,7 +60,7 @@ def positions(
 def element(
   head: jax.Array, T: int, query_QS: jax.Array, key_QS: jax.Array
 ) -> jax.Array:
-  """Returns the index of each score in the flattened [H, T, T] of its row.
+  """Returns each score's index in the flattened [H, T, T] of its sequence.
 
   Args:
     head: uint32, the number of the head in the model.
