@@ -24,7 +24,7 @@ class Progress:
       total: sum of `done` over all calls to `add`; None if unknown.
       things: plural noun for the count, such as 'documents'.
       unit: unit of the rate, such as 'MB/s'.
-      on: False shows nothing, for processes other than the first.
+      on: False shows nothing; only the first process of a job shows progress.
     """
     self._console = console.Console(stderr=True, quiet=not on)
     self._bar = progress.Progress(
@@ -53,8 +53,8 @@ class Progress:
 
     Args:
       count: things that were processed.
-      done: progress towards `total`.
-      units: amount that the rate counts, such as megabytes.
+      done: amount to add towards `total`.
+      units: amount to add to what the rate counts, such as megabytes.
     """
     self._count += count
     self._units += units

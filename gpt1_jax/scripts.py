@@ -6,6 +6,6 @@ import sys
 
 
 def main() -> None:
-  """Runs the command that the script is named after, as `python -m` does."""
+  """Runs the command in the script's name, as `python -m` does."""
   name = pathlib.Path(sys.argv[0]).stem.removeprefix('gpt1-')
   runpy.run_module(f'gpt1_jax.{name}', run_name='__main__', alter_sys=True)

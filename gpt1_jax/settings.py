@@ -1,7 +1,8 @@
-"""Configuration sections that both stages share, as frozen dataclasses.
+"""Declares configuration sections that both stages share.
 
-pydantic checks types and bounds when one is built; `config.parse` reports all
-errors together. In the docstrings P is the paper and C the released code.
+They are frozen dataclasses. pydantic checks types and bounds when one is built;
+`config.parse` reports all errors together. In the docstrings P is the paper and
+C the released code.
 """
 
 from typing import Annotated, Literal
@@ -109,7 +110,7 @@ class GPTConfig(GPTSettings):
 
   @property
   def divided(self) -> dict[str, int]:
-    """Sizes that axes of the mesh must divide; see sharding.check_divides."""
+    """Sizes that axes of the mesh must divide; see `sharding.check_divides`."""
     return {'n_embd': self.n_embd, 'n_head': self.n_head}
 
 
@@ -164,7 +165,7 @@ class LSTMConfig(LSTMSettings):
 
   @property
   def divided(self) -> dict[str, int]:
-    """Sizes that axes of the mesh must divide; see sharding.check_divides."""
+    """Sizes that axes of the mesh must divide; see `sharding.check_divides`."""
     return {'n_embd': self.n_embd, 'units': self.units}
 
 
@@ -203,19 +204,19 @@ class TrainSettings:
   """Keys of config.train that both stages have.
 
   Attributes:
-    num_steps, num_epochs: length of the run; one is set and the other is 0.
+    num_steps, num_epochs: length of the run; set one and leave the other 0.
     log_every, eval_every: intervals in updates.
     checkpoint_minutes: minutes after which a checkpoint is saved at the latest;
       0 means never.
     stall_minutes: minutes without a finished update after which a run counts as
-      stuck and ends with exit code 75, compilation left out; 0 means never.
+      stuck and ends with exit code 75, not counting compilation; 0 means never.
     keep: number of latest checkpoints to keep.
     microbatches: sequential parts that a batch is split into (gradient
       accumulation).
     seed: seeds the initial weights and dropout.
-    skip_nonfinite: number of updates whose loss or gradient may be infinite or
-      NaN: they are skipped, and the next such update stops the run. Counted
-      from each start.
+    skip_nonfinite: maximum number of updates to skip because their loss or
+      gradient is infinite or NaN; one more ends the run. Counted anew at each
+      start.
   """
 
   num_steps: Count

@@ -1,7 +1,7 @@
 """Copies files from a bucket to this machine's disk, verified and cached.
 
-Shards are memory-mapped and read at random, and archives are read by their
-index: both need a local disk.
+Shards are memory-mapped and archives are read at random: both need a local
+disk.
 """
 
 import base64
@@ -98,7 +98,7 @@ def _list_objects(top: str, parent: str) -> dict[str, _Object]:
 
 
 def _is_complete(folder: pathlib.Path, objects: Mapping[str, _Object]) -> bool:
-  """Compares sizes only: MD5 sums were verified before the folder was named."""
+  """Compares sizes; MD5 sums were verified before the folder was renamed."""
   return all(
     (folder / name).is_file() and (folder / name).stat().st_size == each.size
     for name, each in objects.items()

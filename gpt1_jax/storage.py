@@ -30,7 +30,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Libraries whose errors `bucket_error` formats as one line.
 _BUCKET_LIBRARIES = ('gcsfs', 'google', 'aiohttp', 'requests')
 
-# Otherwise epath uses TensorFlow's client if TensorFlow is installed.
+# Without this, epath uses TensorFlow's client if TensorFlow is installed.
 os.environ.setdefault('EPATH_USE_TF', 'false')
 
 
@@ -110,7 +110,7 @@ def write_text(name: str | os.PathLike[str], text: str) -> None:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-  """Returns JSON; numbers that are not finite, which JSON has not, are null."""
+  """Returns JSON text; NaN and infinity, which JSON lacks, become null."""
   return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 

@@ -36,7 +36,7 @@ def short(count: float) -> str:
 
 
 def chosen(runs: Iterable[RunRecord], variant: str) -> dict[str, RunRecord]:
-  """Returns task -> the fine-tuning run that fills a row of Table 5.
+  """Returns, for each task, the fine-tuning run that fills a row of Table 5.
 
   The run with the most finished seeds wins; among equals, the last.
   """
@@ -50,7 +50,7 @@ def chosen(runs: Iterable[RunRecord], variant: str) -> dict[str, RunRecord]:
 
 
 def split(run: RunRecord, suffix: str, metric: str) -> str | None:
-  """Returns the test split with this suffix if it is scored, else dev's."""
+  """Returns the test split with this suffix if it is scored, else dev."""
   for name in (f'test{suffix}', f'dev{suffix}'):
     if run.values(name, metric):
       return name
@@ -74,12 +74,12 @@ def simple_method(run: RunRecord) -> Row:
 def details(
   run: RunRecord, split: str | None, runs: Sequence[RunRecord]
 ) -> Row:
-  """Returns the cells that tell how a score came about.
+  """Returns the cells that describe how a score was obtained.
 
   Args:
     run: a fine-tuning run.
-    split: split of the score; None if there is none.
-    runs: the report's runs, to find the pretrained one.
+    split: split that was scored, or None.
+    runs: all runs, among which the pretrained one is looked up.
   """
   return {
     'split': run.examples(split) if split else NOTHING,

@@ -18,8 +18,8 @@ _HALVES = ('race_middle', 'race_high')
 def layers(runs: Sequence[RunRecord]) -> tuple[tables.Table, list[plots.Line]]:
   """Builds Figure 2, left: dev score over the number of layers transferred.
 
-  The full model is the right end of a line, if some runs transferred only some
-  of its layers from the same pretrained run for the same task.
+  A line needs runs of one task that transferred some layers of one pretrained
+  run; the full model is its right end.
   """
   groups = _group_by_origin(runs)
   several = len({start for _, start in groups}) > 1
@@ -50,7 +50,7 @@ def zero_shot(
   of LSTMs are dashed.
   """
   found = [run for run in runs if run.zero_shot]
-  colors: dict[str, int] = {}  # by task, the same in all runs
+  colors: dict[str, int] = {}  # task -> score, the same in all runs
   rows, lines = [], []
   for run in found:
     series = _by_task(run.zero_shot)
@@ -68,8 +68,8 @@ def zero_shot(
 def zero_shot_lines(rows: Sequence[shapes.ZeroShot]) -> list[plots.Line]:
   """Returns a line of normalised scores for each task of one run.
 
-  Leaves out tasks without a reference, and the halves of RACE where the whole
-  was scored.
+  Omits tasks without a reference score, and the halves of RACE if the whole was
+  scored.
   """
   series = _by_task([row for row in rows if row['normalised'] is not None])
   if 'race' in series:
@@ -123,7 +123,7 @@ def losses(runs: Sequence[RunRecord]) -> list[plots.Line]:
 def _group_by_origin(
   runs: Sequence[RunRecord],
 ) -> dict[tuple[str, storage.Path], dict[int, RunRecord]]:
-  """Returns (task, pretrained run) -> layers transferred -> run."""
+  """Groups runs: (task, pretrained run) -> layers transferred -> run."""
   groups: dict[tuple[str, storage.Path], dict[int, RunRecord]] = {}
   for wanted in (paper.LAYERS, paper.FULL):
     for run in runs:

@@ -19,8 +19,8 @@ _TITLE = 'GPT-1 in JAX, beside the paper'
 _NUMBER = re.compile(r'(≈ )?[\d.,\-]+( [kMG])?( \[[\d., \-]+\])?( so far)?')
 _ABSENT = (cells.NOT_RUN, 'not finished', cells.NOTHING)
 _SCORES = ('ours', 'score')  # names of the columns of our scores
-_LONG = 60  # characters; longer cells wrap
-_NAME = 16  # characters; longer first cells wrap on a phone
+_LONG = 60  # in characters; longer cells wrap
+_NAME = 16  # in characters; longer first cells wrap on a phone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Section:
     name: id of the section.
     title: its heading.
     note: an introductory paragraph.
-    tables: in order; one without any rows is left out.
+    tables: in order; tables without rows are omitted.
     plots: in order.
     samples: (run, text) of text samples, shown verbatim.
-    explanations: paragraphs below the tables.
+    explanations: paragraphs that follow the tables.
   """
 
   name: str
@@ -110,12 +110,12 @@ def markdown(report: Report) -> str:
 
 
 def _encodable(text: str) -> str:
-  """Replaces what UTF-8 cannot hold, as in names of folders from elsewhere."""
+  """Replaces characters that UTF-8 cannot encode, as in some folder names."""
   return text.encode('utf-8', 'replace').decode('utf-8')
 
 
 def parts(table: Table) -> list[Table]:
-  """Splits a table into the rows with a run and those without, if any."""
+  """Splits a table into rows with a run and, if there are any, rows without."""
   folded = f'{table.caption.partition(".")[0]}: not run'
   both = Table(table.caption, table.rows), Table(folded, table.folded)
   return [part for part in both if part.rows]
@@ -157,6 +157,6 @@ def _styled(table: Table) -> tuple[list[_Cell], list[list[_Cell]]]:
 
 
 def _is_numeric(column: Sequence[str]) -> bool:
-  """Returns True if all cells that hold a score hold a number."""
+  """Returns True if every non-empty cell of a score column is a number."""
   present = [text for text in column if not text.startswith(_ABSENT)]
   return bool(present) and all(map(_NUMBER.fullmatch, present))

@@ -1,4 +1,4 @@
-"""Scores the paper reports in its Tables 2 to 5, in percent.
+"""Lists the scores that the paper reports in its Tables 2 to 5, in percent.
 
 P is Radford, Narasimhan, Salimans, Sutskever 2018 (docs/reference.md §4).
 Beside each score stands the best earlier score of the same column, with its
@@ -81,7 +81,7 @@ NO_PRETRAINING = 'no pretraining'
 NO_AUXILIARY = 'no auxiliary LM'
 LSTM = 'LSTM'  # pretrained, with the auxiliary LM
 LAYERS = 'some layers'  # Figure 2, left: only some layers transferred
-OTHER = 'other'  # two of these deviations at once: not in the paper
+OTHER = 'other'  # two of these changes at once: not in the paper
 TABLE_5 = {
   FULL: (74.7, (45.4, 91.3, 82.3, 82.0, 70.3, 81.8, 88.1, 56.0)),
   NO_PRETRAINING: (59.9, (18.9, 84.0, 79.4, 30.9, 65.5, 75.7, 71.2, 53.8)),

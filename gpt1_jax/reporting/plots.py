@@ -36,7 +36,7 @@ class Line:
   Attributes:
     label: its text in the legend; '' leaves it out.
     points: (x, y), in order.
-    color: index of its colour and mark; indices from `COLORS` on wrap around.
+    color: index of its colour and mark, modulo `COLORS`.
     ends: (minimum, maximum) over seeds at each point.
     marks: draws a mark at each point.
     dashed: draws a dashed line.
@@ -62,7 +62,7 @@ class Scales:
     x, y: labels.
     log: x is logarithmic.
     integer: x has ticks at integers only.
-    levels: (y, text) of horizontal lines; the first has its text below.
+    levels: (y, text) of horizontal lines; the text of the first is below it.
   """
 
   x: str
@@ -114,7 +114,7 @@ def draw(
 
 
 def key(line: Line) -> str:
-  """Returns an <svg> element: the sample of the line in the legend."""
+  """Returns an <svg> element that shows the line in the legend."""
   dashes = ' stroke-dasharray="5 3"' if line.dashed else ''
   mark = f'<path d="{_MARKS[line.mark]}"/>' if line.mark else ''
   color = f'var(--line-{line.color % COLORS})'

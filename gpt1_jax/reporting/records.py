@@ -12,10 +12,10 @@ from gpt1_jax.train import run as run_lib
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-  """A run folder in memory: one run, or runs that differ only by their seed.
+  """The content of a run folder: one run, or runs that differ only by seed.
 
   Attributes:
-    name: path below the folder that all runs of the report share.
+    name: path relative to the folder that all runs of the report share.
     path: resolved path.
     header: config.json.
     scores: scores.json of fine-tuning, summarised over seeds; None if
@@ -82,7 +82,7 @@ class RunRecord:
 
   @property
   def variant(self) -> str:
-    """Row of Table 5 of a fine-tuning run, `paper.LAYERS` or `paper.OTHER`.
+    """The row of Table 5 of a fine-tuning run, or `paper.LAYERS` or `OTHER`.
 
     The configuration decides, not the folder's name.
     """
@@ -117,7 +117,7 @@ class RunRecord:
     return [
       (row['step'], row[name])
       for row in self.metrics
-      # Not text, NaN or beyond what a plot can show.
+      # Skips text, NaN and numbers too large to plot.
       if isinstance(row.get(name), int | float) and abs(row[name]) < 1e300
     ]
 

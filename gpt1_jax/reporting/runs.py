@@ -25,8 +25,8 @@ _SEED = 'seed-'
 def find(names: Sequence[str]) -> list[RunRecord]:
   """Reads all runs in the folders, each once, sorted by name within a folder.
 
-  Prints a line for each file below that another program wrote or that is
-  damaged; the report does without it.
+  Skips files that are damaged or written by another program, and prints a line
+  for each.
 
   Raises:
     UserError: a folder holds no run.
@@ -61,7 +61,7 @@ def load(folder: storage.Path | str) -> RunRecord:
   """Reads the run, or the runs of several seeds, in one folder.
 
   Raises:
-    UserError: config.json is missing, damaged or of another program.
+    UserError: config.json is missing, damaged or written by another program.
   """
   folder = storage.path(folder)
   if seeds := _seed_folders(folder):
@@ -106,7 +106,7 @@ def summarize(runs: Sequence[RunRecord]) -> str:
 
 
 def _walk(top: storage.Path) -> Iterator[RunRecord]:
-  """Yields runs depth first, without those inside a run folder."""
+  """Yields runs depth first; does not look inside a run folder."""
   for folder, below, files in storage.walk(top):
     below.sort(key=_natural)
     if 'config.json' in files or _seed_folders(folder):
@@ -117,7 +117,7 @@ def _walk(top: storage.Path) -> Iterator[RunRecord]:
 
 
 def _or_skip(default: Any, read: Callable[..., Any], *args: Any) -> Any:
-  """Calls `read`; if it finds a file that it cannot use, says so in a line."""
+  """Calls `read`; prints a line and returns `default` if a file is unusable."""
   try:
     return read(*args)
   except UserError as error:

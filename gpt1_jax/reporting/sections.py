@@ -1,4 +1,4 @@
-"""Composes the report: our runs, then the paper beside them."""
+"""Composes the report: our runs, then our scores beside the paper's."""
 
 from collections.abc import Sequence
 
@@ -85,7 +85,7 @@ _LOSS = plots.Scales('updates', 'loss (nats)')
 
 
 def build(runs: Sequence[RunRecord]) -> Report:
-  """Builds the report; leaves out what has neither runs nor paper's scores."""
+  """Builds the report; omits sections with neither runs nor paper scores."""
   beside = [*_scores(runs), *_figure_2(runs)]
   shown = [s for s in beside if any(table.rows for table in s.tables)]
   rest = [table for s in beside if s not in shown for table in s.tables]
@@ -105,7 +105,7 @@ def build(runs: Sequence[RunRecord]) -> Report:
 
 
 def _overview(runs: Sequence[RunRecord]) -> Section:
-  """Returns the first section, which explains the scores that the runs have."""
+  """Returns the first section: all runs, and what their scores mean."""
   tuned = [run for run in runs if run.command == 'finetune']
   explanations = {
     _PRETRAINED: len(tuned) < len(runs),

@@ -1,4 +1,4 @@
-"""Declares the parts of a run's files that the report reads.
+"""Declares the keys of a run's files that the report reads.
 
 Files of other programs have the same names (config.json, scores.json), so each
 file is checked before it is used.
@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NotRequired
 
 import pydantic
 
-# Until Python 3.12, pydantic cannot read typing's.
+# pydantic rejects typing.TypedDict before Python 3.12.
 from typing_extensions import TypedDict
 
 from gpt1_jax import storage
@@ -29,7 +29,7 @@ class _Spread(TypedDict):
 
 
 class TuningScores(TypedDict):
-  """The part of a fine-tuning run's scores.json; see `tasks.scores.Scores`."""
+  """Keys of a fine-tuning run's scores.json; see `tasks.scores.Scores`."""
 
   metric: str
   split: str
@@ -43,7 +43,7 @@ class TuningScores(TypedDict):
 
 
 class PretrainingScores(TypedDict):
-  """The part of a pretraining run's scores.json."""
+  """Keys of a pretraining run's scores.json."""
 
   step: Count
   tokens_seen: Count
@@ -53,7 +53,7 @@ class PretrainingScores(TypedDict):
 
 
 class ZeroShot(TypedDict):
-  """The part of a row of zero_shot.jsonl."""
+  """Keys of a row of zero_shot.jsonl."""
 
   step: Count
   tokens_seen: Count | None
@@ -70,7 +70,7 @@ class ZeroShot(TypedDict):
 
 
 def _shape(**types: Any) -> Any:
-  """Returns the shape of an object: key -> type, or (type, default)."""
+  """Returns a model of a JSON object from key -> type or (type, default)."""
   fields: dict[str, Any] = {
     name: kind if isinstance(kind, tuple) else (kind, ...)
     for name, kind in types.items()
@@ -115,7 +115,7 @@ def read(path: storage.Path, adapter: pydantic.TypeAdapter[Any]) -> Any:
   """Reads a JSON file that must have the adapter's shape.
 
   Returns:
-    The file's content, with the keys that the adapter does not declare.
+    The file's content, including keys that the adapter does not declare.
 
   Raises:
     UserError: the file cannot be read or has another shape.

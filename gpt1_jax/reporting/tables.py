@@ -39,7 +39,7 @@ class Table:
   Attributes:
     caption: its caption.
     rows: column -> cell; a column that a row lacks is empty.
-    folded: rows that no run fills; shown when the reader asks.
+    folded: rows without a run; the page shows them on request.
   """
 
   caption: str
@@ -58,7 +58,7 @@ def metric_name(metric: str) -> str:
 
 
 def overview(runs: Sequence[RunRecord]) -> Table:
-  """Lists every run with its main score, or the last one so far."""
+  """Lists every run with its main score; if unfinished, the latest one."""
   rows = []
   for run in sorted(runs, key=lambda run: run.command == 'finetune'):
     if run.command == 'finetune':
@@ -192,7 +192,7 @@ def finetuning(runs: Sequence[RunRecord]) -> Table:
 
 
 def _perplexity(run: RunRecord, name: str) -> str:
-  """Formats a perplexity, of an unfinished run the last one measured."""
+  """Formats a perplexity; if the run is unfinished, the latest one."""
   key = _PERPLEXITY[name]
   if run.pretraining:
     return f'{run.pretraining[key]:.2f}'  # type: ignore[literal-required]
@@ -211,7 +211,7 @@ def _bits_per_byte(run: RunRecord) -> Row:
 
 
 def _tuning_score(run: RunRecord) -> tuple[str, str]:
-  """Returns a fine-tuning run's score and what it measures.
+  """Returns a fine-tuning run's score and its description.
 
   An unfinished run shows its last evaluation, if there is one.
   """
@@ -243,13 +243,13 @@ def _run_and_split(
 
 
 def _metric(task: str) -> str:
-  """Returns the metric of a task of Table 5: that of Table 2 or 4."""
+  """Returns the metric of a task in Table 5, the same as in Table 2 or 4."""
   columns = (*paper.TABLE_2, *paper.TABLE_4)
   return next(c.metric for c in columns if c.task == task)
 
 
 def _ablated(run: RunRecord | None) -> list[float]:
-  """Returns each seed's score in Table 5; MNLI averages its two sets."""
+  """Returns each seed's score for Table 5; MNLI is the mean of its two sets."""
   metric = _metric(run.task) if run else ''
   split = cells.split(run, '', metric) if run else None
   if not run or not split:

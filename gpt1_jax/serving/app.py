@@ -1,4 +1,4 @@
-"""The routes of the server."""
+"""Defines the HTTP routes of the server."""
 
 import contextlib
 import json
@@ -68,7 +68,7 @@ class Server:
     return _Json({'status': 'ok'})
 
   async def models(self, request: requests.Request) -> responses.Response:
-    """Lists the one model; any name of a request means it."""
+    """Lists the one model, which answers requests for any model name."""
     config = self._run.config
     model = {
       'id': self._name,
@@ -111,7 +111,7 @@ class Server:
     return _Json(envelope.json(choices, usage=usage))
 
   def _submit(self, wanted: list[Sample]) -> list[engine_lib.Job | None]:
-    """Puts all samples into the batch at once, before any is waited for."""
+    """Submits all samples before waiting for any, so that they run together."""
     return [
       self._engine.submit(sample.sample) if sample.sample else None
       for sample in wanted
@@ -120,7 +120,7 @@ class Server:
   async def _prompt(
     self, asked: Request, sample: Sample
   ) -> tuple[str, Logprobs | None]:
-    """Returns the echoed prompt, and the collector of log-probabilities."""
+    """Returns the echoed prompt, and its log-probabilities."""
     wants = asked.logprobs is not None and asked.logprobs is not False
     tokenizer = self._run.tokenizer
     prefix = ''
@@ -138,7 +138,7 @@ class Server:
   async def _events(
     self, asked: Request, wanted: list[Sample], envelope: completions.Envelope
   ) -> AsyncIterator[str]:
-    """Yields server-sent events; the samples of a request come in turn."""
+    """Yields server-sent events, one sample of a request after another."""
     jobs = self._submit(wanted)
     try:
       for sample, job in zip(wanted, jobs, strict=True):
@@ -160,7 +160,7 @@ class Server:
               [completions.choice(sample.index, piece.text, reason, logprobs)]
             )
           )
-    except Exception as error:  # the response has begun: say it in the stream
+    except Exception as error:  # sent in the stream
       yield _event(_message(500, f'{type(error).__name__}: {error}'))
     finally:  # the client may have left
       for job in filter(None, jobs):
@@ -261,7 +261,7 @@ def _refused(_: requests.Request, error: Exception) -> responses.Response:
 
 
 def _invalid(_: requests.Request, error: Exception) -> responses.Response:
-  """Names each wrong key once: a union reports one mistake per member."""
+  """Names each wrong key once; pydantic reports one error per union member."""
   assert isinstance(error, pydantic.ValidationError)
   found: dict[str, str] = {}
   for mistake in error.errors():

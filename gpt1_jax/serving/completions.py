@@ -1,4 +1,4 @@
-"""The OpenAI completions API: checks a request, builds its response."""
+"""Implements the OpenAI completions API: checks requests, builds responses."""
 
 import dataclasses
 import secrets
@@ -14,15 +14,15 @@ from gpt1_jax.inference.continuation import Continuation, Piece
 from gpt1_jax.inference.loading import Run
 from gpt1_jax.model import continuous, inspection
 
-MAX_TOKENS = 4096  # of a sample
-MAX_TEXTS = 256  # samples of a request
+MAX_TOKENS = 4096  # per sample
+MAX_TEXTS = 256  # samples per request
 
 Ids = list[int]
 Prompt = str | Ids | list[str] | list[Ids]
 
 
 class Request(pydantic.BaseModel):
-  """The body of /v1/completions; unknown keys of the API are ignored.
+  """The body of a request to /v1/completions; ignores unknown keys.
 
   Attributes:
     prompt: a text, token ids, or a list of either; '' starts a new document.
@@ -72,11 +72,11 @@ class Sample:
 
 
 class LimitError(Exception):
-  """The request is well-formed, but more than this model or server takes."""
+  """Says that a valid request exceeds a limit of this model or server."""
 
 
 def samples(run: Run, request: Request) -> list[Sample]:
-  """Returns the samples that a request asks for, not yet begun.
+  """Returns the samples that a request asks for, not yet started.
 
   Raises:
     LimitError, UserError: the message says what is too long or unknown.
@@ -178,7 +178,7 @@ class Logprobs:
       self.add(text, token, first=t == 0)
 
   def json(self) -> dict[str, list[Any]]:
-    """Returns what was added since the last call."""
+    """Returns and forgets what was added since the last call."""
     out: dict[str, list[Any]] = {
       'tokens': self.tokens,
       'token_ids': self.token_ids,
@@ -213,7 +213,7 @@ def choice(
 
 
 class Envelope:
-  """Holds the fields that all parts of a response share."""
+  """Holds the fields that every part of a response has."""
 
   def __init__(self, model: str):
     self._head = {
@@ -231,7 +231,7 @@ class Envelope:
 def count_usage(
   made: Sequence[tuple[Sample, Sequence[Piece]]],
 ) -> dict[str, int]:
-  """Returns `usage`: each prompt counts once for each of its samples."""
+  """Returns `usage`; a prompt counts once per sample."""
   prompt = sum(len(sample.prompt) for sample, _ in made)
   completion = sum(len(pieces) for _, pieces in made)
   return {

@@ -1,4 +1,4 @@
-"""Runs all requests of the server in one batch, in a thread of its own."""
+"""Runs all requests of the server in one batch, in a separate thread."""
 
 import asyncio
 import collections
@@ -10,16 +10,16 @@ from gpt1_jax.inference.continuation import Continuation, Piece
 from gpt1_jax.inference.loading import Run
 from gpt1_jax.model import inspection
 
-MAX_BATCH = 32  # texts that grow at the same time
-MAX_WAITING = 1024  # texts that may wait for a place
+MAX_BATCH = 32  # texts generated at the same time
+MAX_WAITING = 1024  # texts that may wait for a place in the batch
 
 
 class BusyError(Exception):
-  """Too many texts wait already."""
+  """Says that too many texts are waiting."""
 
 
 class Job:
-  """A sample in the engine, and the queue of the request that reads it."""
+  """A sample in the engine, and the queue through which a request reads it."""
 
   def __init__(self, sample: Continuation):
     self.sample = sample
@@ -28,7 +28,7 @@ class Job:
     self._queue: asyncio.Queue[Piece | Exception] = asyncio.Queue()
 
   def put(self, piece: Piece | Exception) -> None:
-    """Passes a token, or what went wrong, to the request; in any thread."""
+    """Passes a token or an error to the request; may run in any thread."""
     self._loop.call_soon_threadsafe(self._queue.put_nowait, piece)
 
   async def pieces(self) -> AsyncIterator[Piece]:
@@ -43,7 +43,7 @@ class Job:
 
 
 class Engine:
-  """Owns the device: everything that computes runs in its thread."""
+  """Owns the device: all computation runs in its thread."""
 
   def __init__(self, run: Run):
     self.run = run
@@ -62,7 +62,7 @@ class Engine:
     self._thread.join()
 
   def check_room(self, count: int) -> None:
-    """Raises BusyError unless that many more texts may wait."""
+    """Raises BusyError unless `count` more texts may wait."""
     if len(self._waiting) + count > MAX_WAITING:
       raise BusyError
 
@@ -95,7 +95,7 @@ class Engine:
     def work() -> None:
       try:
         result, error = function(), None
-      except Exception as raised:  # the caller gets it
+      except Exception as raised:  # raised in the caller
         result, error = None, raised
       loop.call_soon_threadsafe(settle, result, error)
 
@@ -125,7 +125,7 @@ class Engine:
         tokens = decoder.step([job.sample.row for job in jobs])
         for job, token in zip(jobs, tokens, strict=True):
           job.put(job.sample.feed(token))
-      except Exception as error:  # every request in the batch gets it
+      except Exception as error:  # raised in every request of the batch
         for job in jobs:
           job.put(error)
         jobs, decoder = [], self.run.decoder()

@@ -1,1 +1,1 @@
-"""Fine-tuning from a configuration to scores: seeds, tasks, files."""
+"""Fine-tunes and scores tasks, and scores them without fine-tuning."""

@@ -1,6 +1,6 @@
-"""Runs one fine-tuning, several seeds of it, or the paper's tasks in turn.
+"""Fine-tunes once, for several seeds, or on each of the paper's tasks.
 
-Finished runs are read back and not run again.
+Finished runs are not repeated: their scores are read.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ def finetune(
     tasks_path: config.data.path, or a local copy of it.
 
   Returns:
-    What scores.json holds; for all tasks a mapping from task to that.
+    The content of scores.json; for all tasks, a dict of these by task.
 
   Raises:
     UserError: the configuration or the data cannot be used, or a run failed.
@@ -57,7 +57,7 @@ def _one_task(config: FinetuneConfig, workdir: str, tasks_path: str) -> Scores:
 
 
 def _seeds(finetuner: finetuning.Finetuner, workdir: str) -> Scores:
-  """Runs one seed after another, and reads finished ones back."""
+  """Runs one seed after another; reads the scores of finished ones."""
   config = finetuner.config
   values = config_lib.as_dict(config)
   belonging.check(workdir, run.header('finetune', values, finetuner.facts))
@@ -84,7 +84,7 @@ def _all(
   config: FinetuneConfig, workdir: str, tasks_path: str
 ) -> dict[str, Scores | Failure]:
   """Runs the twelve tasks in turn; a task that fails does not stop the rest."""
-  # Mistakes that all tasks share, and missing files, are reported first.
+  # Reports errors that concern all tasks, and missing files, before training.
   if (storage.path(workdir) / 'config.json').exists():
     raise UserError(f'{workdir}: holds a run; give another --workdir')
   initialization.read_source(config)
@@ -155,7 +155,7 @@ def _write_summary(
 
 
 def _copy_submissions(workdir: storage.Path, folders: list[str]) -> None:
-  """Copies the submission files of runs below into WORKDIR/submission."""
+  """Copies the submission files of all runs into WORKDIR/submission."""
   for folder in folders:
     for file in sorted((workdir / folder / 'submission').glob('*.tsv')):
       (workdir / 'submission').mkdir(parents=True, exist_ok=True)

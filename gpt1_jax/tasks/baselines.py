@@ -1,4 +1,4 @@
-"""Scores simple methods without a neural network, as bars for a model.
+"""Scores simple methods without a neural network, for comparison.
 
 A model's score means little beside chance alone: word counts already reach 81%
 on SST-2. Every fine-tuning run therefore records what these methods score on
@@ -32,16 +32,16 @@ NAMES = {
   'word_ngrams': 'word n-grams',
   'tfidf_cosine': 'TF-IDF cosine',
 }
-# One sentence for readers of a table of scores.
+# Printed beside tables of scores.
 CAVEAT = (
   'Small models learn word statistics and some syntax from little text; they '
   'can beat word counts on single sentences, but judging how two sentences '
   'relate takes far larger models and corpora, so expect them at or below the '
   'simple methods there.'
 )
-# More training examples than this change the scores little and take minutes.
+# More training examples change the scores little and take minutes.
 MAX_TRAIN = 100_000
-_WORD = r'(?u)\b\w+\b'  # one letter is a word too
+_WORD = r'(?u)\b\w+\b'  # scikit-learn's default skips words of one letter
 
 
 def score(
@@ -52,8 +52,8 @@ def score(
   Uses at most `MAX_TRAIN` training examples, evenly spaced.
 
   Returns:
-    Name of the method -> the task's metrics. Methods that do not apply to the
-    task, or that find no word to count, are left out.
+    Name of the method -> the task's metrics. Omits methods that do not apply to
+    the task or find no word to count.
   """
   from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 

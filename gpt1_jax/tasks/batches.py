@@ -1,6 +1,6 @@
 """Groups the examples of a split into batches of similar length.
 
-Short examples do not pay for a whole context, and few shapes are compiled.
+Short examples are not padded to the whole context, and few shapes are compiled.
 """
 
 import dataclasses
@@ -49,8 +49,8 @@ class BatchSettings:
       n_ctx, which is always one of them.
     train: True shuffles anew in each epoch; False keeps the file's order
       within each width.
-    drop_last: True leaves out, in each epoch of training, the examples that
-      do not fill the last batch (C: train.py); False pads the batch.
+    drop_last: True drops an incomplete last batch of a training epoch (C:
+      train.py); False pads it.
   """
 
   batch_size: int
@@ -61,7 +61,7 @@ class BatchSettings:
 
 
 class Batches:
-  """Batches as a pure function of the step; each example once per epoch."""
+  """Makes batches as a pure function of the step: an example once per epoch."""
 
   def __init__(
     self,
@@ -150,8 +150,8 @@ class Batches:
     if settings.train:
       rng = np.random.default_rng((settings.seed, epoch))
       order = rng.permutation(order)[: self._count]
-    # A stable sort keeps the shuffle within a width, so that batches are mixed
-    # as well as they can be; only batches at a border hold two widths.
+    # A stable sort keeps the shuffled order within a width. Only batches at the
+    # border between two widths hold both.
     order = order[np.argsort(self._width_N[order], kind='stable')]
     shape = (self.steps_per_epoch, settings.batch_size)
     padding = shape[0] * shape[1] - self._count

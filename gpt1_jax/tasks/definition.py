@@ -47,13 +47,13 @@ class Task:
     columns: column names of a table without a header.
     bounds: least and greatest value (regression only).
     synonyms: (spelling, label) pairs for files that spell a label otherwise.
-    cut_rows: True drops rows that have cells too few or too many instead of
-      refusing them.
+    cut_rows: True drops rows with too few or too many cells instead of refusing
+      the file.
     label_last: True takes the label of a row that is longer than the header
       from its last cell (GLUE's SNLI) instead of refusing the row.
     layout: 'rows'; 'stories' for the columns of Story Cloze; 'articles' for
       the JSON files of RACE, where a split is all files of all its patterns.
-    dev_share: share of the rows that is dev, where train and dev are one file.
+    dev_share: share of the rows to use as dev, if train and dev are one file.
     held_out: names of a file of id pairs (columns `#1 ID`, `#2 ID`); without
       a dev file, these rows of the training file are dev.
     tfds: split -> addresses in TFDS, each 'NAME[/CONFIG]:SPLIT'.
@@ -61,8 +61,7 @@ class Task:
     submission: split -> name of the file the GLUE server expects.
 
   Raises:
-    UserError: fields that do not fit together; names the key under
-      config.task.
+    UserError: fields contradict each other; names the key under config.task.
   """
 
   name: str

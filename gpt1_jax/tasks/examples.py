@@ -79,11 +79,11 @@ def read(task: Task, path: str | None, split: str) -> list[Example]:
 
 
 def example(task: Task, row: Row, hidden_allowed: bool) -> Example:
-  """Reads one row.
+  """Turns one row into an example.
 
   Raises:
-    UserError: the row has more cells than the header, or a cell that cannot be
-      used, or it has no column of the label and `hidden_allowed` is False.
+    UserError: the row has more cells than the header, a cell is unusable, or
+      the label's column is missing and `hidden_allowed` is False.
   """
   cells = row.cells
   if row.extra:
@@ -120,14 +120,14 @@ def example(task: Task, row: Row, hidden_allowed: bool) -> Example:
 
 
 def labels(task: Task, num_choices: int) -> tuple[str, ...]:
-  """Returns the spellings a label may have; none for regression."""
+  """Returns the allowed spellings of a label; none for regression."""
   if task.kind != 'choice':
     return task.labels
   return (task.labels or tuple(map(str, range(num_choices))))[:num_choices]
 
 
 def check_choices(examples: list[Example]) -> None:
-  """Requires as many answers in every row: they share one compiled shape."""
+  """Refuses a row with another number of answers: all share compiled shapes."""
   count = len(examples[0].choices)
   for found in examples:
     if len(found.choices) != count:

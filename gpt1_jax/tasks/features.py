@@ -15,7 +15,7 @@ NUM_SPECIALS = 3  # start, delimiter, extract, after the vocabulary (P §3.3)
 
 
 class Encoder(Protocol):
-  """The part of a tokenizer that `build` uses."""
+  """The attributes of a tokenizer that `build` uses."""
 
   vocab_size: int
 
@@ -24,7 +24,7 @@ class Encoder(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-  """Holds the sequences of N examples end to end, C in a row for each.
+  """Holds the token sequences of N examples end to end, C per example.
 
   Attributes:
     tokens: int32, the sequences one after another.
@@ -34,9 +34,9 @@ class Features:
       answers for choice.
     n_ctx: upper limit of a sequence's length.
     num_cut: number of examples with a text that was cut to fit.
-    lost_share: share of the tokens of these examples' texts that was cut off.
-    label_dtype: type of the labels, also of the zeros that stand for hidden
-      labels in a batch.
+    lost_share: share of those examples' tokens that was cut off.
+    label_dtype: type of the labels; hidden labels become zeros of this type in
+      a batch.
     first_targets: int64[N * C], position of the first token of each sequence
       that the language model predicts; None for the second token.
   """
@@ -121,7 +121,8 @@ def build(
     raise UserError(f'n_ctx is {n_ctx}: fine-tuning needs at least 8 positions')
   if not examples:
     raise UserError(f'task {task.name}: no examples')
-  # Premises and contexts repeat in consecutive examples; no one changes them.
+  # Premises and contexts repeat in consecutive examples; callers never modify
+  # the arrays.
   encode = functools.lru_cache(4096)(tokenizer.encode)
   start, delimiter, extract = (tokenizer.vocab_size + i for i in range(3))
   parts: list[np.ndarray] = []
@@ -161,7 +162,7 @@ def _pairs(
   n_ctx: int,
   halves: bool,
 ) -> tuple[list[tuple[list[int], list[int]]], int, int]:
-  """Returns an example's pairs of texts, and its tokens before and cut off.
+  """Returns an example's pairs of texts, its tokens, and how many are cut.
 
   Of the answers of a choice, only the longest counts.
   """
@@ -185,7 +186,7 @@ def _pairs(
 def _rooms(
   first: int, second: int, n_ctx: int, halves: bool
 ) -> tuple[int, int]:
-  """Returns the tokens kept of two texts, to fit beside three specials."""
+  """Returns how many tokens of two texts fit beside three specials."""
   room, half = n_ctx - 3, n_ctx // 2 - 2
   if halves:
     return min(first, half), min(second, half)

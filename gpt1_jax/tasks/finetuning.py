@@ -1,7 +1,7 @@
 """Fine-tunes one task, once for each seed (P §3.2, §3.3, §4.1).
 
-A `Finetuner` reads the data and compiles once; its runs differ by their seed
-alone, which the compiled functions take as an argument.
+A `Finetuner` reads the data and compiles once. Its runs differ only by their
+seed, an argument of the compiled functions.
 """
 
 import dataclasses
@@ -58,18 +58,18 @@ class Finetuner:
     self._mesh = sharding.make_mesh(
       jax.devices(), **dataclasses.asdict(config.mesh)
     )
-    # 1. The task, and the run whose shape (and weights) are taken.
+    # 1. The task, and the run that provides shape and weights.
     self.task = table.resolve(config.task)
     hosts.say(f'{self.task.name}: reading {tasks_path}')
     self._source = initialization.read_source(config)
     self._examples = _read_splits(self.task, tasks_path)
-    # Hidden test sets can be large: they are laid out when they are needed.
+    # Hidden test sets can be large: they become features only when needed.
     self._batches = {
       split: self._lay_out(split)
       for split in self._examples
       if split not in self.task.test_splits
     }
-    # 2. The program: compiled when it is first called, for all seeds.
+    # 2. The program, compiled at its first call and reused for all seeds.
     sharding.check_divides(
       self._mesh,
       config.data.batch_size,
@@ -91,7 +91,7 @@ class Finetuner:
 
   @property
   def facts(self) -> dict[str, Any]:
-    """Keys that config.json holds beside the configuration."""
+    """The keys of config.json besides the configuration."""
     model = self._source.model
     return {
       'model': dataclasses.asdict(model),
@@ -102,7 +102,7 @@ class Finetuner:
     }
 
   def run(self, workdir: str, number: int) -> Scores:
-    """Trains to the end, from the start or the last checkpoint, and scores.
+    """Trains to the end, resuming from the last checkpoint, and scores.
 
     Args:
       workdir: folder of this run alone.
@@ -115,7 +115,7 @@ class Finetuner:
     optim.warn_of_warmup(config.optim, self._program.num_steps)
     with sharding.use(self._mesh), lock.held(workdir):
       state = self._train(workdir, config)
-      # The best checkpoint on the dev set is the one that counts.
+      # Scores the checkpoint that is best on the dev set.
       best = checkpoint.read(workdir)
       params = sharding.like(best.params, state.params)
       splits, remarks = self._score(workdir, params)
@@ -249,7 +249,7 @@ class Finetuner:
     """Returns the metrics of the dev set."""
     dev = self._batches['dev']
     labels = dev.features.labels
-    assert labels is not None  # dev is read with its labels
+    assert labels is not None  # dev always has labels
     scores = predictions.score(self.task, labels, self._outputs(params, dev))
     return {f'eval_{name}': value for name, value in scores.items()}
 
@@ -259,8 +259,8 @@ class Finetuner:
     """Predicts all splits but train; writes the files.
 
     Returns:
-      The metrics of the splits whose labels are known, and what makes one of
-      them say little.
+      The metrics of the splits with labels, and remarks on scores that say
+      little.
     """
     scores, remarks = {}, []
     for split, examples in self._examples.items():
@@ -281,7 +281,7 @@ class Finetuner:
 
 
 def _read_splits(task: Task, path: str) -> dict[str, Sequence[Example]]:
-  """Reads train and dev, and the other splits that are there."""
+  """Reads train and dev, and the other splits that exist."""
   found: dict[str, Sequence[Example]] = {}
   for split in ('train', *task.dev_splits, *task.test_splits):
     if split in ('train', 'dev') or sources.has(task, path, split):

@@ -1,4 +1,4 @@
-"""Initialises fine-tuning: pretrained weights below a fresh head."""
+"""Initialises fine-tuning: pretrained weights and a fresh head."""
 
 import dataclasses
 from typing import Any
@@ -25,11 +25,11 @@ class Source:
   """The run that a fine-tuning run starts from.
 
   Attributes:
-    run: its folder; its tokenizer and its shape are taken.
-    model: the network to train: that shape with the specials' rows.
+    run: its folder.
+    model: the network to train: the run's shape, with rows for the specials.
     params: the pretrained weights, numpy; None from scratch.
     layers: blocks that are transferred; None from scratch.
-    tokenizer: that of the run.
+    tokenizer: the run's tokenizer.
   """
 
   run: str
@@ -76,7 +76,7 @@ def read_source(config: FinetuneConfig) -> Source:
 def _num_layers(
   wanted: int, run: str, model: ModelConfig, scratch: bool
 ) -> int | None:
-  """Returns how many layers are transferred; None from scratch."""
+  """Returns how many layers to transfer; None from scratch."""
   if scratch:
     if wanted != ALL_LAYERS:
       raise UserError(
@@ -86,7 +86,7 @@ def _num_layers(
     return None
   if wanted == ALL_LAYERS:
     return model.n_layer
-  # An LSTM has a single layer above its embedding.
+  # An LSTM has a single layer.
   least = 0 if isinstance(model, GPTConfig) else model.n_layer
   if not least <= wanted <= model.n_layer:
     raise UserError(

@@ -41,7 +41,7 @@ class Labeller:
 
     Args:
       workdir: a fine-tuned run; of a run of several seeds, the best is loaded.
-      step: checkpoint; None takes the best.
+      step: checkpoint; None means the best.
       batch_size: examples per device in a batch.
 
     Raises:
@@ -112,7 +112,7 @@ def _open(workdir: str) -> tuple[str, FinetuneConfig]:
 
 
 def _read(task: Task, file: str) -> tuple[list[rows.Cells], list[Example]]:
-  """Reads the rows; a column of labels, if there is one, is not looked at."""
+  """Reads the rows; ignores a column of labels."""
   needed = rows.STORY if task.layout == 'stories' else task.texts
   cells, examples = [], []
   for row in rows.read(archives.Source(pathlib.Path(file)), needed):

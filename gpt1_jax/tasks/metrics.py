@@ -1,6 +1,6 @@
 """Computes the metrics of the paper's tables with scikit-learn and SciPy.
 
-Where these leave a score undefined and warn, it has a value here, so that a
+They leave some scores undefined and warn. These have a value here, so that a
 model that always predicts the same still gets a score.
 """
 
@@ -45,7 +45,7 @@ def score(
 
 
 def remarks(labels: np.ndarray, predictions: np.ndarray) -> list[str]:
-  """Says what makes a score on this split say little; mostly nothing."""
+  """Returns reasons why a score on this split says little; usually none."""
   if len(labels) == 1:
     return ['the score is of one example']
   said = []
@@ -69,7 +69,7 @@ def _score(name: str, labels: np.ndarray, predictions: np.ndarray) -> float:
   from scipy import stats  # slow to import
 
   with warnings.catch_warnings():
-    # An untrained head is nearly constant; its score is defined, if imprecise.
+    # SciPy warns about nearly constant inputs, such as an untrained head's.
     warnings.simplefilter('ignore', stats.NearConstantInputWarning)
     return float(known[name](labels, predictions))
 

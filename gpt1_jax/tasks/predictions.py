@@ -1,4 +1,4 @@
-"""Computes a fine-tuned model's predictions and scores; writes their files."""
+"""Computes, scores and writes a fine-tuned model's predictions."""
 
 import functools
 import json
@@ -57,7 +57,7 @@ def gather(
     forward: maps a batch to its outputs [B, Y] and its `index` [B].
     batches: the examples; no shuffling, one epoch.
     mesh: the mesh of `forward`.
-    advance: is told the number of examples and tokens of each batch.
+    advance: called with the number of examples and tokens of each batch.
   """
   rows: list[tuple[np.ndarray, np.ndarray]] = []
 
@@ -75,7 +75,7 @@ def gather(
     if previous:
       read(*previous)
     previous = result, batch['tokens'][0, :].size
-  assert previous is not None  # a split has one batch or more
+  assert previous is not None  # a split has at least one batch
   read(*previous)
   values, index = map(np.concatenate, zip(*rows, strict=True))
   return values[np.argsort(index)]
@@ -84,8 +84,8 @@ def gather(
 def predict(task: Task, outputs_NY: np.ndarray) -> np.ndarray:
   """Returns [N], the class or choice with the largest logit, or the value.
 
-  With several outputs for a value, they are logits of the whole numbers
-  within its bounds, and the prediction is their expectation.
+  If a value has several outputs, they are logits of the whole numbers within
+  its bounds, and the prediction is the expectation.
 
   Raises:
     UserError: an output is not finite.

@@ -13,7 +13,7 @@ class SplitCounts(TypedDict):
 
 
 class Spread(TypedDict):
-  """Scores of several runs, in the order of their seeds, and their range."""
+  """Scores of several runs in the order of their seeds, and their range."""
 
   values: list[float]
   median: float
@@ -34,7 +34,7 @@ class Scores(TypedDict):
     metrics: all metrics of that split.
     splits: split -> metrics, for all splits with labels but train.
     counts: split -> counts, for all splits.
-    remarks: what makes a score say little, such as constant predictions.
+    remarks: reasons why a score says little, such as constant predictions.
     baselines: simple method -> metrics on that split; see `baselines`.
     step: updates after which the best checkpoint was saved; None over seeds.
     seed: seed of the run, over seeds that of the first.
@@ -69,6 +69,6 @@ class Scores(TypedDict):
 
 @final
 class Failure(TypedDict):
-  """Stands in results.json for the scores of a task that failed."""
+  """Takes the place of the scores of a failed task in results.json."""
 
   error: str

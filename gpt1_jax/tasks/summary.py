@@ -1,4 +1,4 @@
-"""Summarises scores over seeds, and tasks as a table."""
+"""Summarises scores over seeds, and formats them as a table."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ HEADER = (
 
 
 def over_seeds(results: Sequence[Scores]) -> Scores:
-  """Returns the first run's scores, with medians over the runs in their place.
+  """Returns the first run's `Scores`, with each score replaced by the median.
 
   Adds `spread`, `seeds` and `best_seed`.
   """
@@ -79,7 +79,7 @@ def markdown(results: Mapping[str, Scores | Failure]) -> str:
 
 
 def aligned(table: Sequence[Sequence[str]]) -> str:
-  """Formats rows of cells, the first of them the header, as Markdown."""
+  """Formats rows of cells as Markdown; the first row is the header."""
   widths = [max(map(len, column)) for column in zip(*table, strict=True)]
   header, *body = table
   lines = [header, ['-' * width for width in widths], *body]

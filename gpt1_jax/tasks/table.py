@@ -1,4 +1,4 @@
-"""Holds the tasks this package knows, one entry each.
+"""Defines the tasks that this package knows, one entry each.
 
 An entry names the columns and labels of a task, the files of its original
 archive and its data sets in TFDS; `examples.py` reads every one of them.
@@ -28,7 +28,7 @@ TWELVE = (
 )
 _GLUE_FILES = {s: (f'{s}.tsv',) for s in ('train', 'dev', 'test')}
 _SENTENCES = ('sentence1', 'sentence2')
-_PREMISE = ('premise', 'hypothesis')  # TFDS's names
+_PREMISE = ('premise', 'hypothesis')  # names in TFDS
 # Label orders are those of TFDS, so that both sources agree.
 _NLI = ('entailment', 'neutral', 'contradiction')
 _RTE = ('entailment', 'not_entailment')
@@ -140,7 +140,7 @@ _ROWS = (
        held_out=('dev_ids.tsv', 'mrpc_dev_ids.tsv', 'dev_ids'),
        tfds=_tfds('glue/mrpc'), tfds_texts=_SENTENCES,
        submission={'test': 'MRPC.tsv'}),
-  # 22 rows of GLUE's QQP files are broken in two; TFDS drops them as well.
+  # 22 rows of GLUE's QQP files are broken in two; TFDS drops them too.
   Task('qqp', 'similarity', _BINARY, ('f1', 'accuracy'),
        texts=('question1', 'question2'), label='is_duplicate',
        files=_GLUE_FILES, folders=('QQP', 'QQP-clean'), cut_rows=True,

@@ -1,4 +1,4 @@
-"""Compares fingerprints of what belongs together, before anything is written.
+"""Checks by fingerprints that run, checkpoint, tokenizer and shards match.
 
 A run, its checkpoints, its tokenizer and its shards each record the tokenizer's
 fingerprint; the run also records that of the shards.
@@ -12,14 +12,14 @@ from gpt1_jax.train.checkpoint import CheckpointMeta
 
 
 def check(workdir: str, header: run_lib.RunHeader) -> None:
-  """Compares what a run recorded with what it is to go on with.
+  """Checks that a run resumes with its own tokenizer and shards.
 
   Args:
     workdir: run directory; passes if it holds no run.
-    header: what config.json is to hold.
+    header: the new content of config.json.
 
   Raises:
-    UserError: the tokenizer or the shards are not those of the run.
+    UserError: the tokenizer or the shards differ from the run's.
   """
   if not (storage.path(workdir) / 'config.json').exists():
     return
@@ -41,11 +41,11 @@ def check(workdir: str, header: run_lib.RunHeader) -> None:
 
 
 def tokenizer(workdir: str, meta: CheckpointMeta) -> tokenization.Tokenizer:
-  """Loads a run's tokenizer, which must be that of its checkpoint.
+  """Loads a run's tokenizer; it must match the checkpoint.
 
   Raises:
-    UserError: it is missing, damaged, or another one; or the run's config.json
-      is damaged or that of another run.
+    UserError: it is missing, damaged or replaced; or the run's config.json is
+      damaged or belongs to another run.
   """
   if (storage.path(workdir) / 'config.json').exists():
     recorded = run_lib.load(workdir).get('tokenizer_fingerprint')
@@ -58,10 +58,10 @@ def tokenizer(workdir: str, meta: CheckpointMeta) -> tokenization.Tokenizer:
 
 
 def shards_tokenizer(path: str, fingerprint: str) -> tokenization.Tokenizer:
-  """Loads the tokenizer of shards, which must be the one in their meta.json.
+  """Loads the tokenizer of shards; it must match their meta.json.
 
   Raises:
-    UserError: it is missing, damaged, or another one.
+    UserError: it is missing, damaged or replaced.
   """
   return _compare(path, fingerprint, 'meta.json')
 

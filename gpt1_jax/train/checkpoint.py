@@ -2,7 +2,7 @@
 
 "Checkpoint N" is the state after N updates. A checkpoint also holds JSON
 metadata, so that it can be read without the original configuration, and
-checksums, which are compared before anything else is read.
+checksums, which are verified before anything else is read.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ class Checkpoint(NamedTuple):
 
 
 class Checkpoints:
-  """Saves one run's states atomically and asynchronously; restores them."""
+  """Saves a run's states atomically and asynchronously, and restores them."""
 
   def __init__(self, workdir: str, *, keep: int, keep_best: bool):
     """Opens WORKDIR/checkpoints, creating it if missing.
@@ -65,8 +65,8 @@ class Checkpoints:
     Args:
       workdir: run directory.
       keep: number of latest checkpoints to keep.
-      keep_best: True also keeps the checkpoint that `rank` gave the highest
-        score.
+      keep_best: True also keeps the checkpoint with the highest score; see
+        `rank`.
     """
     self._directory = _directory(workdir)
     self._ranking = ranking.Ranking(workdir)
@@ -85,8 +85,8 @@ class Checkpoints:
   def latest_intact(self) -> int | None:
     """Returns the step of the latest intact checkpoint, or None.
 
-    Later checkpoints, and the best one, are set aside if they are damaged: a
-    warning names each, and it is renamed to N.damaged (in a bucket: removed).
+    Damaged later checkpoints, and a damaged best one, are renamed to N.damaged
+    (in a bucket: removed), with a warning for each.
 
     Raises:
       UserError: there are checkpoints, but none is intact.
@@ -195,7 +195,7 @@ def read_state(
     workdir: run directory.
     step: checkpoint to read; None reads the latest.
     state: tree of ShapeDtypeStructs with shardings.
-    meta: metadata of the run that begins with this state.
+    meta: metadata of the new run that begins with this state.
 
   Raises:
     UserError: the run or the checkpoint does not exist, or does not fit.

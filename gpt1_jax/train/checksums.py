@@ -1,7 +1,7 @@
-"""Writes and compares the checksums of a checkpoint's files.
+"""Writes and verifies the checksums of a checkpoint's files.
 
 checkpoints/<step>/checksums.json holds the size and the digest of every other
-file. It is written before the checkpoint is committed, and compared before any
+file. It is written before the checkpoint is committed, and verified before any
 other file of the checkpoint is read.
 """
 
@@ -25,7 +25,7 @@ from gpt1_jax.errors import UserError
 
 CHECKSUMS = 'checksums.json'
 _COMMIT = 'commit_success.txt'  # Orbax writes it last
-_THREADS = 8  # hashlib releases the interpreter
+_THREADS = 8  # in parallel: hashlib releases the GIL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ def write(folder: storage.Path) -> None:
 
 
 def damage(folder: storage.Path) -> str | None:
-  """Returns what is wrong with a checkpoint, in a few words; None if intact."""
+  """Describes the damage of a checkpoint in a few words; None if intact."""
   try:
     expected = _read(folder / CHECKSUMS)
   except FileNotFoundError:
@@ -79,12 +79,12 @@ def damage(folder: storage.Path) -> str | None:
 
 
 def check(directory: storage.Path, steps: Sequence[int], step: int) -> None:
-  """Checks a checkpoint.
+  """Raises an error if a checkpoint is damaged.
 
   Args:
     directory: WORKDIR/checkpoints.
     steps: all checkpoints there.
-    step: the one to check.
+    step: the checkpoint to check.
 
   Raises:
     UserError: it is damaged; the message lists those that are intact.
@@ -107,15 +107,15 @@ def check(directory: storage.Path, steps: Sequence[int], step: int) -> None:
 def latest_intact(
   directory: storage.Path, steps: Sequence[int], best: int | None
 ) -> tuple[int, dict[int, str]]:
-  """Looks for the latest intact checkpoint.
+  """Finds the latest intact checkpoint.
 
   Args:
     directory: WORKDIR/checkpoints.
     steps: all checkpoints there, at least one.
-    best: a checkpoint that is checked as well, or None.
+    best: another checkpoint to check, or None.
 
   Returns:
-    The latest intact one, and what is wrong with those found damaged.
+    The latest intact one, and a description of the damage of each damaged one.
 
   Raises:
     UserError: none is intact.
@@ -163,7 +163,7 @@ def set_aside(
 
 
 def _damage_on_all_hosts(folder: storage.Path) -> str | None:
-  """Returns what `damage` returns on host 0."""
+  """Returns host 0's result of `damage` on every host."""
   if jax.process_count() == 1:
     return damage(folder)
   text = np.zeros(256, np.uint8)

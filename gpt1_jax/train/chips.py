@@ -1,4 +1,4 @@
-"""Tables of accelerator peaks, and TPU topologies to compile for.
+"""Lists accelerator peaks, and describes TPU topologies to compile for.
 
 A device is an entry of `jax.devices()`: half a chip on v2, v3 and TPU7x.
 docs/reference.md §5 gives sources for peaks, HBM sizes and HBM bandwidths. A
@@ -25,7 +25,7 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """Peak rates of one device: its share of the chip.
+  """Peak rates of one device, which may be half a chip.
 
   Attributes:
     flops: bfloat16 FLOP/s.

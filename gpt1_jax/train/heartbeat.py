@@ -3,7 +3,7 @@
 JAX's own heartbeat also ends the job, but aborts with a C++ stack trace that
 does not name the host. Here all hosts meet every few seconds at a barrier of
 JAX's coordination service. If the barrier times out, it names the missing host.
-JAX notices first when a process dies; `report_losses` takes its abort's place.
+If a process dies, JAX notices first; `report_losses` replaces its abort.
 """
 
 import contextlib
@@ -24,16 +24,16 @@ from orbax.checkpoint import multihost
 from gpt1_jax.errors import RunError
 
 _UNHEALTHY = re.compile(r'task:(\d+)')
-_ending = threading.Lock()  # taken by the thread that ends the process
+_ending = threading.Lock()  # held by the thread that ends the process
 _MISSING = re.compile(r'timed out task names:\s*(?:\S*task:)?(\d+)')
 
 
 def report_losses() -> None:
   """Makes JAX report a lost host in one line, instead of a C++ stack trace.
 
-  JAX takes a callback for this, but its public function has no argument for it,
-  and jaxlib 0.10 cannot pass the status to Python: it throws, which calls C++'s
-  handler for termination. So both are set. Call it before
+  JAX accepts a callback for this, but its public function has no argument for
+  it. jaxlib 0.10 also fails to pass the status to Python: it throws, which
+  calls C++'s termination handler. So this sets both. Call it before
   `jax.distributed.initialize`.
   """
   native = getattr(jaxlib, '_jax', None)
@@ -42,7 +42,7 @@ def report_losses() -> None:
     native.get_distributed_runtime_client = functools.partial(
       connect, missed_heartbeat_callback=_lost
     )
-  with contextlib.suppress(OSError, AttributeError):  # not GNU's library
+  with contextlib.suppress(OSError, AttributeError):  # not the GNU C++ library
     library = ctypes.CDLL('libstdc++.so.6')
     library._ZSt13set_terminatePFvvE(_terminated)  # std::set_terminate
 
@@ -60,7 +60,7 @@ _terminated = ctypes.CFUNCTYPE(None)(_lost)
 def end(message: str) -> None:
   """Ends the process with one line; the main thread may be blocked."""
   if not _ending.acquire(blocking=False):
-    time.sleep(60)  # another thread is doing so
+    time.sleep(60)  # another thread is already ending it
   with contextlib.suppress(OSError):
     print(
       f'error: {message}. The last checkpoint is intact; the same command on '

@@ -16,11 +16,11 @@ HISTORY = 'history.jsonl'
 
 
 def begin(run: run_lib.Run, step: int) -> None:
-  """Records that a run begins or continues, once its state is there.
+  """Records a start of the run, once its state has been restored.
 
   Writes config.json, the tokenizer of a new run, and a row of history.jsonl
   with the settings that have changed. Prints a change of length, and removes
-  the scores of a run that goes on.
+  the scores of a finished run that continues.
 
   Args:
     run: the run.
@@ -47,7 +47,7 @@ def begin(run: run_lib.Run, step: int) -> None:
       run.tokenizer.save(f'{workdir}/tokenizer')
     scores = storage.path(workdir) / 'scores.json'
     if step < header['num_steps'] and scores.exists():
-      scores.unlink()  # of the run while it was shorter
+      scores.unlink()  # outdated: the run was shorter
     _say_length(workdir, step, before, header)
   run_lib.record(workdir, header)
   if jax.process_index() == 0:
@@ -76,7 +76,7 @@ def _say_length(
   before: run_lib.RunHeader | None,
   now: run_lib.RunHeader,
 ) -> None:
-  """Prints what another number of updates means."""
+  """Prints the effect of a changed number of updates."""
   if before and before['num_steps'] != now['num_steps']:
     print(
       f'{workdir}: {now["num_steps"]} updates now, {before["num_steps"]} '

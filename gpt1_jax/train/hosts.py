@@ -23,7 +23,7 @@ from gpt1_jax.train import heartbeat
 # Variables for clusters that JAX does not detect; launch/local_cluster.py sets
 # them.
 ADDRESS = 'JAX_COORDINATOR_ADDRESS'
-# Errors of collectives and of JAX's service when another host is gone.
+# Errors that collectives and JAX's service raise when another host is gone.
 _LOST = re.compile(
   r'(?i)gloo|nccl|by peer|unavailable|deadline.exceeded|coordination|heartbeat'
 )
@@ -70,7 +70,7 @@ def connected(settings: HostSettings) -> Iterator[None]:
   ):
     yield
     return
-  with interrupts.within(interrupts.Phase.EXIT):  # nothing has been started
+  with interrupts.within(interrupts.Phase.EXIT):  # no run has been started
     _join(settings, count)
   interrupts.relay()
   try:

@@ -1,10 +1,10 @@
 """Lets one process at a time run in a directory; host 0 locks for all hosts.
 
 On a file system, the lock ends with its process (flock). A bucket has no such
-lock: there the holder rewrites an object every few seconds, and whoever finds
-the object waits to see whether that still happens. Two processes that start
-within a second may both pass in a bucket; the one that wrote first ends when it
-next looks.
+lock: there the holder rewrites an object every few seconds, and a process that
+finds the object waits to see if it changes. If two processes start within a
+second, both may pass in a bucket; the first to write then notices at its next
+write, and ends.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ _held: set[str] = set()  # directories that this process has locked
 def held(workdir: str) -> Iterator[None]:
   """Locks a run directory within the context; creates it if missing.
 
-  A directory in which no run was begun is removed again.
+  Removes the directory at the end if no run began in it.
 
   Raises:
     UserError: another process runs there; the message names it.
@@ -56,7 +56,7 @@ def held(workdir: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _created(place: storage.Path) -> Iterator[None]:
-  """Creates a directory; removes what it created if that stays empty."""
+  """Creates a directory; removes the folders that are empty at the end."""
   if not isinstance(place, pathlib.Path):  # a bucket has no directories
     yield
     return
@@ -99,7 +99,7 @@ def _flock(workdir: str, path: pathlib.Path) -> IO[str]:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
       if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-        break  # else its last holder has just removed it
+        break  # else another process has just removed it
     except BlockingIOError:
       file.seek(0)
       holder = _Holder.parse(file.read())
@@ -167,7 +167,7 @@ def _refusal(workdir: str, holder: _Holder | None) -> UserError:
 
 
 class _Stamp:
-  """A lock made of an object that its holder keeps rewriting."""
+  """A lock in a bucket: an object that its holder keeps rewriting."""
 
   def __init__(self, workdir: str, path: storage.Path, period: float):
     self._workdir, self._path, self._period = workdir, path, period
@@ -191,10 +191,10 @@ class _Stamp:
       self._path.unlink()
 
   def _wait_for(self, found: _Holder) -> None:
-    """Returns once the holder has missed three writes.
+    """Waits until the holder has missed three writes.
 
     Raises:
-      UserError: it has written again.
+      UserError: the holder has written again.
     """
     print(
       f'{self._workdir}: process {found.process} on {found.host} ran here; '
@@ -212,7 +212,7 @@ class _Stamp:
         raise _refusal(self._workdir, now)
 
   def _beat(self) -> None:
-    """Rewrites the object, in a thread; ends the process if it was lost."""
+    """Rewrites the object in a thread; ends the process if the lock is lost."""
     while not self._done.wait(self._period):
       with contextlib.suppress(OSError):  # the network may come back
         if not self._is_mine():

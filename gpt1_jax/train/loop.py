@@ -29,7 +29,7 @@ from gpt1_jax.train.run import Pace, Run
 
 
 class Batches(Protocol):
-  """Batches indexed by update, so that a resumed run continues the data."""
+  """Batches indexed by update, so that a resumed run continues in its data."""
 
   def batch(self, step: int) -> Mapping[str, Any]:
     """Returns this host's rows of the batch for update `step`."""
@@ -43,7 +43,7 @@ class TrainingData:
   Attributes:
     batches: training batches.
     evaluate: maps parameters to scores on the held-out data.
-    about: one line that says what is trained on.
+    about: one line that describes the training data.
   """
 
   batches: Batches
@@ -57,7 +57,7 @@ def run_training(
   """Trains to the end, from scratch or from the last checkpoint.
 
   Args:
-    program: the program to train; its mesh must be active (`sharding.use`).
+    program: the training program; its mesh must be active (`sharding.use`).
     run: the run directory, and how often to log and save.
     data: training batches and evaluation.
 
@@ -139,7 +139,7 @@ def fit(
       scores = data.evaluate(state.params)
     if pace.best_metric:
       checkpoints.rank(done, scores[pace.best_metric])
-    log.evaluation(done, scores)  # last: the row says that all is done
+    log.evaluation(done, scores)  # last: this row marks the end
     return scores
 
   scores = None
@@ -180,7 +180,7 @@ def fit(
 
 @dataclasses.dataclass(frozen=True)
 class _Metrics:
-  """An update's metrics, still on the devices."""
+  """The metrics of an update, still on the devices."""
 
   step: int
   values: dict[str, jax.Array]
@@ -201,10 +201,11 @@ class _Reports:
     self._waiting = metrics
 
   def flush(self) -> None:
-    """Logs what is waiting.
+    """Logs the metrics that are waiting.
 
     Raises:
-      RunError: it is not finite, and no more updates may be skipped.
+      RunError: the loss or the gradient is not finite, and no more updates may
+        be skipped.
     """
     metrics, self._waiting = self._waiting, None
     if metrics is None:

@@ -11,7 +11,7 @@ import jax
 
 # jax.monitoring event that reports the duration of an XLA compilation.
 _COMPILED = '/jax/core/compile/backend_compile_duration'
-_SECONDS = 0.5  # shorter compilations free little memory
+_SECONDS = 0.5  # seconds; shorter compilations free little memory
 
 
 @functools.cache

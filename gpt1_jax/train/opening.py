@@ -1,4 +1,4 @@
-"""Says at the start of a run what runs on what."""
+"""Prints devices, model and data at the start of a run."""
 
 import os
 import pathlib
@@ -18,15 +18,15 @@ _ACCELERATORS = {
   'cuda': ('/dev/nvidia0',),
   'tpu': ('/dev/accel0', '/dev/vfio/0'),
 }
-_BYTES_PER_PARAMETER = 12  # of a checkpoint: weights and both moments, float32
+_BYTES_PER_PARAMETER = 12  # weight and both moments, float32
 
 
 def say(program: Program, run: Run, about_data: str, start: int) -> None:
-  """Prints the block on process 0, to stderr.
+  """Prints the lines to stderr, on process 0.
 
   Args:
-    program: what runs.
-    run: where its files are.
+    program: the training program.
+    run: the run directory and its pace.
     about_data: one line on the data.
     start: number of updates done before.
   """
@@ -38,7 +38,7 @@ def say(program: Program, run: Run, about_data: str, start: int) -> None:
 def lines(
   program: Program, run: Run, about_data: str, start: int
 ) -> Iterator[tuple[str, str]]:
-  """Yields a name and a text for each line of the block."""
+  """Yields the name and the text of each line."""
   devices, pace = program.mesh.devices, run.pace
   axes = ' x '.join(f'{name} {n}' for name, n in program.mesh.shape.items())
   yield (
@@ -79,7 +79,7 @@ def lines(
 def idle_accelerator(
   platform: str, environment: 'os._Environ[str] | dict[str, str]'
 ) -> str | None:
-  """Returns the extra to install if the machine has a GPU or TPU unused."""
+  """Returns the extra to install if the machine has an unused GPU or TPU."""
   if platform != 'cpu' or environment.get('JAX_PLATFORMS'):
     return None
   for extra, paths in _ACCELERATORS.items():

@@ -46,11 +46,11 @@ def _is_step(path: _OnDisk | _InBucket) -> bool:
 
 
 async def _seal(path: _OnDisk | _InBucket) -> None:
-  """Writes the checksums, after which no file but the commit's may change."""
+  """Writes the checksums; afterwards only the commit may write files."""
   if not _is_step(path):
     return
   store = path._checkpoint_metadata_store
-  if store:  # it would add the time of the commit to a file
+  if store:  # it would add the commit's time to a file that has a checksum
     await asyncio.to_thread(store.wait_until_finished)
     path._checkpoint_metadata_store = None
   await asyncio.to_thread(checksums.write, storage.path(path.get()))

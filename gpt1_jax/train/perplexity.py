@@ -14,7 +14,7 @@ from gpt1_jax.train import pulse, sharding, step as step_lib
 
 
 class Split(Protocol):
-  """An evaluation split: batches 0 .. steps_per_epoch - 1 cover it once."""
+  """A split to evaluate: batches 0 .. steps_per_epoch - 1 cover it once."""
 
   steps_per_epoch: int
 

@@ -64,8 +64,8 @@ def load(
     initial: weights of config.init_from; None draws them.
 
   Raises:
-    UserError: the shards are missing or too short, the mesh does not divide
-      the batch or the model, or the initial weights are of another model.
+    UserError: the shards are missing or too short, the mesh does not divide the
+      batch or the model, or the initial weights do not fit the model.
   """
   meta = shards.read_meta(data)
   words = belonging.shards_tokenizer(data, meta['tokenizer']['fingerprint'])
@@ -108,7 +108,7 @@ def run(
   Args:
     loaded: from `load`.
     workdir: run directory.
-    fork: the run to begin with the state of; None begins anew.
+    fork: the run whose state is the initial state; None starts from scratch.
 
   Returns:
     The content of scores.json.
@@ -222,9 +222,9 @@ def _check_fits(
 def initialized(
   program: program_lib.Program, initial: checkpoint.Checkpoint
 ) -> program_lib.Program:
-  """Returns the program with a fresh state that has the initial weights.
+  """Returns the program with a new state that contains the initial weights.
 
-  Embeddings of special tokens, which pretraining has not, are left out.
+  Drops the embeddings of special tokens, which pretraining does not have.
   """
   gpt = dict(initial.params['gpt'])
   gpt['tokens_embed'] = gpt['tokens_embed'][: initial.meta.model.vocab_size]

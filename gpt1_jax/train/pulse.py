@@ -1,8 +1,9 @@
-"""Follows a run's progress: asks for signals, and ends a run that is stuck.
+"""Watches a run's progress: checks for signals, and ends a stuck run.
 
 Every host calls `asked` and `beat` the same number of times in the same order.
-A host whose `beat`s cease is stuck, though it may be alive and send heartbeats:
-its file system may hang, or another host may never join a collective.
+A host that stops calling `beat` is stuck, even if it is alive and sends
+heartbeats: its file system may hang, or another host may never join a
+collective.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from orbax.checkpoint import multihost
 from gpt1_jax import interrupts
 from gpt1_jax.errors import Stopped
 
-# jax.monitoring events: XLA begins to compile after the first.
+# jax.monitoring events: XLA compiles between the first and the second.
 _LOWERED = '/jax/core/compile/jaxpr_to_mlir_module_duration'
 _COMPILED = '/jax/core/compile/backend_compile_duration'
 
@@ -33,8 +34,9 @@ def asked() -> bool:
   """Returns True if a signal asks the run to stop.
 
   On several hosts it returns True on all of them at the same call, once any of
-  them has been signalled. JAX compares numbers of calls, not of updates: hosts
-  that have not called yet would else agree on an update that is long past.
+  them has been signalled. JAX synchronises by the number of calls, not of
+  updates: otherwise hosts that have not called yet would agree on an update
+  that has passed.
   """
   if jax.process_count() == 1:
     return interrupts.requested() is not None
@@ -42,13 +44,13 @@ def asked() -> bool:
 
 
 def stopped(after: str) -> Stopped:
-  """Returns the exception that ends the run on all hosts."""
+  """Returns the exception that stops the run on all hosts."""
   name = interrupts.requested() or 'a signal to one of the hosts'
   return Stopped(f'stopped by {name} {after}; the same command continues')
 
 
 def tick(doing: str) -> None:
-  """Reports a piece of work that is not an update, such as a batch evaluated.
+  """Reports a finished piece of work other than an update, such as a batch.
 
   Raises:
     Stopped: a signal asks the run to stop.
@@ -59,13 +61,13 @@ def tick(doing: str) -> None:
 
 
 def beat(doing: str) -> None:
-  """Reports that work was finished, and what follows."""
+  """Reports that a piece of work is finished, and names the next one."""
   if _watch:
     _watch.idle, _watch.doing, _watch.compiling = 0.0, doing, False
 
 
 class _Watch:
-  """Ends the process if no work is finished for too long."""
+  """Ends the process if no piece of work is finished for too long."""
 
   def __init__(self, minutes: float):
     self.idle, self.doing, self.compiling = 0.0, 'starting', False
@@ -73,7 +75,7 @@ class _Watch:
     self._minutes = minutes
 
   def check(self) -> None:
-    """Runs in a thread; time in which the process is suspended is left out."""
+    """Runs in a thread; does not count time while the process is suspended."""
     pause = min(self._minutes * 60 / 20, 5.0)
     before = time.monotonic()
     while not self.done.wait(pause):
@@ -104,10 +106,10 @@ _watch: _Watch | None = None
 
 @contextlib.contextmanager
 def watched(minutes: float) -> Iterator[None]:
-  """Ends the process if nothing is finished for so long within the context.
+  """Ends the process if, within the context, nothing finishes for `minutes`.
 
   Args:
-    minutes: limit, without the time that XLA compiles; 0 means none.
+    minutes: limit, not counting XLA's compilations; 0 means none.
   """
   global _watch
   if not minutes:

@@ -37,13 +37,13 @@ class Ranking:
   def add(self, step: int, score: float) -> None:
     """Records a score; host 0 writes it."""
     if not math.isfinite(score):
-      return  # ranks below all others
+      return  # unranked, so below all others
     self._scores[step] = score
     if jax.process_index() == 0:
       storage.write_json(self._path, self._scores)
 
   def best(self, steps: Iterable[int]) -> int | None:
-    """Returns the best of `steps`, of equals the first (C: train.py).
+    """Returns the best of `steps`; among equals, the first (C: train.py).
 
     Returns None if none of them has a score.
     """

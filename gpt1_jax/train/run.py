@@ -42,10 +42,10 @@ _MAY_DIFFER = (
   'train.microbatches',
   'data.path',
 )
-# The length of a run, and the updates whose scores count.
+# Settings that change the length of a run, or which updates are scored.
 _LENGTH = ('train.num_steps', 'train.num_epochs', 'train.eval_every')
 
-Changes = dict[str, list[Any]]  # setting -> its value before and now
+Changes = dict[str, list[Any]]  # setting -> (old value, new value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Pace:
 
   Attributes:
     log_every, eval_every, checkpoint_every: intervals in updates.
-    checkpoint_minutes: a save is also due after so many minutes; 0 means never.
+    checkpoint_minutes: maximum minutes between saves; 0 means no maximum.
     stall_minutes, keep, skip_nonfinite: see `settings.TrainSettings`.
     best_metric: score whose best checkpoint is also kept (higher is better);
       None keeps only the latest.
@@ -95,7 +95,7 @@ def pace(
 
 @dataclasses.dataclass(frozen=True)
 class Fork:
-  """The run whose state another run begins with.
+  """The run whose state another run starts from.
 
   Attributes:
     run: its directory.
@@ -112,13 +112,13 @@ class Run:
 
   Attributes:
     workdir: run directory.
-    header: what config.json is to hold.
+    header: the content of config.json.
     tokenizer: saved to WORKDIR/tokenizer.
     label: name on the progress line.
     seed: seeds the initial weights and dropout.
     pace: how often to log, evaluate and save.
-    meta: metadata that every checkpoint records.
-    fork: the run to begin with the state of; None begins anew.
+    meta: metadata that each checkpoint records.
+    fork: the run whose state is the initial state; None starts from scratch.
   """
 
   workdir: str
@@ -144,7 +144,7 @@ class RunHeader(TypedDict):
     parameters: number of parameters.
     num_steps: total number of updates.
     layers_transferred: blocks copied from the pretrained run (fine-tuning).
-    forked_from: the run that this one began with the state of, and the step.
+    forked_from: the run and the step whose state this run started from.
   """
 
   command: str
@@ -162,7 +162,7 @@ class RunHeader(TypedDict):
 def header(
   command: str, config: dict[str, Any], facts: dict[str, Any]
 ) -> RunHeader:
-  """Returns what config.json is to hold; `facts` are its other keys."""
+  """Returns the content of config.json; `facts` are its other keys."""
   config = json.loads(json.dumps(config))  # tuples become lists
   values = {'command': command, 'config': config, 'commit': commit(), **facts}
   return cast(RunHeader, values)
@@ -171,7 +171,7 @@ def header(
 def start(
   workdir: str, command: str, config: dict[str, Any], facts: dict[str, Any]
 ) -> None:
-  """Checks and writes config.json of a directory that is not trained in.
+  """Checks and writes config.json of a run that needs no training.
 
   Raises:
     UserError: see `changes`.
@@ -186,8 +186,8 @@ def changes(
   """Checks that a directory is free or holds this run; writes nothing.
 
   Returns:
-    The settings that have changed since the run was last started, all of which
-    may change; None if there is no run.
+    The settings that have changed since the last start, all of them allowed to;
+    None if there is no run.
 
   Raises:
     UserError: the directory holds another run; the message names the settings
@@ -212,7 +212,7 @@ def changes(
 
 
 def _ways_round(workdir: str, command: str) -> str:
-  """Names the ways to go on with a run's weights under other settings."""
+  """Names the flags that start from a run's weights under other settings."""
   if command != 'pretrain':
     return ''
   return (

@@ -1,4 +1,4 @@
-"""Decides when a run saves, and reports the cost of each save."""
+"""Decides when a run saves, and reports the time each save takes."""
 
 import time
 
@@ -20,12 +20,12 @@ class Saver:
   def __init__(
     self, checkpoints: Checkpoints, run: Run, log: Telemetry, start: int
   ):
-    """Begins to count time.
+    """Starts the clock.
 
     Args:
       checkpoints: where to save.
       run: the run directory and its pace.
-      log: reports the cost of each save.
+      log: reports the time of each save.
       start: number of updates done.
     """
     self._checkpoints, self._run, self._log = checkpoints, run, log
@@ -41,7 +41,7 @@ class Saver:
     """Starts a save unless `done` is saved; reports the time it took.
 
     Training waits while the state is copied off the devices, and for the
-    previous save if that is not on disk yet. The rest runs beside training.
+    previous save if it is not on disk yet. The rest runs during training.
 
     Raises:
       RunError: the state is not finite; it is not saved.
@@ -76,10 +76,10 @@ def _is_finite(state: TrainState) -> jax.Array:
 
 
 class _Clock:
-  """Tells all hosts at the same update that time is up, by host 0's clock.
+  """Tells all hosts, at the same update, that host 0's clock has run out.
 
-  Host 0 tells the others after how many updates to ask again, so that they
-  rarely have to.
+  Host 0 also tells the others how many updates to wait before asking again, so
+  that they rarely ask.
   """
 
   def __init__(self, seconds: float, start: int):
@@ -87,7 +87,7 @@ class _Clock:
     self.restart(start)
 
   def restart(self, done: int) -> None:
-    """Begins a new period after `done` updates."""
+    """Starts a new period after `done` updates."""
     self._began, self._first = time.monotonic(), done
     self._ask_at = done + 1
 
@@ -102,9 +102,9 @@ class _Clock:
     return wait == 0
 
   def _updates_left(self, done: int) -> int:
-    """Returns how many updates fit into the rest of the period, if halved.
+    """Returns how many updates fit into half of the remaining time.
 
-    The first updates are slower: they are compiled.
+    Half, because the first updates are slower: they compile.
     """
     passed = time.monotonic() - self._began
     if passed >= self._seconds:

@@ -232,7 +232,7 @@ def _host_parts(mesh: jax.sharding.Mesh) -> list[int]:
 
 
 def put(x: Any, sharding: NamedSharding) -> jax.Array:
-  """Shards an array of which every host has a full copy."""
+  """Shards an array that every host holds in full."""
   x = np.asarray(x)
   return jax.make_array_from_callback(x.shape, sharding, lambda i: x[i])
 
@@ -243,7 +243,7 @@ def like(tree: Tree, placed: Tree) -> Tree:
 
 
 def gather(tree: Tree) -> Tree:
-  """Gathers sharded arrays into full numpy arrays on every host."""
+  """Gathers sharded arrays as full numpy arrays on every host."""
 
   def whole(x: jax.Array) -> np.ndarray:
     if not x.is_fully_addressable:

@@ -71,7 +71,7 @@ class LossFn(Protocol):
     Args:
       params, batch: the parameters, and rows of the global batch.
       dropout_key: from `update_key`; None disables dropout.
-      example_ids_B: uint32, each row's index in the global batch.
+      example_ids_B: uint32, index of each row in the global batch.
       mean: True returns the mean. It scales the rows' weights, which saves the
         pass over the gradients that dividing the sum would take.
     """

@@ -29,13 +29,13 @@ from gpt1_jax import storage
 from gpt1_jax.train import chips
 
 METRICS = 'metrics.jsonl'
-Row = dict[str, Any]  # of metrics.jsonl: 'step', an integer, and what was read
+Row = dict[str, Any]  # a row of metrics.jsonl: 'step' (an integer) and metrics
 _UPLOAD_EVERY = 60.0  # seconds; buckets limit writes per object to one a second
 
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-  """The updates that this process applies.
+  """The range of updates that this process applies.
 
   Attributes:
     start: number of updates done before.
@@ -127,7 +127,7 @@ class Telemetry:
       self._bar.start()
 
   def compiled(self, step: int) -> None:
-    """Prints how long the first update took; no rate includes it."""
+    """Prints the time of the first update, which no rate includes."""
     seconds = time.perf_counter() - self._clock
     self._first = step
     self._say(step, f'compiled and applied one update in {seconds:.1f} s')
@@ -135,7 +135,7 @@ class Telemetry:
 
   def update(self, step: int, tokens: int) -> None:
     """Counts an update and the tokens of its global batch."""
-    if self._compiled:  # this update compiled: time starts after it
+    if self._compiled:  # rates exclude the update that compiled
       self._compiled = False
       self._clock = self._started = time.perf_counter()
     else:
@@ -150,7 +150,7 @@ class Telemetry:
     rate = self._tokens / max(seconds, 1e-9)
     row: dict[str, float] = {'step': step, **metrics}
     note = f'loss {metrics["loss"]:.3f}'
-    if self._tokens:  # none yet after the update that compiled
+    if self._tokens:  # there is no rate after the update that compiled
       row['tokens_per_second'] = round(rate, 1)
       note += f'  {rate:,.0f} tokens/s'
       if self._peak:
@@ -175,14 +175,14 @@ class Telemetry:
     self._say(step, f'{what} ({count} of {limit}, train.skip_nonfinite)')
 
   def evaluated(self, step: int) -> bool:
-    """Returns True on every host if a row has the scores after `step`."""
+    """Returns True on every host if a row holds the scores of `step`."""
     found = step in self._evaluated
     if jax.process_count() > 1:
       found = bool(multihost_utils.broadcast_one_to_all(np.bool_(found)))
     return found
 
   def saved(self, step: int, seconds: float, since: float) -> None:
-    """Prints the cost of a save.
+    """Prints the time that a save took.
 
     Args:
       step: number of updates saved.

@@ -1,1 +1,1 @@
-"""Rows of a task, read from its original archive or from TFDS."""
+"""Reads the rows of a task from its original archive or from TFDS."""

@@ -17,7 +17,7 @@ class Diagnostics(TypedDict, total=False):
     cut: questions that lost text to fit n_ctx.
     unscored: questions with a candidate of which no token is scored.
     ties: questions with several best candidates; the first is the answer.
-    odd: rows of the file that could not be used.
+    odd: number of rows of the file that could not be used.
     threshold: CoLA's, on the mean log-probability.
     auc: area under the ROC curve; independent of the threshold and of how
       frequent the two words of SST-2 are, which decide a small model's answers.
@@ -39,7 +39,7 @@ class Answers:
     task: a key of `TASKS`, or `cola_train`, which is no task of its own.
     questions: what was asked.
     predictions: int64 [N].
-    compared: float64 [N, K], the figures that decided each answer.
+    compared: float64 [N, K], the numbers that decided each answer.
     diagnostics: more figures for zero_shot.jsonl.
   """
 
@@ -68,8 +68,8 @@ def decide(
       order of the questions.
 
   Returns:
-    The answers to each element of `questions`. If both halves of RACE are
-    there, they follow once more, joined as `race`.
+    The answers to each element of `questions`, and to both halves of RACE
+    joined as `race` if both are there.
   """
   ends = np.cumsum([len(part.candidates) for part in questions])
   parts = list(zip(questions, np.split(log_probs, ends[:-1]), strict=True))
@@ -125,7 +125,7 @@ def choose_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
 def _scores(
   part: Questions, sums: np.ndarray
 ) -> tuple[np.ndarray, Diagnostics]:
-  """Returns float64 [N, C]: sums for SST-2 (chain rule), means otherwise."""
+  """Returns float64 [N, C]: summed log p for SST-2 (chain rule), else means."""
   counts = [candidate.num_scored for candidate in part.candidates]
   counts_NC = np.array(counts).reshape(-1, part.num_choices)
   scores_NC = sums.reshape(counts_NC.shape)
@@ -151,7 +151,7 @@ def _answer_by_maximum(part: Questions, sums: np.ndarray) -> Answers:
 def _answer_by_threshold(
   part: Questions, sums: np.ndarray, threshold: float | None
 ) -> Answers:
-  """Answers CoLA; chooses the threshold if there is none."""
+  """Answers CoLA by a threshold; chooses it if None."""
   scores_NC, diagnostics = _scores(part, sums)
   means_N = scores_NC[:, 0]
   if threshold is None:

@@ -123,11 +123,11 @@ def read_questions(
       questions += questions_lib.read(name, path, encode, n_ctx)
       found.append(name)
     except UserError as error:
-      # The readers name the key of a fine-tuning configuration.
+      # The readers' messages name a fine-tuning key instead of the flag.
       reason = str(error).replace('config.data.path', '--tasks_path')
       if names or not isinstance(error, archives.MissingError):
         raise UserError(reason) from None
-      if reason not in reasons:  # `race` and its missing half give the same
+      if reason not in reasons:  # `race` repeats its missing half
         hosts.say(f'not run: {reason}')
       reasons.add(reason)
   if not found:
@@ -147,7 +147,7 @@ def read_questions(
 
 
 def tokens_seen(workdir: str, step: int) -> int | None:
-  """Returns the tokens of pretraining before a step; None if unknown."""
+  """Returns the number of tokens trained on before a step; None if unknown."""
   facts = run_lib.load(workdir)
   if facts['command'] != 'pretrain':
     return None

@@ -77,7 +77,7 @@ RACE_HALVES = ('race_middle', 'race_high')
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Candidate:
-  """A text of which the last tokens are scored.
+  """A text whose last tokens are scored.
 
   Attributes:
     tokens: token ids, at most n_ctx.
@@ -177,7 +177,7 @@ def _splits(name: str, path: str) -> list[tuple[definition.Task, str]]:
   return [(part, 'test' if tested else 'dev') for part in parts]
 
 
-_Layout = tuple[list[Candidate], bool]  # of one question; True if it was cut
+_Layout = tuple[list[Candidate], bool]  # True if a text was cut
 
 
 def _questions(

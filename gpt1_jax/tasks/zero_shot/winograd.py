@@ -30,7 +30,7 @@ _FILES = {
   ),
 }
 TASKS = tuple(_FILES)
-_WSC_ROWS = 273  # the first of the 285 in today's collection
+_WSC_ROWS = 273  # the first 273 of the 285 in today's collection
 _JSON_FORMS = (
   "'text', 'pronoun', 'pronoun_loc', 'options', 'label'; or 'text', "
   "'option1', 'option2', 'pronoun_start', 'pronoun_end', 'label'; or "
@@ -58,7 +58,7 @@ class Schema:
 
 
 class _UnusableRowError(Exception):
-  """A row that the published files contain and that states no question."""
+  """A row of the published files that states no usable question."""
 
 
 def read(name: str, path: str) -> tuple[list[Schema], list[str]]:
