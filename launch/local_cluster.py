@@ -33,6 +33,7 @@ _GRACE = flags.DEFINE_float(
 STOPPED = 75  # exit code of a run that saved because of a signal
 _SAVING = 10.0  # seconds between the first and the last process that is saved
 
+_printing = threading.Lock()
 _FLAG = '--xla_force_host_platform_device_count'
 
 
@@ -138,7 +139,8 @@ def _copy(index: int, process: subprocess.Popen[bytes]) -> None:
   assert process.stdout
   for line in process.stdout:
     text = line.decode(errors='replace').rstrip('\n')
-    print(f'[{index}] {text}', flush=True)
+    with _printing:  # two threads would mix their lines
+      print(f'[{index}] {text}', flush=True)
 
 
 def _first_failure(running: list[subprocess.Popen[bytes]]) -> int | None:

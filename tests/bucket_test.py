@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.support import fake_bucket
+from tests.support import commands, fake_bucket
 
 pytest.importorskip('gcsfs', reason='needs the gcs extra')
 
@@ -64,8 +64,8 @@ class Machine:
     )
 
   def run(self, command: str, *options, code: int = 0) -> tuple[str, str]:
-    job = self.start(command, *options)
-    out, err = job.communicate(timeout=200)
+    with commands.ending(self.start(command, *options)) as job:
+      out, err = job.communicate(timeout=200)
     assert job.returncode == code, err
     assert code == 0 or 'Traceback' not in err
     return out, err
@@ -137,12 +137,12 @@ def resumed(machine):
   first = machine.start('pretrain', *options)
   done = 'bucket/runs/gpt/checkpoints/{}/commit_success.txt'
   deadline = time.monotonic() + 150
-  while done.format(4) not in machine.bucket.objects:
-    assert first.poll() is None, first.communicate()
-    assert time.monotonic() < deadline
-    time.sleep(0.01)
-  first.kill()
-  first.communicate()
+  with commands.ending(first):
+    while done.format(4) not in machine.bucket.objects:
+      assert first.poll() is None, first.communicate()
+      assert time.monotonic() < deadline
+      time.sleep(0.01)
+    first.kill()
   step = max(s for s in (4, 8, 12) if done.format(s) in machine.bucket.objects)
   text = machine.text(f'{RUN}/metrics.jsonl')
   machine.run('pretrain', *options)

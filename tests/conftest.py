@@ -1,5 +1,6 @@
 """Sets up eight CPU devices before any test imports jax; shares fixtures."""
 
+import contextlib
 import functools
 import os
 import pathlib
@@ -32,6 +33,15 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
   from tests.support import task_archives
 
   return task_archives.pack_all(tmp_path_factory.mktemp('archives'))
+
+
+@pytest.fixture
+def ended():
+  """Returns a function that takes a process and ends it after the test."""
+  from tests.support import commands
+
+  with contextlib.ExitStack() as stack:
+    yield lambda process: stack.enter_context(commands.ending(process))
 
 
 @pytest.fixture(scope='module')

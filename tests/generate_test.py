@@ -51,7 +51,7 @@ def test_mistakes_are_one_line(pretrained, flags, message):
 def test_ctrl_c_ends_the_sample_and_not_the_program(pretrained, tmp_path):
   """Talks to the program over a terminal."""
   ours, theirs = pty.openpty()
-  with subprocess.Popen(
+  process = subprocess.Popen(
     [
       sys.executable, '-m', 'gpt1_jax.generate', f'--workdir={pretrained}',
       '--interactive', '--greedy', '--num_tokens=1000000',
@@ -62,7 +62,8 @@ def test_ctrl_c_ends_the_sample_and_not_the_program(pretrained, tmp_path):
     stdout=theirs,
     stderr=theirs,
     start_new_session=True,
-  ) as process:  # fmt: skip
+  )  # fmt: skip
+  with commands.ending(process):
     os.close(theirs)
     read_until(ours, b'> ')
     for prompt in (b'the file', b'a module'):

@@ -44,10 +44,10 @@ def run(data, tmp_path_factory):
   return workdir
 
 
-def test_killed_and_restarted_is_the_same_run(data, run, tmp_path):
+def test_killed_and_restarted_is_the_same_run(data, run, tmp_path, ended):
   workdir = tmp_path / 'killed'
   args = (*TINY, f'--workdir={workdir}', f'--config.data.path={data}')
-  process = commands.start('pretrain', *args)
+  process = ended(commands.start('pretrain', *args))
   deadline = time.monotonic() + 120
   while not (workdir / 'checkpoints' / '3').is_dir():
     assert process.poll() is None, process.communicate()[1]

@@ -558,7 +558,7 @@ def _write_rows(path: pathlib.Path, count: int) -> None:
 
 
 def _start_cleaning(
-  tmp_path: pathlib.Path,
+  tmp_path: pathlib.Path, ended
 ) -> tuple[subprocess.Popen[str], tuple[str, ...]]:
   """Starts a run of r.jsonl, waits until it cleans; returns its flags, too."""
   path = tmp_path / 'r.jsonl'
@@ -569,7 +569,7 @@ def _start_cleaning(
     *_FLAGS,
     '--workers=2',
   )
-  process = commands.start('prepare', *flags)
+  process = ended(commands.start('prepare', *flags))
   deadline = time.monotonic() + 60
   while not list(tmp_path.glob('out.incomplete/spool/*.clean')):
     assert process.poll() is None, process.communicate()
@@ -579,8 +579,8 @@ def _start_cleaning(
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_an_interrupted_run_leaves_nothing(tmp_path, number):
-  process, _ = _start_cleaning(tmp_path)
+def test_an_interrupted_run_leaves_nothing(tmp_path, number, ended):
+  process, _ = _start_cleaning(tmp_path, ended)
   process.send_signal(number)
   _, err = process.communicate()
   assert process.returncode == 75
@@ -588,9 +588,9 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, number):
   assert os.listdir(tmp_path) == ['r.jsonl']
 
 
-def test_a_killed_run_leaves_a_folder_that_the_next_replaces(tmp_path):
+def test_a_killed_run_leaves_a_folder_that_the_next_replaces(tmp_path, ended):
   out, left = tmp_path / 'out', tmp_path / 'out.incomplete'
-  process, flags = _start_cleaning(tmp_path)
+  process, flags = _start_cleaning(tmp_path, ended)
   deadline = time.monotonic() + 60
   assert 'another process is writing it' in _refused(*flags)
   children = _children(process.pid)

@@ -172,9 +172,9 @@ def test_an_impossible_folder_of_copies_is_refused(bucket, data):
     fetch(data / 'tokenizer.model' / 'x')
 
 
-def test_the_processes_of_a_machine_copy_once(bucket, stage):
+def test_the_processes_of_a_machine_copy_once(bucket, stage, ended):
   bucket.slow = 0.2
-  jobs = [start(bucket, stage) for _ in range(3)]
+  jobs = [ended(start(bucket, stage)) for _ in range(3)]
   outputs = [job.communicate(timeout=100) for job in jobs]
   assert len({out for out, _ in outputs}) == 1, outputs
   assert sum('copying' in err for _, err in outputs) == 1
@@ -183,9 +183,9 @@ def test_the_processes_of_a_machine_copy_once(bucket, stage):
       assert bucket.reads(name.rpartition('/')[2]) == 1
 
 
-def test_the_copy_of_a_killed_process_is_not_used(bucket, stage):
+def test_the_copy_of_a_killed_process_is_not_used(bucket, stage, ended):
   bucket.slow = 20.0
-  job = start(bucket, stage)
+  job = ended(start(bucket, stage))
   deadline = time.monotonic() + 100
   while not list(stage.glob('*.incomplete')):
     assert job.poll() is None, job.communicate()

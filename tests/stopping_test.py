@@ -93,10 +93,10 @@ def assert_same_run(a, b):
   ],
 )
 def test_a_stopped_run_is_saved_and_goes_on(
-  data, straight, tmp_path, moment, numbers
+  data, straight, tmp_path, moment, numbers, ended
 ):
   workdir = tmp_path / 'run'
-  process = commands.start('pretrain', *options(data, workdir))
+  process = ended(commands.start('pretrain', *options(data, workdir)))
   await_path(process, workdir / moment)
   for number in numbers:
     process.send_signal(number)
@@ -117,9 +117,9 @@ def test_a_stopped_run_is_saved_and_goes_on(
 
 
 @pytest.mark.slow
-def test_a_second_ctrl_c_leaves_at_once(data, tmp_path):
+def test_a_second_ctrl_c_leaves_at_once(data, tmp_path, ended):
   workdir = tmp_path / 'run'
-  process = commands.start('pretrain', *options(data, workdir))
+  process = ended(commands.start('pretrain', *options(data, workdir)))
   await_path(process, workdir / 'metrics.jsonl')
   time.sleep(0.3)  # it compiles for seconds
   process.send_signal(signal.SIGINT)
@@ -132,9 +132,11 @@ def test_a_second_ctrl_c_leaves_at_once(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_outlives_its_terminal_and_its_reader(data, straight, tmp_path):
+def test_a_run_outlives_its_terminal_and_its_reader(
+  data, straight, tmp_path, ended
+):
   workdir = tmp_path / 'run'
-  process = commands.start('pretrain', *options(data, workdir))
+  process = ended(commands.start('pretrain', *options(data, workdir)))
   process.stdout.close()
   process.stderr.close()
   time.sleep(1)
@@ -147,10 +149,10 @@ def test_a_run_outlives_its_terminal_and_its_reader(data, straight, tmp_path):
 
 
 @pytest.mark.slow
-def test_one_process_runs_in_a_directory(data, straight, tmp_path):
+def test_one_process_runs_in_a_directory(data, straight, tmp_path, ended):
   workdir = tmp_path / 'run'
   more = '--config.train.num_steps=100000'
-  first = commands.start('pretrain', *options(data, workdir), more)
+  first = ended(commands.start('pretrain', *options(data, workdir), more))
   await_path(first, workdir / 'lock')
   line = commands.fail('pretrain', *options(data, workdir))
   assert f'process {first.pid} on {os.uname().nodename} runs here' in line
@@ -211,11 +213,10 @@ def test_a_refused_start_leaves_nothing(data, straight, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_preparation_leaves_nothing(tmp_path, number):
+def test_a_stopped_preparation_leaves_nothing(tmp_path, number, ended):
   output = tmp_path / 'out' / 'data'
-  process = commands.start(
-    'prepare', '--input=builtin:python-reference', f'--output={output}'
-  )
+  args = ('--input=builtin:python-reference', f'--output={output}')
+  process = ended(commands.start('prepare', *args))
   await_path(process, output.with_name('data.incomplete') / 'spool')
   process.send_signal(number)
   _, stderr = process.communicate(timeout=300)

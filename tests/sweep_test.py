@@ -106,7 +106,7 @@ def test_sigterm_at_a_start_leaves_no_job(tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_failed_and_resumed(pretrained, archives, tmp_path):
+def test_killed_failed_and_resumed(pretrained, archives, tmp_path, ended):
   data, output = tmp_path / 'data', tmp_path / 'out'
   data.mkdir()
   shutil.copy(archives / 'CoLA.zip', data)
@@ -117,7 +117,7 @@ def test_killed_failed_and_resumed(pretrained, archives, tmp_path):
     *('--config.data.lengths=(64,)', '--config.data.batch_size=2'),
   )
   # Stopped while it runs the second job.
-  process = commands.start('launch/sweep.py', *arguments)
+  process = ended(commands.start('launch/sweep.py', *arguments))
   said = ''
   while '[2/4] cola scratch: running' not in said:
     line = process.stdout.readline()

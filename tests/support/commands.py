@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator
 
 from tests import QUICKLY_COMPILED
@@ -86,6 +87,28 @@ def error_of(done: Done, code: int = 2) -> str:
   lines = [x for x in done.stderr.splitlines() if x.startswith('error:')]
   assert len(lines) == 1, done.stderr
   return lines[0]
+
+
+@contextlib.contextmanager
+def ending(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+  """Ends a process that still runs when the context is left: Ctrl-C, twice.
+
+  A job of several processes passes that on to each. A process left by a test
+  that fails would make a later test fail too.
+  """
+  try:
+    yield process
+  finally:
+    for _ in range(2):
+      if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    try:
+      process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+      process.kill()
+    with process:  # closes its pipes
+      pass
 
 
 @contextlib.contextmanager
