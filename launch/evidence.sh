@@ -3,6 +3,7 @@
 #
 #   launch/evidence.sh corpus BOOKS LIBRARY GLUE   # prepare; count dev sentences
 #   launch/evidence.sh pretrain                    # STEPS updates of `mini`
+#   launch/evidence.sh law                         # nine small runs and their fit
 #   launch/evidence.sh search GLUE                 # rates on one seed of CoLA
 #   launch/evidence.sh tasks GLUE                  # pretrained and from scratch
 #   launch/evidence.sh report GLUE                 # zero-shot, slim run, page
@@ -45,6 +46,26 @@ pretrain() {
     --config.train.checkpoint_every=100 --config.train.eval_every=2000 "$@"
 }
 
+law() {
+  local width layers heads steps
+  for steps in 244 977 3906; do # 0.5, 2 and 8 M tokens
+    for shape in 64,2,2 128,3,4 256,4,4; do
+      IFS=, read -r width layers heads <<< "$shape"
+      "$PYTHON" -m gpt1_jax.pretrain --config=configs/pretrain.py:mini \
+        --workdir="$OUT/law/$width-$steps" --config.data.path="$OUT/corpus" \
+        --config.train.num_epochs=0 --config.train.num_steps="$steps" \
+        --config.train.eval_every="$steps" --config.train.keep=1 \
+        --config.model.n_embd="$width" --config.model.n_layer="$layers" \
+        --config.model.n_head="$heads" --config.model.unroll="$layers" \
+        --config.model.embd_pdrop=0.0 --config.model.attn_pdrop=0.0 \
+        --config.model.resid_pdrop=0.0 --config.data.batch_size=8 \
+        --config.optim.warmup=100.0 --config.optim.peak_lr=2e-3
+    done
+  done
+  "$PYTHON" -m gpt1_jax.report --runs="$OUT/law,$OUT/mini" \
+    --output="$OUT/law_report"
+}
+
 # sweep OUTPUT TASKS ABLATIONS SEEDS RATE GLUE
 sweep() {
   "$PYTHON" launch/sweep.py --output="$1" --init_from="$OUT/mini" \
@@ -71,11 +92,12 @@ report() {
 case ${1:-} in
   corpus) corpus "${2:?BOOKS is missing}" "${3:?LIBRARY is missing}" "${4:?GLUE is missing}" ;;
   pretrain) pretrain "${@:2}" ;;
+  law) law ;;
   search) search "${2:?GLUE is missing}" ;;
   tasks) sweep "$OUT/tasks" "$TASKS" "$ABLATIONS" "$SEEDS" "$RATE" "${2:?GLUE is missing}" ;;
   report) report "${2:?GLUE is missing}" ;;
   *)
-    sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

@@ -95,3 +95,5 @@ TABLE_5 = {
 PARAMETERS = 116_534_784
 UPDATES, TOKENS_SEEN = 3.4e6, 3.4e6 * 64 * 512
 PERPLEXITY = 18.4  # per token of BooksCorpus
+EPOCHS = 100  # P §4.1
+CORPUS_WORDS = 985e6  # BooksCorpus; Zhu et al. 2015 (arXiv:1506.06724), table 2

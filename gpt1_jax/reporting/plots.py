@@ -169,7 +169,10 @@ def _add(axes: Axes, line: Line) -> None:
 
 
 def _count(value: float, _: int | None) -> str:
-  return f'{value / 1000:g}k' if value >= 1000 else f'{value:g}'
+  for size, letter in ((1e6, 'M'), (1e3, 'k')):
+    if value >= size:
+      return f'{value / size:g}{letter}'
+  return f'{value:g}'
 
 
 def _with_fixed_colors(svg: str) -> str:

@@ -6,6 +6,7 @@ from gpt1_jax import __version__
 from gpt1_jax.reporting import (
   cells,
   figures,
+  law,
   paper,
   plots,
   runs as runs_lib,
@@ -81,7 +82,16 @@ _PRETRAINING = (
   'another vocabulary do not compare. Perplexity per word divides by the '
   'number of words, which makes vocabularies comparable.'
 )
+_LAW = (
+  'Fitted to runs of one recipe on one corpus, each text read once, and '
+  'extrapolated to GPT-1. Its range is over fits that leave out one run; the '
+  'form of the law itself is the larger uncertainty. Repeated epochs count for '
+  'less with each (Muennighoff et al. 2023). Perplexities a token are with the '
+  f'runs’ vocabulary, not the paper’s, whose {paper.PERPLEXITY} do not compare '
+  'directly.'
+)
 _LOSS = plots.Scales('updates', 'loss (nats)')
+_TOKENS = plots.Scales('tokens', 'validation loss (nats a token)', log=True)
 
 
 def build(runs: Sequence[RunRecord]) -> Report:
@@ -92,6 +102,7 @@ def build(runs: Sequence[RunRecord]) -> Report:
   sections = [
     _overview(runs),
     _pretraining(runs),
+    *_law(runs),
     _finetuning(runs),
     Section('samples', 'Samples', samples=_samples(runs)),
     *shown,
@@ -158,6 +169,16 @@ def _pretraining(runs: Sequence[RunRecord]) -> Section:
   drawn = _plots('Pretraining: loss', 'pretraining', lines, _LOSS)
   table = tables.pretraining(runs)
   return Section('pretraining', 'Pretraining', _PRETRAINING, [table], drawn)
+
+
+def _law(runs: Sequence[RunRecord]) -> list[Section]:
+  study = law.study(runs)
+  if not study:
+    return []
+  drawn = _plots('Loss over tokens', 'law', law.lines(study), _TOKENS)
+  note = f'{law.formula(study.law)}. {_LAW}'
+  title = 'A scaling law in small'
+  return [Section('law', title, note, [law.table(study)], drawn)]
 
 
 def _finetuning(runs: Sequence[RunRecord]) -> Section:
