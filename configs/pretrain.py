@@ -59,9 +59,9 @@ PAPER: dict[str, Any] = {
     'log_every': 100,
     'eval_every': 10_000,
     'checkpoint_every': 2_000,
-    'checkpoint_minutes': 10.0,  # saves at least so often; 0: never
-    'skip_nonfinite': 0,  # updates with a loss of NaN or infinity
-    'stall_minutes': 30.0,  # without an update: exit code 75; 0: never
+    'checkpoint_minutes': 10.0,  # longest time between saves; 0: no limit
+    'skip_nonfinite': 0,  # updates to skip if loss is NaN or infinite
+    'stall_minutes': 30.0,  # then exits with 75; 0: never
     'keep': 3,
     'microbatches': 1,
     'seed': 0,  # seeds the initial weights and dropout

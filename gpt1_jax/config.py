@@ -264,7 +264,7 @@ def parse(kind: type[T], values: Mapping[str, Any]) -> T:
   try:
     text = json.dumps(values, default=str)  # 1j becomes '1j': refused
   except (TypeError, ValueError) as error:  # such as 5,000 digits
-    raise UserError(f'config: a value cannot be written: {error}') from None
+    raise UserError(f'config: a value is not JSON: {error}') from None
   try:
     return pydantic.TypeAdapter(kind).validate_json(text)
   except pydantic.ValidationError as error:

@@ -64,7 +64,7 @@ _TASKS_PATH = flags.DEFINE_string(
   'tasks_path', None, 'Folder, zip or tar of the tasks, or tfds[:FOLDER].'
 )
 _TASKS = flags.DEFINE_list('tasks', [], 'Tasks to score; default: all found.')
-_SERIES = flags.DEFINE_bool('series', False, 'Scores every checkpoint kept.')
+_SERIES = flags.DEFINE_bool('series', False, 'Score every kept checkpoint.')
 _BATCH = flags.DEFINE_integer(
   'batch_size', 32, 'Windows or sequences per device in a batch.'
 )

@@ -73,7 +73,7 @@ class _Interrupts:
     if number == signal.SIGINT:
       first, self._interrupted = self._interrupted, self._interrupted or now
       if first is not None and now - first > _SAME_KEY:
-        _leave('interrupted twice: left at once; saved work is intact', 130)
+        _leave('interrupted twice: exits at once; saved work is intact', 130)
     is_first, self.received = self.received is None, number.name
     if self.phase is Phase.EXIT:
       _leave(f'stopped by {number.name} before the start: run it again')

@@ -1,4 +1,4 @@
-r"""Damages a checkpoint in many ways, and counts what goes unnoticed.
+r"""Damages a checkpoint in many ways, and counts undetected damage.
 
   python launch/flips.py             # 1,000 single bits, in `make torture`
   python launch/flips.py --flips=50  # the short form
@@ -105,7 +105,7 @@ def _write(file: pathlib.Path, content: bytes | None) -> None:
 
 
 def _outcome(run: pathlib.Path) -> str:
-  """Reads the damaged checkpoint; returns what came of it."""
+  """Reads the damaged checkpoint; returns the outcome."""
   try:
     found = checkpoint.read(str(run))
   except UserError as error:

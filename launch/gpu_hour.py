@@ -1,4 +1,4 @@
-r"""Shows what one GPU makes of GPT-1 in an hour, in slices that resume.
+r"""Trains and measures GPT-1 on one GPU, in slices that resume.
 
   python launch/gpu_hour.py --corpus=shards --tasks=glue --minutes=10
   python launch/gpu_hour.py --corpus=shards --tasks=glue --quick
@@ -10,7 +10,7 @@ until it says that all is done: a slice ends after --minutes with exit code 75,
 and the next one continues. Needs no network. --quick runs everything at `tiny`
 size, to check it on a CPU.
 
-OUTPUT/results holds what is worth keeping: a few megabytes.
+OUTPUT/results holds the files to keep: a few megabytes.
 """
 
 import dataclasses

@@ -31,7 +31,7 @@ _GRACE = flags.DEFINE_float(
 )
 
 STOPPED = 75  # exit code of a run that saved because of a signal
-_SAVING = 10.0  # seconds between the first and the last process that is saved
+_SAVING = 10.0  # seconds in which all processes should save
 
 _printing = threading.Lock()
 _FLAG = '--xla_force_host_platform_device_count'

@@ -53,7 +53,7 @@ class Row:
 
   @property
   def sequences_per_second(self) -> float:
-    """Estimate; 0 if there is none."""
+    """The estimate; 0 if there is none."""
     seconds = self.stats.step_seconds
     return self.batch_size / seconds if seconds else 0.0
 

@@ -22,7 +22,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.settings import GPTSettings, MeshSettings
 from gpt1_jax.train import chips
 
-# Sharding the state pays off if it takes more than this fraction of HBM.
+# fsdp is worth trying if the state takes more than this fraction of HBM.
 _LARGE_STATE = 0.2
 _REMATS: tuple[str, ...] = ('none', 'dots', 'full')
 Candidate = tuple[PretrainConfig, stats.CompileStats]

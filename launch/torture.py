@@ -1,9 +1,9 @@
-r"""Kills and signals real commands at random moments, and counts what is lost.
+r"""Kills and signals real commands at random moments, and counts losses.
 
   python launch/torture.py --output=runs/torture            # `make torture`
   python launch/torture.py --output=runs/torture --trials=6 # the short form
 
-For each command, a run that is left alone gives the expected result. Other runs
+For each command, an undisturbed run gives the expected result. Other runs
 are stopped at random moments with SIGKILL, SIGTERM or Ctrl-C and started again
 until they are complete. A trial is one stop. It fails if the command prints a
 traceback, exits with an unexpected code, or leaves something that it should
@@ -133,7 +133,7 @@ def _commands(top: pathlib.Path) -> Iterator[Command]:
 def _torture(
   command: Command, top: pathlib.Path, rng: random.Random
 ) -> collections.Counter[str]:
-  """Stops a command `--trials` times; returns counts of what happened."""
+  """Stops a command `--trials` times; returns counts of the outcomes."""
   counts: collections.Counter[str] = collections.Counter()
   expected = top / f'{command.name}-expected'
   started = time.monotonic()

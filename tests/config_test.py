@@ -117,7 +117,7 @@ def test_a_flag_that_is_no_setting_is_named(text):
 def test_a_number_that_cannot_be_written_is_refused():
   values = values_of()
   values['model']['n_layer'] = 10**5000
-  with pytest.raises(UserError, match=r'^config: a value cannot be written'):
+  with pytest.raises(UserError, match=r'^config: a value is not JSON'):
     pretraining(values)
 
 

@@ -86,7 +86,7 @@ def test_what_cannot_be_scored(names, labels, guesses, what):
   ('labels', 'guesses', 'said'),
   [
     ([0, 1], [1, 0], []),
-    ([1], [0], ['the score is of one example']),
+    ([1], [0], ['the score rests on one example']),
     ([1, 1], [0, 1], ['all 2 labels are the same']),
     ([0.5, 1.5], [2.0, 2.0], ['all 2 predictions are the same']),
     (

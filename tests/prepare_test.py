@@ -437,7 +437,7 @@ def _write_bad_rows(folder: pathlib.Path) -> pathlib.Path:
       r'--skip_bad_rows=3: 4 bad documents so far; the first: .*:5: no tex',
     ),
     ('0.15', r'--skip_bad_rows=0.15: 4 bad documents so far'),
-    ('1.5', '--skip_bad_rows is 1.5: a number, or a share below 1'),
+    ('1.5', '--skip_bad_rows is 1.5: give a number, or a share below 1'),
     ('-1', '--skip_bad_rows is -1.0'),
     ('4', None),
     ('0.16', None),
@@ -454,7 +454,7 @@ def test_bad_rows_are_left_out_up_to_a_limit(tmp_path, limit, words):
     return
   said = _prepare(*flags)
   assert 'rejected: 4 documents, see rejected.jsonl' in said
-  assert f'not read, of no known kind: {folder}/x.md\n' in said
+  assert f'skipped, unknown kind: {folder}/x.md\n' in said
   lines = (out / 'rejected.jsonl').read_text().splitlines()
   rows = [json.loads(line) for line in lines]
   assert [os.path.basename(row['source']) for row in rows] == [

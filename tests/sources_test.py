@@ -218,7 +218,7 @@ def test_own_task_from_tfds(tmp_path, monkeypatch):
   assert len(examples.read(task, path, 'train')) == 2
   dev = examples.read(task, path, 'dev')
   assert [example.label for example in dev] == [0, 1, 0, 1]
-  with pytest.raises(UserError, match='TFDS has no test split of it'):
+  with pytest.raises(UserError, match='TFDS lacks its test split'):
     examples.read(task, path, 'test')
 
 

@@ -230,7 +230,7 @@ def _read_merges(content: bytes, name: str) -> list[tuple[str, str]]:
     pieces = line.split()
     if len(pieces) != 2:
       raise UserError(
-        f'{name}: not a list of merges: {line[:40]!r} is no pair of pieces'
+        f'{name}: not a list of merges: {line[:40]!r} is not a pair of pieces'
       )
     pairs.append((pieces[0], pieces[1]))
   return pairs

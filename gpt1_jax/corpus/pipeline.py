@@ -63,19 +63,21 @@ class PrepareSettings:
     fraction = self.validation_fraction
     if not (0 < fraction < 1 or (fraction == 0 and self.hold_out)):
       lines.append(
-        f'--validation_fraction is {fraction}: it lies between 0 and 1; 0 '
+        f'--validation_fraction is {fraction}: must be between 0 and 1; 0 '
         'itself requires --hold_out'
       )
     for name in ('merges', 'tokenizer_sample_mb', 'shard_tokens'):
       value = getattr(self, name)
       if value is not None and value < 1:
-        lines.append(f'--{name} is {value}: at least 1')
+        lines.append(f'--{name} is {value}: must be at least 1')
     most = sentencepiece_tokenizer.MAX_MERGES
     if self.merges is not None and self.merges > most:
       lines.append(f'--merges is {self.merges}: 16 bits hold at most {most}')
     skip = self.skip_bad_rows
     if not (0 <= skip < 1 or (skip >= 1 and float(skip).is_integer())):
-      lines.append(f'--skip_bad_rows is {skip}: a number, or a share below 1')
+      lines.append(
+        f'--skip_bad_rows is {skip}: give a number, or a share below 1'
+      )
     return lines
 
   def as_dict(self) -> dict[str, object]:

@@ -55,14 +55,16 @@ def prepare(
     return
   for spec in settings.inputs:
     if os.path.isdir(spec) and output.is_relative_to(os.path.realpath(spec)):
-      raise UserError(f'{output}: lies in --input={spec}; write it elsewhere')
+      raise UserError(
+        f'{output}: lies in --input={spec}; give another --output'
+      )
   if output.exists() and (not output.is_dir() or any(output.iterdir())):
     raise UserError(
       f'{output}: exists and holds no prepared data; give another --output'
     )
   if unread := inputs.unread(settings.inputs):
     more = f' and {len(unread) - 5} more' if len(unread) > 5 else ''
-    print(f'not read, of no known kind: {", ".join(unread[:5])}{more}')
+    print(f'skipped, unknown kind: {", ".join(unread[:5])}{more}')
   with storage.atomic_dir(output) as directory:
     fill(directory, settings, engine)
   print(f'{output}: done')

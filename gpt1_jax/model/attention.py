@@ -201,7 +201,7 @@ class Attention(nn.Module):
     reason: str | None = 'decoding'
     sown = self.is_mutable_collection('intermediates')
     if sown:
-      reason = 'the probabilities are asked for'
+      reason = 'the attention probabilities are requested'
     elif offsets_B is None:
       reason = fallback_reason(self.implementation, B, T, H, K)
     qkv_spec, out_spec = 'BTD,DCHK->BTCHK', 'BTHK,HKD->BTD'

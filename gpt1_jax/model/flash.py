@@ -30,7 +30,7 @@ _FORWARD_OPS, _BACKWARD_OPS = 20, 27
 def unsupported_reason(T: int, K: int) -> str | None:
   """Returns why the kernel cannot run T positions of head width K, or None."""
   if T % QUERIES or T > MAX_T:
-    return f'{T} positions are no multiple of {QUERIES} up to {MAX_T}'
+    return f'{T} positions are not a multiple of {QUERIES} up to {MAX_T}'
   if K % 8 or (_LANES % K and K % _LANES):
     return f'the head width {K} does not divide {_LANES} columns'
   return None

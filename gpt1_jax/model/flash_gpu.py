@@ -27,9 +27,9 @@ WIDTHS = (16, 32, 64, 128)  # of a head: Triton's tiles are powers of two
 def unsupported_reason(T: int, K: int) -> str | None:
   """Returns why the kernels cannot run T positions of head width K, or None."""
   if T % BLOCK:
-    return f'{T} positions are no multiple of {BLOCK}'
+    return f'{T} positions are not a multiple of {BLOCK}'
   if K not in WIDTHS:
-    return f'the head width {K} is none of {", ".join(map(str, WIDTHS))}'
+    return f'the head width {K} is not one of {", ".join(map(str, WIDTHS))}'
   return None
 
 

@@ -47,7 +47,7 @@ def score(
 def remarks(labels: np.ndarray, predictions: np.ndarray) -> list[str]:
   """Returns reasons why a score on this split says little; usually none."""
   if len(labels) == 1:
-    return ['the score is of one example']
+    return ['the score rests on one example']
   said = []
   if np.ptp(labels) == 0:
     said.append(f'all {len(labels):,} labels are the same')

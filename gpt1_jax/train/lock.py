@@ -198,7 +198,7 @@ class _Stamp:
     """
     print(
       f'{self._workdir}: process {found.process} on {found.host} ran here; '
-      f'looking for {3 * self._period:.0f} s if it still does',
+      f'waiting {3 * self._period:.0f} s to see if it still does',
       file=sys.stderr,
       flush=True,
     )

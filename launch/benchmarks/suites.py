@@ -29,7 +29,7 @@ Candidates = Mapping[str, tuple[str, Case]]
 
 @dataclasses.dataclass
 class Options:
-  """The flags of launch/benchmark.py, and what the candidates report.
+  """The flags of launch/benchmark.py, and results that candidates report.
 
   Attributes:
     steps, repeats, quick, data: see the flags.

@@ -76,7 +76,7 @@ def check_size(data: bytes, where: str) -> None:
   """Refuses more than `MAX_BYTES`, such as an archive of zeros unpacks to."""
   if len(data) > MAX_BYTES:
     raise UserError(
-      f'{where}: longer than {MAX_BYTES >> 20} MiB, so no example'
+      f'{where}: longer than {MAX_BYTES >> 20} MiB, too long for an example'
     )
 
 

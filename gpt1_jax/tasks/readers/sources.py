@@ -87,7 +87,7 @@ def _from_tfds(
   addresses = task.tfds.get(split)
   if not addresses:
     raise MissingError(
-      f'task {task.name}: TFDS has no {split} split of it; set '
+      f'task {task.name}: TFDS lacks its {split} split; set '
       'config.data.path to the files of the original archive'
     )
   for address in addresses:
