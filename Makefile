@@ -21,7 +21,7 @@ FAST := $(patsubst %,tests/%_test.py, \
   tokenization windows)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo torture test test-fast browser peers tpu beam docs lint format lock clean
+.PHONY: help demo torture record test test-fast browser peers tpu beam docs lint format lock clean
 
 help:
 	@echo 'make demo       run every command once on a small corpus, in under'
@@ -29,6 +29,7 @@ help:
 	@echo 'make test       run all tests (one file: ARGS=tests/shards_test.py)'
 	@echo 'make test-fast  run the core tests, in under 2 minutes'
 	@echo 'make torture    stop commands at random moments and count what is lost'
+	@echo 'make record     time a run to perplexity 90 (ARGS=--books=FOLDER)'
 	@echo 'make lint       check format, style, types, import rules and shell'
 	@echo 'make format     format the code with ruff'
 	@echo 'make browser    test the report page in Chromium'
@@ -52,6 +53,9 @@ test: $(VENV)/installed-test
 torture: $(VENV)/installed
 	$(BIN)/python launch/flips.py
 	$(BIN)/python launch/torture.py --output=runs/torture $(ARGS)
+
+record: $(VENV)/installed
+	$(BIN)/python launch/record.py $(ARGS)
 
 test-fast: $(VENV)/installed-test
 	$(PYTEST) -n 2 --dist loadfile -m 'not slow and not peers and not tpu' \

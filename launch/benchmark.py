@@ -15,15 +15,12 @@ import dataclasses
 import datetime
 import json
 import os
-import pathlib
-import platform
-import re
 import sys
 from collections.abc import Sequence
 
 import checkout  # noqa: F401
 from absl import flags
-from benchmarks import suites
+from benchmarks import machine as machine_lib, suites
 from rich import console, table
 
 from gpt1_jax import cli
@@ -64,7 +61,7 @@ def main(argv: list[str]) -> None:
   load = os.getloadavg()[0]
   rows = getattr(suites, suite)(options)
   machine = {
-    'cpu': _cpu(),
+    'cpu': machine_lib.processor(),
     'threads': len(os.sched_getaffinity(0)),
     'load': load,
     **options.versions,
@@ -101,15 +98,6 @@ def _figure(value: float | None, unit: str) -> str:
     if value >= divisor:
       return f'{value / (1e3 if prefix == "k" else divisor):.3g} {prefix}{unit}'
   return f'{value:.3g} {unit}'
-
-
-def _cpu() -> str:
-  try:
-    text = pathlib.Path('/proc/cpuinfo').read_text()
-  except OSError:
-    return platform.processor() or platform.machine()
-  found = re.search(r'^model name\s*:\s*(.*)$', text, re.MULTILINE)
-  return found[1] if found else platform.machine()
 
 
 if __name__ == '__main__':
