@@ -61,6 +61,7 @@ PAPER: dict[str, Any] = {
     'log_every': 100,
     'eval_every': 10_000,
     'checkpoint_every': 2_000,
+    'sample_tokens': 64,  # of text drawn at each evaluation; 0: none
     'checkpoint_minutes': 10.0,  # longest time between saves; 0: no limit
     'skip_nonfinite': 0,  # updates to skip if loss is NaN or infinite
     'stall_minutes': 30.0,  # then exits with 75; 0: never

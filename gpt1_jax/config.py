@@ -1,8 +1,7 @@
 """Typed configurations of both stages, validated once, all errors together.
 
 The values live in configs/*.py. A command turns its ConfigDict into a
-`PretrainConfig` or a `FinetuneConfig` with `parse`; all other code receives
-these objects and never sees a dict.
+`PretrainConfig` or `FinetuneConfig` with `parse`; other code sees no dict.
 """
 
 import dataclasses
@@ -61,10 +60,12 @@ class PretrainTrainSettings(settings.TrainSettings):
 
   Attributes:
     eval_every, checkpoint_every: intervals in updates.
+    sample_tokens: tokens of the sample drawn at each evaluation; 0 draws none.
   """
 
   eval_every: AtLeastOne
   checkpoint_every: AtLeastOne
+  sample_tokens: settings.Count
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)

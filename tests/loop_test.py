@@ -1,6 +1,7 @@
 """The training loop, with an update that only counts."""
 
 import contextlib
+import struct
 import types
 from unittest import mock
 
@@ -8,14 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tensorboardX.proto import event_pb2
 
 from gpt1_jax import interrupts
 from gpt1_jax.errors import Stopped
 from gpt1_jax.train import (
   checkpoint,
   loop,
+  pace,
   pulse,
-  run as run_lib,
   sharding,
   telemetry,
 )
@@ -23,7 +25,7 @@ from gpt1_jax.train.step import TrainState
 from tests.support import networks
 
 NUM_STEPS = 4
-PACE = run_lib.Pace(
+PACE = pace.Pace(
   log_every=1,
   eval_every=2,
   checkpoint_every=100,
@@ -34,7 +36,7 @@ PACE = run_lib.Pace(
 )
 
 
-def train(workdir, evaluate):
+def train(workdir, evaluate, sample=None):
   """Continues the run in `workdir`; returns its last scores."""
   mesh = sharding.make_mesh(jax.devices()[:1], data=1, fsdp=1, tensor=1)
   placed = sharding.replicated(mesh)
@@ -42,12 +44,14 @@ def train(workdir, evaluate):
   def update(state, batch, seed):
     del batch, seed
     params = {'w': state.params['w'] + 1}
+    norms = {'layer': jnp.array([3.0, 4.0])}
     metrics = {'loss': params['w'].sum(), 'grad_norm': jnp.float32(1)}
+    metrics['layer_grad_norms'] = norms
     return TrainState(state.step + 1, params, state.opt_state), metrics
 
   tokens = {'tokens': np.zeros((1, 1), np.int32)}
   data = loop.TrainingData(
-    types.SimpleNamespace(batch=lambda step: tokens), evaluate, 'zeros'
+    types.SimpleNamespace(batch=lambda step: tokens), evaluate, 'zeros', sample
   )
   program = types.SimpleNamespace(
     mesh=mesh, num_steps=NUM_STEPS, train_step=update
@@ -113,3 +117,32 @@ def test_the_last_update_is_saved_before_it_is_evaluated(tmp_path):
   with pytest.raises(ZeroDivisionError):
     train(tmp_path, evaluate)
   assert checkpoint.steps(str(tmp_path)) == [NUM_STEPS]
+
+
+def events(folder):
+  """Yields (tag, step, value) of the TensorBoard events of a run."""
+  for file in (folder / 'tensorboard').iterdir():
+    data = file.read_bytes()
+    while data:  # length, its checksum, the event, its checksum
+      (size,) = struct.unpack('<Q', data[:8])
+      event = event_pb2.Event.FromString(data[12 : 12 + size])
+      data = data[16 + size :]
+      for value in event.summary.value:
+        text = b''.join(value.tensor.string_val).decode()
+        yield value.tag, event.step, text or value.simple_value
+
+
+def test_tensorboard_has_norms_times_and_samples(tmp_path):
+  train(tmp_path, lambda params: {'eval_loss': 1.0}, lambda params: 'a  text')
+  found = {(tag, step): value for tag, step, value in events(tmp_path)}
+  for step in range(1, NUM_STEPS + 1):
+    assert found['loss', step] == 2 * step
+    assert found['param_norm/w', step] == pytest.approx(2**0.5 * step)
+    assert found['grad_norm/layer_01', step] == 4.0
+    for name in ('data', 'step', 'evaluate', 'save'):
+      assert found[f'seconds_of/{name}', step] >= 0
+  assert found['sample/text_summary', 4] == '    a  text'
+  assert (tmp_path / 'samples.txt').read_text() == (
+    'After 4 updates:\n\na  text\n'
+  )
+  assert not any('norm/' in name for row in rows(tmp_path) for name in row)

@@ -4,11 +4,11 @@ import json
 
 import jax
 
-from gpt1_jax.train import opening, run, telemetry
+from gpt1_jax.train import opening, pace, run, telemetry
 from tests.support import networks, updates
 from tests.support.meshes import make_mesh
 
-PACE = run.Pace(10, 100, 50, 10.0, 30.0, keep=3, skip_nonfinite=0)
+PACE = pace.Pace(10, 100, 50, 10.0, 30.0, keep=3, skip_nonfinite=0)
 
 
 def test_the_block_names_devices_model_data_and_files(tmp_path):

@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from gpt1_jax.errors import RunError, UserError
 from gpt1_jax.model import models
-from gpt1_jax.train import loop, optim, run as run_lib, sharding, step
+from gpt1_jax.train import loop, norms, optim, pace as pace_lib, sharding, step
 from tests.support import networks, updates
 from tests.support.updates import BATCH, OPTIM, one_update
 
@@ -47,6 +47,28 @@ def test_meshes_and_microbatches_give_the_same_update(
   """Dropout is on; in RELEASED on the matrix of the softmax, too."""
   found = one_update(microbatches, mesh, config)
   updates.assert_same_update(found, one_update(config=config))
+
+
+@pytest.mark.parametrize('mesh', [(1, 1, 1), (2, 2, 2)])
+def test_the_norms_of_the_layers_make_up_that_of_the_gradient(mesh):
+  metrics, _ = one_update(1, mesh)
+  found = metrics['layer_grad_norms']
+  assert found.keys() == {'layer', 'tokens_embed', 'positions_embed'}
+  assert found['layer'].shape == (GPT.n_layer,)
+  squares = sum(np.square(x).sum() for x in found.values())
+  assert np.sqrt(squares) == pytest.approx(metrics['grad_norm'], rel=1e-6)
+
+
+def test_norms_are_those_of_each_layer():
+  blocks = {'kernel': jnp.array([[[3.0], [4.0]], [[0.0], [2.0]]])}
+  head = {'bias': jnp.array([1.0, 2.0]), 'kernel': jnp.array([[2.0]])}
+  tree = {'gpt': {'h': blocks, 'tokens_embed': jnp.full(4, 2.0)}, 'head': head}
+  assert norms.named(norms.by_layer(tree), 'norm') == {
+    'norm/layer_00': 5.0,
+    'norm/layer_01': 2.0,
+    'norm/tokens_embed': 4.0,
+    'norm/head': 3.0,
+  }
 
 
 def test_the_same_seed_gives_the_same_bits():
@@ -126,7 +148,7 @@ def test_updates_that_are_not_finite_are_skipped_and_counted():
     loss_fn, optimizer, placed, placed, microbatches=1, skip_nonfinite=True
   )
   log = mock.Mock()
-  pace = run_lib.Pace(1, 1, 1, 0.0, 0.0, 1, skip_nonfinite=2)
+  pace = pace_lib.Pace(1, 1, 1, 0.0, 0.0, 1, skip_nonfinite=2)
   reports = loop._Reports(log, pace, 5)
   states = [jax.device_put(first, placed)]
   for number, x in enumerate([1.0, 2.0, -1.0, 0.0, -1.0], start=1):

@@ -34,6 +34,7 @@ from gpt1_jax.train import (
   lock,
   loop,
   optim,
+  pace,
   program,
   run as run_lib,
   sharding,
@@ -201,15 +202,14 @@ class Finetuner:
     laid_out = self._batches['train'].features
     train = self._batch(laid_out, 'train', config.data.seed)
     every = config.train.eval_every or train.steps_per_epoch
+    metric = f'eval_{self.task.metrics[0]}'
     run = run_lib.Run(
       workdir,
       run_lib.header('finetune', config_lib.as_dict(config), self.facts),
       self._source.tokenizer,
       label=f'finetune {self.task.name}',
       seed=config.train.seed,
-      pace=run_lib.pace(
-        config.train, every, every, f'eval_{self.task.metrics[0]}'
-      ),
+      pace=pace.from_settings(config.train, every, every, metric),
       meta=checkpoint.CheckpointMeta(
         self._source.model, self._source.tokenizer.fingerprint, self.task.name
       ),

@@ -16,6 +16,7 @@ from gpt1_jax.model import models
 from gpt1_jax.train import (
   checkpoint,
   history,
+  norms,
   opening,
   program as program_lib,
   pulse,
@@ -44,11 +45,13 @@ class TrainingData:
     batches: training batches.
     evaluate: maps parameters to scores on the held-out data.
     about: one line that describes the training data.
+    sample: maps parameters to a text that they write; None draws none.
   """
 
   batches: Batches
   evaluate: Callable[[Any], dict[str, float]]
   about: str
+  sample: Callable[[Any], str] | None = None
 
 
 def run_training(
@@ -135,8 +138,10 @@ def fit(
   reports = _Reports(log, pace, stop)
 
   def evaluate() -> dict[str, float]:
-    with log.paused():
+    with log.paused(), log.timed('evaluate'):
       scores = data.evaluate(state.params)
+      if data.sample:
+        log.sample(done, data.sample(state.params))
     if pace.best_metric:
       checkpoints.rank(done, scores[pace.best_metric])
     log.evaluation(done, scores)  # last: this row marks the end
@@ -148,22 +153,28 @@ def fit(
       raise pulse.stopped('before the first update')
     if pace.evaluates(done, stop) and not log.evaluated(done):
       scores = evaluate()
-    with contextlib.closing(_prefetch(data.batches, start, stop)) as batches:
+    with contextlib.closing(
+      _prefetch(data.batches, start, stop, log)
+    ) as batches:
       for step, rows in batches:
         pulse.beat(f'applying update {step + 1}')
-        batch = sharding.put_batch(rows, program.mesh)
+        with log.timed('data'):
+          batch = sharding.put_batch(rows, program.mesh)
         state, metrics = program.train_step(state, batch, seed)
         if step == start:
           jax.block_until_ready(metrics)
           log.compiled(step + 1)
         done, scores = step + 1, None
-        reports.add(_Metrics(done, metrics, batch['tokens'].size))
+        logged = pace.logs(done, stop)
+        sizes = _param_norms(state.params) if logged else None
+        reports.add(_Metrics(done, metrics, batch['tokens'].size, sizes))
         if pulse.asked():
           raise pulse.stopped('after this update')
         evaluates = pace.evaluates(done, stop)
         if saver.due(done) or done == stop or (evaluates and pace.best_metric):
           reports.flush()
-          saver.save(done, state)
+          with log.timed('save'):
+            saver.save(done, state)
         if evaluates:
           reports.flush()
           scores = evaluate()
@@ -178,20 +189,24 @@ def fit(
   return state, scores
 
 
+_param_norms = jax.jit(norms.by_layer)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Metrics:
-  """The metrics of an update, still on the devices."""
+  """The metrics of an update, still on the devices; norms if logged."""
 
   step: int
-  values: dict[str, jax.Array]
+  values: Mapping[str, Any]
   tokens: int
+  param_norms: norms.Norms | None = None
 
 
 class _Reports:
   """Reads metrics one update late, so that devices never wait for the host."""
 
   def __init__(self, log: telemetry.Telemetry, pace: Pace, num_steps: int):
-    self._log, self._every, self._num_steps = log, pace.log_every, num_steps
+    self._log, self._pace, self._num_steps = log, pace, num_steps
     self._skipped, self._may_skip = 0, pace.skip_nonfinite
     self._waiting: _Metrics | None = None
 
@@ -210,15 +225,18 @@ class _Reports:
     metrics, self._waiting = self._waiting, None
     if metrics is None:
       return
-    step, fetched = metrics.step, jax.device_get(metrics.values)
-    values = {name: float(x) for name, x in fetched.items()}
+    step, found = metrics.step, dict(metrics.values)
+    grad_norms = found.pop('layer_grad_norms', {})
+    values = {name: float(x) for name, x in jax.device_get(found).items()}
     self._log.update(step, metrics.tokens)
     for name in ('loss', 'grad_norm'):
       if not math.isfinite(values[name]):
         self._skip(step, f'{name} is {values[name]} at update {step}')
         return
-    if step % self._every == 0 or step in (1, self._num_steps):
-      self._log.train(step, values)
+    if metrics.param_norms is not None:
+      sizes = norms.named(grad_norms, 'grad_norm')
+      sizes |= norms.named(metrics.param_norms, 'param_norm')
+      self._log.train(step, values, sizes)
 
   def _skip(self, step: int, what: str) -> None:
     """Counts an update that was skipped, or ends the run."""
@@ -232,14 +250,15 @@ class _Reports:
 
 
 def _prefetch(
-  batches: Batches, first: int, stop: int
+  batches: Batches, first: int, stop: int, log: telemetry.Telemetry
 ) -> Generator[tuple[int, Mapping[str, np.ndarray]]]:
   """Yields (step, batch) in order; prepares the next batch in a thread."""
   with concurrent.futures.ThreadPoolExecutor(1) as pool:
     if first < stop:
       following = pool.submit(batches.batch, first)
     for step in range(first, stop):
-      batch = following.result()
+      with log.timed('data'):
+        batch = following.result()
       if step + 1 < stop:
         following = pool.submit(batches.batch, step + 1)
       yield step, batch

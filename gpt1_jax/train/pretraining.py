@@ -1,6 +1,7 @@
 """Pretrains a model on prepared shards (P §3.1, §4.1)."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,9 +19,11 @@ from gpt1_jax.train import (
   checkpoint,
   loop,
   optim,
+  pace,
   perplexity,
   program as program_lib,
   run as run_lib,
+  samples,
   sharding,
   step,
 )
@@ -38,6 +41,7 @@ class Pretraining:
     tokenizer: the tokenizer of the shards.
     train, validation: windows of the two splits.
     held_out: counts of the validation split, from meta.json.
+    prompt: the first tokens of the validation split.
     data_fingerprint: of the shards.
   """
 
@@ -48,6 +52,7 @@ class Pretraining:
   train: windows.Windows
   validation: windows.Windows
   held_out: SplitMeta
+  prompt: list[int]
   data_fingerprint: str
 
 
@@ -72,9 +77,10 @@ def load(
   model = model_config(config, words.vocab_size)
   mesh = sharding.make_mesh(jax.devices(), **dataclasses.asdict(config.mesh))
   rows = sharding.host_rows(mesh, config.data.batch_size)
+  tokens = {split: shards.Tokens(data, split) for split in shards.SPLITS}
   train, validation = (
     windows.Windows(
-      shards.Tokens(data, split),
+      tokens[split],
       n_ctx=model.n_ctx,
       batch_size=config.data.batch_size,
       cross_documents=config.data.cross_documents,
@@ -88,6 +94,8 @@ def load(
   if initial:
     _check_fits(config, model, words, initial.meta)
     program = initialized(program, initial)
+  held_out = meta['splits']['validation']
+  first = min(samples.PROMPT_TOKENS, held_out['tokens'])
   return Pretraining(
     config,
     model,
@@ -95,7 +103,8 @@ def load(
     words,
     train,
     validation,
-    meta['splits']['validation'],
+    held_out,
+    tokens['validation'].read(0, first).tolist(),
     verification.fingerprint(meta),
   )
 
@@ -125,10 +134,24 @@ def run(
     loaded.held_out,
   )
   with sharding.use(program.mesh):
-    data = loop.TrainingData(loaded.train, evaluate, _about(loaded))
+    data = loop.TrainingData(
+      loaded.train, evaluate, _about(loaded), _sampler(loaded)
+    )
     state, scores = loop.run_training(program, described, data)
     scores = scores or evaluate(state.params)
   return _write_scores(loaded, workdir, scores)
+
+
+def _sampler(loaded: Pretraining) -> Callable[[step.Params], str] | None:
+  """Returns what continues the first tokens of the validation text."""
+  num_tokens, tokenizer = loaded.config.train.sample_tokens, loaded.tokenizer
+  if not num_tokens:
+    return None
+  program = loaded.program
+  draw = samples.sampler(
+    program.objective.model, program.mesh, loaded.prompt, num_tokens
+  )
+  return lambda params: tokenizer.decode(draw(params))
 
 
 def _about(loaded: Pretraining) -> str:
@@ -156,7 +179,7 @@ def _describe(
     loaded.tokenizer,
     label='pretrain',
     seed=train.seed,
-    pace=run_lib.pace(train, train.eval_every, train.checkpoint_every),
+    pace=pace.from_settings(train, train.eval_every, train.checkpoint_every),
     meta=CheckpointMeta(model, loaded.tokenizer.fingerprint),
     fork=fork,
   )

@@ -1,8 +1,8 @@
 """Creates run directories and reads their config.json.
 
 WORKDIR holds config.json, history.jsonl (a row for each start), tokenizer/,
-checkpoints/<step>/, ranking.json, metrics.jsonl, tensorboard/, scores.json and
-predictions/*.tsv; and, while a process runs there, lock.
+checkpoints/<step>/, ranking.json, metrics.jsonl, tensorboard/, samples.txt,
+scores.json and predictions/*.tsv; and, while a process runs there, lock.
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ from jax.experimental import multihost_utils
 from gpt1_jax import revision, storage
 from gpt1_jax.corpus.tokenization import Tokenizer
 from gpt1_jax.errors import UserError
-from gpt1_jax.settings import TrainSettings
 from gpt1_jax.train.checkpoint import CheckpointMeta
+from gpt1_jax.train.pace import Pace
 
 # Settings that may change when a run is resumed: they affect its length, where
 # data is, what is logged, evaluated and kept, and how it is computed.
@@ -38,6 +38,7 @@ _MAY_DIFFER = (
   'train.stall_minutes',
   'train.keep',
   'train.skip_nonfinite',
+  'train.sample_tokens',
   'train.seeds',
   'train.microbatches',
   'data.path',
@@ -46,51 +47,6 @@ _MAY_DIFFER = (
 _LENGTH = ('train.num_steps', 'train.num_epochs', 'train.eval_every')
 
 Changes = dict[str, list[Any]]  # setting -> (old value, new value)
-
-
-@dataclasses.dataclass(frozen=True)
-class Pace:
-  """Intervals at which a run logs, evaluates and saves.
-
-  Attributes:
-    log_every, eval_every, checkpoint_every: intervals in updates.
-    checkpoint_minutes: maximum minutes between saves; 0 means no maximum.
-    stall_minutes, keep, skip_nonfinite: see `settings.TrainSettings`.
-    best_metric: score whose best checkpoint is also kept (higher is better);
-      None keeps only the latest.
-  """
-
-  log_every: int
-  eval_every: int
-  checkpoint_every: int
-  checkpoint_minutes: float
-  stall_minutes: float
-  keep: int
-  skip_nonfinite: int
-  best_metric: str | None = None
-
-  def evaluates(self, done: int, num_steps: int) -> bool:
-    """Returns True if the run is evaluated after `done` of its updates."""
-    return done > 0 and (done == num_steps or done % self.eval_every == 0)
-
-
-def pace(
-  settings: TrainSettings,
-  eval_every: int,
-  checkpoint_every: int,
-  best_metric: str | None = None,
-) -> Pace:
-  """Returns the pace that config.train sets."""
-  return Pace(
-    settings.log_every,
-    eval_every,
-    checkpoint_every,
-    settings.checkpoint_minutes,
-    settings.stall_minutes,
-    settings.keep,
-    settings.skip_nonfinite,
-    best_metric,
-  )
 
 
 @dataclasses.dataclass(frozen=True)

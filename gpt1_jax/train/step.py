@@ -14,7 +14,7 @@ from flax import struct
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import heads, models
-from gpt1_jax.train import losses, malloc, optim, sharding, task_losses
+from gpt1_jax.train import losses, malloc, norms, optim, sharding, task_losses
 
 Params = Any  # {'gpt': ..., 'head': ...}: nested dicts of float32 arrays
 Batch = Mapping[str, jax.Array]  # arrays of B rows each
@@ -34,11 +34,12 @@ class TrainState(struct.PyTreeNode):
 
 
 class StepMetrics(TypedDict):
-  """Float32 scalars: loss and gradient norm (before the update), rate used."""
+  """Float32: loss and gradient norms (before the update), rate used."""
 
   loss: jax.Array
   grad_norm: jax.Array
   learning_rate: jax.Array
+  layer_grad_norms: norms.Norms
 
 
 class LossOutput(NamedTuple):
@@ -135,6 +136,7 @@ def train_step(
     'loss': loss,
     'grad_norm': optax.tree.norm(grads),
     'learning_rate': optimizer.learning_rate(state.step),
+    'layer_grad_norms': norms.by_layer(grads),
   }
   return TrainState(state.step + 1, params, opt_state), metrics
 

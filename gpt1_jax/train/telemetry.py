@@ -1,4 +1,4 @@
-"""Writes metrics.jsonl and TensorBoard events, and prints progress.
+"""Writes metrics.jsonl and draws its curves, and prints progress.
 
 A resumed run never has duplicate rows: rows past the checkpoint are dropped
 when the run resumes, and are written again.
@@ -12,7 +12,6 @@ rows of updates that it will repeat (and possibly the last TensorBoard events).
 import contextlib
 import dataclasses
 import json
-import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -21,14 +20,15 @@ from typing import Any
 
 import jax
 import numpy as np
-import tensorboardX
 from jax.experimental import multihost_utils
 from rich import console, progress
 
 from gpt1_jax import storage
-from gpt1_jax.train import chips
+from gpt1_jax.train import chips, time_split
+from gpt1_jax.train.boards import Boards
 
 METRICS = 'metrics.jsonl'
+SAMPLES = 'samples.txt'
 Row = dict[str, Any]  # a row of metrics.jsonl: 'step' (an integer) and metrics
 _UPLOAD_EVERY = 60.0  # seconds; buckets limit writes per object to one a second
 
@@ -67,6 +67,8 @@ class Telemetry:
     self._tokens = 0
     self._compiled = False
     self._evaluated: set[int] = set()
+    self._split = time_split.TimeSplit()
+    self.timed = self._split.timed
     if not self._on:
       return
     self._buffer = storage.UploadBuffer(workdir)
@@ -79,9 +81,7 @@ class Telemetry:
       path, ''.join(storage.to_json(row) + '\n' for row in rows)
     )
     self._file = path.open('a', encoding='utf-8')
-    self._board = tensorboardX.SummaryWriter(
-      str(self._buffer.folder / 'tensorboard'), purge_step=span.start + 1
-    )
+    self._boards = Boards(self._buffer.folder, span.start)
     self._console = console.Console(stderr=True)
     self._bar = progress.Progress(
       progress.TextColumn('{task.description}'),
@@ -114,7 +114,7 @@ class Telemetry:
     if self._on:
       self._bar.stop()
       self._file.close()
-      self._board.close()
+      self._boards.close()
       self._buffer.close()
 
   @contextlib.contextmanager
@@ -132,6 +132,7 @@ class Telemetry:
     self._first = step
     self._say(step, f'compiled and applied one update in {seconds:.1f} s')
     self._compiled = True
+    self._split.restart()
 
   def update(self, step: int, tokens: int) -> None:
     """Counts an update and the tokens of its global batch."""
@@ -143,8 +144,19 @@ class Telemetry:
     if self._on:
       self._bar.update(self._task, completed=step)
 
-  def train(self, step: int, metrics: dict[str, float]) -> None:
-    """Writes a training row, with rates measured since the last row."""
+  def train(
+    self,
+    step: int,
+    metrics: dict[str, float],
+    norms: Mapping[str, float] | None = None,
+  ) -> None:
+    """Writes a training row, with rates measured since the last row.
+
+    Args:
+      step: number of updates done.
+      metrics: what to write to metrics.jsonl and draw.
+      norms: what only to draw.
+    """
     now = time.perf_counter()
     seconds = now - self._clock
     rate = self._tokens / max(seconds, 1e-9)
@@ -159,7 +171,19 @@ class Telemetry:
       row['seconds'] = round(seconds, 3)
     self._clock, self._tokens = now, 0
     self.write(row)
+    if self._on:
+      split = self._split.take()
+      seconds_of = {f'seconds_of/{name}': x for name, x in split.items()}
+      self._boards.scalars(step, {**(norms or {}), **seconds_of})
     self._say(step, note)
+
+  def sample(self, step: int, text: str) -> None:
+    """Draws a sample of the model's text; keeps the last in samples.txt."""
+    if self._on:
+      text = text.strip()
+      self._boards.text(step, 'sample', text)
+      path = self._buffer.folder / SAMPLES
+      storage.write_text(path, f'After {step:,} updates:\n\n{text}\n')
 
   def evaluation(self, step: int, metrics: dict[str, float]) -> None:
     """Writes an evaluation row and restarts the rate measurement."""
@@ -193,21 +217,20 @@ class Telemetry:
     self._say(step, f'saved in {seconds:.2f} s, {share:.1%} of the time')
 
   def write(self, row: Mapping[str, float]) -> None:
-    """Appends a row to metrics.jsonl and to TensorBoard."""
+    """Appends a row to metrics.jsonl and to the curves."""
     if not self._on:
       return
     self._file.write(storage.to_json(row) + '\n')
     self._file.flush()
-    for name, value in row.items():
-      if name != 'step' and math.isfinite(value):
-        self._board.add_scalar(name, value, row['step'])
+    curves = {name: x for name, x in row.items() if name != 'step'}
+    self._boards.scalars(int(row['step']), curves)
     if time.perf_counter() - self._uploaded > _UPLOAD_EVERY:
       self.upload()
 
   def upload(self) -> None:
     """Uploads pending rows and events to the run's bucket."""
     if self._on:
-      self._board.flush()
+      self._boards.flush()
       self._buffer.upload()
       self._uploaded = time.perf_counter()
 
