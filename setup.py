@@ -49,12 +49,14 @@ OPENAI = ['safetensors>=0.5', 'spacy>=3.8', 'tokenizers>=0.21']
 # Reads data sets of the Hugging Face hub.
 HF = ['datasets>=3']
 TORCH = ['torch==2.13.0', 'transformers>=4.50']
+WANDB = ['wandb>=0.19']
 SERVE = ['starlette>=0.46', 'uvicorn>=0.34']
 NOTEBOOK = ['ipykernel>=6.29', 'nbclient>=0.10', 'nbformat>=5.10']
 TEST = [
   *HF,
   *OPENAI,
   *SERVE,
+  *WANDB,
   *NOTEBOOK,
   'build>=1.2',
   'setuptools>=68',
@@ -137,6 +139,8 @@ setuptools.setup(
     'beam': ['apache-beam>=2.66'],
     # The server: python -m gpt1_jax.serve.
     'serve': SERVE,
+    # Weights & Biases: config.train.wandb.
+    'wandb': WANDB,
     # Runs docs/tour.ipynb.
     'notebook': NOTEBOOK,
     'test': TEST,

@@ -99,6 +99,7 @@ PAPER: dict[str, Any] = {
     'eval_every': 0,  # updates; 0 means after each epoch
     'checkpoint_minutes': 10.0,  # longest time between saves; 0: no limit
     'skip_nonfinite': 0,  # updates to skip if loss is NaN or infinite
+    'wandb': '',  # project of Weights & Biases; '': none
     'stall_minutes': 30.0,  # then exits with 75; 0: never
     'keep': 1,
     'microbatches': 1,

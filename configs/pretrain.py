@@ -64,6 +64,7 @@ PAPER: dict[str, Any] = {
     'sample_tokens': 64,  # of text drawn at each evaluation; 0: none
     'checkpoint_minutes': 10.0,  # longest time between saves; 0: no limit
     'skip_nonfinite': 0,  # updates to skip if loss is NaN or infinite
+    'wandb': '',  # project of Weights & Biases; '': none
     'stall_minutes': 30.0,  # then exits with 75; 0: never
     'keep': 3,
     'microbatches': 1,

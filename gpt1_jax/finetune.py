@@ -30,6 +30,7 @@ from absl import flags
 
 from gpt1_jax import cli, config, staging
 from gpt1_jax.tasks import all_tasks
+from gpt1_jax.train import profiling
 
 _CONFIG = cli.define_config(
   'configs/finetune.py',
@@ -40,6 +41,7 @@ _WORKDIR = flags.DEFINE_string(
   None,
   'Run directory: created if missing, resumed if it holds this run.',
 )
+_PROFILE = flags.DEFINE_string('profile', None, profiling.HELP)
 
 
 def main(argv: list[str]) -> None:
@@ -49,7 +51,8 @@ def main(argv: list[str]) -> None:
   workdir = cli.required('workdir', _WORKDIR.value)
   with cli.connected():
     tasks_path = staging.fetch(settings.data.path, cli.STAGE_TO.value)
-    all_tasks.finetune(settings, workdir, tasks_path)
+    profile = profiling.parse(_PROFILE.value)
+    all_tasks.finetune(settings, workdir, tasks_path, profile)
 
 
 if __name__ == '__main__':

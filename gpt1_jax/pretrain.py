@@ -32,7 +32,7 @@ from gpt1_jax import cli, config
 from gpt1_jax.compiler import executable
 from gpt1_jax.corpus import shards
 from gpt1_jax.interop import pretrained
-from gpt1_jax.train import lock, pretraining, run
+from gpt1_jax.train import lock, pretraining, profiling, run
 
 _CONFIG = cli.define_config(
   'configs/pretrain.py',
@@ -43,6 +43,7 @@ _WORKDIR = flags.DEFINE_string(
   None,
   'Run directory: created if missing, resumed if it holds this run.',
 )
+_PROFILE = flags.DEFINE_string('profile', None, profiling.HELP)
 _EXECUTABLE = flags.DEFINE_string(
   'executable',
   None,
@@ -74,7 +75,8 @@ def main(argv: list[str]) -> None:
     if _EXECUTABLE.value:
       program = executable.load(_EXECUTABLE.value, loaded.program, settings)
       loaded = dataclasses.replace(loaded, program=program)
-    pretraining.run(loaded, workdir, _fork(_FORK.value))
+    profile = profiling.parse(_PROFILE.value)
+    pretraining.run(loaded, workdir, _fork(_FORK.value), profile)
 
 
 def _fork(text: str | None) -> run.Fork | None:

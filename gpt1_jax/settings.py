@@ -217,6 +217,8 @@ class TrainSettings:
     skip_nonfinite: maximum number of updates to skip because their loss or
       gradient is infinite or NaN; one more ends the run. Counted anew at each
       start.
+    wandb: project of Weights & Biases that shows the run; '' sends nothing
+      (extra `wandb`; with WANDB_MODE=offline the run stays in WORKDIR/wandb).
   """
 
   num_steps: Count
@@ -229,6 +231,7 @@ class TrainSettings:
   microbatches: AtLeastOne
   seed: Seed
   skip_nonfinite: Count
+  wandb: str = ''
 
   @pydantic.model_validator(mode='after')
   def _one_length(self) -> 'TrainSettings':

@@ -12,11 +12,13 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from gpt1_jax import interrupts
-from gpt1_jax.errors import Stopped
+from gpt1_jax.errors import Stopped, UserError
 from gpt1_jax.train import (
+  boards,
   checkpoint,
   loop,
   pace,
+  profiling,
   pulse,
   sharding,
   telemetry,
@@ -36,7 +38,7 @@ PACE = pace.Pace(
 )
 
 
-def train(workdir, evaluate, sample=None):
+def train(workdir, evaluate, sample=None, profile=None, project=None):
   """Continues the run in `workdir`; returns its last scores."""
   mesh = sharding.make_mesh(jax.devices()[:1], data=1, fsdp=1, tensor=1)
   placed = sharding.replicated(mesh)
@@ -57,7 +59,9 @@ def train(workdir, evaluate, sample=None):
     mesh=mesh, num_steps=NUM_STEPS, train_step=update
   )
   meta = checkpoint.CheckpointMeta(networks.GPT_CONFIG, 'tokenizer')
-  run = mock.Mock(seed=0, pace=PACE, meta=meta)
+  run = mock.Mock(
+    seed=0, pace=PACE, meta=meta, profile=profile, workdir=str(workdir)
+  )
   zero = TrainState(jnp.int32(0), {'w': jnp.zeros(2)}, jnp.zeros(1))
   state = jax.device_put(zero, placed)
   with (
@@ -73,7 +77,7 @@ def train(workdir, evaluate, sample=None):
       )
       state = checkpoints.restore(latest, shapes)
     span = telemetry.Span(int(state.step), NUM_STEPS)
-    with telemetry.Telemetry(str(workdir), 'run', span, 1.0) as log:
+    with telemetry.Telemetry(str(workdir), 'run', span, 1.0, project) as log:
       _, scores = loop.fit(state, program, data, run, checkpoints, log)
   return scores
 
@@ -146,3 +150,57 @@ def test_tensorboard_has_norms_times_and_samples(tmp_path):
     'After 4 updates:\n\na  text\n'
   )
   assert not any('norm/' in name for row in rows(tmp_path) for name in row)
+
+
+def test_a_trace_has_the_updates_that_were_asked_for(tmp_path):
+  train(tmp_path, lambda params: {}, profile=profiling.parse('2:2'))
+  (file,) = (tmp_path / 'profile').rglob('*.xplane.pb')
+  traced = jax.profiler.ProfileData.from_file(str(file))
+  steps = {
+    dict(event.stats)['step_num']
+    for plane in traced.planes
+    for line in plane.lines
+    for event in line.events
+    if event.name == 'train'
+  }
+  assert steps == {2, 3}
+
+
+def test_a_trace_ends_with_the_run(tmp_path, capsys):
+  train(tmp_path, lambda params: {}, profile=profiling.Window(4, 9))
+  assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
+  assert f'trace of updates: {tmp_path}/profile' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('text', ['5', '0:3', '2:0', 'a:b', '-1:2'])
+def test_a_malformed_window_is_refused(text):
+  with pytest.raises(UserError, match=f'--profile={text}: give START:STEPS'):
+    profiling.parse(text)
+
+
+def test_weights_and_biases_has_the_curves_and_is_resumed(
+  tmp_path, monkeypatch
+):
+  pytest.importorskip('wandb', reason='wandb is not installed')
+  monkeypatch.setenv('WANDB_MODE', 'offline')
+  project = boards.Project('novels', str(tmp_path), {'train': {'seed': 7}})
+  for _ in range(2):
+    train(
+      tmp_path,
+      lambda params: {'eval_loss': 1},
+      lambda _: 'text',
+      project=project,
+    )
+  name = (tmp_path / 'wandb_id.txt').read_text()
+  first, second = sorted(tmp_path.glob(f'wandb/offline-run-*-{name}'))
+  content = (first / f'run-{name}.wandb').read_bytes()
+  for word in ('novels', 'seed', 'grad_norm/layer_01', 'eval_loss', 'sample'):
+    assert word.encode() in content
+  assert (second / f'run-{name}.wandb').exists()
+
+
+def test_a_missing_wandb_is_named(monkeypatch):
+  monkeypatch.setattr(boards.importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(UserError, match=r"pip install 'gpt1_jax\[wandb\]'"):
+    boards.Project('novels', 'run', {}).check()
+  boards.Project('', 'run', {}).check()

@@ -24,7 +24,7 @@ def test_metadata_of_the_package():
   assert metadata['Requires-Python'] == '>=3.11'
   extras = (
     'beam browser cuda dev docs gcs hf notebook openai peers serve test torch '
-    'tpu'
+    'tpu wandb'
   )
   assert set(metadata.get_all('Provides-Extra')) == set(extras.split())
   for requirement in importlib.metadata.requires('gpt1_jax'):

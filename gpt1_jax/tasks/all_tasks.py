@@ -10,16 +10,20 @@ import jax
 from gpt1_jax import config as config_lib, storage
 from gpt1_jax.config import FinetuneConfig
 from gpt1_jax.errors import RunError, UserError
-from gpt1_jax.tasks import finetuning, initialization, summary, table
+from gpt1_jax.tasks import finetuning, initialization, seeds, summary, table
 from gpt1_jax.tasks.readers import sources
 from gpt1_jax.tasks.scores import Failure, Scores
 from gpt1_jax.train import belonging, lock, run
+from gpt1_jax.train.profiling import Window
 
 ALL = 'all'
 
 
 def finetune(
-  config: FinetuneConfig, workdir: str, tasks_path: str
+  config: FinetuneConfig,
+  workdir: str,
+  tasks_path: str,
+  profile: Window | None = None,
 ) -> Scores | dict[str, Scores | Failure]:
   """Fine-tunes and scores: one run, several seeds, or all tasks.
 
@@ -27,6 +31,7 @@ def finetune(
     config: the whole configuration.
     workdir: folder of the run or runs.
     tasks_path: config.data.path, or a local copy of it.
+    profile: the updates of each run to trace.
 
   Returns:
     The content of scores.json; for all tasks, a dict of these by task.
@@ -36,22 +41,24 @@ def finetune(
   """
   with lock.held(workdir):
     if config.task == ALL:
-      return _all(config, workdir, tasks_path)
-    return _one_task(config, workdir, tasks_path)
+      return _all(config, workdir, tasks_path, profile)
+    return _one_task(config, workdir, tasks_path, profile)
 
 
-def _one_task(config: FinetuneConfig, workdir: str, tasks_path: str) -> Scores:
+def _one_task(
+  config: FinetuneConfig, workdir: str, tasks_path: str, profile: Window | None
+) -> Scores:
   """Runs one task, once or for several seeds."""
-  finetuner = finetuning.Finetuner(config, tasks_path)
-  seeds = config.train.seeds
+  finetuner = finetuning.Finetuner(config, tasks_path, profile)
+  count = config.train.seeds
   seeded = bool(list(storage.path(workdir).glob('seed-*/config.json')))
   single = (storage.path(workdir) / 'checkpoints').exists()
-  if seeds == 1 and not seeded:
+  if count == 1 and not seeded:
     return finetuner.run(workdir, 0)
-  if single or seeds == 1:
+  if single or count == 1:
     raise UserError(
       f'{workdir}: holds {"one run" if single else "runs of several seeds"}, '
-      f'and config.train.seeds is {seeds}; give another --workdir'
+      f'and config.train.seeds is {count}; give another --workdir'
     )
   return _seeds(finetuner, workdir)
 
@@ -64,7 +71,7 @@ def _seeds(finetuner: finetuning.Finetuner, workdir: str) -> Scores:
   run.start(workdir, 'finetune', values, finetuner.facts)
   results = []
   for number in range(config.train.seeds):
-    one = finetuning.one_seed(config, number)
+    one = seeds.one_seed(config, number)
     folder = f'{workdir}/seed-{one.train.seed}'
     results.append(finished(folder, one) or finetuner.run(folder, number))
   result = summary.over_seeds(results)
@@ -81,7 +88,10 @@ def _seeds(finetuner: finetuning.Finetuner, workdir: str) -> Scores:
 
 
 def _all(
-  config: FinetuneConfig, workdir: str, tasks_path: str
+  config: FinetuneConfig,
+  workdir: str,
+  tasks_path: str,
+  profile: Window | None = None,
 ) -> dict[str, Scores | Failure]:
   """Runs the twelve tasks in turn; a task that fails does not stop the rest."""
   # Reports errors that concern all tasks, and missing files, before training.
@@ -97,7 +107,7 @@ def _all(
     folder = f'{workdir}/{name}'
     try:
       results[name] = finished(folder, one) or _one_task(
-        one, folder, tasks_path
+        one, folder, tasks_path, profile
       )
     except UserError as error:
       results[name] = {'error': str(error)}
@@ -141,8 +151,8 @@ def finished(workdir: str, config: FinetuneConfig) -> Scores | None:
   if not run.same_length(changes):
     return None
   result = storage.read_json(scores)
-  seeds = len(result.get('seeds', [0]))
-  return result if seeds == config.train.seeds else None
+  count = len(result.get('seeds', [0]))
+  return result if count == config.train.seeds else None
 
 
 def _write_summary(

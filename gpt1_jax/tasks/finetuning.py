@@ -21,6 +21,7 @@ from gpt1_jax.tasks import (
   initialization,
   metrics,
   predictions,
+  seeds,
   table,
 )
 from gpt1_jax.tasks.definition import Task
@@ -35,6 +36,7 @@ from gpt1_jax.train import (
   loop,
   optim,
   pace,
+  profiling,
   program,
   run as run_lib,
   sharding,
@@ -45,17 +47,23 @@ from gpt1_jax.train import (
 class Finetuner:
   """A task, its data, and the program that trains it."""
 
-  def __init__(self, config: FinetuneConfig, tasks_path: str):
+  def __init__(
+    self,
+    config: FinetuneConfig,
+    tasks_path: str,
+    profile: profiling.Window | None = None,
+  ):
     """Reads and checks everything; writes nothing.
 
     Args:
       config: the whole configuration.
       tasks_path: config.data.path, or a local copy of it.
+      profile: the updates of each run to trace.
 
     Raises:
       UserError: the task, the run it starts from or the data cannot be used.
     """
-    self.config = config
+    self.config, self._profile = config, profile
     self._mesh = sharding.make_mesh(
       jax.devices(), **dataclasses.asdict(config.mesh)
     )
@@ -109,7 +117,7 @@ class Finetuner:
       workdir: folder of this run alone.
       number: added to the seeds of training and of the data.
     """
-    config = one_seed(self.config, number)
+    config = seeds.one_seed(self.config, number)
     values = config_lib.as_dict(config)
     run_lib.changes(workdir, 'finetune', values)
     belonging.check(workdir, run_lib.header('finetune', values, self.facts))
@@ -213,6 +221,7 @@ class Finetuner:
       meta=checkpoint.CheckpointMeta(
         self._source.model, self._source.tokenizer.fingerprint, self.task.name
       ),
+      profile=self._profile,
     )
     about = (
       f'{config.data.path}: {len(self._examples["train"]):,} examples, '
@@ -287,14 +296,3 @@ def _read_splits(task: Task, path: str) -> dict[str, Sequence[Example]]:
     if split in ('train', 'dev') or sources.has(task, path, split):
       found[split] = read(task, path, split)
   return found
-
-
-def one_seed(config: FinetuneConfig, number: int) -> FinetuneConfig:
-  """Returns the configuration of one of several runs, as if run alone."""
-  return dataclasses.replace(
-    config,
-    train=dataclasses.replace(
-      config.train, seed=config.train.seed + number, seeds=1
-    ),
-    data=dataclasses.replace(config.data, seed=config.data.seed + number),
-  )

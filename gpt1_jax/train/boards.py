@@ -1,36 +1,116 @@
-"""Writes curves and texts of a run to TensorBoard."""
+"""Draws a run's curves in TensorBoard and, if asked, in Weights & Biases."""
 
+import dataclasses
+import html
+import importlib.util
 import math
 import pathlib
+import uuid
 from collections.abc import Mapping
+from typing import Any
 
 import tensorboardX
+
+from gpt1_jax import storage
+from gpt1_jax.errors import UserError
+
+_WANDB_ID = 'wandb_id.txt'
+
+
+@dataclasses.dataclass(frozen=True)
+class Project:
+  """Where Weights & Biases shows a run.
+
+  Attributes:
+    name: config.train.wandb; '' sends nothing.
+    workdir: run directory.
+    config: the whole configuration, as JSON values.
+  """
+
+  name: str
+  workdir: str
+  config: Mapping[str, Any]
+
+  def check(self) -> None:
+    """Raises UserError if wandb is wanted and is not installed."""
+    if self.name and importlib.util.find_spec('wandb') is None:
+      raise UserError(
+        f"config.train.wandb={self.name}: pip install 'gpt1_jax[wandb]', or "
+        'leave it empty'
+      )
 
 
 class Boards:
   """Receives the numbers and texts of a run."""
 
-  def __init__(self, folder: pathlib.Path, start: int):
-    """Opens FOLDER/tensorboard; hides events past update `start`."""
+  def __init__(self, folder: pathlib.Path, start: int, project: Project | None):
+    """Opens FOLDER/tensorboard and the run in Weights & Biases.
+
+    Args:
+      folder: local folder to write to.
+      start: number of updates done; later events of TensorBoard are hidden.
+      project: the project; None is like one without a name.
+    """
     self._tensorboard = tensorboardX.SummaryWriter(
       str(folder / 'tensorboard'), purge_step=start + 1
     )
+    self._wandb = None
+    if project and project.name:
+      self._wandb = _open_wandb(folder, project)
 
   def scalars(self, step: int, values: Mapping[str, float]) -> None:
     """Draws a point of each curve; leaves out what is not finite."""
-    for name, value in values.items():
-      if math.isfinite(value):
-        self._tensorboard.add_scalar(name, value, step)
+    finite = {name: x for name, x in values.items() if math.isfinite(x)}
+    for name, value in finite.items():
+      self._tensorboard.add_scalar(name, value, step)
+    if self._wandb:
+      self._wandb.log(finite, step=step)
 
   def text(self, step: int, name: str, text: str) -> None:
     """Shows a text, with its white space."""
     lines = '\n'.join(f'    {line}' for line in text.splitlines())  # Markdown
     self._tensorboard.add_text(name, lines, step)
+    if self._wandb:
+      import wandb
+
+      shown = wandb.Html(f'<pre>{html.escape(text)}</pre>', inject=False)
+      self._wandb.log({name: shown}, step=step)
 
   def flush(self) -> None:
     """Writes what is pending."""
     self._tensorboard.flush()
 
   def close(self) -> None:
-    """Closes the files."""
+    """Closes the files, and ends the run in Weights & Biases."""
     self._tensorboard.close()
+    if self._wandb:
+      self._wandb.finish()
+
+
+def _open_wandb(folder: pathlib.Path, project: Project) -> Any:
+  """Returns the run in Weights & Biases: a new one, or that of the workdir.
+
+  Raises:
+    UserError: wandb refuses; it needs an account unless WANDB_MODE is offline.
+  """
+  import wandb
+
+  file = storage.path(project.workdir) / _WANDB_ID
+  if not file.exists():
+    storage.write_text(file, uuid.uuid4().hex[:8])
+  try:
+    return wandb.init(
+      project=project.name,
+      name=file.parent.name,
+      id=file.read_text(encoding='utf-8'),
+      resume='allow',
+      dir=folder,
+      config=dict(project.config),
+      settings=wandb.Settings(console='off'),
+    )
+  except wandb.errors.Error as error:
+    line = ' '.join(str(error).split())
+    raise UserError(
+      f'config.train.wandb={project.name}: {line}; set WANDB_MODE=offline to '
+      'send nothing, or leave it empty'
+    ) from None

@@ -14,10 +14,12 @@ from gpt1_jax import interrupts
 from gpt1_jax.errors import RunError, Stopped, UserError
 from gpt1_jax.model import models
 from gpt1_jax.train import (
+  boards,
   checkpoint,
   history,
   norms,
   opening,
+  profiling,
   program as program_lib,
   pulse,
   saving,
@@ -73,6 +75,9 @@ def run_training(
     Stopped: a signal asked the run to stop; it has been saved.
   """
   keep_best = run.pace.best_metric is not None
+  config = run.header['config']
+  project = boards.Project(config['train']['wandb'], run.workdir, config)
+  project.check()
   with (
     interrupts.within(interrupts.Phase.RECORD),
     pulse.watched(run.pace.stall_minutes),
@@ -85,7 +90,9 @@ def run_training(
     opening.say(program, run, data.about, int(state.step))
     span = telemetry.Span(int(state.step), program.num_steps)
     flops = models.flops_per_token(program.objective.model.config)
-    with telemetry.Telemetry(run.workdir, run.label, span, flops) as log:
+    with telemetry.Telemetry(
+      run.workdir, run.label, span, flops, project
+    ) as log:
       return fit(state, program, data, run, checkpoints, log)
 
 
@@ -153,14 +160,19 @@ def fit(
       raise pulse.stopped('before the first update')
     if pace.evaluates(done, stop) and not log.evaluated(done):
       scores = evaluate()
-    with contextlib.closing(
-      _prefetch(data.batches, start, stop, log)
-    ) as batches:
+    with (
+      contextlib.closing(_prefetch(data.batches, start, stop, log)) as batches,
+      contextlib.closing(
+        profiling.Profiler(run.profile, run.workdir)
+      ) as profiler,
+    ):
       for step, rows in batches:
         pulse.beat(f'applying update {step + 1}')
         with log.timed('data'):
           batch = sharding.put_batch(rows, program.mesh)
-        state, metrics = program.train_step(state, batch, seed)
+        state, metrics = profiler.apply(
+          step + 1, program.train_step, state, batch, seed
+        )
         if step == start:
           jax.block_until_ready(metrics)
           log.compiled(step + 1)

@@ -11,16 +11,17 @@ from gpt1_jax import config as config_lib, storage
 from gpt1_jax.config import PretrainConfig
 from gpt1_jax.corpus import shards, tokenization, verification, windows
 from gpt1_jax.corpus.metadata import SplitMeta
-from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
 from gpt1_jax.settings import ModelConfig
 from gpt1_jax.train import (
   belonging,
   checkpoint,
+  initial_weights,
   loop,
   optim,
   pace,
   perplexity,
+  profiling,
   program as program_lib,
   run as run_lib,
   samples,
@@ -92,8 +93,8 @@ def load(
   num_steps = config.train.updates(train.num_windows / config.data.batch_size)
   program = build(config, model, mesh, num_steps)
   if initial:
-    _check_fits(config, model, words, initial.meta)
-    program = initialized(program, initial)
+    initial_weights.check(config, model, words, initial.meta)
+    program = initial_weights.use(program, initial)
   held_out = meta['splits']['validation']
   first = min(samples.PROMPT_TOKENS, held_out['tokens'])
   return Pretraining(
@@ -110,7 +111,10 @@ def load(
 
 
 def run(
-  loaded: Pretraining, workdir: str, fork: run_lib.Fork | None = None
+  loaded: Pretraining,
+  workdir: str,
+  fork: run_lib.Fork | None = None,
+  profile: profiling.Window | None = None,
 ) -> dict[str, Any]:
   """Trains to the end, from the last checkpoint if there is one.
 
@@ -118,11 +122,14 @@ def run(
     loaded: from `load`.
     workdir: run directory.
     fork: the run whose state is the initial state; None starts from scratch.
+    profile: the updates to trace for XProf.
 
   Returns:
     The content of scores.json.
   """
-  described = _describe(loaded, workdir, fork)
+  described = dataclasses.replace(
+    _describe(loaded, workdir, fork), profile=profile
+  )
   header, program = described.header, loaded.program
   run_lib.changes(workdir, header['command'], header['config'])
   belonging.check(workdir, header)
@@ -217,46 +224,6 @@ def model_config(config: PretrainConfig, vocab_size: int) -> ModelConfig:
   kind = models.config_class(config.model.kind)
   values = dataclasses.asdict(config.model)
   return kind(**values, vocab_size=vocab_size, n_special=0)
-
-
-def _check_fits(
-  config: PretrainConfig,
-  model: ModelConfig,
-  tokenizer: tokenization.Tokenizer,
-  meta: CheckpointMeta,
-) -> None:
-  """Checks that initial weights have the shape and tokenizer of this run."""
-  source = config.init_from
-  if meta.tokenizer_fingerprint != tokenizer.fingerprint:
-    raise UserError(
-      f'config.init_from={source}: its tokenizer is not that of '
-      f'{config.data.path}; prepare the corpus with --tokenizer={source} '
-      "(openai:DIR for OpenAI's and Hugging Face's folders)"
-    )
-  for name in ('kind', 'n_layer', 'n_head', 'n_embd', 'n_ctx', 'units'):
-    wanted, given = getattr(meta.model, name, None), getattr(model, name, None)
-    if wanted != given:
-      raise UserError(
-        f'config.init_from={source}: its model has {name} {wanted}, '
-        f'config.model.{name} is {given}; set --config.model.{name}={wanted}'
-      )
-
-
-def initialized(
-  program: program_lib.Program, initial: checkpoint.Checkpoint
-) -> program_lib.Program:
-  """Returns the program with a new state that contains the initial weights.
-
-  Drops the embeddings of special tokens, which pretraining does not have.
-  """
-  gpt = dict(initial.params['gpt'])
-  gpt['tokens_embed'] = gpt['tokens_embed'][: initial.meta.model.vocab_size]
-
-  def new_state(seed: jax.Array) -> step.TrainState:
-    state = program.new_state(seed)
-    return state.replace(params=sharding.like({'gpt': gpt}, state.params))
-
-  return dataclasses.replace(program, new_state=new_state)
 
 
 def build(

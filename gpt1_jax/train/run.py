@@ -2,7 +2,8 @@
 
 WORKDIR holds config.json, history.jsonl (a row for each start), tokenizer/,
 checkpoints/<step>/, ranking.json, metrics.jsonl, tensorboard/, samples.txt,
-scores.json and predictions/*.tsv; and, while a process runs there, lock.
+scores.json and predictions/*.tsv; if asked, profile/ and wandb/; and, while a
+process runs there, lock.
 """
 
 import dataclasses
@@ -20,6 +21,7 @@ from gpt1_jax.corpus.tokenization import Tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.train.checkpoint import CheckpointMeta
 from gpt1_jax.train.pace import Pace
+from gpt1_jax.train.profiling import Window
 
 # Settings that may change when a run is resumed: they affect its length, where
 # data is, what is logged, evaluated and kept, and how it is computed.
@@ -39,6 +41,7 @@ _MAY_DIFFER = (
   'train.keep',
   'train.skip_nonfinite',
   'train.sample_tokens',
+  'train.wandb',
   'train.seeds',
   'train.microbatches',
   'data.path',
@@ -75,6 +78,7 @@ class Run:
     pace: how often to log, evaluate and save.
     meta: metadata that each checkpoint records.
     fork: the run whose state is the initial state; None starts from scratch.
+    profile: the updates to trace for XProf.
   """
 
   workdir: str
@@ -85,6 +89,7 @@ class Run:
   pace: Pace
   meta: CheckpointMeta
   fork: Fork | None = None
+  profile: Window | None = None
 
 
 class RunHeader(TypedDict):

@@ -25,7 +25,7 @@ from rich import console, progress
 
 from gpt1_jax import storage
 from gpt1_jax.train import chips, time_split
-from gpt1_jax.train.boards import Boards
+from gpt1_jax.train.boards import Boards, Project
 
 METRICS = 'metrics.jsonl'
 SAMPLES = 'samples.txt'
@@ -50,7 +50,12 @@ class Telemetry:
   """Writes metrics and shows progress, on process 0 only."""
 
   def __init__(
-    self, workdir: str, label: str, span: Span, flops_per_token: float
+    self,
+    workdir: str,
+    label: str,
+    span: Span,
+    flops_per_token: float,
+    project: Project | None = None,
   ):
     """Opens the run's files and drops rows past `span.start`.
 
@@ -59,6 +64,7 @@ class Telemetry:
       label: name of the run on the progress line.
       span: the updates to come.
       flops_per_token: model FLOPs per token (`models.flops_per_token`).
+      project: the project of Weights & Biases, if any.
     """
     self._on = jax.process_index() == 0
     self._flops_per_token = flops_per_token
@@ -81,7 +87,7 @@ class Telemetry:
       path, ''.join(storage.to_json(row) + '\n' for row in rows)
     )
     self._file = path.open('a', encoding='utf-8')
-    self._boards = Boards(self._buffer.folder, span.start)
+    self._boards = Boards(self._buffer.folder, span.start, project)
     self._console = console.Console(stderr=True)
     self._bar = progress.Progress(
       progress.TextColumn('{task.description}'),

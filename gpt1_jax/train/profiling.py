@@ -1,0 +1,97 @@
+"""Traces some updates of a run for XProf."""
+
+import dataclasses
+import pathlib
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from gpt1_jax import storage
+from gpt1_jax.errors import UserError
+
+FOLDER = 'profile'  # in the run directory
+HELP = (
+  'START:STEPS: trace so many updates from update START on, for XProf, to '
+  'WORKDIR/profile. Update 1 compiles.'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+  """The updates to trace.
+
+  Attributes:
+    first: number of the first; 1 is the update that compiles.
+    steps: how many.
+  """
+
+  first: int
+  steps: int
+
+  @property
+  def last(self) -> int:
+    """The number of the last update."""
+    return self.first + self.steps - 1
+
+
+def parse(text: str | None) -> Window | None:
+  """Parses --profile=START:STEPS; None if it is not set.
+
+  Raises:
+    UserError: it is not two positive numbers.
+  """
+  if not text:
+    return None
+  first, _, steps = text.partition(':')
+  if first.isdecimal() and steps.isdecimal() and min(int(first), int(steps)):
+    return Window(int(first), int(steps))
+  raise UserError(
+    f'--profile={text}: give START:STEPS, such as 10:5 for updates 10 to 14'
+  )
+
+
+class Profiler:
+  """Applies updates, and traces those of a window to WORKDIR/profile."""
+
+  def __init__(self, window: Window | None, workdir: str):
+    self._window, self._workdir = window, workdir
+    self._active = False
+
+  def apply(self, number: int, update: Callable[..., Any], *args: Any) -> Any:
+    """Calls `update(*args)`, which is update `number` of the run."""
+    if self._window and number == self._window.first:
+      self._start()
+    if not self._active:
+      return update(*args)
+    with jax.profiler.StepTraceAnnotation('train', step_num=number):
+      out = update(*args)
+    assert self._window
+    if number == self._window.last:
+      jax.block_until_ready(out)
+      self.close()
+    return out
+
+  def _start(self) -> None:
+    """Starts the trace: in the run directory, or aside if that is remote."""
+    self._folder = pathlib.Path(self._workdir, FOLDER)
+    if storage.is_remote(self._workdir):
+      self._folder = pathlib.Path(tempfile.mkdtemp(prefix='gpt1_jax-'))
+    jax.profiler.start_trace(self._folder)
+    self._active = True
+
+  def close(self) -> None:
+    """Writes the trace, if one has started and is not written yet."""
+    if not self._active:
+      return
+    self._active = False
+    jax.profiler.stop_trace()
+    target = storage.path(self._workdir) / FOLDER
+    if storage.is_remote(self._workdir):
+      for file in filter(pathlib.Path.is_file, self._folder.rglob('*')):
+        name = target / file.relative_to(self._folder)
+        storage.write_bytes(name, file.read_bytes())
+    if jax.process_index() == 0:
+      print(f'trace of updates: {target}', file=sys.stderr, flush=True)
