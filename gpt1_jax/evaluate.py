@@ -46,7 +46,6 @@ from gpt1_jax import cli, staging
 from gpt1_jax.corpus import shards, tokenization, windows
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
-from gpt1_jax.reporting import figures
 from gpt1_jax.tasks.zero_shot import evaluation
 from gpt1_jax.train import belonging, checkpoint, perplexity, run, sharding
 
@@ -103,6 +102,8 @@ def _zero_shot() -> Sequence[Mapping[str, object]]:
   path = staging.fetch(_TASKS_PATH.value, cli.STAGE_TO.value)
   rows = evaluation.evaluate(workdir, path, _TASKS.value, steps, _BATCH.value)
   if jax.process_index() == 0:
+    from gpt1_jax.reporting import figures  # matplotlib is slow to import
+
     figures.write_zero_shot_plot(workdir)
   return rows
 

@@ -49,9 +49,9 @@ def main(argv: list[str]) -> None:
   del argv
   settings = cli.read_config(config.FinetuneConfig, _CONFIG.value)
   workdir = cli.required('workdir', _WORKDIR.value)
+  profile = profiling.parse(_PROFILE.value)
   with cli.connected():
     tasks_path = staging.fetch(settings.data.path, cli.STAGE_TO.value)
-    profile = profiling.parse(_PROFILE.value)
     all_tasks.finetune(settings, workdir, tasks_path, profile)
 
 

@@ -66,6 +66,7 @@ def main(argv: list[str]) -> None:
   del argv
   settings = cli.read_config(config.PretrainConfig, _CONFIG.value)
   workdir = cli.required('workdir', _WORKDIR.value)
+  profile = profiling.parse(_PROFILE.value)
   with cli.connected(), lock.held(workdir):
     data = shards.fetch(settings.data.path, cli.STAGE_TO.value)
     initial = None
@@ -75,7 +76,6 @@ def main(argv: list[str]) -> None:
     if _EXECUTABLE.value:
       program = executable.load(_EXECUTABLE.value, loaded.program, settings)
       loaded = dataclasses.replace(loaded, program=program)
-    profile = profiling.parse(_PROFILE.value)
     pretraining.run(loaded, workdir, _fork(_FORK.value), profile)
 
 

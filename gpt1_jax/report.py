@@ -19,7 +19,6 @@ unfinished run is shown as far as it went. Runs and OUTPUT may lie in a bucket
 from absl import flags
 
 from gpt1_jax import cli, storage
-from gpt1_jax.reporting import page, runs as runs_lib, sections
 
 _RUNS = flags.DEFINE_list(
   'runs', None, 'Run folders, or folders that hold runs.', required=True
@@ -30,6 +29,9 @@ _OUTPUT = flags.DEFINE_string(
 
 
 def main(argv: list[str]) -> None:
+  # jax and matplotlib are slow to import, and --help needs neither.
+  from gpt1_jax.reporting import page, runs as runs_lib, sections
+
   del argv
   runs = runs_lib.find(_RUNS.value)
   report = sections.build(runs)

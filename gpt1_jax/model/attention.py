@@ -8,6 +8,7 @@ if there is no dropout.
 """
 
 import functools
+import importlib
 import math
 from types import ModuleType
 
@@ -17,7 +18,7 @@ from absl import logging
 from flax import linen as nn
 from jax import ad_checkpoint
 
-from gpt1_jax.model import causal, dropout, flash, flash_gpu, tiles
+from gpt1_jax.model import causal, dropout, tiles
 from gpt1_jax.model.linear import Linear, einsum
 
 MASKED = -1e9  # C: train.py, mask_attn_weights
@@ -59,7 +60,8 @@ def probabilities(
 
 def kernels() -> ModuleType:
   """Returns the module of this platform's kernels (on a CPU, the TPU's)."""
-  return flash_gpu if platform() == 'gpu' else flash
+  kind = 'flash_gpu' if platform() == 'gpu' else 'flash'
+  return importlib.import_module(f'gpt1_jax.model.{kind}')  # Pallas: slow
 
 
 def attend_flash(

@@ -16,7 +16,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import optimize
 
 from gpt1_jax.reporting import cells, paper, plots, tables
 from gpt1_jax.reporting.records import RunRecord
@@ -91,6 +90,8 @@ def fit(points: Sequence[Point]) -> Law:
       log_b - beta * np.log(d),
     )
     return np.logaddexp.reduce(terms) - log_losses
+
+  from scipy import optimize  # slow to import; few reports have a law
 
   bounds = ([-5, -5, -5, 0.01, 0.01], [3, 40, 40, 2, 2])
   fits = [

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
 
 from gpt1_jax import storage
 from gpt1_jax.errors import UserError
@@ -98,8 +97,14 @@ def predict(task: Task, outputs_NY: np.ndarray) -> np.ndarray:
     return outputs_NY.argmax(axis=1)
   if outputs_NY.shape[1] == 1:
     return outputs_NY[:, 0]
-  weights_NY = scipy.special.softmax(outputs_NY.astype(np.float64), axis=1)
+  weights_NY = _softmax(outputs_NY)
   return (weights_NY @ np.array(task.whole_numbers)).astype(np.float32)
+
+
+def _softmax(outputs_NY: np.ndarray) -> np.ndarray:
+  from scipy import special  # slow, and only read here
+
+  return special.softmax(outputs_NY.astype(np.float64), axis=1)
 
 
 def score(
@@ -114,7 +119,7 @@ def named(
 ) -> Iterator[dict[str, object]]:
   """Yields `prediction`, a label or a value, and `probabilities` of labels."""
   values = predict(task, outputs_NY)
-  shares_NY = scipy.special.softmax(outputs_NY.astype(np.float64), axis=1)
+  shares_NY = _softmax(outputs_NY)
   for example, value, shares_Y in zip(examples, values, shares_NY, strict=True):
     names = labels(task, len(example.choices))
     if names:

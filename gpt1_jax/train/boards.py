@@ -9,8 +9,6 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-import tensorboardX
-
 from gpt1_jax import storage
 from gpt1_jax.errors import UserError
 
@@ -51,6 +49,8 @@ class Boards:
       start: number of updates done; later events of TensorBoard are hidden.
       project: the project; None is like one without a name.
     """
+    import tensorboardX  # slow, and --help needs none
+
     self._tensorboard = tensorboardX.SummaryWriter(
       str(folder / 'tensorboard'), purge_step=start + 1
     )
