@@ -118,7 +118,12 @@ PAPER: dict[str, Any] = {
     'truncation': 'room',
     'drop_last': False,
   },
-  'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},  # -1: all remaining devices
+  'mesh': {
+    'data': -1,  # -1: all remaining devices
+    'fsdp': 1,
+    'tensor': 1,
+    'shard_optimizer': False,  # True: Adam's moments over data, too (ZeRO-1)
+  },
 }
 # The settings that each word changes.
 WORDS: dict[str, dict[str, Any]] = {

@@ -76,7 +76,12 @@ PAPER: dict[str, Any] = {
     'seed': 0,  # shuffles the windows
     'cross_documents': True,  # windows may span documents
   },
-  'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},  # -1: all remaining devices
+  'mesh': {
+    'data': -1,  # -1: all remaining devices
+    'fsdp': 1,
+    'tensor': 1,
+    'shard_optimizer': False,  # True: Adam's moments over data, too (ZeRO-1)
+  },
 }
 # The settings that each preset changes.
 PRESETS: dict[str, dict[str, Any]] = {

@@ -255,15 +255,23 @@ class MeshSettings:
     data, fsdp, tensor: devices along each axis; data divides the batch, fsdp
       the batch and the parameters, tensor the heads and the width. One of the
       three may be -1, which uses all remaining devices.
+    shard_optimizer: True divides Adam's moments and its work over the data axis
+      too (ZeRO-1): gradients are reduce-scattered, parameters gathered.
   """
 
   data: int
   fsdp: int
   tensor: int
+  shard_optimizer: bool
+
+  @property
+  def axes(self) -> dict[str, int]:
+    """Returns the size of each axis."""
+    return {'data': self.data, 'fsdp': self.fsdp, 'tensor': self.tensor}
 
   @pydantic.model_validator(mode='after')
   def _sizes(self) -> 'MeshSettings':
-    sizes = (self.data, self.fsdp, self.tensor)
+    sizes = tuple(self.axes.values())
     if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
       raise ValueError(
         f'{"x".join(map(str, sizes))} (data x fsdp x tensor): sizes must be '

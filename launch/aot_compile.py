@@ -9,7 +9,6 @@ install '.[tpu]'), which only one process per machine can use at a time.
 """
 
 import collections
-import dataclasses
 import datetime
 import json
 import math
@@ -115,7 +114,7 @@ def _report(
   config: config_lib.PretrainConfig,
 ) -> table.Table:
   count, chip = len(topology.devices), chips.lookup(topology.kind)
-  sizes = dataclasses.asdict(config.mesh)
+  sizes = config.mesh.axes
   rest = count // abs(math.prod(sizes.values()))  # size of the axis that is -1
   mesh = ' x '.join(f'{n} {s if s > 0 else rest}' for n, s in sizes.items())
   out = table.Table(

@@ -102,7 +102,9 @@ def compile_row(
       f'{topology.name}: a batch of {batch_size} on {num_devices} devices '
       f'needs a tensor axis of {tensor}, which does not divide the heads'
     )
-  mesh = MeshSettings(data=num_devices // tensor, fsdp=1, tensor=tensor)
+  mesh = dataclasses.replace(
+    config.mesh, data=num_devices // tensor, fsdp=1, tensor=tensor
+  )
   data = dataclasses.replace(config.data, batch_size=batch_size)
   changed = dataclasses.replace(config, mesh=mesh, data=data)
   found = stats.compile_step(changed, topology, _VOCAB.value, 1)[0]

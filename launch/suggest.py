@@ -76,14 +76,20 @@ def meshes(
   config: PretrainConfig, num_devices: int, slices: int
 ) -> Iterator[MeshSettings]:
   """Yields the data-parallel mesh, then larger fsdp, then tensor axes."""
-  yield MeshSettings(data=num_devices, fsdp=1, tensor=1)
+  yield _mesh(config, num_devices, 1, 1)
   heads = getattr(config.model, 'n_head', 1)
   for fsdp, tensor in [(4, 1), (16, 1), (64, 1), (1, 2), (1, 4)]:
     data, rest = divmod(num_devices, fsdp * tensor)
     if not (
       rest or config.model.n_embd % fsdp or heads % tensor or data % slices
     ):
-      yield MeshSettings(data=data, fsdp=fsdp, tensor=tensor)
+      yield _mesh(config, data, fsdp, tensor)
+
+
+def _mesh(
+  config: PretrainConfig, data: int, fsdp: int, tensor: int
+) -> MeshSettings:
+  return dataclasses.replace(config.mesh, data=data, fsdp=fsdp, tensor=tensor)
 
 
 def fitting(
@@ -133,7 +139,7 @@ def flags(config: PretrainConfig) -> str:
   out = [f'--config.train.microbatches={config.train.microbatches}']
   if isinstance(config.model, GPTSettings):
     out.append(f'--config.model.remat={config.model.remat}')
-  sizes = dataclasses.asdict(config.mesh).items()
+  sizes = config.mesh.axes.items()
   return ' '.join(out + [f'--config.mesh.{n}={size}' for n, size in sizes])
 
 

@@ -70,19 +70,19 @@ COLLECTIVE = re.compile(
 )
 
 
-def compiled_text(*shape):
-  program = updates.build(updates.UNROLLED, make_mesh(*shape))
+def compiled_text(*shape, **settings):
+  program = updates.build(updates.UNROLLED, make_mesh(*shape), **settings)
   return program.lower().compile().as_text()
 
 
-def collectives(*shape):
+def collectives(*shape, **settings):
   """Returns (kind, shape of an array) of all that moves in a step.
 
   Groups of one device move nothing and are left out. No collective may be in a
   loop.
   """
   found, inside = [], True
-  for line in compiled_text(*shape).splitlines():
+  for line in compiled_text(*shape, **settings).splitlines():
     if header := re.match(r'(ENTRY )?%?[\w.\-]+ \(.*\{$', line):
       inside = header[1] is None
     match = COLLECTIVE.search(line)
@@ -109,22 +109,71 @@ def test_data_reduces_gradients_and_nothing_else():
   assert size(found, 'all-reduce') == ONCE + 2  # loss and weight
 
 
+def test_microbatches_share_one_reduction():
+  """The parts run in a loop; `collectives` refuses one in a loop."""
+  found = collectives(8, 1, 1, microbatches=2)
+  assert {kind for kind, _ in found} == {'all-reduce'}
+  count = gpt.num_parameters(updates.UNROLLED)
+  assert size(found, 'all-reduce') == count + 2  # loss and weight
+
+
+def test_a_divided_optimizer_scatters_gradients_and_gathers_parameters():
+  found = collectives(8, 1, 1, microbatches=2, shard_optimizer=True)
+  assert {kind for kind, _ in found} == {
+    'reduce-scatter',
+    'all-gather',
+    'all-reduce',
+  }
+  count = gpt.num_parameters(updates.UNROLLED)
+  assert 8 * size(found, 'reduce-scatter') == count
+  assert size(found, 'all-gather') == count
+  sums = {dims for kind, dims in found if kind == 'all-reduce'}
+  assert sums <= {(), (2,)}  # loss, weight, norms: of all and of both layers
+
+
+def test_a_divided_optimizer_holds_its_part_of_the_moments():
+  """Other axes keep what they shard; parameters stay whole over data."""
+  mesh = make_mesh(2, 2, 2)
+  state = updates.build(updates.UNROLLED, mesh, shard_optimizer=True).state
+  whole = updates.build(updates.UNROLLED, mesh).state.params['gpt']
+  adam = state.opt_state[1][0]
+  kernel = adam.mu['gpt']['h']['mlp']['c_fc']['kernel'].sharding
+  assert tuple(kernel.spec) == ('data', 'fsdp', 'tensor')
+  for moments in (adam.mu['gpt'], adam.nu['gpt']):
+    parts = jax.tree.map(_part, whole), jax.tree.map(_part, moments)
+    # 101 rows do not divide, and fsdp has the columns.
+    assert [tree.pop('tokens_embed') for tree in parts] == [101 * 64 / 2] * 2
+    assert parts[0] == jax.tree.map(lambda x: 2 * x, parts[1])
+  same = jax.tree.map(
+    lambda x, y: x.sharding == y.sharding, state.params['gpt'], whole
+  )
+  assert all(jax.tree.leaves(same))
+
+
+def _part(x):
+  return math.prod(x.sharding.shard_shape(x.shape))
+
+
 @pytest.mark.slow
 def test_fsdp_gathers_parameters_and_reduces_gradients():
-  """The CPU's compiler has no reduce-scatter: it reduces, then slices."""
+  """The CPU's compiler reduces, then slices, except where the loss scatters."""
   found = collectives(1, 8, 1)
+  scattered = [dims for kind, dims in found if kind == 'reduce-scatter']
+  assert scattered == [(101, 64 // 8)]
+  found = [x for x in found if x[0] != 'reduce-scatter']
   assert {kind for kind, _ in found} == {'all-gather', 'all-reduce'}
   parameters = jax.tree.leaves(networks.fresh(updates.UNROLLED))
   # With or without the layers; axes may be swapped, heads and their width be
   # one.
   sizes = {math.prod(x.shape[i:]) for x in parameters for i in (0, 1)}
   assert {math.prod(dims) for _, dims in found} <= sizes | {1}
-  # For use and, except for the embeddings, again for the gradient.
+  # For use and, except for the positions, again: for the gradient, or the
+  # token embedding for the softmax.
   gathered = size(found, 'all-gather')
   count = gpt.num_parameters(updates.UNROLLED)
-  assert gathered <= 2 * count - 101 * 64 - 16 * 64
+  assert gathered <= 2 * count - 16 * 64
   scalars = sum(dims == () for _, dims in found)
-  assert size(found, 'all-reduce') - scalars == ONCE
+  assert size(found, 'all-reduce') - scalars == ONCE - 101 * 64
 
 
 @pytest.mark.slow

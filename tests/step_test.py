@@ -12,7 +12,15 @@ from flax import linen as nn
 
 from gpt1_jax.errors import RunError, UserError
 from gpt1_jax.model import models
-from gpt1_jax.train import loop, norms, optim, pace as pace_lib, sharding, step
+from gpt1_jax.train import (
+  gradients,
+  loop,
+  norms,
+  optim,
+  pace as pace_lib,
+  sharding,
+  step,
+)
 from tests.support import networks, updates
 from tests.support.updates import BATCH, OPTIM, one_update
 
@@ -71,6 +79,24 @@ def test_norms_are_those_of_each_layer():
   }
 
 
+@pytest.mark.parametrize(
+  ('config', 'mesh', 'shard_optimizer'),
+  [
+    (GPT, (8, 1, 1), True),
+    slow(GPT, (8, 1, 1), False),
+    slow(GPT, (2, 2, 2), True),
+    slow(GPT, (2, 2, 2), False),
+    slow(RELEASED, (2, 2, 2), True),
+    slow(LSTM, (4, 2, 1), True),
+  ],
+)
+def test_sums_on_each_device_give_the_same_update(
+  config, mesh, shard_optimizer
+):
+  found = one_update(2, mesh, config, shard_optimizer)
+  updates.assert_same_update(found, one_update(config=config))
+
+
 def test_the_same_seed_gives_the_same_bits():
   updates.assert_same_bits(one_update.__wrapped__(), one_update())
 
@@ -89,7 +115,7 @@ def test_seeds_share_what_is_compiled_and_keep_their_bits():
     placed = sharding.batch_sharding(mesh)
     loss_fn = step.pretrain_loss(model)
     shared = step.jit_seeded_step(
-      loss_fn, optimizer, shardings, placed, microbatches=1
+      loss_fn, optimizer, shardings, placed, plan=gradients.Plan()
     )
     batch = sharding.put_batch(BATCH, mesh)
     found = [shared(make(seed), batch, seed) for seed in seeds]
@@ -145,7 +171,12 @@ def test_updates_that_are_not_finite_are_skipped_and_counted():
     jnp.int32(0), params, optimizer.transform.init(params)
   )
   train_step = step.jit_seeded_step(
-    loss_fn, optimizer, placed, placed, microbatches=1, skip_nonfinite=True
+    loss_fn,
+    optimizer,
+    placed,
+    placed,
+    plan=gradients.Plan(),
+    skip_nonfinite=True,
   )
   log = mock.Mock()
   pace = pace_lib.Pace(1, 1, 1, 0.0, 0.0, 1, skip_nonfinite=2)

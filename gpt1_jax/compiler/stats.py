@@ -140,7 +140,7 @@ def compile_step(
     UserError: the mesh does not divide the batch or the model.
   """
   model = pretraining.model_config(config, vocab_size)
-  mesh = sharding.make_mesh(topology.devices, **dataclasses.asdict(config.mesh))
+  mesh = sharding.make_mesh(topology.devices, **config.mesh.axes)
   program = pretraining.build(config, model, mesh, num_steps)
   tokens = config.data.batch_size * model.n_ctx / len(topology.devices)
   share = models.flops_per_token(model) * tokens

@@ -18,7 +18,7 @@ from absl import logging
 from flax import linen as nn
 from jax import ad_checkpoint
 
-from gpt1_jax.model import causal, dropout, tiles
+from gpt1_jax.model import causal, dropout, placement, tiles
 from gpt1_jax.model.linear import Linear, einsum
 
 MASKED = -1e9  # C: train.py, mask_attn_weights
@@ -97,14 +97,14 @@ def attend_flash(
     static = tiles.Static(len(heads_H), rate, interpret=platform() == 'cpu')
     return module.attend(static, qkv_CBTN, keys_B2, heads_H[:1])
 
-  mesh = jax.sharding.get_abstract_mesh()
-  if mesh.size > 1:
+  if placement.is_partitioned():
     batch, heads = _mesh_axes('batch', 'heads')
     spec = jax.sharding.PartitionSpec
     local = jax.shard_map(
       local,
       in_specs=(spec(None, batch, None, heads), spec(batch), spec(heads)),
       out_specs=spec(batch, None, heads),
+      axis_names=set(placement.automatic_axes()),
       check_vma=False,  # pallas_call declares no varying axes
     )
   return local(qkv_CBTN, keys_B2, jnp.arange(n_head, dtype=jnp.uint32))

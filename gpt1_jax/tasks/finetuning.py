@@ -64,9 +64,7 @@ class Finetuner:
       UserError: the task, the run it starts from or the data cannot be used.
     """
     self.config, self._profile = config, profile
-    self._mesh = sharding.make_mesh(
-      jax.devices(), **dataclasses.asdict(config.mesh)
-    )
+    self._mesh = sharding.make_mesh(jax.devices(), **config.mesh.axes)
     # 1. The task, and the run that provides shape and weights.
     self.task = table.resolve(config.task)
     hosts.say(f'{self.task.name}: reading {tasks_path}')
@@ -190,8 +188,8 @@ class Finetuner:
       config.optim,
       num_steps,
       self._mesh,
-      config.train.microbatches,
-      config.train.skip_nonfinite > 0,
+      config.train,
+      config.mesh.shard_optimizer,
     )
     if source.params is None:
       return built

@@ -76,7 +76,7 @@ def load(
   meta = shards.read_meta(data)
   words = belonging.shards_tokenizer(data, meta['tokenizer']['fingerprint'])
   model = model_config(config, words.vocab_size)
-  mesh = sharding.make_mesh(jax.devices(), **dataclasses.asdict(config.mesh))
+  mesh = sharding.make_mesh(jax.devices(), **config.mesh.axes)
   rows = sharding.host_rows(mesh, config.data.batch_size)
   tokens = {split: shards.Tokens(data, split) for split in shards.SPLITS}
   train, validation = (
@@ -251,8 +251,8 @@ def build(
     config.optim,
     num_steps,
     mesh,
-    microbatches,
-    config.train.skip_nonfinite > 0,
+    config.train,
+    config.mesh.shard_optimizer,
   )
   rows = sharding.batch_sharding(mesh)
   batch = {

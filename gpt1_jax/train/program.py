@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from gpt1_jax import settings
 from gpt1_jax.model import models
-from gpt1_jax.train import optim, sharding, step
+from gpt1_jax.train import gradients, optim, sharding, step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +78,8 @@ def build(
   optimizer_settings: settings.OptimSettings,
   num_steps: int,
   mesh: jax.sharding.Mesh,
-  microbatches: int,
-  skip_nonfinite: bool = False,
+  train: settings.TrainSettings,
+  shard_optimizer: bool,
 ) -> Program:
   """Builds the optimiser, the initial state and the update.
 
@@ -88,8 +88,8 @@ def build(
     optimizer_settings: config.optim.
     num_steps: total number of updates, for the learning-rate schedule.
     mesh: attached devices, or a topology to compile for.
-    microbatches: sequential parts that a batch is split into.
-    skip_nonfinite: see `step.jit_seeded_step`.
+    train: config.train.
+    shard_optimizer: config.mesh.shard_optimizer.
   """
   optimizer = optim.make_optimizer(optimizer_settings, num_steps)
 
@@ -99,16 +99,29 @@ def build(
       jnp.zeros([], jnp.int32), params, optimizer.transform.init(params)
     )
 
+  def place(state: Any, shardings: Any) -> Any:
+    if not shard_optimizer:
+      return shardings
+    moments = jax.tree.map(
+      sharding.scattered, state.opt_state, shardings.opt_state
+    )
+    return shardings.replace(opt_state=moments)
+
   seed = seed_shape(mesh)
   with sharding.use(mesh):
-    make_state, shardings = sharding.jit_init(new_state, mesh, seed)
+    make_state, shardings = sharding.jit_init(
+      new_state, mesh, seed, place=place
+    )
     state = sharding.abstract(jax.eval_shape(make_state, seed), shardings)
+  scattered = None
+  if shard_optimizer and mesh.shape['data'] > 1:
+    scattered = jax.tree.map(sharding.scattered, state.params, shardings.params)
   train_step = step.jit_seeded_step(
     objective.loss_fn,
     optimizer,
     shardings,
     sharding.batch_sharding(mesh),
-    microbatches=microbatches,
-    skip_nonfinite=skip_nonfinite,
+    plan=gradients.Plan(train.microbatches, scattered),
+    skip_nonfinite=train.skip_nonfinite > 0,
   )
   return Program(objective, mesh, num_steps, state, make_state, train_step)

@@ -7,7 +7,7 @@ Linen's constraints and partition specs read.
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,6 +25,7 @@ BATCH_AXES = ('data', 'fsdp')
 # itself is sharded along embed, because 40,478 rows = 2 x 37 x 547 rarely
 # divide. Checkpoints are thus the same on every mesh.
 VOCAB_AXIS = 'tensor'
+COLUMN_AXIS = 'fsdp'  # of the embedding and of the softmax's matrix
 LOGICAL_AXIS_RULES = (
   ('batch', BATCH_AXES),
   ('embed', 'fsdp'),
@@ -103,6 +104,16 @@ def use(mesh: jax.sharding.Mesh) -> Iterator[None]:
     yield
 
 
+def rules_beside(mapped: Collection[str]) -> list[tuple[str, Any]]:
+  """Returns the table of logical axes without the mesh axes in `mapped`."""
+
+  def rest(axes: Any) -> Any:
+    names = (axes,) if isinstance(axes, str) else axes or ()
+    return tuple(name for name in names if name not in mapped) or None
+
+  return [(name, rest(axes)) for name, axes in LOGICAL_AXIS_RULES]
+
+
 def check_divides(
   mesh: jax.sharding.Mesh, batch_size: int, microbatches: int, **sizes: int
 ) -> None:
@@ -132,7 +143,10 @@ def check_divides(
 
 
 def jit_init(
-  init: Callable[..., Tree], mesh: jax.sharding.Mesh, *args: Any
+  init: Callable[..., Tree],
+  mesh: jax.sharding.Mesh,
+  *args: Any,
+  place: Callable[[Tree, Tree], Tree] = lambda tree, shardings: shardings,
 ) -> tuple[Callable[..., Tree], Tree]:
   """Jits `init` so that its arrays are created sharded over the active mesh.
 
@@ -140,11 +154,14 @@ def jit_init(
     init: returns a tree of parameters, boxed with logical axis names.
     mesh: the active mesh.
     *args: example arguments, such as a seed.
+    place: changes the shardings of the table, given the shapes and these.
 
   Returns:
     The function, which returns an unboxed tree, and the tree's shardings.
   """
-  shardings = state_shardings(jax.eval_shape(init, *args), mesh)
+  boxed = jax.eval_shape(init, *args)
+  shapes = jax.eval_shape(nn.unbox, boxed)
+  shardings = place(shapes, state_shardings(boxed, mesh))
   make = jax.jit(lambda *args: nn.unbox(init(*args)), out_shardings=shardings)
   return make, shardings
 
@@ -153,6 +170,31 @@ def state_shardings(abstract: Tree, mesh: jax.sharding.Mesh) -> Tree:
   """Returns the NamedShardings of a boxed tree of shapes."""
   specs = nn.get_partition_spec(abstract)
   return nn.logical_to_mesh_sharding(specs, mesh, LOGICAL_AXIS_RULES)
+
+
+def scattered(x: Any, sharding: NamedSharding) -> NamedSharding:
+  """Returns the sharding of an array `x` divided over the data axis, too.
+
+  Divides the longest axis that is not sharded yet; the last one, which tiles
+  pad, only if no other is a multiple of the devices.
+  """
+  sizes = sharding.mesh.shape
+  count = sizes['data']
+  names = [*sharding.spec, *[None] * (x.ndim - len(sharding.spec))]
+  free = [
+    (axis < x.ndim - 1, size, -axis)
+    for axis, size in enumerate(x.shape)
+    if sizes.get(names[axis], 1) == 1 and size % count == 0
+  ]
+  if count == 1 or not free:
+    return sharding
+  names[-max(free)[2]] = 'data'
+  return NamedSharding(sharding.mesh, PartitionSpec(*names))
+
+
+def data_axis(sharding: NamedSharding) -> int:
+  """Returns the axis of an array that the data axis divides, or -1."""
+  return next((i for i, name in enumerate(sharding.spec) if name == 'data'), -1)
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:

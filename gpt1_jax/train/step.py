@@ -14,7 +14,15 @@ from flax import struct
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import heads, models
-from gpt1_jax.train import losses, malloc, norms, optim, sharding, task_losses
+from gpt1_jax.train import (
+  gradients,
+  losses,
+  malloc,
+  norms,
+  optim,
+  sharding,
+  task_losses,
+)
 
 Params = Any  # {'gpt': ..., 'head': ...}: nested dicts of float32 arrays
 Batch = Mapping[str, jax.Array]  # arrays of B rows each
@@ -85,53 +93,40 @@ def train_step(
   *,
   loss_fn: LossFn,
   optimizer: optim.Optimizer,
-  microbatches: int,
+  plan: gradients.Plan,
   seed: jax.Array | int,
 ) -> tuple[TrainState, StepMetrics]:
   """Computes one update from one global batch.
 
   Args:
     state, batch, loss_fn, optimizer: the update's inputs and rules.
-    microbatches: sequential parts that the batch is split into. The gradient
-      and the dropout masks are those of the whole batch.
+    plan: how the gradient is summed. Whatever the number of microbatches, the
+      gradient and the dropout masks are those of the whole batch.
     seed: seeds all dropout keys; an int, or a traced uint32.
   """
   dropout_key = update_key(seed, state.step)
   B = next(iter(batch.values())).shape[0]
   example_ids_B = jnp.arange(B, dtype=jnp.uint32)
 
-  def gradient(
-    batch: Batch, example_ids_B: jax.Array, mean: bool
-  ) -> tuple[jax.Array, jax.Array, Params]:
+  def part(
+    params: Params, rows: tuple[Batch, jax.Array], mean: bool
+  ) -> gradients.Sums:
     def loss_and_weight(params: Params) -> tuple[jax.Array, jax.Array]:
-      out = loss_fn(params, batch, dropout_key, example_ids_B, mean)
+      out = loss_fn(params, rows[0], dropout_key, rows[1], mean)
       return out.loss, out.weight
 
-    value = jax.value_and_grad(loss_and_weight, has_aux=True)(state.params)
+    value = jax.value_and_grad(loss_and_weight, has_aux=True)(params)
     (loss, weight), grads = value
     return loss, weight, grads
 
-  if microbatches == 1:
-    loss, _, grads = gradient(batch, example_ids_B, True)
-  else:
-
-    def accumulate(total: Any, part: Any) -> tuple[Any, None]:
-      out = gradient(part[0], part[1], False)
-      return jax.tree.map(jnp.add, total, out), None
-
-    def split(x: jax.Array) -> jax.Array:
-      # Takes every n-th row, so that each part has rows from every device.
-      return jnp.moveaxis(x.reshape(-1, microbatches, *x.shape[1:]), 1, 0)
-
-    parts = jax.tree.map(split, (batch, example_ids_B))
-    zero = jax.tree.map(jnp.zeros_like, state.params)
-    start = (jnp.float32(0), jnp.float32(0), zero)
-    (loss, weight, grads), _ = jax.lax.scan(accumulate, start, parts)
-    loss, grads = jax.tree.map(lambda x: x * _inverse(weight), (loss, grads))
+  rows = (batch, example_ids_B)
+  loss, grads = gradients.mean(part, state.params, rows, plan)
   updates, opt_state = optimizer.transform.update(
     grads, state.opt_state, state.params
   )
   params = optax.apply_updates(state.params, updates)
+  if plan.scattered is not None:  # the sum, too, in parts
+    params = jax.lax.with_sharding_constraint(params, plan.scattered)
   metrics: StepMetrics = {
     'loss': loss,
     'grad_norm': optax.tree.norm(grads),
@@ -139,10 +134,6 @@ def train_step(
     'layer_grad_norms': norms.by_layer(grads),
   }
   return TrainState(state.step + 1, params, opt_state), metrics
-
-
-def _inverse(weight: jax.Array) -> jax.Array:
-  return 1.0 / jnp.maximum(weight, 1e-9)
 
 
 def update_key(seed: jax.Array | int, step: jax.Array) -> jax.Array:
@@ -157,7 +148,7 @@ def jit_seeded_step(
   state_shardings: Any,
   batch_sharding: jax.sharding.NamedSharding,
   *,
-  microbatches: int,
+  plan: gradients.Plan,
   skip_nonfinite: bool = False,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]:
   """Jits `train_step` with the arguments (state, batch, seed).
@@ -175,7 +166,7 @@ def jit_seeded_step(
       batch,
       loss_fn=loss_fn,
       optimizer=optimizer,
-      microbatches=microbatches,
+      plan=plan,
       seed=seed,
     )
     if not skip_nonfinite:
@@ -225,7 +216,7 @@ def pretrain_loss(model: models.Model) -> LossFn:
     weights_BT = batch['lm_weights']
     weight = weights_BT[:, 1:].sum()
     if mean:
-      weights_BT *= _inverse(weight)
+      weights_BT *= gradients.inverse(weight)
     out: Any = model.apply(
       {'params': params['gpt']},
       batch['tokens'],
@@ -266,7 +257,7 @@ def finetune_loss(
     mean: bool = False,
   ) -> LossOutput:
     weight = batch['example_weight'].sum()
-    scale = _inverse(weight) if mean else 1.0
+    scale = gradients.inverse(weight) if mean else 1.0
     B, C, T = batch['tokens'].shape
     tokens_BT = batch['tokens'].reshape(B * C, T)
     choice_C = jnp.arange(C, dtype=jnp.uint32)

@@ -53,7 +53,9 @@ def finetune(case: Case) -> tuple[Repeat, dict[str, str]]:
       network, head, settings.head.lm_coef, settings.head.lm_reduction
     ),
   )
-  built = program.build(objective, settings.optim, _NUM_STEPS, _one_device(), 1)
+  built = program.build(
+    objective, settings.optim, _NUM_STEPS, _one_device(), settings.train, False
+  )
   batches = case.read_batches()
   repeat = _updates(built, batches)
   examples = sum(float(batch['example_weight'].sum()) for batch in batches)

@@ -17,7 +17,7 @@ from gpt1_jax.config import OwnTask
 from gpt1_jax.model import heads, models
 from gpt1_jax.tasks import batches, examples, features, initialization, table
 from gpt1_jax.tasks.definition import Task
-from gpt1_jax.train import optim, step as step_lib
+from gpt1_jax.train import gradients, optim, step as step_lib
 from tests.support import networks, toy_tokenizers
 
 S, D, E = 10, 11, 12  # start, delimiter, extract
@@ -184,7 +184,7 @@ def sgd_step(case, config, params, lm_coef=0.5, **settings):
     step_lib.train_step,
     loss_fn=loss_fn,
     optimizer=optim.Optimizer(optimizer, lambda step: 1.0),
-    microbatches=settings.get('microbatches', 1),
+    plan=gradients.Plan(settings.get('microbatches', 1)),
     seed=3,
   )
   state = step_lib.TrainState(

@@ -13,7 +13,14 @@ from gpt1_jax import config as config_lib
 from gpt1_jax.config import PretrainConfig
 from gpt1_jax.model import models
 from gpt1_jax.settings import ModelConfig, OptimSettings
-from gpt1_jax.train import optim, pretraining, program, sharding, step
+from gpt1_jax.train import (
+  gradients,
+  optim,
+  pretraining,
+  program,
+  sharding,
+  step,
+)
 from tests.support import networks
 from tests.support.meshes import make_mesh
 
@@ -41,10 +48,13 @@ def new_state(
   return step.TrainState(zero, params, optimizer.init(params))
 
 
-def pretrain_config(microbatches: int = 1) -> PretrainConfig:
+def pretrain_config(
+  microbatches: int = 1, shard_optimizer: bool = False
+) -> PretrainConfig:
   """Returns the configuration of ten updates of `GPT_CONFIG` on BATCH."""
   values = config_file.get_config('tiny').to_dict()
   values['train'].update(num_steps=10, microbatches=microbatches, seed=7)
+  values['mesh']['shard_optimizer'] = shard_optimizer
   values['data'].update(path='not read', batch_size=len(BATCH['tokens']))
   # With Adam's own eps (1e-8) a weight whose gradient is nearly zero moves by
   # the sign of a rounding error.
@@ -53,10 +63,14 @@ def pretrain_config(microbatches: int = 1) -> PretrainConfig:
 
 
 def build(
-  config: ModelConfig, mesh: jax.sharding.Mesh, microbatches: int = 1
+  config: ModelConfig,
+  mesh: jax.sharding.Mesh,
+  microbatches: int = 1,
+  shard_optimizer: bool = False,
 ) -> program.Program:
   """Builds the program of ten updates."""
-  return pretraining.build(pretrain_config(microbatches), config, mesh, 10)
+  settings = pretrain_config(microbatches, shard_optimizer)
+  return pretraining.build(settings, config, mesh, 10)
 
 
 @functools.cache
@@ -64,10 +78,11 @@ def one_update(
   microbatches: int = 1,
   shape: tuple[int, int, int] = (1, 1, 1),
   config: ModelConfig = networks.GPT_CONFIG,
+  shard_optimizer: bool = False,
 ) -> tuple[dict[str, np.ndarray], step.TrainState]:
   """Returns the metrics of one update on BATCH and the state after it."""
   mesh = make_mesh(*shape)
-  built = build(config, mesh, microbatches)
+  built = build(config, mesh, microbatches, shard_optimizer)
   with sharding.use(mesh):
     seed = step.place_seed(7, mesh)
     batch = sharding.put_batch(BATCH, mesh)
@@ -102,7 +117,7 @@ def jit_step(
     step.train_step,
     loss_fn=step.pretrain_loss(model),
     optimizer=optimizer,
-    microbatches=1,
+    plan=gradients.Plan(),
     seed=seed,
   )
   return jax.jit(train_step, **jit)

@@ -1,0 +1,119 @@
+"""Sums gradients over microbatches, and over devices once, at the end.
+
+Left alone, the compiler sums the gradients of a replicated parameter over the
+devices in every microbatch. Here each device along the data axis adds up the
+gradients of its own rows first.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.sharding import PartitionSpec
+
+from gpt1_jax.train import sharding
+
+Params = Any
+Rows = Any  # a tree of arrays with a row for each example
+Sums = tuple[jax.Array, jax.Array, Params]  # loss, weight, gradient
+# (params, rows, mean) -> sums; with `mean`, loss and gradient are means.
+Part = Callable[[Params, Rows, bool], Sums]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """How the gradient of a batch is summed.
+
+  Attributes:
+    microbatches: sequential parts that the batch is split into.
+    scattered: for each parameter, the sharding of its gradient and moments,
+      which are divided over the data axis; None divides none.
+  """
+
+  microbatches: int = 1
+  scattered: Any = None
+
+
+def mean(
+  part: Part, params: Params, rows: Rows, plan: Plan
+) -> tuple[jax.Array, Params]:
+  """Returns the mean loss of a batch and its gradient.
+
+  Args:
+    part: computes a part of the batch.
+    params: the parameters.
+    rows: the batch, sharded over data and fsdp.
+    plan: how the gradient is summed.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if plan == Plan():
+    loss, _, grads = part(params, rows, True)
+    return loss, grads
+  if mesh.empty or mesh.shape['data'] == 1:
+    sums = _over_microbatches(part, params, rows, plan.microbatches)
+  else:
+    sums = _over_devices(part, params, rows, plan)
+  loss, weight, grads = sums
+  loss, grads = jax.tree.map(lambda x: x * inverse(weight), (loss, grads))
+  return loss, grads
+
+
+def inverse(weight: jax.Array) -> jax.Array:
+  """Returns the factor that turns a sum of this weight into a mean."""
+  return 1.0 / jnp.maximum(weight, 1e-9)
+
+
+def _over_microbatches(
+  part: Part, params: Params, rows: Rows, microbatches: int
+) -> Sums:
+  if microbatches == 1:
+    return part(params, rows, False)
+
+  def accumulate(total: Any, rows: Rows) -> tuple[Any, None]:
+    return jax.tree.map(jnp.add, total, part(params, rows, False)), None
+
+  def split(x: jax.Array) -> jax.Array:
+    # Takes every n-th row, so that each part has rows from every device.
+    return jnp.moveaxis(x.reshape(-1, microbatches, *x.shape[1:]), 1, 0)
+
+  zero = jax.tree.map(jnp.zeros_like, params)
+  start = (jnp.float32(0), jnp.float32(0), zero)
+  return jax.lax.scan(accumulate, start, jax.tree.map(split, rows))[0]
+
+
+def _over_devices(part: Part, params: Params, rows: Rows, plan: Plan) -> Sums:
+  """Computes the sums of each device's rows, then their sum."""
+  mesh = jax.sharding.get_abstract_mesh()
+  # Axes of one device are mapped over too: where these are all, the compiler
+  # has nothing to partition.
+  mapped = {'data', *(a for a, size in mesh.shape.items() if size == 1)}
+  axes = jax.tree.map(lambda _: -1, params)
+  if plan.scattered is not None:
+    axes = jax.tree.map(sharding.data_axis, plan.scattered)
+
+  def reduce(x: jax.Array, axis: int) -> jax.Array:
+    if axis < 0:
+      return jax.lax.psum(x, 'data')
+    return jax.lax.psum_scatter(x, 'data', scatter_dimension=axis, tiled=True)
+
+  def local(params: Params, rows: Rows) -> Sums:
+    with nn.logical_axis_rules(sharding.rules_beside(mapped)):
+      sums = _over_microbatches(part, params, rows, plan.microbatches)
+    loss, weight, grads = sums
+    loss, weight = jax.lax.psum((loss, weight), 'data')
+    return loss, weight, jax.tree.map(reduce, grads, axes)
+
+  def spec(axis: int) -> PartitionSpec:
+    return PartitionSpec(*[None] * axis, 'data') if axis >= 0 else none
+
+  none = PartitionSpec()
+  return jax.shard_map(
+    local,
+    in_specs=(none, PartitionSpec('data')),
+    out_specs=(none, none, jax.tree.map(spec, axes)),
+    axis_names=mapped,
+    check_vma=False,  # arrays made within, such as zeros, do not vary
+  )(params, rows)
