@@ -21,7 +21,7 @@ def finetune(values, workdir):
   return all_tasks.finetune(config, str(workdir), config.data.path)
 
 
-# What a row of results.md is of, for tasks of every kind.
+# Task, split and metric of a row of results.md, for each kind of task.
 FEW = ('mnli', 'race', 'stsb')
 
 
@@ -41,7 +41,7 @@ def test_tasks_in_turn(configure, shared_data, tmp_path, capsys, monkeypatch):
   assert '| race ' in said
   assert 'no train file of task race' in (workdir / 'results.md').read_text()
 
-  # Mended and started again, only what is missing runs.
+  # After the mistake is mended, only the missing tasks run.
   times = {
     path: path.stat().st_mtime_ns for path in workdir.glob('*/scores.json')
   }
@@ -120,7 +120,7 @@ def test_seeds_compile_once_and_resume(
   assert counts[0] > 0
   assert counts[1] == counts[0]  # the second seed compiled nothing
 
-  # One more seed: the others are read back, none is run again.
+  # One more seed: no other seed is run again.
   times = [p.stat().st_mtime_ns for p in sorted(workdir.glob('*/scores.json'))]
   config['train']['seeds'] = 3
   result = finetune(config, workdir)
@@ -143,8 +143,8 @@ def test_seeds_compile_once_and_resume(
   ]
   assert len(set(outputs)) == 3
 
-  # A seed of the many is the run of that seed alone, bit for bit, stopped
-  # after its first checkpoint and gone on with.
+  # One of several seeds equals a run of that seed alone, bit for bit, even if
+  # that is stopped after its first checkpoint and resumed.
   alone = configure('mrpc', archives, train__seed=6, data__seed=1)
   with monkeypatch.context() as patch:
 

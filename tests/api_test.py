@@ -1,4 +1,4 @@
-"""The Python API: what it returns equals the model's own numbers."""
+"""The Python API returns the same numbers as the model."""
 
 import subprocess
 import sys
@@ -212,7 +212,7 @@ def test_texts_that_do_not_fit_are_refused(run):
     run.logits([99999])
 
 
-def test_folders_of_other_programs_load_alike(tmp_path, run):
+def test_other_formats_load_the_same_model(tmp_path, run):
   released.write(tmp_path / 'openai')
   ours = gpt1_jax.load(tmp_path / 'openai')
   assert ours.tokenizer.kind == 'openai'

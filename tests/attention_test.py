@@ -1,4 +1,4 @@
-"""Attention by blocks and by the interpreted kernels against all pairs.
+"""Compares attention by blocks and by interpreted kernels with all pairs.
 
 All draw the same masks, so they agree to rounding. tpu_test compiles the TPU
 kernel for TPUs.
@@ -372,7 +372,7 @@ def test_the_reason_is_logged_once(caplog):
 def test_a_gpu_runs_cudnn_if_nothing_is_dropped(
   path, dtype, key, taken, monkeypatch
 ):
-  """Replaces cuDNN's implementation with XLA's, which needs no GPU."""
+  """Replaces cuDNN by XLA's implementation, which needs no GPU."""
   config = dataclasses.replace(networks.GPT_CONFIG, attention=path, dtype=dtype)
   expected, calls = small_states(config, key), []
   attend = jax.nn.dot_product_attention

@@ -1,4 +1,4 @@
-"""Simple methods that stand beside a model's scores."""
+"""Tests the simple methods that are scored for comparison."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""`prepare --engine=beam`: the bytes of the local engine, and its manners."""
+"""`prepare --engine=beam` writes the bytes and errors of the local engine."""
 
 import gzip
 import json

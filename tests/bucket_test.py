@@ -1,4 +1,4 @@
-"""Every command with its paths in a bucket, in processes of its own.
+"""Runs every command with its paths in a bucket, in separate processes.
 
 The bucket is tests/support/fake_bucket.py; the libraries that speak to it are
 real.

@@ -20,7 +20,7 @@ def save(workdir, *, keep, keep_best, scores, first=1):
 
 
 def test_the_best_is_kept_and_read(tmp_path):
-  """By the score on the dev set; of equals the earlier (C: train.py)."""
+  """Ranks by the score on dev; keeps the earlier of equals (C: train.py)."""
   save(tmp_path, keep=1, keep_best=True, scores=[0.5, 0.9, 0.9, 0.7])
   params, meta, step = checkpoint.read(tmp_path)
   assert step == 2

@@ -167,5 +167,5 @@ def test_paragraphs_of_nothing():
   assert cleaning.paragraphs('') == cleaning.paragraphs('\n\r\n \n') == ''
 
 
-def test_words_are_what_stands_between_white_space():
+def test_words_are_split_at_white_space():
   assert cleaning.num_words('a , b \n c') == 4

@@ -1,4 +1,4 @@
-"""Weights to and from the files of other programs, bit for bit."""
+"""Converts weights to and from other programs' files, bit for bit."""
 
 import dataclasses
 import json
@@ -52,7 +52,7 @@ def refused(convert, source, tmp_path):
 
 @pytest.fixture(scope='module')
 def model(tmp_path_factory):
-  """A folder in the released layout, and its arrays."""
+  """Writes a folder in the released layout; returns it and its arrays."""
   folder = tmp_path_factory.mktemp('released') / 'model'
   return folder, released.write(folder)
 

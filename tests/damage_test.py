@@ -95,7 +95,7 @@ def test_no_damage_goes_unnoticed(intact, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('junk', ['empty', 'half', 'file', 'words'])
-def test_what_is_no_checkpoint_blocks_nothing(intact, tmp_path, junk):
+def test_foreign_entries_in_checkpoints_are_ignored(intact, tmp_path, junk):
   run = shutil.copytree(intact, tmp_path / 'run')
   later = run / 'checkpoints' / '12'
   if junk == 'half':
@@ -190,7 +190,7 @@ def test_settings_that_may_change_in_a_run(tmp_path, name, is_refused):
     assert found == {name: [8, 9]}
 
 
-def test_what_is_not_finite_is_not_saved(tmp_path):
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
   bad = TrainState(jnp.int32(3), {'w': jnp.array([1.0, jnp.inf])}, jnp.zeros(2))
   saver = saving.Saver(None, mock.MagicMock(), mock.Mock(), 0)
   with pytest.raises(RunError, match='after update 3 are not finite'):
@@ -263,7 +263,7 @@ def test_a_model_beside_a_wrong_config_is_refused(
     ({}, None),
   ],
 )
-def test_what_belongs_together_is_compared(tmp_path, changed, words):
+def test_tokenizer_shards_and_run_must_match(tmp_path, changed, words):
   header = run_lib.header(
     'pretrain',
     {'data': {'path': 'books'}},

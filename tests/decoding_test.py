@@ -1,4 +1,4 @@
-"""Decoding with a cache gives the same numbers as without one."""
+"""Decoding with a cache computes the same numbers as without one."""
 
 import dataclasses
 import functools
@@ -54,7 +54,7 @@ def test_states_equal_those_of_the_whole_text(config):
   model, params = models.new(config), made(config)
   rows = [list(prompt) for prompt in PROMPTS]
   tokens_BT, lengths_B = decoding.padded(rows, config.n_ctx)
-  tokens_BT[tokens_BT == 0] = 17  # what follows a row is never seen
+  tokens_BT[tokens_BT == 0] = 17  # padding after a row, which must not matter
   for row, tokens_T in zip(rows, tokens_BT, strict=True):
     tokens_T[: len(row)] = row
   cache, h_BD = decoding.prefill(model, params, tokens_BT, lengths_B)
@@ -95,7 +95,7 @@ def test_greedy_tokens_follow_the_rule_for_long_texts(config, length):
   for _ in range(30):
     want.append(int(next_logits(config, seen).argmax()))
     seen.append(want[-1])
-    if len(seen) > config.n_ctx:  # full: on from the last half
+    if len(seen) > config.n_ctx:  # continues from its last half
       seen = seen[-config.n_ctx // 2 :]
   assert ours == want
 

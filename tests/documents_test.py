@@ -47,7 +47,7 @@ def _zstd(data: bytes) -> bytes:
 
 
 def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
-  """Hidden files are no documents; the other files that are not read are told.
+  """Skips hidden files silently, and reports the other files that it skips.
 
   A linked folder is followed, and each folder is read once.
   """

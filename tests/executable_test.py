@@ -1,4 +1,4 @@
-"""A saved train step gives the same bits, and loads only where it belongs.
+"""A saved train step gives the same bits, and loads only for its program.
 
 Runs on CPU devices. An executable for a TPU was never loaded on one.
 """

@@ -140,7 +140,7 @@ def test_single_text_fills_the_context():
     ('room', 6, 20, (6, 7)),
     ('room', 20, 6, (7, 6)),
     ('room', 20, 0, (13, 0)),
-    # As the released code: each text to 16 // 2 - 2, though there be room.
+    # As in the released code: cuts each text to 16 // 2 - 2 even if both fit.
     ('halves', 20, 3, (6, 3)),
     ('halves', 3, 20, (3, 6)),
     ('halves', 7, 7, (6, 6)),
@@ -190,7 +190,7 @@ def test_no_sequence_exceeds_the_context(data, n_ctx, kind):
   assert built.num_cut == (whole > room)
 
 
-def test_what_cannot_be_built():
+def test_impossible_layouts_are_refused():
   with assert_refused('n_ctx is 7'):
     lay_out(CLASSIFICATION, 7, examples.Example(('1',), (), 0))
   with assert_refused('no examples'):
@@ -273,8 +273,8 @@ def test_every_example_once_whatever_the_hosts(
 
 
 @pytest.mark.parametrize('hosts', [1, 2])
-def test_drop_last_leaves_out_what_fills_no_batch(hosts):
-  """Others each epoch, and none of an evaluation (C: train.py)."""
+def test_drop_last_drops_an_incomplete_batch(hosts):
+  """Drops other examples each epoch, and none in evaluation (C: train.py)."""
   built = numbered([n % 50 for n in range(22)])
   widths = (16, 32)
   left_out = []
@@ -320,7 +320,7 @@ def test_order_is_a_function_of_seed_and_epoch(train):
     assert (np.diff(first[0]) > 0).all()
 
 
-def test_short_examples_do_not_pay_for_long_ones():
+def test_short_examples_get_narrow_batches():
   built = numbered([5] * 90 + [60] * 10)
   split = batched(built, 10, 0, (8, 16, 64), train=True)
   widths = sorted(
@@ -328,7 +328,7 @@ def test_short_examples_do_not_pay_for_long_ones():
     for step in range(split.steps_per_epoch)
   )
   assert widths == [8] * 9 + [64]
-  # Widths come in no fixed order: the batches, too, are shuffled.
+  # The batches are shuffled, so their widths come in no fixed order.
   places = {
     next(
       step

@@ -117,7 +117,7 @@ def update(case, rows=1, **settings):
 
 @pytest.mark.parametrize('reduction', task_losses.LM_REDUCTIONS)
 def test_microbatches_equal_the_whole_batch(reduction):
-  """Though their sequences are of unequal length: a mean of all, not of means.
+  """The lengths are unequal, so a mean of the parts' means would differ.
 
   The parts are strided: one has the long sequences, one the short.
   """
@@ -132,7 +132,7 @@ def test_microbatches_equal_the_whole_batch(reduction):
 
 @EACH
 def test_the_special_embeddings_are_trained(case):
-  """By the task alone, through the look-up: what is read is updated."""
+  """The task loss alone trains each special embedding that is looked up."""
   _, grads = update(case, lm_coef=0.0)
   reached = np.abs(grads['gpt/tokens_embed']).max(axis=1) > 1e-6
   used = {token for row in case.tokens for seq in row for token in seq}

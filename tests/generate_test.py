@@ -79,7 +79,7 @@ def test_ctrl_c_ends_the_sample_and_not_the_program(pretrained, tmp_path):
 
 
 def read_until(terminal: int, wanted: bytes, more: int = 0) -> None:
-  """Reads until `wanted` was seen twice if `more`, and that many bytes after.
+  """Reads until `wanted` appears (twice if `more`), and then `more` bytes.
 
   The terminal echoes a prompt before the program prints it.
   """

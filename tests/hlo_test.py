@@ -1,4 +1,4 @@
-"""Costs and collectives read off compiled programs that are known by hand.
+"""Compares costs and collectives of compiled programs with hand counts.
 
 Programs are written by hand, or small and compiled for eight CPU devices.
 """

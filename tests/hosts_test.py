@@ -1,4 +1,4 @@
-"""Several hosts: real jobs of several processes on this machine, with Gloo.
+"""Runs jobs of several hosts as processes on this machine, with Gloo.
 
 A run is the same however many hosts share its devices.
 """

@@ -95,7 +95,7 @@ def test_deep_stacks_take_two_loops(length, parts):
 
 
 def test_gradients_take_no_memory_before_the_loss_is_known():
-  """Memory of a loss as large as the gradients is free again for them."""
+  """A loss needs as much memory as the gradients, which then reuse it."""
   args = inputs(6)
   size = sum(x.nbytes for x in jax.tree.leaves(args[0]))
 

@@ -12,9 +12,9 @@ SPECS = (
   'BTD,DF->BTF',
   'BTD,SD->BTS',
   'BTHK,BSHK->BHTS',  # attention: scores,
-  'BHTS,BSHK->BTHK',  # and what they weigh
+  'BHTS,BSHK->BTHK',  # attention: weighted values
   'BTHK,HKD->BTD',
-  'BTD,DSHK->BTSHK',  # two axes that are one, beside one that is not
+  'BTD,DSHK->BTSHK',  # two axes that merge, and one that does not
 )
 
 

@@ -1,4 +1,4 @@
-"""Each metric against its formula, and the cases the libraries leave open."""
+"""Compares metrics with their formulas, and checks the undefined cases."""
 
 import numpy as np
 import pytest
@@ -77,7 +77,7 @@ def test_nearly_constant_and_single_values_do_not_warn():
     (['pearson'], [1.0, 2.0], [1.0, np.nan], 'not finite'),
   ],
 )
-def test_what_cannot_be_scored(names, labels, guesses, what):
+def test_values_that_cannot_be_scored_are_refused(names, labels, guesses, what):
   with pytest.raises(ValueError, match=what):
     metrics.score(names, labels, guesses)
 

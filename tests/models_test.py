@@ -1,4 +1,4 @@
-"""GPT and LSTM: equations, sizes, start, and what must not change results."""
+"""Tests GPT and LSTM: equations, sizes, initial weights, invariances."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""The original vocabulary: published ids, and the released algorithm.
+"""Compares the original vocabulary with published ids and the released code.
 
 That algorithm (the whole text through spaCy, then BPE pair by pair) is written
 out here a second time. A made-up vocabulary of the same format serves where the
@@ -198,7 +198,7 @@ def _split_words() -> set[str]:
 @hypothesis.given(st.data())
 @hypothesis.settings(max_examples=100, deadline=None)
 def test_decoding_a_passage_gives_its_text(released_bpe, novels, data):
-  """Except for white space around punctuation, and words spaCy splits."""
+  """Loses white space around punctuation, and in words that spaCy splits."""
   cleaned = novels[data.draw(st.sampled_from(sorted(novels)))]
   start = data.draw(st.integers(0, len(cleaned) - 1))
   length = data.draw(st.integers(0, 2000))

@@ -1,4 +1,4 @@
-"""A run says at its start what runs on what, and compiles outside its rate."""
+"""A run first prints devices, model and data; rates exclude compilation."""
 
 import json
 
@@ -25,7 +25,7 @@ def test_the_block_names_devices_model_data_and_files(tmp_path):
   assert block['checkpoints'].startswith(
     'every 50 updates, every 10 minutes, 1 MB each, the last 3 are kept, '
   )
-  assert not (tmp_path / 'runs').exists()  # only asked for its disk
+  assert not (tmp_path / 'runs').exists()  # only its free disk space is read
 
 
 def test_an_idle_accelerator_is_named(tmp_path, monkeypatch):

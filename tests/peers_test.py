@@ -84,7 +84,7 @@ def assert_gradients(grads, arrays, prefix, n_head):
 
 
 @pytest.mark.peers
-def test_the_goldens_are_what_their_script_makes():
+def test_the_script_reproduces_the_goldens():
   torch_and_transformers()
   _, arrays = goldens()
   made = make.make(make.SHAPE, **make.SIZES)

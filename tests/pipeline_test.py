@@ -1,4 +1,4 @@
-"""The road as a user walks it: real commands, real files, a real kill."""
+"""Runs the commands as a user does: real files, and a real kill."""
 
 import json
 import shutil
@@ -79,7 +79,7 @@ def test_killed_and_restarted_is_the_same_run(data, run, tmp_path, ended):
     np.testing.assert_array_equal(x, y)
 
 
-def test_pretrain_refuses_what_cannot_be(data, run, tmp_path):
+def test_pretrain_refuses_impossible_settings(data, run, tmp_path):
   args = (*TINY, f'--config.data.path={data}', f'--workdir={tmp_path}/x')
   assert 'exactly one' in commands.fail(
     'pretrain', *args, '--config.train.num_epochs=1'
@@ -153,7 +153,8 @@ def test_finetune_pretrained_and_scratch(data, run, tmp_path):
     right = np.mean([int(r[1]) == int(r[2]) for r in rows])
     assert scores['score'] == pytest.approx(right)
     assert right > 0.9
-    # Of the best checkpoint on the dev set, the first of equals.
+    # The scores are those of the best checkpoint on dev; among equals, the
+    # first.
     lines = (workdir / 'metrics.jsonl').read_text().splitlines()
     evaluations = {
       row['step']: row['eval_accuracy']
@@ -194,8 +195,8 @@ def test_finetune_pretrained_and_scratch(data, run, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_lstm_walks_the_same_road(data, tmp_path):
-  """Pretrained, gone on with, evaluated, sampled from, fine-tuned."""
+def test_the_lstm_in_every_command(data, tmp_path):
+  """Pretrains, resumes, evaluates, samples and fine-tunes."""
   workdir, tuned = tmp_path / 'lstm', tmp_path / 'tuned'
   pretrain = (
     'pretrain',

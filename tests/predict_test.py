@@ -100,7 +100,7 @@ def test_the_command(tuned, tmp_path):
   assert read_lines(output.read_text()) == [row]
 
 
-def test_what_cannot_be_labelled(tuned, tmp_path):
+def test_rows_that_cannot_be_labelled_are_refused(tuned, tmp_path):
   path = tmp_path / 'new.tsv'
   run = labelling.Labeller(str(tuned[0]), None, 1)
   for text, words in (

@@ -98,8 +98,8 @@ def size(found, kind):
   return sum(math.prod(dims) for k, dims in found if k == kind)
 
 
-# Of UNROLLED: the matrix's gradient is summed once for the softmax and once
-# for the look-up; the CPU's compiler does not add before it sums.
+# In UNROLLED, the matrix's gradient is summed once for the softmax and once for
+# the look-up: the CPU's compiler does not add the two first.
 ONCE = gpt.num_parameters(updates.UNROLLED) + 101 * 64
 
 
@@ -219,7 +219,7 @@ def test_constraints_reach_the_compiler():
 
   with sharding.use(mesh):
     assert constraints() > 0
-  with jax.set_mesh(mesh):  # the table is not in force
+  with jax.set_mesh(mesh):  # the table of axes is not active
     assert constraints() == 0
 
 

@@ -10,7 +10,7 @@ import gpt1_jax
 from tests.support import commands
 
 MODEL = pathlib.Path(__file__).parents[1] / 'models' / 'mini'
-# Made up for this test, in the manner of the novels that the model read.
+# Written for this test, in the style of the novels that the model read.
 PASSAGE = (
   'She came into the room without a word, and sat down by the fire. "You have '
   'been a long time away," said the old man, looking at her over his glasses. '

@@ -1,4 +1,4 @@
-"""Copies of a bucket's data on this machine: made once, checked, used again."""
+"""Data in a bucket is copied to this machine once, verified and reused."""
 
 import json
 import os

@@ -101,7 +101,7 @@ def test_the_same_seed_gives_the_same_bits():
   updates.assert_same_bits(one_update.__wrapped__(), one_update())
 
 
-def test_seeds_share_what_is_compiled_and_keep_their_bits():
+def test_seeds_share_compiled_code_and_keep_their_bits():
   model = models.new(GPT)
   mesh = sharding.make_mesh(jax.devices(), data=2, fsdp=2, tensor=2)
   optimizer = optim.make_optimizer(OPTIM, 10)

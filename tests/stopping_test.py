@@ -92,7 +92,7 @@ def assert_same_run(a, b):
     ('config.json', [signal.SIGINT]),  # about to compile
   ],
 )
-def test_a_stopped_run_is_saved_and_goes_on(
+def test_a_stopped_run_is_saved_and_resumed(
   data, straight, tmp_path, moment, numbers, ended
 ):
   workdir = tmp_path / 'run'

@@ -146,7 +146,7 @@ def test_errors_of_a_library_become_one_line():
   assert storage.bucket_error(ValueError('x')) is None
 
 
-def test_json_has_null_for_what_is_not_finite(tmp_path):
+def test_json_has_null_for_nan_and_infinity(tmp_path):
   value = {'a': float('nan'), 'b': [1.5, float('-inf')], 'c': 'NaN'}
   storage.write_json(tmp_path / 'x.json', value)
   found = json.loads((tmp_path / 'x.json').read_text())

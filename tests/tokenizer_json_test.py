@@ -162,7 +162,7 @@ def test_the_manual_through_an_original_vocabulary(
     "é. É. ÉÉ. l'été. \u2018Tis\u2019 \u201cso\u201d \u2014 1lb 2in.",
   ],
 )
-def test_words_are_split_alike(original, converted_original, raw):
+def test_other_words_are_split_the_same(original, converted_original, raw):
   assert_same_ids(original, converted_original, raw)
 
 

@@ -155,7 +155,7 @@ def test_json_that_is_not_of_this_form(tmp_path, row, words):
     winograd.read('wsc273', path)
 
 
-def test_what_is_not_there_is_said(tmp_path):
+def test_missing_and_damaged_files_are_named(tmp_path):
   for name, file in (('dprd', 'test.c.txt'), ('wsc273', 'WSCollection.xml')):
     with assert_refused(f'no test file of task {name}: looked for {file}'):
       winograd.read(name, str(tmp_path))

@@ -375,7 +375,7 @@ def test_the_rest_begins_after_the_referent(tmp_path):
     assert sequence[first:] == rest
 
 
-def test_what_is_attached_to_the_referent_is_scored(run, tmp_path):
+def test_punctuation_after_the_referent_is_scored(run, tmp_path):
   words = tokenization.load(run)
   schema = winograd_files.SCHEMA.format(rest="'s rim bent.", letter='A')
   path = winograd_files.write(
@@ -525,7 +525,7 @@ def test_a_run_that_was_not_pretrained_here(run, tmp_path):
   assert evaluation.tokens_seen(str(workdir), 3) is None
 
 
-def test_what_is_not_found_is_said(run, folder, tmp_path, capsys):
+def test_missing_tasks_are_named(run, folder, tmp_path, capsys):
   base = tmp_path / 'tasks'
   base.mkdir()
   (base / 'SST-2').symlink_to(folder / 'SST-2')

@@ -12,7 +12,7 @@ from gpt1_jax.train import sharding
 def make_mesh(
   *sizes: int, devices: Sequence[Any] | None = None
 ) -> jax.sharding.Mesh:
-  """Returns a mesh of `sizes` (data, fsdp, tensor), by default as small."""
+  """Returns a mesh of `sizes` (data, fsdp, tensor) on as few devices."""
   devices = devices or jax.devices()[: math.prod(sizes)]
   return sharding.make_mesh(
     devices, **dict(zip(sharding.MESH_AXES, sizes, strict=True))

@@ -57,7 +57,7 @@ def gpt_params(config: GPTConfig, seed: int = 0) -> Any:
 
 @functools.cache
 def lstm_params() -> Any:
-  """Draws LSTM parameters, biases too: no gate saturates or stays at 1/2."""
+  """Draws LSTM parameters, biases included, so that no gate is 0, 1/2 or 1."""
   rng = np.random.default_rng(0)
   return jax.tree.map(
     lambda x: jnp.asarray(rng.normal(size=x.shape) * 0.3, jnp.float32),
