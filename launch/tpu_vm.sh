@@ -102,7 +102,7 @@ create() {
   esac
   flags+=(--runtime-version="$image" ${spot:+--spot}
     ${timeout:+--valid-until-duration="${timeout}s"} "${create_flags[@]}")
-  say "requesting $type in $zone; billed until: tpu_vm.sh delete"
+  say "${dry_run:+would be }requesting $type in $zone; billed until: tpu_vm.sh delete"
   if out=$(tpus queued-resources create "${flags[@]}" 2>&1); then
     await
     [[ $state != ready ]] || return 0
@@ -117,7 +117,7 @@ create() {
 
 setup() {
   local archive=${TMPDIR:-/tmp}/gpt1_jax-$commit.tar.gz
-  say "installing commit $commit on every worker; takes a few minutes"
+  say "${dry_run:+would be }installing commit $commit on every worker; takes a few minutes"
   try git -C "$root" archive --output="$archive" "$commit"
   try gcloud compute tpus tpu-vm scp "$archive" "$root/launch/tpu_vm.sh" \
     "$name:" --zone="$zone" --worker=all --quiet "${ssh_flags[@]}" ||
@@ -173,20 +173,26 @@ run() {
     ((code == 75 && times < retry)) || break
     say "starting over ($((++times)) of $retry)" && pause
   done
-  if [[ $delete_after ]]; then delete; else say "$name may be billed: delete"; fi
+  if [[ $delete_after ]]; then delete; else
+    say "$name ${dry_run:+would stay and }may be billed: delete"
+  fi
   ((!code)) || die "the run has failed after $times retries, see above"
 }
 
 status() {
   look
   [[ $detail != 'not found' ]] || die "nothing is named $name"
-  say "$name: $detail"
+  [[ $dry_run ]] || say "$name: $detail"
   [[ $state != ready ]] || at all status
 }
 
 logs() { at "$worker" log "$lines" ${follow:+--follow}; }
 stop() { at all stop; }
-delete() { remove '' && say "nothing is named $name now"; }
+delete() {
+  local is=is
+  [[ ! $dry_run ]] || is='would be'
+  remove '' && say "nothing $is named $name now"
+}
 
 # On a worker, code is in ~/gpt1_jax/COMMIT and the command's files are in
 # ~/gpt1_jax/job. The command's processes hold job/lock; while it is locked,

@@ -486,6 +486,9 @@ def test_three_variables_describe_a_cluster():
       hosts.cluster_address(some)
   with pytest.raises(UserError, match='JAX_PROCESS_ID is 2: it must be from 0'):
     hosts.cluster_address(three | {'JAX_PROCESS_ID': '2'})
+  for address in ('host', 'host:', 'host:port', ':1234'):
+    with pytest.raises(UserError, match='it must be HOST:PORT'):
+      hosts.cluster_address(three | {'JAX_COORDINATOR_ADDRESS': address})
 
 
 @pytest.mark.parametrize(

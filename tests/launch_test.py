@@ -120,9 +120,31 @@ def test_manifest_matches_the_schema():
 
 
 def test_manifest_runs_pretrain_on_all_hosts():
-  assert CONTAINER['command'] == ['python', '-m', 'gpt1_jax.pretrain']
+  assert CONTAINER['args'][:3] == ['python', '-m', 'gpt1_jax.pretrain']
   assert '--multihost=on' in CONTAINER['args']
   assert sum(a.startswith('--workdir=gs://') for a in CONTAINER['args']) == 1
+
+
+def test_the_memory_lock_is_lifted_and_the_user_is_an_ordinary_one(tmp_path):
+  """The shell passes on the arguments; setpriv stands in for root's."""
+  context = CONTAINER['securityContext']
+  assert context['capabilities']['add'] == ['SYS_RESOURCE']
+  fake = tmp_path / 'setpriv'
+  fake.write_text('#!/bin/sh\nulimit -l\nprintf "%s\\n" "$@"\n')
+  fake.chmod(0o755)
+  shell, flag, line, *rest = CONTAINER['command']
+  done = subprocess.run(
+    [shell, flag, f'ulimit() {{ echo "$@"; }}; {line}', *rest, 'a b', 'c'],
+    env={'PATH': f'{tmp_path}:{os.environ["PATH"]}'},
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  limit, _, *words = done.stdout.splitlines()
+  assert limit == '-l unlimited'
+  user = ['--reuid=1000', '--regid=1000', '--clear-groups']
+  assert words == [*user, 'env', 'HOME=/home/gpt1', 'a b', 'c']
+  assert ('RUN', 'useradd --create-home --uid=1000 gpt1') in instructions()
 
 
 def test_a_preempted_pod_restarts_all_slices_and_is_not_counted():

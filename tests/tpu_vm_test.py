@@ -157,9 +157,10 @@ def test_dry_runs_match_the_golden_file(cloud):
   """After an intended change: write the output to the file, and read it."""
   parts = []
   for step, *words in GOLDEN_STEPS:
-    out, _ = cloud.do(step, '--dry-run', *words)
+    out, err = cloud.do(step, '--dry-run', *words)
     out = out.replace(f'{cloud.path}/', '').replace(cloud.commit, 'COMMIT')
     parts.append(f'$ tpu_vm.sh {" ".join((step, *PLACE, *words))}\n{out}')
+    assert all(' would ' in f' {line}' for line in err.splitlines()), err
   assert '\n'.join(parts) == GOLDEN.read_text()
   assert cloud.calls() == []
 

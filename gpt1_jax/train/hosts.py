@@ -137,6 +137,11 @@ def cluster_address(environment: Mapping[str, str]) -> ClusterAddress:
       f'{INDEX} is {index}: it must be from 0 to {count - 1} ({COUNT} is '
       f'{count})'
     )
+  if not re.fullmatch(r'.+:\d{1,5}', environment[ADDRESS]):
+    raise UserError(
+      f'{ADDRESS} is {environment[ADDRESS]!r}: it must be HOST:PORT, the '
+      'address of process 0 and a free port there, such as 10.0.0.1:8476'
+    )
   return {
     'coordinator_address': environment[ADDRESS],
     'num_processes': count,

@@ -27,6 +27,9 @@ from gpt1_jax.errors import Stopped
 _LOWERED = '/jax/core/compile/jaxpr_to_mlir_module_duration'
 _COMPILED = '/jax/core/compile/backend_compile_duration'
 
+# Seconds of one compilation; after 120, XLA suggests to file a bug.
+_SLOW = 100
+
 _calls = itertools.count(1)
 
 
@@ -77,11 +80,16 @@ class _Watch:
   def check(self) -> None:
     """Runs in a thread; does not count time while the process is suspended."""
     pause = min(self._minutes * 60 / 20, 5.0)
-    before = time.monotonic()
+    before, compiled = time.monotonic(), 0.0
     while not self.done.wait(pause):
       now = time.monotonic()
-      if not self.compiling:
-        self.idle += min(now - before, 2 * pause)
+      spent = min(now - before, 2 * pause)
+      if self.compiling:
+        if compiled <= _SLOW < compiled + spent:
+          _tell_of_slow_compilation()
+        compiled += spent
+      else:
+        self.idle, compiled = self.idle + spent, 0.0
       before = now
       if self.idle > self._minutes * 60:
         self._end()
@@ -99,6 +107,18 @@ class _Watch:
         flush=True,
       )
     os._exit(interrupts.EXIT_CODE)  # the main thread is blocked
+
+
+def _tell_of_slow_compilation() -> None:
+  with contextlib.suppress(OSError):
+    if jax.process_index() == 0:
+      print(
+        f'XLA has compiled for {_SLOW} s, which a large model or a busy '
+        'machine can take; "Very slow compile? ... file a bug" below is its '
+        'reminder and no error',
+        file=sys.stderr,
+        flush=True,
+      )
 
 
 _watch: _Watch | None = None
