@@ -11,8 +11,8 @@ PRESET is one of
   mini    10M parameters, context 256: half an hour on two CPU cores for one
           epoch of 7M words; the README reports results.
   tiny    half a million parameters: seconds, to check that everything works.
-  record  `mini` with what makes it quicker, for launch/record.py: batches of 8,
-          a higher rate, no dropout. It departs from the paper.
+  record  `mini` made faster for launch/record.py: batches of 8, a higher
+          learning rate, no dropout. Departs from the paper.
   lstm    the LSTM of P §5 and Table 5 instead of the GPT: one layer of 2,048
           units, 55.7M parameters. Not run in full here. `lstm,mini` (1,024
           units, width 384) and `lstm,tiny` (256, 128) train like those presets.

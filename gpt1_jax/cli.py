@@ -48,18 +48,14 @@ _HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
   lower_bound=1,
 )
 # JAX's coordination service logs a lost host in many lines. We print one.
-if (
-  any(
-    name in os.environ
-    for name in (
-      'JAX_NUM_PROCESSES',
-      'SLURM_STEP_NODELIST',
-      'OMPI_COMM_WORLD_SIZE',
-      'TPU_WORKER_HOSTNAMES',
-    )
-  )
-  and os.environ.get('TF_CPP_MIN_LOG_LEVEL', '1') == '1'
-):  # JAX's own default
+_CLUSTER = {
+  'JAX_NUM_PROCESSES',
+  'SLURM_STEP_NODELIST',
+  'OMPI_COMM_WORLD_SIZE',
+  'TPU_WORKER_HOSTNAMES',
+}
+_log_level = os.environ.get('TF_CPP_MIN_LOG_LEVEL', '1')
+if _CLUSTER & set(os.environ) and _log_level == '1':  # JAX's own default
   os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'  # read when jax is imported
 
 _INSTALLED = pathlib.Path(__file__).resolve().with_name('presets')
@@ -248,7 +244,8 @@ def read_config(kind: type[T], spec: str) -> T:
   Raises:
     UserError: the configuration is invalid; one line per error.
   """
-  return config.parse(kind, config_values(spec))
+  values = config_values(spec)
+  return config.parse(kind, values)
 
 
 def required(flag: str, value: str | None) -> str:
@@ -288,7 +285,7 @@ def _leave(code: int, together: bool = False) -> NoReturn:
 
   Args:
     code: the exit code.
-    together: True if the other hosts stop too: waits for them.
+    together: True waits for the other hosts, which stop as well.
   """
   jax = sys.modules.get('jax')  # not loaded by commands that only read text
   if jax is None:

@@ -115,7 +115,7 @@ def main(argv: list[str]) -> None:
 
 
 def _read(name: str) -> str:
-  """Returns the text of --prompt_file, without line ends at its end."""
+  """Returns the text of --prompt_file, without trailing newlines."""
   try:
     return storage.path(name).read_text(encoding='utf-8').rstrip('\n')
   except UnicodeDecodeError as error:

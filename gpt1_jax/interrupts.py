@@ -128,7 +128,7 @@ def within(phase: Phase) -> Iterator[None]:
 def delayed() -> Iterator[None]:
   """Delays `Stopped` to the end of the context, such as the start of a process.
 
-  Has no effect in the phases in which nothing is raised.
+  Has no effect in the phases EXIT and RECORD.
   """
   if _interrupts is None or _interrupts.phase is not Phase.RAISE:
     yield

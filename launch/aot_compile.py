@@ -2,7 +2,7 @@ r"""Compiles the train step for a TPU slice, on a machine without TPUs.
 
   python launch/aot_compile.py --config=configs/pretrain.py --topology=v5e:4x4
 
-Reports for the step of `pretrain`: does it fit, its memory, FLOPs, bytes and
+Reports if the step of `pretrain` fits, its memory, FLOPs, bytes and
 collectives, and an estimate of its time by kind of operation. Needs libtpu (pip
 install '.[tpu]'), which only one process per machine can use at a time.
 --topology=local compiles for this machine's devices.

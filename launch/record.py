@@ -2,10 +2,10 @@ r"""Times the training to a validation perplexity of 90.0 on two CPU cores.
 
   python launch/record.py --books=../shared/data/books
 
-The record is the least time from an empty folder to a finished run of
-configs/pretrain.py:record whose validation perplexity is at most 90.0 a token,
-on BOOKS with 8,000 merges. Preparing the corpus does not count; compiling and
-evaluating do. Writes OUTPUT/record.json, and prints the row for
+The record is the shortest time from an empty folder to a finished run of
+configs/pretrain.py:record on BOOKS, with 8,000 merges, whose validation
+perplexity is at most 90.0 per token. Preparing the corpus does not count;
+compiling and evaluating do. Writes OUTPUT/record.json, and prints the row for
 docs/results/record.md. Ends with exit code 1 if the perplexity is higher.
 """
 
@@ -26,7 +26,7 @@ from gpt1_jax import cli, storage
 from gpt1_jax.errors import RunError, UserError
 from gpt1_jax.train import run as run_lib
 
-_TARGET = 90.0  # perplexity a token, what `mini` reached in one epoch
+_TARGET = 90.0  # perplexity per token, as `mini` reached in one epoch
 _MERGES = 8_000
 
 _BOOKS = flags.DEFINE_string('books', None, 'Folder of the novels.')
@@ -92,7 +92,7 @@ def _call(command: str, *flags_: str) -> None:
 
 
 def _processor_seconds() -> float:
-  """Returns the processor time of all ended child processes."""
+  """Returns the processor time of all child processes that have ended."""
   usage = resource.getrusage(resource.RUSAGE_CHILDREN)
   return usage.ru_utime + usage.ru_stime
 

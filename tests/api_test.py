@@ -15,7 +15,7 @@ from gpt1_jax.inference import continuation, options
 from gpt1_jax.interop import conversion
 from gpt1_jax.model import continuous, decoding, inspection, sampling
 from gpt1_jax.train import losses
-from tests.support import networks, released, vocabulary
+from tests.support import networks, released
 
 CONFIG = networks.GPT_CONFIG
 TEXT = 'The quick brown fox\nand the old dog'
@@ -24,12 +24,7 @@ TEXT = 'The quick brown fox\nand the old dog'
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
   """A run of weights large enough that tokens matter."""
-  folder = tmp_path_factory.mktemp('runs') / 'run'
-  bpe = vocabulary.train_bpe([TEXT.lower()] * 3, 40)
-  released.new_run(
-    folder, bpe, std=0.2, softmax_rows='tokens', **released.SMALL
-  )
-  return gpt1_jax.load(folder)
+  return released.legible_run(tmp_path_factory.mktemp('runs') / 'run', TEXT)
 
 
 @pytest.fixture(scope='module')

@@ -6,9 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-import gpt1_jax
 from gpt1_jax.reporting import page, runs as runs_lib, sections
-from tests.support import commands, released, run_folders, vocabulary
+from tests.support import commands, released, run_folders
 
 sync_api = pytest.importorskip(
   'playwright.sync_api', reason="pip install 'gpt1_jax[browser]'"
@@ -218,12 +217,7 @@ PROMPT = 'the quick brown fox\nand the old dog'
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
   """A run whose weights are so large that tokens and heads differ."""
-  folder = tmp_path_factory.mktemp('runs') / 'run'
-  bpe = vocabulary.train_bpe([PROMPT] * 3, 40)
-  released.new_run(
-    folder, bpe, std=0.2, softmax_rows='tokens', **released.SMALL
-  )
-  return gpt1_jax.load(folder)
+  return released.legible_run(tmp_path_factory.mktemp('runs') / 'run', PROMPT)
 
 
 @pytest.fixture(scope='module')

@@ -146,15 +146,10 @@ def assert_same_run(a, b):
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-  output = tmp_path_factory.mktemp('data') / 'reference'
-  commands.succeed(
-    'prepare',
-    '--input=builtin:python-reference',
-    f'--output={output}',
-    '--merges=300',
-    '--validation_fraction=0.02',
+  folder = tmp_path_factory.mktemp('data') / 'reference'
+  return commands.prepare_reference(
+    folder, '--merges=300', '--validation_fraction=0.02'
   )
-  return output
 
 
 @pytest.fixture(scope='module')

@@ -73,7 +73,7 @@ def test_study_predicts_a_run_outside_the_grid(top):
   gpt1 = rows['GPT-1, 1 epoch of BooksCorpus']
   tokens = 985e6 * 1.25
   expected = math.exp(TRUE.loss(116_534_784, tokens))
-  assert float(gpt1['perplexity a token'].split()[0]) == pytest.approx(
+  assert float(gpt1['perplexity per token'].split()[0]) == pytest.approx(
     expected, rel=0.02
   )
 

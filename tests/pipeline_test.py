@@ -23,16 +23,12 @@ TINY = (
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-  output = tmp_path_factory.mktemp('data') / 'reference'
-  commands.succeed(
-    'prepare',
-    '--input=builtin:python-reference',
-    f'--output={output}',
+  return commands.prepare_reference(
+    tmp_path_factory.mktemp('data') / 'reference',
     '--merges=500',
     '--validation_fraction=0.2',
     '--shard_tokens=50000',
   )
-  return output
 
 
 @pytest.fixture(scope='module')

@@ -167,7 +167,7 @@ def _instruction(is_root: bool, name: str, text: str) -> Instruction:
 
 
 def _closing(text: str) -> int:
-  """Returns the position after the bracket that closes the first bracket."""
+  """Returns the position after the bracket that matches the first one."""
   depth = 0
   for position, letter in enumerate(text):
     depth += (letter in '([{') - (letter in ')]}')

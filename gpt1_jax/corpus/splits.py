@@ -41,7 +41,7 @@ class SplitRule:
     return dataclasses.replace(row, split='validation' if held_out else 'train')
 
   def reassign(self, row: DocumentRow) -> DocumentRow:
-    """Assigns a row anew that another rule has assigned."""
+    """Returns the row with this rule's split in place of another rule's."""
     return self.assign(row, row.split == 'duplicate')
 
   def summarize(self, row: DocumentRow) -> 'SplitSummary':

@@ -1,7 +1,7 @@
-"""Tells which axes of the mesh in force the compiler partitions.
+"""Returns which axes of the active mesh the compiler partitions.
 
-Within a `jax.shard_map` over some axes, arrays are those of one device along
-them; only the other axes may be named in constraints.
+Within a `jax.shard_map` over some axes, an array is one device's part along
+them; constraints may name only the other axes.
 """
 
 import math
@@ -10,12 +10,12 @@ import jax
 
 
 def automatic_axes() -> frozenset[str]:
-  """Returns the axes of the mesh in force that are not mapped over already."""
+  """Returns the axes of the active mesh that no `shard_map` maps over."""
   mesh = jax.sharding.get_abstract_mesh()
   return frozenset(mesh.axis_names) - frozenset(mesh.manual_axes)
 
 
 def is_partitioned() -> bool:
-  """True if the compiler partitions arrays over more than one device."""
+  """Returns True if the compiler partitions arrays over several devices."""
   mesh = jax.sharding.get_abstract_mesh()
   return math.prod(mesh.shape[axis] for axis in automatic_axes()) > 1

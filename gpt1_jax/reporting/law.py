@@ -1,12 +1,12 @@
 """Fits a scaling law to our pretraining runs and extrapolates it to GPT-1.
 
-The law is that of Hoffmann et al. 2022 (arXiv:2203.15556, equation 2),
+The law is from Hoffmann et al. 2022 (arXiv:2203.15556, equation 2),
 
   loss(N, D) = E + A / N^alpha + B / D^beta,
 
-in nats a token of held-out text, for N parameters and D training tokens, each
-read once. Repeated text counts as in Muennighoff et al. 2023
-(arXiv:2305.16264, equation 5): less with each epoch.
+in nats per token of held-out text, for N parameters and D training tokens, each
+read once. Repeated text counts less with each epoch, as in Muennighoff et al.
+2023 (arXiv:2305.16264, equation 5).
 """
 
 import collections
@@ -54,13 +54,13 @@ class Law:
   beta: float
 
   def loss(self, parameters: float, tokens: float) -> float:
-    """Returns the expected loss in nats a token."""
+    """Returns the expected loss in nats per token."""
     return self.e + self.a / parameters**self.alpha + self.b / tokens**self.beta
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-  """A law and its runs.
+  """A fitted law with the runs that it describes.
 
   Attributes:
     fitted: the runs that the law was fitted to.
@@ -76,7 +76,7 @@ class Study:
 def fit(points: Sequence[Point]) -> Law:
   """Returns the law with the least Huber loss over the logs of the losses.
 
-  Of fits from several starting values, returns the best.
+  Starts from several values and returns the best fit.
   """
   n = np.array([point.parameters for point in points], np.float64)
   d = np.array([point.tokens for point in points], np.float64)
@@ -106,7 +106,7 @@ def fit(points: Sequence[Point]) -> Law:
 
 
 def effective_tokens(tokens: float, epochs: float) -> float:
-  """Returns how many unique tokens are worth as much as several epochs."""
+  """Returns the number of unique tokens that several epochs are worth."""
   repeats = max(epochs - 1, 0.0)
   return tokens * (1 + _HALF_LIFE * (1 - math.exp(-repeats / _HALF_LIFE)))
 
@@ -174,7 +174,7 @@ def lines(study: Study) -> list[plots.Line]:
 
 
 def _usable(run: RunRecord) -> bool:
-  """True for a finished GPT that read its text at most once, from scratch."""
+  """Returns True for a finished GPT, from scratch, of at most one epoch."""
   if run.command != 'pretrain' or not run.pretraining or run.is_lstm:
     return False
   done = run.pretraining
@@ -200,7 +200,7 @@ def _settings(run: RunRecord) -> str:
 
 
 def _complete(runs: Sequence[RunRecord]) -> list[RunRecord]:
-  """Returns the runs of every size that has all the numbers of tokens."""
+  """Returns the runs of each size that was trained for every token count."""
   found: dict[int, dict[float, RunRecord]] = collections.defaultdict(dict)
   for run in runs:
     point = _point(run)
@@ -229,7 +229,7 @@ def _row(run: RunRecord, law: Law, role: str) -> cells.Row:
     'run': run.name,
     'loss': f'{point.loss:.3f}',
     'law': f'{expected:.3f}',
-    'perplexity a token': f'{math.exp(point.loss):.1f}',
+    'perplexity per token': f'{math.exp(point.loss):.1f}',
     'parameters': cells.short(point.parameters),
     'tokens': cells.short(point.tokens),
     'role': role,
@@ -238,7 +238,7 @@ def _row(run: RunRecord, law: Law, role: str) -> cells.Row:
 
 
 def _gpt1_rows(study: Study) -> list[cells.Row]:
-  """Returns what the law says of GPT-1, with a range over left-out runs."""
+  """Returns the prediction for GPT-1, and its range if one run is left out."""
   points = [_point(run) for run in study.fitted]
   laws = [study.law]
   laws += [fit([*points[:i], *points[i + 1 :]]) for i in range(len(points))]
@@ -255,7 +255,7 @@ def _gpt1_rows(study: Study) -> list[cells.Row]:
       {
         'run': name,
         'law': f'{losses[0]:.3f}',
-        'perplexity a token': f'{best} [{low}, {high}]',
+        'perplexity per token': f'{best} [{low}, {high}]',
         'parameters': cells.short(paper.PARAMETERS),
         'tokens': f'{cells.short(tokens)} effective',
         'role': 'extrapolated',

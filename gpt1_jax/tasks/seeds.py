@@ -1,4 +1,4 @@
-"""Makes the configuration of each seed of several runs."""
+"""Makes the configurations of runs that differ by their seed."""
 
 import dataclasses
 

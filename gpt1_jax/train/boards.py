@@ -30,7 +30,7 @@ class Project:
   config: Mapping[str, Any]
 
   def check(self) -> None:
-    """Raises UserError if wandb is wanted and is not installed."""
+    """Raises UserError if wandb is requested but not installed."""
     if self.name and importlib.util.find_spec('wandb') is None:
       raise UserError(
         f"config.train.wandb={self.name}: pip install 'gpt1_jax[wandb]', or "
@@ -47,7 +47,7 @@ class Boards:
     Args:
       folder: local folder to write to.
       start: number of updates done; later events of TensorBoard are hidden.
-      project: the project; None is like one without a name.
+      project: where to show the run; None sends nothing.
     """
     import tensorboardX  # slow, and --help needs none
 
@@ -59,7 +59,7 @@ class Boards:
       self._wandb = _open_wandb(folder, project)
 
   def scalars(self, step: int, values: Mapping[str, float]) -> None:
-    """Draws a point of each curve; leaves out what is not finite."""
+    """Draws a point of each curve; skips NaN and infinity."""
     finite = {name: x for name, x in values.items() if math.isfinite(x)}
     for name, value in finite.items():
       self._tensorboard.add_scalar(name, value, step)
@@ -67,7 +67,7 @@ class Boards:
       self._wandb.log(finite, step=step)
 
   def text(self, step: int, name: str, text: str) -> None:
-    """Shows a text, with its white space."""
+    """Shows a text, and keeps its white space."""
     lines = '\n'.join(f'    {line}' for line in text.splitlines())  # Markdown
     self._tensorboard.add_text(name, lines, step)
     if self._wandb:
@@ -77,7 +77,7 @@ class Boards:
       self._wandb.log({name: shown}, step=step)
 
   def flush(self) -> None:
-    """Writes what is pending."""
+    """Writes pending events."""
     self._tensorboard.flush()
 
   def close(self) -> None:
@@ -88,7 +88,7 @@ class Boards:
 
 
 def _open_wandb(folder: pathlib.Path, project: Project) -> Any:
-  """Returns the run in Weights & Biases: a new one, or that of the workdir.
+  """Returns the run in Weights & Biases; resumes the one of the workdir.
 
   Raises:
     UserError: wandb refuses; it needs an account unless WANDB_MODE is offline.

@@ -1,4 +1,4 @@
-"""Sums gradients over microbatches, and over devices once, at the end.
+"""Sums gradients over microbatches, and only then over devices.
 
 Left alone, the compiler sums the gradients of a replicated parameter over the
 devices in every microbatch. Here each device along the data axis adds up the
@@ -25,12 +25,12 @@ Part = Callable[[Params, Rows, bool], Sums]
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """How the gradient of a batch is summed.
+  """Says how to sum the gradient of a batch.
 
   Attributes:
     microbatches: sequential parts that the batch is split into.
-    scattered: for each parameter, the sharding of its gradient and moments,
-      which are divided over the data axis; None divides none.
+    scattered: for each parameter, the sharding of its gradient and moments if
+      the data axis divides them; None otherwise.
   """
 
   microbatches: int = 1
@@ -62,7 +62,7 @@ def mean(
 
 
 def inverse(weight: jax.Array) -> jax.Array:
-  """Returns the factor that turns a sum of this weight into a mean."""
+  """Returns the factor that turns a sum with this weight into a mean."""
   return 1.0 / jnp.maximum(weight, 1e-9)
 
 
@@ -85,7 +85,7 @@ def _over_microbatches(
 
 
 def _over_devices(part: Part, params: Params, rows: Rows, plan: Plan) -> Sums:
-  """Computes the sums of each device's rows, then their sum."""
+  """Sums each device's rows, then sums over the devices."""
   mesh = jax.sharding.get_abstract_mesh()
   # Axes of one device are mapped over too: where these are all, the compiler
   # has nothing to partition.
@@ -115,5 +115,5 @@ def _over_devices(part: Part, params: Params, rows: Rows, plan: Plan) -> Sums:
     in_specs=(none, PartitionSpec('data')),
     out_specs=(none, none, jax.tree.map(spec, axes)),
     axis_names=mapped,
-    check_vma=False,  # arrays made within, such as zeros, do not vary
+    check_vma=False,  # arrays created inside, such as zeros, do not vary
   )(params, rows)

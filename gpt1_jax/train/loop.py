@@ -28,7 +28,7 @@ from gpt1_jax.train import (
   telemetry,
 )
 from gpt1_jax.train.checkpoint import Checkpoints
-from gpt1_jax.train.run import Pace, Run
+from gpt1_jax.train.run import Run
 
 
 class Batches(Protocol):
@@ -142,7 +142,7 @@ def fit(
   pace, stop = run.pace, program.num_steps
   start = done = int(state.step)
   saver = saving.Saver(checkpoints, run, log, start)
-  reports = _Reports(log, pace, stop)
+  reports = _Reports(log, pace.skip_nonfinite)
 
   def evaluate() -> dict[str, float]:
     with log.paused(), log.timed('evaluate'):
@@ -217,9 +217,8 @@ class _Metrics:
 class _Reports:
   """Reads metrics one update late, so that devices never wait for the host."""
 
-  def __init__(self, log: telemetry.Telemetry, pace: Pace, num_steps: int):
-    self._log, self._pace, self._num_steps = log, pace, num_steps
-    self._skipped, self._may_skip = 0, pace.skip_nonfinite
+  def __init__(self, log: telemetry.Telemetry, may_skip: int):
+    self._log, self._may_skip, self._skipped = log, may_skip, 0
     self._waiting: _Metrics | None = None
 
   def add(self, metrics: _Metrics) -> None:

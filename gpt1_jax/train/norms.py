@@ -10,7 +10,7 @@ Norms = dict[str, jax.Array]
 
 
 def by_layer(tree: Any) -> Norms:
-  """Returns the L2 norms of the parts of a tree like the parameters.
+  """Returns the L2 norm of each part of the parameters or gradients.
 
   Stacked blocks have one norm each, float32 [n_layer], under 'layer'; every
   other part, such as 'tokens_embed' or 'head', has a scalar.
@@ -18,7 +18,7 @@ def by_layer(tree: Any) -> Norms:
   parts = dict(tree)
   parts |= parts.pop('gpt', {})
   out = {}
-  if 'h' in parts:  # of a GPT: its blocks
+  if 'h' in parts:  # the blocks of a GPT
     squares_L = [
       jnp.square(x.astype(jnp.float32)).sum(axis=range(1, x.ndim))
       for x in jax.tree.leaves(parts.pop('h'))

@@ -1,4 +1,4 @@
-"""Says when a run logs, evaluates and saves."""
+"""Decides when a run logs, evaluates and saves."""
 
 import dataclasses
 

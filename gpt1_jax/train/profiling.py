@@ -21,11 +21,11 @@ HELP = (
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-  """The updates to trace.
+  """The range of updates to trace.
 
   Attributes:
-    first: number of the first; 1 is the update that compiles.
-    steps: how many.
+    first: number of the first update; update 1 compiles.
+    steps: number of updates.
   """
 
   first: int
@@ -41,7 +41,7 @@ def parse(text: str | None) -> Window | None:
   """Parses --profile=START:STEPS; None if it is not set.
 
   Raises:
-    UserError: it is not two positive numbers.
+    UserError: the value is not two positive numbers.
   """
   if not text:
     return None
@@ -54,7 +54,7 @@ def parse(text: str | None) -> Window | None:
 
 
 class Profiler:
-  """Applies updates, and traces those of a window to WORKDIR/profile."""
+  """Applies updates, and traces a window of them to WORKDIR/profile."""
 
   def __init__(self, window: Window | None, workdir: str):
     self._window, self._workdir = window, workdir
@@ -75,7 +75,7 @@ class Profiler:
     return out
 
   def _start(self) -> None:
-    """Starts the trace: in the run directory, or aside if that is remote."""
+    """Starts the trace in the run directory, or locally if that is remote."""
     self._folder = pathlib.Path(self._workdir, FOLDER)
     if storage.is_remote(self._workdir):
       self._folder = pathlib.Path(tempfile.mkdtemp(prefix='gpt1_jax-'))
@@ -83,7 +83,7 @@ class Profiler:
     self._active = True
 
   def close(self) -> None:
-    """Writes the trace, if one has started and is not written yet."""
+    """Writes the trace if one is running."""
     if not self._active:
       return
     self._active = False

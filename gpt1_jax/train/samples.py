@@ -21,11 +21,11 @@ def sampler(
   prompt: Sequence[int],
   num_tokens: int,
 ) -> Callable[[step.Params], list[int]]:
-  """Returns a function from parameters to a prompt that they continue.
+  """Returns a function that maps parameters to a continued prompt.
 
-  The same parameters give the same tokens. Reads the whole text for each token,
-  without a cache: a sample costs about as much as a few updates, and needs
-  nothing but the model's own layout of parameters.
+  The same parameters give the same tokens. Reads the whole text again for each
+  token, without a cache: a sample costs as much as a few updates, but the
+  parameters need no conversion.
 
   Args:
     model: the network.

@@ -8,7 +8,7 @@ _TIMED = ('data', 'evaluate', 'save')
 
 
 class TimeSplit:
-  """Counts the seconds that training waits for each thing.
+  """Counts the seconds that training spends on each activity.
 
   The step is the rest: the host runs ahead of the devices, and waits for them
   when it reads metrics.
@@ -18,19 +18,19 @@ class TimeSplit:
     self.restart()
 
   def restart(self) -> None:
-    """Begins a new period."""
+    """Starts a new period."""
     self._began = time.perf_counter()
     self._spent = dict.fromkeys(_TIMED, 0.0)
 
   @contextlib.contextmanager
   def timed(self, name: str) -> Iterator[None]:
-    """Counts the time within as 'data', 'evaluate' or 'save'."""
+    """Counts the time within the context as 'data', 'evaluate' or 'save'."""
     began = time.perf_counter()
     yield
     self._spent[name] += time.perf_counter() - began
 
   def take(self) -> dict[str, float]:
-    """Returns the seconds of each since the period began; begins another."""
+    """Returns the seconds by activity, and starts a new period."""
     whole, spent = time.perf_counter() - self._began, self._spent
     self.restart()
     return {**spent, 'step': whole - sum(spent.values())}

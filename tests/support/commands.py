@@ -70,6 +70,13 @@ def succeed(program: str, *args: object, **env: str) -> str:
   return done.stdout
 
 
+def prepare_reference(output: pathlib.Path, *options: str) -> pathlib.Path:
+  """Prepares the Python Language Reference; returns the output."""
+  source = '--input=builtin:python-reference'
+  succeed('prepare', source, f'--output={output}', *options)
+  return output
+
+
 def fail(program: str, *args: object, code: int = 2) -> str:
   """Runs a program that must fail; returns its one line of error."""
   return error_of(run(program, *args), code)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+import gpt1_jax
 from gpt1_jax.interop import layouts, openai
 from gpt1_jax.settings import GPTConfig
 from gpt1_jax.train import checkpoint, run
@@ -116,6 +117,13 @@ def save_run(
   state = {'step': np.int32(found.step), 'params': found.params}
   saved.save(found.step, state, found.meta)
   saved.close()
+
+
+def legible_run(folder: pathlib.Path, text: str) -> gpt1_jax.Run:
+  """Loads a new run of `text`, with weights so large that tokens matter."""
+  bpe = vocabulary.train_bpe([text.lower()] * 3, 40)
+  new_run(folder, bpe, std=0.2, softmax_rows='tokens', **SMALL)
+  return gpt1_jax.load(folder)
 
 
 def new_run(
