@@ -11,7 +11,8 @@ auxiliary LM, it is a full model (Tables 2 to 4, first row of Table 5). If
 several runs fit a cell, the run with the most finished seeds is shown; among
 equals the last, in the order given and by name within a folder. All are listed.
 
-Writes OUTPUT/report.html, which needs no network, and OUTPUT/results.md. An
+Writes OUTPUT/report.html, which needs no network, OUTPUT/results.md and, as a
+picture for other pages, OUTPUT/pretraining.svg (the losses of pretraining). An
 unfinished run is shown as far as it went. Runs and OUTPUT may lie in a bucket
 (gs://BUCKET/...).
 """
@@ -30,7 +31,7 @@ _OUTPUT = flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
   # jax and matplotlib are slow to import, and --help needs neither.
-  from gpt1_jax.reporting import page, runs as runs_lib, sections
+  from gpt1_jax.reporting import figures, page, runs as runs_lib, sections
 
   del argv
   runs = runs_lib.find(_RUNS.value)
@@ -38,6 +39,8 @@ def main(argv: list[str]) -> None:
   output = storage.path(_OUTPUT.value)
   storage.write_text(output / 'results.md', page.markdown(report))
   storage.write_text(output / 'report.html', page.html(report))
+  if drawn := figures.pretraining_plot(runs):
+    storage.write_text(output / 'pretraining.svg', drawn)
   for run in runs:
     print(f'{run.name}: {run.describe()}')
   print(f'{output}/report.html and results.md: {runs_lib.summarize(runs)}')

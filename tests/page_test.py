@@ -233,6 +233,8 @@ def test_report_command(tmp_path):
   )
   text = (tmp_path / 'out' / 'report.html').read_text(encoding='utf-8')
   again = (tmp_path / 'out' / 'results.md').read_text(encoding='utf-8')
+  drawn = (tmp_path / 'out' / 'pretraining.svg').read_text(encoding='utf-8')
+  assert 'loss (nats)' in ''.join(ET.fromstring(drawn).itertext())
   assert Reader(text).tables == read_markdown(again)
   assert 'no such folder' in commands.fail(
     'report', f'--runs={tmp_path}/absent', f'--output={tmp_path}/out'

@@ -108,6 +108,15 @@ def draw_zero_shot(lines: Sequence[plots.Line], *, file: bool = False) -> str:
   return plots.draw('zero-shot', lines, scales, file=file)
 
 
+LOSS = plots.Scales('updates', 'loss (nats)')
+
+
+def pretraining_plot(runs: Sequence[RunRecord]) -> str | None:
+  """Draws the losses of pretraining for a file; None if there are none."""
+  lines = losses([run for run in runs if run.command == 'pretrain'])
+  return plots.draw('losses', lines, LOSS, file=True) if lines else None
+
+
 def losses(runs: Sequence[RunRecord]) -> list[plots.Line]:
   """Returns lines of the training loss and, dashed, the validation loss."""
   lines = []

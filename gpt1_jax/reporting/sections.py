@@ -90,7 +90,6 @@ _LAW = (
   f'runs’ vocabulary, not the paper’s, whose {paper.PERPLEXITY} do not compare '
   'directly.'
 )
-_LOSS = plots.Scales('updates', 'loss (nats)')
 _TOKENS = plots.Scales('tokens', 'validation loss (nats a token)', log=True)
 
 
@@ -166,7 +165,7 @@ def _figure_2(runs: Sequence[RunRecord]) -> list[Section]:
 
 def _pretraining(runs: Sequence[RunRecord]) -> Section:
   lines = figures.losses([run for run in runs if run.command == 'pretrain'])
-  drawn = _plots('Pretraining: loss', 'pretraining', lines, _LOSS)
+  drawn = _plots('Pretraining: loss', 'pretraining', lines, figures.LOSS)
   table = tables.pretraining(runs)
   return Section('pretraining', 'Pretraining', _PRETRAINING, [table], drawn)
 
@@ -187,7 +186,7 @@ def _finetuning(runs: Sequence[RunRecord]) -> Section:
   for number, task in enumerate(dict.fromkeys(run.task for run in tuned)):
     lines = figures.losses([run for run in tuned if run.task == task])
     title = f'{task}: loss of task and LM'
-    drawn += _plots(title, f'loss-{number}', lines, _LOSS)
+    drawn += _plots(title, f'loss-{number}', lines, figures.LOSS)
   note = 'Every run that was found. Curves are of the first seed.'
   table = tables.finetuning(runs)
   return Section('fine-tuning', 'Fine-tuning', note, [table], drawn)
