@@ -198,7 +198,9 @@ def _word_merger(
 def _read_encoder(content: bytes, name: str) -> dict[str, int]:
   try:
     encoder = json.loads(content)
-  except ValueError as error:
+    if isinstance(encoder, dict):
+      ''.join(encoder).encode()  # half a character is no piece
+  except (ValueError, RecursionError) as error:
     raise UserError(f'{name}: damaged ({error})') from None
   if not isinstance(encoder, dict) or not all(
     type(i) is int for i in encoder.values()
@@ -207,13 +209,15 @@ def _read_encoder(content: bytes, name: str) -> dict[str, int]:
   if _UNKNOWN not in encoder:
     raise UserError(f'{name}: a vocabulary without {_UNKNOWN}')
   rows = max(encoder.values()) + 1
+  if rows > vocabulary.MAX_ROWS:
+    raise UserError(
+      f'{name}: an id is above {vocabulary.MAX_ROWS - 1}; ids must fit 16 bits'
+    )
   if set(encoder.values()) != set(range(rows)):
     raise UserError(
       f'{name}: has {len(set(encoder.values()))} ids of 0..{rows - 1}; all of '
       'them are required'
     )
-  if rows > vocabulary.MAX_ROWS:
-    raise UserError(f'{name}: {rows} rows do not fit 16 bits')
   return encoder
 
 
@@ -250,7 +254,8 @@ def _from_tokenizer_json(path: storage.Path) -> OpenAITokenizer:
       for pair in model['merges']
     ]
     suffix = model.get('end_of_word_suffix')
-  except (ValueError, KeyError, TypeError, AttributeError):
+    merge_text = '\n'.join(['#version: 0.2', *merges, '']).encode()
+  except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
     raise UserError(f'{path}: not a tokenizer of the BPE kind') from None
   if suffix != _WORD_END:
     raise UserError(
@@ -259,6 +264,6 @@ def _from_tokenizer_json(path: storage.Path) -> OpenAITokenizer:
     )
   return OpenAITokenizer(
     json.dumps(vocab).encode(),
-    '\n'.join(['#version: 0.2', *merges, '']).encode(),
+    merge_text,
     (str(path), str(path)),
   )

@@ -149,7 +149,7 @@ class Tokens:
     """
     self.directory = pathlib.Path(path)
     self.split = split
-    meta = read_meta(path)
+    self._meta = meta = read_meta(path)
     counts = meta['splits'][split]
     self.num_tokens, self.num_words = counts['tokens'], counts['words']
     self._maps = [self._map(meta, shard) for shard in counts['shards']]
@@ -193,6 +193,7 @@ class Tokens:
   @property
   def document_ends(self) -> np.ndarray:
     """int64 [documents]: the position after each document's boundary token."""
+    verification.check_documents(self.directory / DOCUMENTS, self._meta)
     lengths = (
       row.tokens
       for row in read_documents(self.directory)

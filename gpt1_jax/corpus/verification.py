@@ -75,15 +75,30 @@ def check_shard(file: pathlib.Path, sha256: str, vocab_size: int) -> None:
     found, highest = _read(file)
     with contextlib.suppress(OSError):  # else the shard is read again
       storage.write_json(note, [found, highest])
-  if found != sha256:
-    raise UserError(
-      f'{file}: its sha256 differs from meta.json: damaged, or from other '
-      'prepared data; prepare or copy the data again'
-    )
+  _compare(file, found, sha256)
   if highest >= vocab_size:
     raise UserError(
       f'{file}: holds token id {highest}, but the vocabulary of meta.json has '
       f'{vocab_size}; prepare or copy the data again'
+    )
+
+
+def check_documents(file: pathlib.Path, meta: Meta) -> None:
+  """Checks the sha256 of documents.jsonl.
+
+  Raises:
+    UserError: it is missing, or differs from meta.json.
+  """
+  if not file.is_file() or file.name not in meta['files']:
+    raise UserError(f'{file}: missing; prepare or copy the data again')
+  _compare(file, _read(file)[0], meta['files'][file.name]['sha256'])
+
+
+def _compare(file: pathlib.Path, found: str, sha256: str) -> None:
+  if found != sha256:
+    raise UserError(
+      f'{file}: its sha256 differs from meta.json: damaged, or from other '
+      'prepared data; prepare or copy the data again'
     )
 
 

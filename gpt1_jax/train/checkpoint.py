@@ -159,26 +159,24 @@ def read(
   Raises:
     UserError: the run or the checkpoint does not exist.
   """
+  directory = _directory(workdir)
   with _open(workdir) as manager:
     step = _known_step(workdir, manager, step, best)
-    checksums.check(_directory(workdir), manager.all_steps(), step)
-    tree = manager.item_metadata(step)['state'].tree
-    # Orbax reads only the leaves listed here.
-    wanted = jax.tree.map(lambda _: 0, {'params': tree['params']})
-    as_numpy = jax.tree.map(
-      lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted
-    )
-    found = manager.restore(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.PyTreeRestore(
-          wanted, restore_args=as_numpy, partial_restore=True
-        ),
-        meta=ocp.args.JsonRestore(),
-      ),
-    )
-  values = found['meta']
-  meta = CheckpointMeta(**{**values, 'model': models.read(values['model'])})
+    checksums.check(directory, manager.all_steps(), step)
+    with _fits(directory, step):
+      tree = manager.item_metadata(step)['state'].tree
+      # Orbax reads only the leaves listed here.
+      wanted = jax.tree.map(lambda _: 0, {'params': tree['params']})
+      as_numpy = jax.tree.map(
+        lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted
+      )
+      state = ocp.args.PyTreeRestore(
+        wanted, restore_args=as_numpy, partial_restore=True
+      )
+      items = ocp.args.Composite(state=state, meta=ocp.args.JsonRestore())
+      found = manager.restore(step, args=items)
+      values = found['meta']
+      meta = CheckpointMeta(**{**values, 'model': models.read(values['model'])})
   # Slim runs hold bfloat16; parameters are float32 in memory.
   params = jax.tree.map(
     lambda x: x.astype(np.float32, copy=False), found['state']['params']
@@ -253,19 +251,25 @@ def _restore(
 ) -> Any:
   """Restores the item `state` with the shardings of `state`."""
   arguments = ocp.checkpoint_utils.construct_restore_args(state)
+  item = ocp.args.PyTreeRestore(state, restore_args=arguments)
+  with _fits(directory, step):
+    return manager.restore(step, args=ocp.args.Composite(state=item))['state']
+
+
+@contextlib.contextmanager
+def _fits(directory: storage.Path, step: int) -> Iterator[None]:
+  """Turns the errors of reading a checkpoint's content into one line."""
   try:
-    restored = manager.restore(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.PyTreeRestore(state, restore_args=arguments)
-      ),
-    )
-  except (ValueError, KeyError, FileNotFoundError) as error:
+    yield
+  except (
+    *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
+    FileNotFoundError,
+  ) as error:
+    first = (str(error) or type(error).__name__).splitlines()[0]
     raise UserError(
       f'{directory}/{step}: does not fit this configuration or is damaged '
-      f'({str(error).splitlines()[0]})'
+      f'({first[:300]})'
     ) from error
-  return restored['state']
 
 
 @contextlib.contextmanager

@@ -1,0 +1,284 @@
+"""Reads malformed documents, tokenizers, shards and runs; see malformed.py.
+
+A reader takes a random generator, writes a malformed input, reads it, and
+returns if it was accepted with a right value. It raises `UserError` if it was
+refused, and `WrongError` if it was accepted with a wrong value.
+"""
+
+import contextlib
+import dataclasses
+import gzip
+import json
+import pathlib
+import random
+from collections.abc import Callable, Iterator
+
+import checkout  # noqa: F401
+import jax
+import numpy as np
+import pyarrow
+from mutations import mutate, mutate_json
+from pyarrow import parquet
+
+from gpt1_jax.corpus import cleaning, documents, inputs, shards, tokenization
+from gpt1_jax.errors import UserError
+from gpt1_jax.reporting import page, runs as runs_lib, sections
+from gpt1_jax.tasks import labelling
+from gpt1_jax.train import (
+  belonging,
+  checkpoint,
+  checksums,
+  run as run_lib,
+  telemetry,
+)
+
+Rng = random.Random
+Reader = Callable[[Rng], None]
+Entry = tuple[str, float, Reader]  # name, thousands of inputs, reader
+
+_TEXT = (
+  '\ufeffCHAPTER I.\n\nIt was a dark & stormy night; “so be it”, she said.\n'
+  'Caf\u00e9 na\u00efve \u2014 \u00c9cole 12,345.\n\n\tThe end\u2026\n'
+)
+_ROWS = ''.join(
+  json.dumps({'text': f'{_TEXT}{n}', 'id': n, 'more': {'a': [1, None]}}) + '\n'
+  for n in range(4)
+)
+
+
+class WrongError(Exception):
+  """Says that an input was accepted with a wrong value."""
+
+
+@contextlib.contextmanager
+def changed(file: pathlib.Path, content: bytes) -> Iterator[None]:
+  """Replaces the content of a file within the context."""
+  kept = file.read_bytes()
+  file.write_bytes(content)
+  try:
+    yield
+  finally:
+    file.write_bytes(kept)
+
+
+def expect(is_right: bool, what: str) -> None:
+  """Raises WrongError unless a value is right."""
+  if not is_right:
+    raise WrongError(what)
+
+
+def _zstd(content: bytes) -> bytes:
+  packed = pyarrow.BufferOutputStream()
+  with pyarrow.CompressedOutputStream(packed, 'zstd') as stream:
+    stream.write(content)
+  return packed.getvalue().to_pybytes()
+
+
+_PACK: dict[str, Callable[[bytes], bytes]] = {
+  '': bytes,
+  '.gz': lambda content: gzip.compress(content, 1),
+  '.zst': _zstd,
+}
+
+
+def document_readers(top: pathlib.Path) -> Iterator[Entry]:
+  """Yields name, share of the trials and reader of every kind of document."""
+  for kind, seed in (('txt', _TEXT), ('jsonl', _ROWS)):
+    for packed, pack in _PACK.items():
+      reader = _Documents(top / f'x.{kind}{packed}', seed.encode(), pack)
+      yield f'.{kind}{packed}', 8 if not packed else 4, reader
+  file = top / 'x.parquet'
+  rows = [json.loads(line) for line in _ROWS.splitlines()]
+  parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+  yield '.parquet', 4, _Documents(file, file.read_bytes(), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Documents:
+  """Reads documents of one kind of file; `pack` is None for Parquet."""
+
+  file: pathlib.Path
+  seed: bytes
+  pack: Callable[[bytes], bytes] | None
+
+  def __call__(self, rng: Rng) -> None:
+    change = mutate_json if '.jsonl' in self.file.name else mutate
+    plain = change(self.seed, rng)
+    content, intact, cut = plain, self.pack is not None, False
+    if self.pack:
+      content = self.pack(plain)
+      if self.pack is not bytes and rng.random() < 0.4:
+        whole = self.pack(self.seed)
+        content, intact, plain = mutate(whole, rng), False, b''
+        cut = len(content) < len(whole) and whole.startswith(content)
+    self.file.write_bytes(content)
+    found, refused = [], None
+    for each in documents.read_all(inputs.find([str(self.file)]), 'text'):
+      try:
+        found.append(each.text())
+      except UserError as error:
+        refused = error
+    for text in found:
+      cleaning.clean(text).encode()
+    if intact:
+      expect(found == self._expected(plain), 'other texts than in the file')
+    if refused:
+      raise refused
+    expect(not cut, 'a file that is cut short')
+
+  def _expected(self, plain: bytes) -> list[str]:
+    """Reads intact content in the plainest way."""
+    if '.txt' in self.file.name:
+      return list(_decoded(plain))
+    rows = []
+    for line in plain.split(b'\n'):
+      with contextlib.suppress(ValueError, RecursionError):
+        rows += [json.loads(text) for text in _decoded(line)]
+    texts = (row.get('text') for row in rows if isinstance(row, dict))
+    return [text for text in texts if isinstance(text, str)]
+
+
+def _decoded(content: bytes) -> Iterator[str]:
+  with contextlib.suppress(UnicodeDecodeError):
+    text = content.decode('utf-8-sig')
+    if text.strip():
+      yield text
+
+
+def tokenizer_readers(
+  prepared: pathlib.Path, original: pathlib.Path, folder: pathlib.Path
+) -> Iterator[Entry]:
+  """Yields the readers of the vocabularies.
+
+  Args:
+    prepared: prepared data.
+    original: a vocabulary in the released format, alone in its folder.
+    folder: a Hugging Face folder of the original vocabulary.
+  """
+
+  def check(tokenizer: tokenization.Tokenizer) -> None:
+    rows = tokenizer.vocab_size
+    tokenizer.decode([0, rows // 2, rows - 1, rows])
+    if tokenizer.kind == 'sentencepiece':
+      ids = tokenizer.encode('It was a dark night.\n12')
+      expect(all(0 <= i < rows for i in ids), f'ids outside 0..{rows - 1}')
+      tokenizer.decode(ids)
+
+  def model(rng: Rng) -> None:
+    file = prepared / 'tokenizer.model'
+    with changed(file, mutate(file.read_bytes(), rng)):
+      check(tokenization.load(str(file)))
+
+  def pair(rng: Rng) -> None:
+    file = rng.choice(sorted(original.iterdir()))
+    change = mutate_json if file.suffix == '.json' else mutate
+    with changed(file, change(file.read_bytes(), rng)):
+      check(tokenization.load(f'openai:{original}'))
+
+  def single(rng: Rng) -> None:
+    file = folder / 'tokenizer.json'
+    with changed(file, mutate_json(file.read_bytes(), rng)):
+      check(tokenization.load(f'openai:{folder}'))
+
+  yield 'tokenizer.model', 4, model
+  yield 'encoder, bpe', 5, pair
+  yield 'tokenizer.json', 4, single
+
+
+def shard_readers(prepared: pathlib.Path) -> Iterator[Entry]:
+  """Yields the readers of prepared data."""
+
+  def read() -> tuple[object, ...]:
+    meta = shards.read_meta(prepared)
+    fingerprint = meta['tokenizer']['fingerprint']
+    belonging.shards_tokenizer(str(prepared), fingerprint)
+    found: list[object] = []
+    for split in shards.SPLITS:
+      tokens = shards.Tokens(prepared, split)
+      found.append(tokens.read(0, tokens.num_tokens).tobytes())
+      found.append(tokens.document_ends.tobytes())
+    return tuple(found)
+
+  expected = read()
+
+  def reader(*names: str) -> Reader:
+    def one(rng: Rng) -> None:
+      file = prepared / rng.choice(names)
+      change = mutate_json if '.json' in file.name else mutate
+      with changed(file, change(file.read_bytes(), rng)):
+        expect(read() == expected, 'other tokens')
+
+    return one
+
+  bins = [file.name for file in sorted(prepared.glob('*.bin'))]
+  yield 'meta.json', 5, reader(shards.META)
+  yield 'documents.jsonl', 3, reader(shards.DOCUMENTS)
+  yield 'shards', 3, reader(*bins)
+
+
+def run_readers(run: pathlib.Path, runs: pathlib.Path) -> Iterator[Entry]:
+  """Yields the readers of a run folder, and of the folders of a report."""
+  saved = run / 'checkpoints' / '3'
+  expected, meta, _ = checkpoint.read(str(run))
+
+  def read(rng: Rng, files: list[pathlib.Path], seal: bool) -> None:
+    file = rng.choice(files)
+    with changed(file, mutate_json(file.read_bytes(), rng)):
+      sums = (saved / checksums.CHECKSUMS).read_bytes()
+      with changed(saved / checksums.CHECKSUMS, sums):
+        if seal:
+          (saved / checksums.CHECKSUMS).unlink()
+          checksums.write(saved)
+        found = checkpoint.read(str(run))
+    same = jax.tree.map(np.array_equal, found.params, expected)
+    expect(seal or all(jax.tree.leaves(same)), 'other weights')
+    expect(seal or found.meta == meta, 'other metadata')
+
+  def arrays(rng: Rng) -> None:
+    read(rng, sorted(p for p in saved.rglob('*') if p.is_file()), seal=False)
+
+  def metadata(rng: Rng) -> None:
+    names = ('meta/metadata', '_CHECKPOINT_METADATA', 'state/_METADATA')
+    read(rng, [saved / name for name in names], seal=True)
+
+  def ranking(rng: Rng) -> None:
+    file = run / 'ranking.json'
+    file.write_bytes(mutate_json(b'{"3": 0.5, "2": 0.25}', rng))
+    try:
+      checkpoint.read(str(run))
+    finally:
+      file.unlink()
+
+  right = run_lib.load(str(run))
+
+  def header(rng: Rng) -> None:
+    file = run / 'config.json'
+    with changed(file, mutate_json(file.read_bytes(), rng)):
+      found = run_lib.load(str(run))
+      run_lib.changes(str(run), 'pretrain', found['config'])
+      belonging.check(str(run), right)
+      belonging.tokenizer(str(run), meta)
+
+  files = ('config.json', 'scores.json', 'metrics.jsonl', 'zero_shot.jsonl')
+  reported = sorted(p for p in runs.rglob('*') if p.name in files)
+
+  def records(rng: Rng, draw: bool = False) -> None:
+    file = rng.choice(reported)
+    with changed(file, mutate_json(file.read_bytes(), rng)):
+      found = runs_lib.find([str(file.parent.parent)])
+      for each in found:
+        each.describe()
+        telemetry.read_rows(each.path / telemetry.METRICS)
+      if draw:
+        made = sections.build(found)
+        page.html(made)
+        page.markdown(made)
+      with contextlib.suppress(UserError):  # of settings that it lacks
+        labelling._open(str(file.parent))
+
+  yield 'checkpoint', 0.5, arrays
+  yield 'checkpoint metadata', 0.5, metadata
+  yield 'ranking.json', 0.5, ranking
+  yield 'config.json of a run', 5, header
+  yield 'files of a report', 4, records
+  yield 'report', 0.2, lambda rng: records(rng, draw=True)
