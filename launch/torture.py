@@ -167,6 +167,7 @@ def _stop(
   counts: collections.Counter[str],
 ) -> bool:
   """Starts a command and stops it; returns False if it was complete before."""
+  before = _beside(output)  # a process that was killed leaves its folder
   process = _start(command, output)
   try:
     process.wait(seconds)
@@ -187,10 +188,16 @@ def _stop(
   elif 'Traceback' in stderr and not young:
     _fail(counts, f'{where}: traceback: {stderr[-500:]}')
   elif command.all_or_nothing and number != signal.SIGKILL:
-    left = list(output.parent.glob(f'{output.name}*'))
+    left = _beside(output) - before
     if left and not young:
       _fail(counts, f'{where}: left {left}')
   return True
+
+
+def _beside(output: pathlib.Path) -> set[tuple[str, int]]:
+  """Returns the output and its unfinished folder: names and inodes."""
+  found = output.parent.glob(f'{output.name}*')
+  return {(path.name, path.stat().st_ino) for path in found}
 
 
 def _start(command: Command, output: pathlib.Path) -> subprocess.Popen[str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import os
 import random
 import shutil
@@ -92,6 +93,33 @@ def test_no_damage_goes_unnoticed(intact, tmp_path, capsys):
         assert checkpoint.steps(str(run)) == [4]
       assert 'checkpoints/8: damaged' in capsys.readouterr().err
       assert (run / 'checkpoints' / '8.damaged').is_dir()
+
+
+@pytest.mark.parametrize(
+  ('name', 'content', 'words'),
+  [
+    ('_CHECKPOINT_METADATA', {'metrics': 1.5}, 'does not fit'),
+    ('meta/metadata', {'model': None}, 'does not fit'),
+    ('meta/metadata', {'x': 1}, r"does not fit .*'model'"),
+    ('state/_METADATA', [], 'does not fit'),
+  ],
+)
+def test_what_another_program_wrote_is_named(
+  intact, tmp_path, name, content, words
+):
+  """JSON of a wrong shape, without and with right checksums."""
+  run = shutil.copytree(intact, tmp_path / 'run')
+  folder = run / 'checkpoints' / '8'
+  (folder / name).write_text(json.dumps(content))
+  with pytest.raises(UserError, match=r'checkpoints/8: damaged .*--step=4'):
+    checkpoint.read(str(run))
+  resumed = shutil.copytree(run, tmp_path / 'resumed')
+  with opened(resumed) as checkpoints:
+    assert checkpoints.latest_intact() == 4
+  (folder / checksums.CHECKSUMS).unlink()
+  checksums.write(folder)
+  with pytest.raises(UserError, match=f'checkpoints/8: {words}'):
+    checkpoint.read(str(run))
 
 
 @pytest.mark.parametrize('junk', ['empty', 'half', 'file', 'words'])

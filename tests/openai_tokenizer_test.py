@@ -311,6 +311,14 @@ def test_without_the_extra_the_error_names_it(folder, monkeypatch):
     ({'vocab.json': '{"a": 0}', 'merges.txt': ''}, 'without <unk>'),
     ({'vocab.json': '{"<unk>": 2}', 'merges.txt': ''}, r'1 ids of 0\.\.2'),
     ({'vocab.json': '{"<unk>": 0}', 'merges.txt': 'a b c'}, "'a b c' is no"),
+    ({'vocab.json': '[' * 100_000, 'merges.txt': ''}, 'damaged'),
+    ({'vocab.json': '{"\\ud800": 0}', 'merges.txt': ''}, 'damaged'),
+    ({'vocab.json': '{"<unk>": 100000000000}', 'merges.txt': ''}, '16 bits'),
+    ({'tokenizer.json': '[' * 100_000}, 'not a tokenizer of the BPE kind'),
+    (
+      {'tokenizer.json': '{"model": {"vocab": {}, "merges": ["\\ud800 a"]}}'},
+      'not a tokenizer of the BPE kind',
+    ),
     ({'tokenizer.json': '{}'}, 'not a tokenizer of the BPE kind'),
     (
       {'tokenizer.json': '{"model": {"vocab": {}, "merges": []}}'},

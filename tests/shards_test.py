@@ -69,6 +69,20 @@ def test_document_ends(tmp_path):
   np.testing.assert_array_equal(ends, np.cumsum(_DOCUMENTS))
 
 
+def test_damaged_documents_are_named(tmp_path):
+  _write(tmp_path / 'data')
+  tokens = shards.Tokens(tmp_path / 'data', 'train')
+  file = tmp_path / 'data' / shards.DOCUMENTS
+  content = file.read_bytes()
+  for damaged in (content.replace(b'12', b'13'), content[:-9], b'[]\n', b''):
+    file.write_bytes(damaged)
+    with pytest.raises(UserError, match=r'documents\.jsonl: its sha256 differ'):
+      _ = tokens.document_ends
+  file.unlink()
+  with pytest.raises(UserError, match=r'documents\.jsonl: missing'):
+    _ = tokens.document_ends
+
+
 @pytest.mark.parametrize(('start', 'count'), [(-1, 2), (0, -1), (50, 6)])
 def test_reading_outside_is_an_error(tmp_path, start, count):
   _write(tmp_path / 'data')

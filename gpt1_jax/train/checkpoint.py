@@ -263,7 +263,7 @@ def _fits(directory: storage.Path, step: int) -> Iterator[None]:
     yield
   except (
     *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
-    FileNotFoundError,
+    *(FileNotFoundError, UserError),
   ) as error:
     first = (str(error) or type(error).__name__).splitlines()[0]
     raise UserError(

@@ -63,6 +63,11 @@ class _Manager(ocp.CheckpointManager):
     del step
     return False
 
+  def _load_checkpoint_infos(self, skip_metadata_read: bool = True) -> Any:
+    """Lists the checkpoints without reading what is not verified yet."""
+    del skip_metadata_read
+    return super()._load_checkpoint_infos(skip_metadata_read=True)
+
 
 def create(directory: storage.Path, **options: Any) -> ocp.CheckpointManager:
   """Creates a manager for a folder of checkpoints.
