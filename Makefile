@@ -28,7 +28,8 @@ help:
 	@echo '                6 minutes; writes runs/demo/report.html'
 	@echo 'make test       run all tests (one file: ARGS=tests/shards_test.py)'
 	@echo 'make test-fast  run the core tests, in under 2 minutes'
-	@echo 'make torture    stop commands at random moments and count what is lost'
+	@echo 'make torture    stop commands at random moments, damage checkpoints and'
+	@echo '                files, and count what is lost; ARGS=--trials=6 is short'
 	@echo 'make record     time a run to perplexity 90 (ARGS=--books=FOLDER)'
 	@echo 'make lint       check format, style, types, import rules and shell'
 	@echo 'make format     format the code with ruff'
@@ -50,8 +51,9 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-test
 	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-torture: $(VENV)/installed
-	$(BIN)/python launch/flips.py
+torture: $(VENV)/installed-test
+	$(BIN)/python launch/flips.py $(if $(ARGS),--flips=100)
+	$(BIN)/python launch/malformed.py $(if $(ARGS),--inputs=2000)
 	$(BIN)/python launch/torture.py --output=runs/torture $(ARGS)
 
 record: $(VENV)/installed

@@ -104,7 +104,7 @@ def _run_worker(folder: pathlib.Path, reader: str, first: int) -> int:
     now = at.read_text() if at.exists() else ''
     if now != before:
       before, since = now, time.monotonic()
-    if time.monotonic() - since > _SILENCE:
+    if now and time.monotonic() - since > _SILENCE:
       process.kill()
   return process.returncode
 

@@ -15,7 +15,7 @@ _ODD = (
   b'\x1b[0m', b'<script>', b'9223372036854775808', b'4294967296', b'#version',
 )  # fmt: skip
 _LONG = (b'[' * 100_000, b'{"a":' * 20_000, b'9' * 5000, b'x' * 200_000)
-_VALUES = (
+_VALUES: tuple[Any, ...] = (
   None, True, False, 0, 1, -1, 2, 2**31, 2**63, 10**400, -(2**70), 0.5, -0.0,
   1e308, float('nan'), float('inf'), '', ' ', 'x', '0', '\0', '\ud800',
   '\u212a', '../x', 'x' * 300, [], [None], [[]], ['x', 1], {}, {'x': None},
@@ -57,8 +57,9 @@ def mutate_value(value: Any, rng: random.Random) -> Any:
   """Replaces, removes or adds one value somewhere inside nested values."""
   if not isinstance(value, dict | list) or not value or rng.random() < 0.1:
     return odd_value(rng)
-  keys = list(value) if isinstance(value, dict) else list(range(len(value)))
-  key, copy = rng.choice(keys), value.copy()
+  keys = value if isinstance(value, dict) else range(len(value))
+  key: Any = rng.choice(list(keys))
+  copy = value.copy()
   action = rng.random()
   if action < 0.1:
     del copy[key]

@@ -244,7 +244,7 @@ def setting_readers() -> Iterator[Entry]:
     for _ in range(rng.choice((1, 1, 2, 3))):
       key = rng.choice([key for key, _ in config_lib._flat(values, '')])
       text = rng.choice((_shown(odd_value(rng)), '1e-3', '2', 'auto'))
-      text = mutate(text.encode(), rng).decode('latin-1')
+      text = mutate(text.encode('utf-8', 'replace'), rng).decode('latin-1')
       cli._set(values, key[1:], text)
     found: Any = config_lib.parse(presets[name], values)
     storage.to_json(config_lib.as_dict(found))
@@ -254,8 +254,10 @@ def setting_readers() -> Iterator[Entry]:
       'max_tokens': 2, 'temperature': 0.5, 'top_k': 3, 'top_p': 0.5, 'seed': 1,
       'stop': ['x'],
     }  # fmt: skip
-    found = mutate_value(values, rng)
-    options.parse(found if isinstance(found, dict) else values)
+    found: Any = mutate_value(values, rng)
+    if isinstance(found, dict):
+      values = found
+    options.parse(values)
 
   yield '--config.KEY=VALUE', 8, settings
   yield 'options of generate', 2, generation

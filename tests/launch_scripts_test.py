@@ -16,6 +16,7 @@ SCRIPTS = {
   'flips.py': '--flips',
   'gpu_hour.py': '--corpus',
   'local_cluster.py': '--processes',
+  'malformed.py': '--inputs',
   'record.py': '--books',
   'scaling.py': '--output',
   'sweep.py': '--ablations',
