@@ -63,7 +63,7 @@ class GPTSettings(FinetuneGPTSettings):
       where it is available; the GPU kernels have not run on a card yet.
     remat: recomputation in the backward pass: 'none'; 'dots' recomputes
       everything except matrix products; 'full' recomputes each block; 'auto' is
-      'dots' if the layers run in a loop, else 'none'.
+      'none' on a CPU if the layers run without a loop, else 'dots'.
     unroll: blocks per iteration of the layer loop; 1 compiles fastest, n_layer
       removes the loop.
   """

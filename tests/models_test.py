@@ -200,15 +200,19 @@ def test_other_machines_loop_over_layers_the_same(monkeypatch, remat):
 
 
 @pytest.mark.parametrize(
-  ('remat', 'unroll', 'recomputed'),
+  ('remat', 'unroll', 'where', 'recomputed'),
   [
-    ('auto', 1, True),
-    ('auto', 2, False),
-    ('dots', 2, True),
-    ('none', 1, False),
+    ('auto', 1, 'cpu', True),
+    ('auto', 2, 'cpu', False),
+    ('auto', 2, 'tpu', True),
+    ('dots', 2, 'cpu', True),
+    ('none', 1, 'tpu', False),
   ],
 )
-def test_a_loop_over_layers_recomputes_by_itself(remat, unroll, recomputed):
+def test_auto_recomputes_except_unrolled_on_a_cpu(
+  remat, unroll, where, recomputed, monkeypatch
+):
+  monkeypatch.setattr(gpt, 'platform', lambda: where)
   config = dataclasses.replace(GPT, remat=remat, unroll=unroll)
   jaxpr = jax.make_jaxpr(functools.partial(loss, config))(params_of(GPT))
   assert ('remat' in str(jaxpr)) == recomputed

@@ -283,7 +283,8 @@ def _remat(config: GPTConfig, checkpoint: Any, block: Any) -> Any:
   """Wraps a block in `nn.remat` as config.remat says."""
   remat = config.remat
   if remat == 'auto':
-    remat = 'dots' if config.looped else 'none'
+    on_cpu = platform() == 'cpu'
+    remat = 'none' if on_cpu and not config.looped else 'dots'
   if remat == 'none':
     return block
   policy = None
