@@ -1,6 +1,7 @@
 """The GPU hour: slices that stop and continue, with stand-in commands."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -72,3 +73,55 @@ def test_the_shell_script_explains_itself():
   )
   assert (done.returncode, done.stdout) == (2, '')
   assert done.stderr.startswith('error: launch/gpu_hour.sh pack CORPUS TASKS')
+
+
+STUB = """#!/bin/sh
+case "$*" in
+  *'pip '* | *'site; '*) ;;
+  *gpu_hour.py*) echo "$@" ;;
+  *) exec {python} "$@" ;;
+esac
+"""
+
+
+def packed(tmp_path, megabytes):
+  """Packs a corpus of so many random megabytes; returns the process."""
+  stub = tmp_path / 'bin' / 'python3'
+  corpus, tasks = tmp_path / 'shards, v1', tmp_path / 'glue'
+  for folder in (stub.parent, corpus, tasks / 'RTE'):
+    folder.mkdir(parents=True, exist_ok=True)
+  stub.write_text(STUB.format(python=sys.executable))
+  stub.chmod(0o755)
+  (corpus / 'train.bin').write_bytes(os.urandom(megabytes * 2**20))
+  (tasks / 'RTE' / 'dev.tsv').write_text('a\tb\n')
+  return script(tmp_path, 'pack', corpus, tasks)
+
+
+def script(tmp_path, *words):
+  path = f'{tmp_path / "bin"}{os.pathsep}{os.environ["PATH"]}'
+  return subprocess.run(
+    [ROOT / 'launch' / 'gpu_hour.sh', *words],
+    env={**os.environ, 'PATH': path, 'GPU_HOUR': str(tmp_path / 'packed')},
+    capture_output=True,
+    text=True,
+  )
+
+
+def test_run_unpacks_what_pack_compressed(tmp_path):
+  assert packed(tmp_path, 1).returncode == 0
+  there = tmp_path / 'packed'
+  assert sorted(os.listdir(there)) == ['input.tar.xz', 'wheels']
+  done = script(tmp_path, 'run', '--minutes=1')
+  assert done.returncode == 0, done.stderr
+  assert f'--corpus={there}/corpus --tasks={there}/tasks --minutes=1' in (
+    done.stdout
+  )
+  corpus = (tmp_path / 'shards, v1' / 'train.bin').read_bytes()
+  assert (there / 'corpus' / 'train.bin').read_bytes() == corpus
+  assert (there / 'tasks' / 'RTE' / 'dev.tsv').read_text() == 'a\tb\n'
+
+
+def test_too_large_a_corpus_is_refused(tmp_path):
+  done = packed(tmp_path, 61)
+  assert done.returncode == 2
+  assert 'exceeds 60 MiB; prepare fewer books' in done.stderr
