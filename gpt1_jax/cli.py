@@ -64,16 +64,9 @@ _HOME = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1]
 _SETTING = '--config.'
 # Errors that a path given by the user can cause.
 _GIVEN = (
-  errno.ENOENT,
-  errno.EACCES,
-  errno.EPERM,
-  errno.ENOTDIR,
-  errno.EISDIR,
-  errno.EEXIST,
-  errno.ENAMETOOLONG,
-  errno.ELOOP,
-  errno.EROFS,
-)
+  errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR,
+  errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS,
+)  # fmt: skip
 _settings: list[tuple[str, str]] = []  # each --config.KEY=VALUE
 T = TypeVar('T')
 
@@ -218,6 +211,8 @@ def config_values(spec: str) -> dict[str, Any]:
     ) from None
   for key, text in _settings:
     _set(values, key, text)
+  if any(key == 'optim.warmup' for key, _ in _settings):
+    config.mistakes.check_warmup(values)
   return values
 
 

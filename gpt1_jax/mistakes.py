@@ -2,9 +2,13 @@
 
 import dataclasses
 import difflib
+import json
 import reprlib
 import typing
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
+
+from gpt1_jax.errors import UserError
 
 # pydantic's error type -> requirement; pydantic's error context fills it in.
 _ALLOWED = {
@@ -31,6 +35,9 @@ _ALLOWED = {
 def line(kind: type, mistake: Any) -> str:
   """Formats one of pydantic's errors as a line that names key and value."""
   cause, value, loc = mistake['type'], mistake['input'], mistake['loc']
+  if cause == 'json_invalid':  # Python writes half a character, JSON has none
+    found = _not_utf8(json.loads(value), 'config')
+    return next(found, f'config: {mistake["msg"]}')
   path, hint, known = ['config'], cast(Any, kind), {}
   for depth, part in enumerate(loc):
     known = _keys(hint)
@@ -62,6 +69,45 @@ def line(kind: type, mistake: Any) -> str:
   allowed = _ALLOWED.get(cause, mistake['msg'].lower())
   allowed = allowed.format(**mistake.get('ctx', {}))
   return f'{key} is {reprlib.repr(value)}: {allowed}'
+
+
+def check_warmup(values: Mapping[str, Any]) -> None:
+  """Refuses a warm-up that the user sets longer than the run.
+
+  That of a preset may be longer than a run which is cut short; a warning says
+  so.
+
+  Raises:
+    UserError: it is longer; the message names both settings.
+  """
+  warmup = values['optim'].get('warmup')
+  num_steps = values['train'].get('num_steps')
+  if not all(isinstance(x, int | float) and x > 0 for x in (warmup, num_steps)):
+    return  # another check refuses it, or the run is given in epochs
+  if max(1, warmup) > num_steps:
+    raise UserError(
+      f'config.optim.warmup is {warmup:g}: longer than the run of '
+      f'{num_steps:g} updates (config.train.num_steps); give fewer, or a share '
+      'of all updates below 1'
+    )
+
+
+def _not_utf8(value: Any, key: str) -> Iterator[str]:
+  """Yields a line for each text that cannot be encoded."""
+  if isinstance(value, dict):
+    for name, each in value.items():
+      yield from _not_utf8(each, f'{key}.{name}')
+  elif isinstance(value, list):
+    for i, each in enumerate(value):
+      yield from _not_utf8(each, f'{key}[{i}]')
+  elif isinstance(value, str):
+    try:
+      value.encode()
+    except UnicodeEncodeError as error:
+      yield (
+        f'{key} is {reprlib.repr(value)}: not UTF-8 at character '
+        f'{error.start + 1}; rename what it names'
+      )
 
 
 def _keys(hint: Any) -> dict[str, Any]:

@@ -114,6 +114,46 @@ def test_a_flag_that_is_no_setting_is_named(text):
     pretraining(values)
 
 
+def test_a_name_that_is_not_utf8_is_named():
+  values = values_of()
+  cli._set(values, 'data.path', 'books\udcff')  # as Python reads such a flag
+  with pytest.raises(UserError) as caught:
+    pretraining(values)
+  assert str(caught.value) == (
+    r"config.data.path is 'books\udcff': not UTF-8 at character 6; rename what "
+    'it names'
+  )
+
+
+@pytest.mark.parametrize(
+  ('settings', 'is_refused'),
+  [
+    ({'optim.warmup': '300', 'train.num_steps': '200'}, True),
+    ({'optim.warmup': '201'}, True),  # the preset has 200 updates
+    ({'optim.warmup': '200'}, False),
+    ({'optim.warmup': '0.5', 'train.num_steps': '1'}, False),
+    ({'train.num_steps': '6'}, False),  # a short run of the preset
+    (
+      {
+        'optim.warmup': '300',
+        'train.num_steps': '0',
+        'train.num_epochs': '1.0',
+      },
+      False,
+    ),
+  ],
+)
+def test_a_warm_up_longer_than_the_run(monkeypatch, settings, is_refused):
+  monkeypatch.setattr(cli, '_settings', list(settings.items()))
+  if not is_refused:
+    values_of()
+    return
+  with pytest.raises(
+    UserError, match=r'warmup is \d+: longer than the run of 2'
+  ):
+    values_of()
+
+
 def test_a_number_that_cannot_be_written_is_refused():
   values = values_of()
   values['model']['n_layer'] = 10**5000
