@@ -19,6 +19,7 @@ import json
 import os
 import pathlib
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -45,6 +46,7 @@ _WORKER = flags.DEFINE_string(
 )
 
 _MEMORY = 500_000_000  # bytes that one input may take
+_MOST = 12_000_000_000  # bytes that the process may take
 _SECONDS = 20  # of processor time
 _SILENCE = 100  # seconds after which a process that reads is ended
 _LONGEST = 2000  # characters of a line of error
@@ -148,6 +150,8 @@ _ONLY = flags.DEFINE_bool('only', False, 'Internal: read with one reader.')
 
 def _work(folder: pathlib.Path) -> NoReturn:
   """Reads the inputs of all readers, or of one, and writes the counts."""
+  # Else one input could take the memory of the machine.
+  resource.setrlimit(resource.RLIMIT_DATA, (_MOST, _MOST))
   faulthandler.enable(os.fdopen(os.dup(2), 'w'))
   os.dup2(os.open(folder / 'stderr', os.O_WRONLY | os.O_CREAT), 2)  # warnings
   signal.signal(signal.SIGPROF, _end_trial)
