@@ -1,10 +1,13 @@
 """Tests which checkpoints are kept and which one is read."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from gpt1_jax.train import checkpoint
-from tests.support import networks
+from gpt1_jax.train import checkpoint, sharding
+from tests.support import networks, updates
+from tests.support.meshes import make_mesh
 
 
 def save(workdir, *, keep, keep_best, scores, first=1):
@@ -41,3 +44,29 @@ def test_the_latest_are_kept_where_none_is_best(tmp_path):
   save(tmp_path, keep=2, keep_best=False, scores=[0, 0, 0])
   assert checkpoint.read(tmp_path)[2] == 3
   assert checkpoint.read(tmp_path, step=2)[2] == 2
+
+
+@pytest.mark.parametrize('divided', [False, True])
+def test_a_run_resumes_with_the_optimizer_divided_or_not(divided, tmp_path):
+  """The other way of `config.mesh.shard_optimizer` restores the same bits."""
+  mesh = make_mesh(8, 1, 1)
+  before, after = (
+    updates.build(updates.UNROLLED, mesh, shard_optimizer=on).state
+    for on in (divided, not divided)
+  )
+  rng = np.random.default_rng(0)
+  state = jax.tree.map(
+    lambda x: sharding.put(
+      rng.normal(size=x.shape).astype(x.dtype), x.sharding
+    ),
+    before,
+  )
+  checkpoints = checkpoint.Checkpoints(tmp_path, keep=1, keep_best=False)
+  meta = checkpoint.CheckpointMeta(updates.UNROLLED, 'tokenizer')
+  checkpoints.save(1, state, meta)
+  checkpoints.wait()
+  found = checkpoints.restore(1, after)
+  checkpoints.close()
+  updates.assert_same_bits(found, state)
+  moments = found.opt_state[1][0].mu['gpt']['tokens_embed']
+  assert moments.sharding.is_fully_replicated == divided
