@@ -1,19 +1,20 @@
-r"""Runs every command once, in a few minutes: `make demo`.
+r"""Walks the whole road in a few minutes: `make demo`.
 
   python launch/demo.py --output=runs/demo
 
-Prepares a corpus, pretrains, fine-tunes with and without pretraining, generates
-text and writes a report. Uses the real commands and the Python Language
-Reference that ships with CPython. The same command resumes an interrupted demo.
+Samples from the model that ships, prepares a corpus, pretrains a small model on
+it, evaluates it, fine-tunes it beside one without pretraining, and writes a
+report. Uses the real commands, and the Python Language Reference that comes
+with CPython. The same command resumes an interrupted demo.
 """
 
 import dataclasses
+import os
 import pathlib
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 
 import checkout
 import demo_task
@@ -28,34 +29,9 @@ _SEED = flags.DEFINE_integer(
   'seed', 0, 'Seeds the weights, dropout and the data order.'
 )
 
-MERGES = 1500
-PROMPT = 'The statement'
-Settings = Mapping[str, object]
-
-# At this learning rate, two layers with a warm-up of 100 updates fall below the
-# unigram entropy by update 200. Four layers with a warm-up of 50 had not by
-# update 800.
-PRETRAIN: Settings = {
-  'model.n_layer': 2,
-  'model.n_head': 4,
-  'model.n_embd': 128,
-  'model.n_ctx': 64,
-  'train.num_steps': 1200,
-  'train.log_every': 20,
-  'train.eval_every': 200,
-  'train.checkpoint_every': 400,
-  'optim.peak_lr': 2e-3,
-  'optim.warmup': 100.0,
-  'data.batch_size': 16,
-}
-# With a learning rate of 1e-3, or after only 3 epochs, the gap to training from
-# scratch is smaller.
-FINETUNE: Settings = {
-  'optim.peak_lr': 6e-4,
-  'train.num_epochs': 5,
-  'data.batch_size': 32,
-  'data.lengths': (64,),
-}
+SHIPPED = 'models/mini'
+PROMPT = 'She said'
+_HOLD_OUT = '--hold_out='
 
 
 def main(argv: list[str]) -> None:
@@ -65,130 +41,136 @@ def main(argv: list[str]) -> None:
 
 @dataclasses.dataclass
 class Demo:
-  """The stages of the demo; `seconds` collects their durations."""
+  """The stages of the demo."""
 
   output: pathlib.Path
   seed: int
   screen: console.Console = dataclasses.field(
     default_factory=lambda: console.Console(highlight=False)
   )
-  seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
   def run(self) -> None:
+    began = time.perf_counter()
     self.output.mkdir(parents=True, exist_ok=True)
+    self.generate()
     self.prepare()
     self.pretrain()
     self.make_task()
-    self.finetune('pretrained', init_from=self.path('pretrain'))
-    self.finetune('scratch', init_from='none', like=self.path('pretrain'))
-    self.generate()
+    self.finetune('pretrained', '', 'init_from')
+    self.finetune('scratch', ':scratch', 'like')
     self.report()
-    self.print_results()
+    self.print_results(time.perf_counter() - began)
 
   def path(self, name: str) -> str:
-    return str(self.output / name)
+    """Returns a path for the commands, which run in the checkout's root."""
+    path = self.output / name
+    inside = path.is_relative_to(checkout.ROOT)
+    return os.path.relpath(path, checkout.ROOT) if inside else str(path)
+
+  @property
+  def seeds(self) -> list[str]:
+    """The flags of --seed; none for the seed that the presets have."""
+    keys = ('data', 'train') if self.seed else ()
+    return [f'--config.{key}.seed={self.seed}' for key in keys]
+
+  def generate(self) -> None:
+    """Samples from the model that ships."""
+    text = self.call(
+      'sample',
+      'A model of 10 million parameters, which read old novels, writes on.',
+      *('generate', f'--workdir={SHIPPED}', f'--prompt={PROMPT}'),
+      *('--top_k=40', '--num_tokens=60'),
+    )
+    self.screen.print(text.strip(), style='italic', markup=False)
 
   def prepare(self) -> None:
     """Writes token shards of the language reference."""
-    corpus = demo_task.CORPUS
     self.call(
       'prepare',
-      f'Clean the Python Language Reference (79 topics, about 95,000 words), '
-      f'hold out {len(demo_task.HELD_OUT)} topics, learn {MERGES:,} BPE merges '
-      'and write token shards.',
-      *('prepare', f'--input={corpus}', f'--output={self.path("shards")}'),
-      f'--merges={MERGES}',
+      'Clean the Python Language Reference, learn a tokenizer, write tokens.',
+      *('prepare', f'--input={demo_task.CORPUS}', '--merges=1500'),
+      f'--output={self.path("shards")}',
       '--validation_fraction=0',
-      *(f'--hold_out={corpus}#{name}' for name in demo_task.HELD_OUT),
+      *(f'{_HOLD_OUT}{demo_task.CORPUS}#{x}' for x in demo_task.HELD_OUT),
     )
 
   def pretrain(self) -> None:
-    """Pretrains on the topics that are not held out."""
+    """Pretrains a model from random weights, and evaluates it."""
     self.call(
       'pretrain',
-      'A small GPT learns to predict the next token, without labels. Its loss '
-      'starts at about ln(vocabulary) = 7.4.',
-      *('pretrain', '--config=configs/pretrain.py:tiny'),
+      'A model of half a million parameters learns to predict the next token.',
+      *('pretrain', '--config=configs/pretrain.py:demo'),
       f'--workdir={self.path("pretrain")}',
-      *self.overrides({**PRETRAIN, 'data.path': self.path('shards')}),
+      f'--config.data.path={self.path("shards")}',
+      *self.seeds,
+    )
+    self.call(
+      'evaluate',
+      'Score it on the topics that were held out.',
+      *('evaluate', f'--workdir={self.path("pretrain")}'),
     )
 
   def make_task(self) -> None:
     """Writes the choice task and prints one of its examples."""
-    train, dev = demo_task.make_task(*demo_task.topics(self.output / 'shards'))
+    topics = demo_task.topics(self.output / 'shards')
+    train, dev = demo_task.make_task(*topics)
     demo_task.write_task(self.output / 'task', train, dev)
-    self.screen.rule('make a task')
+    self.screen.rule('a task')
     self.screen.print(
-      'Which of two texts continues a passage? All come from held-out topics, '
-      f'the wrong one from another topic. {len(train):,} training examples, '
-      f'{len(dev):,} examples from other topics for scoring. Chance is 50%.'
+      f'Which text continues the passage? {len(train):,} examples to learn '
+      f'from, {len(dev):,} of other topics to score. Chance is 50%.'
     )
     example = dev[0]
-    self.screen.print(f'  passage   {example["text"]}', style='dim')
-    for number, choice in enumerate(example['choices']):
-      mark = '  <- correct' if number == example['label'] else ''
-      self.screen.print(f'  choice {number}  {choice}{mark}', style='dim')
+    right, wrong = example['label'], 1 - example['label']
+    for name, text in (
+      ('passage', example['text']),
+      ('right', example['choices'][right]),
+      ('wrong', example['choices'][wrong]),
+    ):
+      self.screen.print(f'  {name:9}{text}', style='dim', markup=False)
 
-  def finetune(self, name: str, **source: str) -> None:
+  def finetune(self, name: str, words: str, source: str) -> None:
     """Fine-tunes on the task, with or without pretrained weights."""
     self.call(
       f'fine-tune, {name}',
-      'The pretrained network, with one linear layer on top, learns the task.'
+      'The pretrained network learns the task.'
       if name == 'pretrained'
-      else 'Training from random weights shows how much pretraining helps.',
-      *('finetune', '--config=configs/demo_task.py'),
+      else 'The same network from random weights: what did pretraining bring?',
+      *('finetune', f'--config=configs/demo_task.py{words}'),
       f'--workdir={self.path(name)}',
-      *self.overrides({**source, **FINETUNE, 'data.path': self.path('task')}),
+      f'--config.{source}={self.path("pretrain")}',
+      f'--config.data.path={self.path("task")}',
+      *self.seeds,
     )
-
-  def generate(self) -> None:
-    """Prints text generated by the pretrained network."""
-    text = self.call(
-      'sample',
-      f'The pretrained network continues "{PROMPT}".',
-      *('generate', f'--workdir={self.path("pretrain")}'),
-      f'--prompt={PROMPT}',
-      *('--num_tokens=60', '--num_samples=2', '--top_k=40'),
-    )
-    storage.write_text(storage.path(self.path('pretrain/samples.txt')), text)
-    self.screen.print(text, style='dim', markup=False)
 
   def report(self) -> None:
+    """Writes the report."""
     runs = ','.join(map(self.path, ('pretrain', 'pretrained', 'scratch')))
     about = 'Write one page with all curves and scores.'
-    words = ('report', f'--runs={runs}', f'--output={self.output}')
+    words = ('report', f'--runs={runs}', f'--output={self.path("")}')
     self.call('report', about, *words)
 
-  def print_results(self) -> None:
-    """Prints scores, times and suggested next commands."""
+  def print_results(self, seconds: float) -> None:
+    """Prints scores, the time and what to do next."""
     scores = {
-      name: storage.read_json(storage.path(self.path(f'{name}/scores.json')))
+      name: storage.read_json(self.output / name / 'scores.json')
       for name in ('pretrain', 'pretrained', 'scratch')
     }
-    rows = table.Table(title='Results')
+    rows = table.Table(title='Results', show_header=False)
     rows.add_column('measurement')
     rows.add_column('value', justify='right')
-    perplexity = scores['pretrain']['eval_perplexity']
-    rows.add_row('validation perplexity', f'{perplexity:.1f}')
+    found = scores['pretrain']
+    rows.add_row('validation perplexity', f'{found["eval_perplexity"]:.1f}')
+    rows.add_row('bits per byte', f'{found["eval_bits_per_byte"]:.2f}')
     rows.add_row('choice task, chance', '50.0%')
     for name in ('scratch', 'pretrained'):
       rows.add_row(f'choice task, {name}', f'{scores[name]["score"]:.1%}')
-    for stage, seconds in self.seconds.items():
-      rows.add_row(f'time: {stage}', f'{seconds:.0f} s')
     self.screen.print(rows)
     self.screen.print(
-      f'Report: {self.output}/report.html\nNext, try your own books:\n'
-      '  .venv/bin/python -m gpt1_jax.prepare --input=BOOKS --output=data/books'
-      '\n  .venv/bin/python -m gpt1_jax.pretrain '
-      '--config=configs/pretrain.py:mini \\\n      --workdir=runs/mini '
-      '--config.data.path=data/books',
+      f'{seconds / 60:.1f} minutes. The page: {self.path("report.html")}\n'
+      'Next, your own books: docs/tutorials/books.md',
       markup=False,
     )
-
-  def overrides(self, settings: Settings) -> list[str]:
-    """Returns --config.KEY=VALUE flags for the settings and the seeds."""
-    seeds = {'data.seed': self.seed, 'train.seed': self.seed}
-    return [f'--config.{k}={v}' for k, v in {**settings, **seeds}.items()]
 
   def call(self, stage: str, about: str, verb: str, *args: str) -> str:
     """Runs a command and returns its standard output.
@@ -206,6 +188,9 @@ class Demo:
     log = self.output / f'{stage.replace(", ", "-")}.log'
     self.screen.rule(stage)
     self.screen.print(about)
+    shown = [word for word in words if not word.startswith(_HOLD_OUT)]
+    more = ' (and the topics to hold out)' if shown != words else ''
+    self.screen.print(f'$ {shlex.join(shown)}{more}', style='dim', markup=False)
     start = time.perf_counter()
     with log.open('w', encoding='utf-8') as file:
       print(f'$ {shlex.join(words)}', file=file, flush=True)
@@ -222,8 +207,8 @@ class Demo:
     if done.returncode:
       lines = log.read_text('utf-8').strip().splitlines()
       raise RunError(f'{stage} failed, see {log}: {lines[-1]}')
-    seconds = self.seconds[stage] = time.perf_counter() - start
-    self.screen.print(f'{seconds:.0f} s, log: {log}', style='dim')
+    seconds = time.perf_counter() - start
+    self.screen.print(f'{seconds:.0f} s', style='dim')
     return done.stdout
 
 
