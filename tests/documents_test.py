@@ -222,6 +222,7 @@ def test_rows_are_read_one_at_a_time(tmp_path):
       'a.jsonl:1: not UTF-8 at byte 13 (0xff)',
     ),
     ('a.jsonl', b'["text"]', 'a.jsonl:1: no text in field'),
+    ('a.jsonl', b'{"te\\nxt": "x"}', r'(it has te\nxt)'),
     ('a.jsonl', b'{"text": "x"}\n{"text": "\xff"}', 'not UTF-8 at byte 24'),
     ('a.jsonl.gz', _GZIP(b'{"text": "x"}\n' * 999)[:-9], 'gz: damaged file'),
     ('a.parquet', b'PAR1 but no more', 'a.parquet: not a readable Parquet'),

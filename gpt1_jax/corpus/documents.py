@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import gzip
 import io
+import itertools
 import json
 import os
 import zlib
@@ -181,7 +182,7 @@ def _rejected(source: str, problem: str, disk_bytes: int) -> Document:
 def _from_row(row: Any, field: str, source: str, disk_bytes: int) -> Document:
   """Returns the document in a row, whose text is a string or UTF-8 bytes."""
   if not isinstance(row, Mapping) or field not in row:
-    have = ', '.join(row) if isinstance(row, Mapping) else type(row).__name__
+    have = _listed(row) if isinstance(row, Mapping) else type(row).__name__
     problem = f'no text in field {field!r} (it has {have}); see --text_field'
     return _rejected(source, f'{source}: {problem}', disk_bytes)
   text = row[field]
@@ -198,6 +199,11 @@ def _from_row(row: Any, field: str, source: str, disk_bytes: int) -> Document:
   return Document(source, text, '', disk_bytes)
 
 
+def _listed(names: Iterable[str]) -> str:
+  """Returns some names for a message of one line."""
+  return ', '.join(repr(x)[1:-1][:60] for x in itertools.islice(names, 16))
+
+
 def _read_parquet(name: str, path: str, field: str) -> Iterator[Document]:
   import pyarrow  # slow to import and rarely needed
   from pyarrow import parquet
@@ -208,7 +214,7 @@ def _read_parquet(name: str, path: str, field: str) -> Iterator[Document]:
       columns = file.schema_arrow.names
       if field not in columns:
         raise UserError(
-          f'{name}: no column {field!r} (it has {", ".join(columns)}); see '
+          f'{name}: no column {field!r} (it has {_listed(columns)}); see '
           '--text_field'
         )
       disk_bytes = os.path.getsize(path) // max(file.metadata.num_rows, 1)
