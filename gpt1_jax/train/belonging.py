@@ -31,7 +31,8 @@ def check(workdir: str, header: run_lib.RunHeader) -> None:
     )
   data = found.get('data_fingerprint'), header.get('data_fingerprint')
   if None not in data and data[0] != data[1]:
-    path = found['config']['data']['path']
+    where = found['config'].get('data')
+    path = where.get('path') if isinstance(where, dict) else 'unknown'
     raise UserError(
       f'{workdir}: holds a run on other shards ({path}): give those, or '
       f'another --workdir (with --fork_from={workdir} to keep its state)'

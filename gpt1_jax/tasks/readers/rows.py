@@ -168,7 +168,8 @@ def shown(value: object) -> str:
 
 
 def _in(names: Iterable[str]) -> str:
-  return ', '.join(map(repr, itertools.islice(names, 16))) or 'nothing'
+  some = itertools.islice(names, 16)
+  return ', '.join(repr(name)[:60] for name in some) or 'nothing'
 
 
 def _by_column(
