@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec
 
 from gpt1_jax.model import placement
 from gpt1_jax.model.linear import einsum
-from gpt1_jax.train.sharding import BATCH_AXES, COLUMN_AXIS, VOCAB_AXIS
+from gpt1_jax.train.sharding import BATCH_AXES, VOCAB_AXIS
 
 # A device computes the logits of a quarter of its tokens at a time, within
 # these bounds. The float32 logits of a whole batch would be the program's
@@ -30,29 +30,12 @@ class _Shard(NamedTuple):
   Attributes:
     axis: mesh axis that shards the rows of the output matrix, or None.
     num_rows: vocabulary rows without padding; unused without `axis`.
-    columns: mesh axis that shards the columns of the matrix, or None.
-    batch_axes: mesh axes that shard the batch, `columns` among them.
+    batch_axes: mesh axes that shard the batch.
   """
 
   axis: str | None = None
   num_rows: int = 0
-  columns: str | None = None
   batch_axes: tuple[str, ...] = ()
-
-  def whole_rows(self, embed_VD: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Returns the matrix in `dtype`, its columns gathered."""
-    embed_VD = embed_VD.astype(dtype)
-    if not self.columns:
-      return embed_VD
-    return jax.lax.all_gather(embed_VD, self.columns, axis=1, tiled=True)
-
-  def sum_columns(self, d_embed_VD: jax.Array) -> jax.Array:
-    """Sums a gradient over the devices that share columns; returns ours."""
-    if not self.columns:
-      return d_embed_VD
-    return jax.lax.psum_scatter(
-      d_embed_VD, self.columns, scatter_dimension=1, tiled=True
-    )
 
 
 _SINGLE = _Shard()
@@ -81,33 +64,26 @@ def lm_loss(
     return _nll_sum(_SINGLE, h_BTD, embed_VD, targets_BT, weights_BT)
   # Each device takes its rows of the batch and, on a tensor axis, its rows of
   # the matrix, padded to a multiple of the axis. The matrix gradient is summed
-  # over the batch axes once, after all chunks: over fsdp only the columns that
-  # the device holds.
+  # over the batch axes once, after all chunks.
   mesh, axes = jax.sharding.get_abstract_mesh(), placement.automatic_axes()
-
-  def used(axis: str) -> str | None:
-    return axis if axis in axes and mesh.shape[axis] > 1 else None
-
   batch_axes = tuple(axis for axis in BATCH_AXES if axis in axes)
-  shard = _Shard(
-    used(VOCAB_AXIS), embed_VD.shape[0], used(COLUMN_AXIS), batch_axes
-  )
+  divided = VOCAB_AXIS in axes and mesh.shape[VOCAB_AXIS] > 1
+  shard = _Shard(VOCAB_AXIS if divided else None, embed_VD.shape[0], batch_axes)
   if shard.axis:
     padding = -embed_VD.shape[0] % mesh.shape[shard.axis]
     embed_VD = jnp.pad(embed_VD, ((0, padding), (0, 0)))
     # Sharded like the parameter, so that the gradient is gathered only once.
     embed_VD = nn.with_logical_constraint(embed_VD, ('vocab', 'embed'))
-  others = tuple(axis for axis in batch_axes if axis != shard.columns)
 
   def local(
     h_BTD: jax.Array, embed_VD: jax.Array, *targets_and_weights: jax.Array
   ) -> jax.Array:
-    embed_VD = jax.lax.pcast(embed_VD, others, to='varying')
+    embed_VD = jax.lax.pcast(embed_VD, batch_axes, to='varying')
     total = _nll_sum(shard, h_BTD, embed_VD, *targets_and_weights)
     return jax.lax.psum(total, batch_axes)
 
   rows = PartitionSpec(batch_axes)
-  matrix = PartitionSpec(shard.axis, shard.columns)
+  matrix = PartitionSpec(shard.axis)
   return jax.shard_map(
     local,
     in_specs=(rows, matrix, rows, rows),
@@ -171,7 +147,7 @@ def _chunked_nll(
   weights_NBC: jax.Array,
 ) -> jax.Array:
   """Sums weights * nll over N chunks, holding one chunk's logits at a time."""
-  embed_VD = shard.whole_rows(embed_VD, h_NBCD.dtype)
+  embed_VD = embed_VD.astype(h_NBCD.dtype)
 
   def one(total: jax.Array, chunk: Any) -> tuple[jax.Array, None]:
     h_BCD, targets_BC, weights_BC = chunk
@@ -190,7 +166,7 @@ def _chunked_nll_fwd(
   weights_NBC: jax.Array,
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
   """Computes the sum and the gradients from the same logits."""
-  embed_VD = shard.whole_rows(embed_VD, h_NBCD.dtype)
+  embed_VD = embed_VD.astype(h_NBCD.dtype)
 
   def one(carry: Any, chunk: Any) -> tuple[Any, Any]:
     total, d_embed_VD = carry
@@ -216,7 +192,6 @@ def _chunked_nll_fwd(
   )
   if shard.axis:
     d_h_NBCD = jax.lax.psum(d_h_NBCD, shard.axis)
-  d_embed_VD = shard.sum_columns(d_embed_VD)
   return total, (d_h_NBCD.astype(h_NBCD.dtype), d_embed_VD, nll_NBC)
 
 

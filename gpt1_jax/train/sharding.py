@@ -25,7 +25,6 @@ BATCH_AXES = ('data', 'fsdp')
 # itself is sharded along embed, because 40,478 rows = 2 x 37 x 547 rarely
 # divide. Checkpoints are thus the same on every mesh.
 VOCAB_AXIS = 'tensor'
-COLUMN_AXIS = 'fsdp'  # of the embedding and of the softmax's matrix
 LOGICAL_AXIS_RULES = (
   ('batch', BATCH_AXES),
   ('embed', 'fsdp'),
