@@ -252,3 +252,14 @@ def test_a_foreign_model_is_refused(tmp_path):
   )
   with pytest.raises(UserError, match='no control piece <document>'):
     tokenization.load(f'{prefix}.model')
+
+
+def test_a_piece_that_is_not_utf8_is_named():
+  model = vocabulary.train_bpe(['caf\u00e9 caf\u00e9 cab'] * 9, 2).files
+  (content,) = model.values()
+  damaged = content.replace('\u00e9'.encode(), b'\xc3\x28', 1)
+  assert damaged != content
+  with pytest.raises(
+    UserError, match=r'x\.model: damaged, a piece is not UTF-8'
+  ):
+    sentencepiece_tokenizer.SentencePieceTokenizer(damaged, 'x.model')

@@ -70,7 +70,10 @@ class SentencePieceTokenizer:
           f'{name}: has no control piece {piece}; use a tokenizer that '
           '`prepare` trained'
         )
-    self.pieces = [p.IdToPiece(i) for i in range(self.vocab_size)]
+    try:
+      self.pieces = [p.IdToPiece(i) for i in range(self.vocab_size)]
+    except UnicodeDecodeError as error:
+      raise UserError(f'{name}: damaged, a piece is not UTF-8') from error
     spelled = [
       piece
       for i, piece in enumerate(self.pieces)
