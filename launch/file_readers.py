@@ -230,9 +230,11 @@ def run_readers(run: pathlib.Path, runs: pathlib.Path) -> Iterator[Entry]:
           (saved / checksums.CHECKSUMS).unlink()
           checksums.write(saved)
         found = checkpoint.read(str(run))
+    if seal:  # a forged checkpoint: whatever can be read is right
+      return
     same = jax.tree.map(np.array_equal, found.params, expected)
-    expect(seal or all(jax.tree.leaves(same)), 'other weights')
-    expect(seal or found.meta == meta, 'other metadata')
+    expect(all(jax.tree.leaves(same)), 'other weights')
+    expect(found.meta == meta, 'other metadata')
 
   def arrays(rng: Rng) -> None:
     read(rng, sorted(p for p in saved.rglob('*') if p.is_file()), seal=False)

@@ -144,6 +144,31 @@ def test_names_a_damaged_archive(tmp_path):
     find(path)
 
 
+@pytest.mark.parametrize('size', [2, 5, 30])
+def test_a_cut_archive_is_named(tmp_path, size):
+  path = pack(tmp_path / 'SST-2.tar.gz', {'SST-2/dev.tsv': TABLE})
+  path.write_bytes(path.read_bytes()[:size])
+  for place in (path, tmp_path):
+    with pytest.raises(UserError, match=r'SST-2\.tar\.gz'):
+      assert find(place), f'{path}: not found'
+
+
+def test_a_zip_with_a_name_that_is_not_utf_8_is_named(tmp_path):
+  path = pack(tmp_path / 'SST-2.zip', {'dév.tsv': TABLE, 'dev.tsv': TABLE})
+  path.write_bytes(path.read_bytes().replace('é'.encode(), b'\xff\xff'))
+  with assert_refused('utf-8', start=f'{path}: damaged archive'):
+    find(path)
+
+
+def test_a_member_without_a_name_is_left_out(tmp_path):
+  path = pack(tmp_path / 'SST-2.zip', {'x': '', 'SST-2/dev.tsv': TABLE})
+  data = path.read_bytes()
+  entry = data.index(b'PK\x01\x02')
+  assert data[entry + 46 : entry + 47] == b'x'
+  path.write_bytes(data[: entry + 46] + b'\0' + data[entry + 47 :])
+  assert read(find(path))
+
+
 def test_an_encrypted_member_is_one_line(tmp_path):
   path = pack(tmp_path / 'SST-2.zip', {'dev.tsv': TABLE})
   data = bytearray(path.read_bytes())

@@ -118,6 +118,13 @@ def test_parquet(tmp_path):
   assert found == [(f'{path}:{i + 1}', t) for i, t in enumerate(texts)]
 
 
+def test_a_column_name_that_is_not_utf_8_is_named(tmp_path):
+  path = tmp_path / 'r.parquet'
+  parquet.write_table(pyarrow.table({'text': ['one'], 'éé': ['1']}), path)
+  path.write_bytes(path.read_bytes().replace('éé'.encode(), b'\xff' * 4))
+  assert f'{path}: not a readable Parquet file' in _refused(path)
+
+
 def test_python_reference_is_in_sorted_order():
   found = _read('builtin:python-reference')
   sources = [source for source, _ in found]

@@ -225,7 +225,7 @@ def _read_parquet(name: str, path: str, field: str) -> Iterator[Document]:
         for text in column.to_pylist():
           number += 1
           yield _from_row({field: text}, field, f'{name}:{number}', disk_bytes)
-  except (pyarrow.ArrowException, OSError) as error:
+  except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
     if isinstance(error, OSError) and error.errno:
       raise
     first = str(error).strip().partition('\n')[0]

@@ -225,9 +225,13 @@ def _places(
 
 
 def _is_archive(path: pathlib.Path) -> bool:
-  return path.is_file() and (
-    zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
-  )
+  """True for a zip or tar, even a damaged one: reading it names the damage."""
+  try:
+    return path.is_file() and (
+      zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+    )
+  except _DAMAGE:
+    return True
 
 
 @functools.lru_cache(64)
@@ -252,11 +256,11 @@ def _members(
   """
   try:
     if zipfile.is_zipfile(path):
-      with zipfile.ZipFile(path) as archive:
+      with _open_zip(path) as archive:
         yield (
           (info.filename, functools.partial(archive.open, info))
           for info in archive.infolist()
-          if not info.is_dir()
+          if not info.filename.endswith('/')
         )
     else:
       with tarfile.open(path) as tar:
@@ -269,6 +273,13 @@ def _members(
     raise UserError(
       f'{path}: damaged archive ({error}); download it again'
     ) from None
+
+
+def _open_zip(path: pathlib.Path) -> zipfile.ZipFile:
+  try:
+    return zipfile.ZipFile(path)
+  except UnicodeDecodeError as error:
+    raise zipfile.BadZipFile(f'name of a file: {error}') from None
 
 
 def _extract(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
