@@ -116,6 +116,58 @@ def test_a_stopped_run_is_saved_and_resumed(
   assert [json.loads(row)['step'] for row in history] == [0, done]
 
 
+@pytest.fixture(scope='module')
+def task(tmp_path_factory):
+  """A folder with a task: the first word of a text decides its label."""
+  folder = tmp_path_factory.mktemp('task')
+  for split, count in (('train', 160), ('dev', 16)):
+    lines = [
+      json.dumps({'text': f'word{i % 2} of it. word{i}', 'label': ('bad', 'good')[i % 2]})
+      for i in range(count)
+    ]
+    (folder / f'{split}.jsonl').write_text('\n'.join(lines))
+  return folder
+
+
+def tuning(task, straight, workdir):
+  return (
+    '--config=configs/own_task.py:tiny',
+    f'--config.init_from={straight}',
+    f'--config.data.path={task}',
+    '--config.data.batch_size=4',
+    '--config.train.num_epochs=0',
+    '--config.train.num_steps=120',
+    '--config.train.eval_every=60',
+    '--config.train.log_every=10',
+    '--config.train.checkpoint_minutes=0',
+    f'--workdir={workdir}',
+  )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_stopped_fine_tuning_is_saved_and_resumed(
+  task, straight, tmp_path, number, ended
+):
+  expected, workdir = tmp_path / 'straight', tmp_path / 'run'
+  commands.succeed('finetune', *tuning(task, straight, expected))
+  words = tuning(task, straight, workdir)
+  process = ended(commands.start('finetune', *words))
+  await_path(process, workdir / 'metrics.jsonl')
+  process.send_signal(number)
+  _, stderr = process.communicate(timeout=400)
+  assert process.returncode == 75, stderr
+  (line,) = [x for x in stderr.splitlines() if x.startswith('stopped by')]
+  done = int(line.partition('after update ')[2].partition(',')[0])
+  assert 0 < done < 120
+  assert done in checkpoint.steps(str(workdir))
+  assert not (workdir / 'scores.json').exists()
+  commands.succeed('finetune', *words)
+  assert_same_run(workdir, expected)
+  for name in ('scores.json', 'predictions/dev.jsonl'):
+    assert (workdir / name).read_bytes() == (expected / name).read_bytes()
+
+
 @pytest.mark.slow
 def test_a_second_ctrl_c_leaves_at_once(data, tmp_path, ended):
   workdir = tmp_path / 'run'
