@@ -182,6 +182,23 @@ def test_hosts_share_one_run(data, one_host, tmp_path, processes, devices):
 
 
 @pytest.mark.slow
+def test_hosts_save_by_time_after_the_same_update(data, one_host, tmp_path):
+  workdir = tmp_path / 'run'
+  cluster(
+    2,
+    4,
+    *('-m', 'gpt1_jax.pretrain', *TINY, f'--config.data.path={data}'),
+    '--config.train.checkpoint_every=1000',
+    '--config.train.checkpoint_minutes=0.001',
+    '--config.train.keep=100',
+    f'--workdir={workdir}',
+  )
+  assert_same_run(workdir, one_host)
+  # Beside the saves before evaluations, at 12 and 24.
+  assert len(set(checkpoint.steps(str(workdir))) - {12, 24}) > 1
+
+
+@pytest.mark.slow
 def test_other_hosts_resume_the_run_of_a_killed_one(
   data, one_host, tmp_path, ended
 ):
