@@ -122,7 +122,9 @@ def task(tmp_path_factory):
   folder = tmp_path_factory.mktemp('task')
   for split, count in (('train', 160), ('dev', 16)):
     lines = [
-      json.dumps({'text': f'word{i % 2} of it. word{i}', 'label': ('bad', 'good')[i % 2]})
+      json.dumps(
+        {'text': f'word{i % 2} of it. word{i}', 'label': ('bad', 'good')[i % 2]}
+      )
       for i in range(count)
     ]
     (folder / f'{split}.jsonl').write_text('\n'.join(lines))
