@@ -1,8 +1,8 @@
-"""Sums gradients over microbatches, and only then over devices.
+"""Sums gradients over microbatches first, then once over devices.
 
-Left alone, the compiler sums the gradients of a replicated parameter over the
-devices in every microbatch. Here each device along the data axis adds up the
-gradients of its own rows first.
+By default the compiler reduces the gradient of a replicated parameter over the
+devices in every microbatch. Here each device on the data axis first adds up the
+gradients of its own rows.
 """
 
 import dataclasses
@@ -87,8 +87,8 @@ def _over_microbatches(
 def _over_devices(part: Part, params: Params, rows: Rows, plan: Plan) -> Sums:
   """Sums each device's rows, then sums over the devices."""
   mesh = jax.sharding.get_abstract_mesh()
-  # Axes of one device are mapped over too: where these are all, the compiler
-  # has nothing to partition.
+  # Mapping over mesh axes of size 1 as well leaves the compiler nothing to
+  # partition on a mesh that is data-parallel only.
   mapped = {'data', *(a for a, size in mesh.shape.items() if size == 1)}
   axes = jax.tree.map(lambda _: -1, params)
   if plan.scattered is not None:

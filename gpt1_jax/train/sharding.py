@@ -172,10 +172,10 @@ def state_shardings(abstract: Tree, mesh: jax.sharding.Mesh) -> Tree:
 
 
 def scattered(x: Any, sharding: NamedSharding) -> NamedSharding:
-  """Returns the sharding of an array `x` divided over the data axis, too.
+  """Adds the data axis to the sharding of an array `x`, if it can.
 
-  Divides the longest axis that is not sharded yet; the last one, which tiles
-  pad, only if no other is a multiple of the devices.
+  Divides the longest dimension that is not yet sharded and is a multiple of the
+  devices. Prefers any other to the last one, which the hardware pads to tiles.
   """
   sizes = sharding.mesh.shape
   count = sizes['data']
@@ -192,7 +192,7 @@ def scattered(x: Any, sharding: NamedSharding) -> NamedSharding:
 
 
 def data_axis(sharding: NamedSharding) -> int:
-  """Returns the axis of an array that the data axis divides, or -1."""
+  """Returns the array dimension that the mesh axis `data` divides, or -1."""
   return next((i for i, name in enumerate(sharding.spec) if name == 'data'), -1)
 
 
