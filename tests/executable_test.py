@@ -24,7 +24,7 @@ def config(**changes):
 
 
 def build(settings, vocab_size=97, num_steps=10):
-  mesh = sharding.make_mesh(jax.devices(), **vars(settings.mesh))
+  mesh = sharding.make_mesh(jax.devices(), **settings.mesh.axes)
   model = pretraining.model_config(settings, vocab_size)
   return pretraining.build(settings, model, mesh, num_steps)
 
