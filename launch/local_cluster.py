@@ -144,12 +144,16 @@ def _copy(index: int, process: subprocess.Popen[bytes]) -> None:
 
 
 def _first_failure(running: list[subprocess.Popen[bytes]]) -> int | None:
-  """Waits for the processes; returns the first to fail, or None."""
+  """Waits for the processes; returns the first to fail, or None.
+
+  Of several that have failed meanwhile, a killed one comes first: the others
+  failed because they lost it.
+  """
   while True:
     codes = [process.poll() for process in running]
-    for index, code in enumerate(codes):
-      if code:
-        return index
+    failed = [(code > 0, index) for index, code in enumerate(codes) if code]
+    if failed:
+      return min(failed)[1]
     if None not in codes:
       return None
     time.sleep(0.05)

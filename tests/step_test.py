@@ -180,7 +180,7 @@ def test_updates_that_are_not_finite_are_skipped_and_counted():
   )
   log = mock.Mock()
   pace = pace_lib.Pace(1, 1, 1, 0.0, 0.0, 1, skip_nonfinite=2)
-  reports = loop._Reports(log, pace, 5)
+  reports = loop._Reports(log, pace.skip_nonfinite)
   states = [jax.device_put(first, placed)]
   for number, x in enumerate([1.0, 2.0, -1.0, 0.0, -1.0], start=1):
     batch = {'x': jnp.full(4, x)}
