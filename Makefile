@@ -25,7 +25,7 @@ FAST := $(patsubst %,tests/%_test.py, \
 
 help:
 	@echo 'make demo       run every command once on a small corpus, in under'
-	@echo '                7 minutes; writes runs/demo/report.html'
+	@echo '                10 minutes; writes runs/demo/report.html'
 	@echo 'make test       run all tests (one file: ARGS=tests/shards_test.py)'
 	@echo 'make test-fast  run the core tests, in under 2 minutes'
 	@echo 'make torture    stop commands at random moments, damage checkpoints and'

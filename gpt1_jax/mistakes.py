@@ -1,4 +1,7 @@
-"""Formats pydantic's errors as lines with key, value and allowed values."""
+"""Describes mistakes in a configuration: key, value and allowed values.
+
+Most are errors of pydantic; a warm-up that is too long compares two settings.
+"""
 
 import dataclasses
 import difflib

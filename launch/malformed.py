@@ -1,14 +1,15 @@
 r"""Feeds malformed inputs to every reader of files that a user gives.
 
-  python launch/malformed.py                    # 100,000 inputs, `make torture`
+  python launch/malformed.py                    # 126,700 inputs, `make torture`
   python launch/malformed.py --inputs=2000      # the short form
   python launch/malformed.py --reader=.jsonl --first=812 --inputs=1  # one again
 
-An input is a right one, changed at random; its reader, its number and
---random_seed determine it, so each can be read again. The readers run in one
-process, as the commands call them. An input must be accepted with a right
-value, or refused with one line. All else is a fault, and printed: another
-exception, a wrong value, more than 500 MB of memory, more than 20 s, a crash.
+An input is a valid file, changed at random. Its reader, its number and
+--random_seed determine it, so that each can be read again. The readers run in
+one process and are called as the commands call them. Each input must be
+accepted with the right value or refused in one line. Anything else is printed
+as a fault: another exception, a wrong value, more than 500 MB of memory or
+20 s, a crash.
 
 Prints a table of counts; exits with 1 if there was any fault.
 """
@@ -44,6 +45,7 @@ _RANDOM_SEED = flags.DEFINE_integer('random_seed', 0, 'Seeds all inputs.')
 _WORKER = flags.DEFINE_string(
   'worker', '', 'Internal: folder of the process that reads.'
 )
+_ONLY = flags.DEFINE_bool('only', False, 'Internal: read with one reader.')
 
 _MEMORY = 500_000_000  # bytes that one input may take
 _MOST = 12_000_000_000  # bytes that the process may take
@@ -145,12 +147,9 @@ def _say(reader: str, number: int, fault: str) -> None:
   )
 
 
-_ONLY = flags.DEFINE_bool('only', False, 'Internal: read with one reader.')
-
-
 def _work(folder: pathlib.Path) -> NoReturn:
   """Reads the inputs of all readers, or of one, and writes the counts."""
-  # Else one input could take the memory of the machine.
+  # Without a limit, one input could exhaust the machine's memory.
   resource.setrlimit(resource.RLIMIT_DATA, (_MOST, _MOST))
   faulthandler.enable(os.fdopen(os.dup(2), 'w'))
   os.dup2(os.open(folder / 'stderr', os.O_WRONLY | os.O_CREAT), 2)  # warnings

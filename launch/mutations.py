@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-# What files hold by mistake. Long ones are rare: each costs a millisecond.
+# Bytes that files contain by mistake. Long ones are rare: each takes 1 ms.
 _ODD = (
   b'\0', b'\xff', b'\xff\xfe', b'\xef\xbb\xbf', b'\xed\xa0\x80', b'\xc3',
   b'\n', b'\r', b'\r\n', b'\n\n', b'\t', b'"', b'""', b"'", b',', b':', b'\\',

@@ -1,4 +1,4 @@
-"""What the watch over a run says while XLA compiles."""
+"""Tests the message about a slow compilation."""
 
 import threading
 import time

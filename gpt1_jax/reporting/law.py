@@ -195,7 +195,7 @@ def _text(run: RunRecord) -> tuple[str, ...]:
 
 def _settings(run: RunRecord) -> str:
   config = run.header['config']
-  settings = config.get('optim'), config['data'].get('batch_size')
+  settings = config['optim'], config['data']['batch_size']
   return json.dumps(settings, sort_keys=True)
 
 

@@ -87,7 +87,10 @@ _BOTH = {
 _PRETRAIN = _shape(
   **_BOTH,
   command=Literal['pretrain'],
-  config=_shape(data=_shape(path=str)),
+  config=_shape(
+    optim=dict[str, object],
+    data=_shape(path=str, batch_size=Count),
+  ),
 )
 _FINETUNE = _shape(
   **_BOTH,

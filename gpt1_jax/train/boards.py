@@ -17,7 +17,7 @@ _WANDB_ID = 'wandb_id.txt'
 
 @dataclasses.dataclass(frozen=True)
 class Project:
-  """Where Weights & Biases shows a run.
+  """Names the Weights & Biases project that shows a run.
 
   Attributes:
     name: config.train.wandb; '' sends nothing.
