@@ -73,10 +73,13 @@ class Study:
   law: Law
 
 
-def fit(points: Sequence[Point]) -> Law:
+def fit(points: Sequence[Point], near: Law | None = None) -> Law:
   """Returns the law with the least Huber loss over the logs of the losses.
 
-  Starts from several values and returns the best fit.
+  Args:
+    points: the runs.
+    near: a law to start from, that of nearly the same runs; None tries several
+      starting values and returns the best fit.
   """
   n = np.array([point.parameters for point in points], np.float64)
   d = np.array([point.tokens for point in points], np.float64)
@@ -94,11 +97,15 @@ def fit(points: Sequence[Point]) -> Law:
   from scipy import optimize  # slow to import; few reports have a law
 
   bounds = ([-5, -5, -5, 0.01, 0.01], [3, 40, 40, 2, 2])
+  starts = _STARTS
+  if near:
+    logs = (math.log(x) for x in (near.e, near.a, near.b))
+    starts = [tuple(np.clip([*logs, near.alpha, near.beta], *bounds))]
   fits = [
     optimize.least_squares(
       residuals, start, bounds=bounds, loss='huber', f_scale=_HUBER
     )
-    for start in _STARTS
+    for start in starts
   ]
   best = min(fits, key=lambda each: each.cost)
   log_e, log_a, log_b, alpha, beta = map(float, best.x)
@@ -241,7 +248,10 @@ def _gpt1_rows(study: Study) -> list[cells.Row]:
   """Returns the prediction for GPT-1, and its range if one run is left out."""
   points = [_point(run) for run in study.fitted]
   laws = [study.law]
-  laws += [fit([*points[:i], *points[i + 1 :]]) for i in range(len(points))]
+  laws += [
+    fit([*points[:i], *points[i + 1 :]], near=study.law)
+    for i in range(len(points))
+  ]
   unique = paper.CORPUS_WORDS * _tokens_per_word(study.fitted[-1])
   rows = []
   for epochs in (1, paper.EPOCHS):
