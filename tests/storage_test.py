@@ -118,7 +118,7 @@ def test_rows_are_in_the_bucket_once_uploaded(bucket, tmp_path):
 def test_runs_are_found_in_the_bucket(bucket, tmp_path):
   facts = {
     'command': 'pretrain',
-    'config': {'data': {'path': 'books'}},
+    'config': {'data': {'path': 'books', 'batch_size': 8}, 'optim': {}},
     'commit': None,
     'model': {},
     'parameters': 1,
