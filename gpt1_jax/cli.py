@@ -212,7 +212,7 @@ def config_values(spec: str) -> dict[str, Any]:
   for key, text in _settings:
     _set(values, key, text)
   if any(key == 'optim.warmup' for key, _ in _settings):
-    config.mistakes.check_warmup(values)
+    config.check_warmup(values)
   return values
 
 

@@ -6,52 +6,20 @@ The values live in configs/*.py. A command turns its ConfigDict into a
 
 import dataclasses
 import json
-import re
-import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 from pydantic import Field
 
-from gpt1_jax import mistakes, settings
+from gpt1_jax import mistakes, settings, task_settings
 from gpt1_jax.errors import UserError
 from gpt1_jax.settings import STRICT, AtLeastOne, DropoutRate
 
 BatchSize = Annotated[int, Field(ge=1, le=2**20)]
 DataSeed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(min_length=1)]
-Words = tuple[str, ...]
 T = TypeVar('T')
-
-
-def label_key(value: object) -> str:
-  """Returns a label in a form to compare: 1 equals 1.0, True equals true.
-
-  Composed and decomposed characters are equal (NFC); blanks at the ends do not
-  count; null is empty.
-  """
-  text = '' if value is None else str(value)
-  text = unicodedata.normalize('NFC', text).strip()
-  if text in ('True', 'False'):  # a table may spell them as Python does
-    return text.lower()
-  return re.sub(r'^(-?[0-9]+)\.0+$', r'\1', text)
-
-
-def _label(value: Any) -> Any:
-  """Spells a label as JSON does: (0, True) becomes ('0', 'true')."""
-  return json.dumps(value) if isinstance(value, int | float) else value
-
-
-def _names(value: Any) -> Any:
-  if isinstance(value, str):
-    return (value,)
-  return tuple(value) if isinstance(value, list) else value
-
-
-Labels = tuple[Annotated[str, pydantic.BeforeValidator(_label)], ...]
-# One name, or several in order of preference.
-Names = Annotated[Words, pydantic.BeforeValidator(_names), Field(min_length=1)]
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -151,41 +119,6 @@ class HeadSettings:
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
-class OwnTask:
-  """config.task as a mapping: a user-defined task.
-
-  `tasks.definition.Task` describes every key and supplies the defaults.
-  """
-
-  kind: Literal['classification', 'entailment', 'similarity', 'choice']
-  name: str = 'own'
-  labels: Labels = ()
-  metrics: Words | None = None
-  texts: Words | None = None
-  choices: str | None = None
-  label: str | None = None
-  files: dict[str, Names] | None = None
-  folders: Words = ()
-  columns: Words = ()
-  bounds: tuple[float, float] | None = None
-  cut_rows: bool = False
-  dev_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
-  tfds: dict[str, Names] | None = None
-  tfds_texts: Words = ()
-
-
-def _task_form(value: Any) -> str:
-  return 'own' if isinstance(value, Mapping | OwnTask) else 'a name'
-
-
-TaskSetting = Annotated[
-  Annotated[str | None, pydantic.Tag('a name')]
-  | Annotated[OwnTask, pydantic.Tag('own')],
-  pydantic.Discriminator(_task_form),
-]
-
-
-@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class PretrainConfig:
   """The whole configuration of `pretrain`.
 
@@ -216,7 +149,7 @@ class FinetuneConfig:
       and tokenizer.
   """
 
-  task: TaskSetting
+  task: task_settings.TaskSetting
   init_from: Name
   like: str
   transfer: TransferSettings
@@ -273,6 +206,27 @@ def parse(kind: type[T], values: Mapping[str, Any]) -> T:
   if len(lines) == 1:
     raise UserError(lines[0])
   raise UserError('\n  '.join([f'{len(lines)} invalid settings:', *lines]))
+
+
+def check_warmup(values: Mapping[str, Any]) -> None:
+  """Refuses a warm-up that the user sets longer than the run.
+
+  That of a preset may be longer than a run which is cut short; a warning says
+  so.
+
+  Raises:
+    UserError: it is longer; the message names both settings.
+  """
+  warmup = values['optim'].get('warmup')
+  num_steps = values['train'].get('num_steps')
+  if not all(isinstance(x, int | float) and x > 0 for x in (warmup, num_steps)):
+    return  # another check refuses it, or the run is given in epochs
+  if max(1, warmup) > num_steps:
+    raise UserError(
+      f'config.optim.warmup is {warmup:g}: longer than the run of '
+      f'{num_steps:g} updates (config.train.num_steps); give fewer, or a share '
+      'of all updates below 1'
+    )
 
 
 def as_dict(config: PretrainConfig | FinetuneConfig) -> dict[str, Any]:

@@ -1,17 +1,12 @@
-"""Describes mistakes in a configuration: key, value and allowed values.
-
-Most are errors of pydantic; a warm-up that is too long compares two settings.
-"""
+"""Describes mistakes in a configuration: key, value and allowed values."""
 
 import dataclasses
 import difflib
 import json
 import reprlib
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, cast
-
-from gpt1_jax.errors import UserError
 
 # pydantic's error type -> requirement; pydantic's error context fills it in.
 _ALLOWED = {
@@ -72,27 +67,6 @@ def line(kind: type, mistake: Any) -> str:
   allowed = _ALLOWED.get(cause, mistake['msg'].lower())
   allowed = allowed.format(**mistake.get('ctx', {}))
   return f'{key} is {reprlib.repr(value)}: {allowed}'
-
-
-def check_warmup(values: Mapping[str, Any]) -> None:
-  """Refuses a warm-up that the user sets longer than the run.
-
-  That of a preset may be longer than a run which is cut short; a warning says
-  so.
-
-  Raises:
-    UserError: it is longer; the message names both settings.
-  """
-  warmup = values['optim'].get('warmup')
-  num_steps = values['train'].get('num_steps')
-  if not all(isinstance(x, int | float) and x > 0 for x in (warmup, num_steps)):
-    return  # another check refuses it, or the run is given in epochs
-  if max(1, warmup) > num_steps:
-    raise UserError(
-      f'config.optim.warmup is {warmup:g}: longer than the run of '
-      f'{num_steps:g} updates (config.train.num_steps); give fewer, or a share '
-      'of all updates below 1'
-    )
 
 
 def _not_utf8(value: Any, key: str) -> Iterator[str]:

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from configs import finetune, own_task, pretrain
-from gpt1_jax.config import OwnTask
 from gpt1_jax.model import models
+from gpt1_jax.task_settings import OwnTask
 from gpt1_jax.tasks import table
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

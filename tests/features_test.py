@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from gpt1_jax.config import OwnTask
+from gpt1_jax.task_settings import OwnTask
 from gpt1_jax.tasks import batches, definition, examples, features, table
 from tests.support import vocabulary
 from tests.support.refusals import assert_refused

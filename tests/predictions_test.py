@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from gpt1_jax.config import OwnTask
 from gpt1_jax.errors import UserError
+from gpt1_jax.task_settings import OwnTask
 from gpt1_jax.tasks import examples, features, predictions, table
 from gpt1_jax.tasks.readers import sources
 from tests.support.prediction_files import read_table, recomputed

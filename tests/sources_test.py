@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import sklearn.model_selection
 
-from gpt1_jax.config import OwnTask
 from gpt1_jax.errors import UserError
+from gpt1_jax.task_settings import OwnTask
 from gpt1_jax.tasks import examples, table
 from gpt1_jax.tasks.examples import Example
 from gpt1_jax.tasks.readers import sources

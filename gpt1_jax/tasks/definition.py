@@ -1,14 +1,14 @@
 """Defines `Task`: the inputs, labels, metrics and files of a task.
 
 `table.py` holds the tasks this package knows; a user describes another one in
-a configuration (`config.OwnTask`).
+a configuration (`task_settings.OwnTask`).
 """
 
 import dataclasses
 from collections.abc import Mapping
 
-from gpt1_jax.config import label_key
 from gpt1_jax.errors import UserError
+from gpt1_jax.task_settings import label_key
 
 # Number of texts an example of each kind may have.
 KINDS: dict[str, tuple[int, ...]] = {

@@ -10,7 +10,7 @@ from typing import Any
 
 from absl import logging
 
-from gpt1_jax import config
+from gpt1_jax import task_settings
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.definition import Task
 from gpt1_jax.tasks.readers import rows, sources
@@ -147,9 +147,9 @@ def _label(
   Raises:
     ValueError: the label is not allowed.
   """
-  spelled = config.label_key(value)
+  spelled = task_settings.label_key(value)
   spelled = dict(task.synonyms).get(spelled, spelled)
-  keys = [config.label_key(label) for label in allowed]
+  keys = [task_settings.label_key(label) for label in allowed]
   if spelled in keys:
     return keys.index(spelled)
   low, high = task.bounds or (-math.inf, math.inf)

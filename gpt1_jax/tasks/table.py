@@ -7,7 +7,7 @@ archive and its data sets in TFDS; `examples.py` reads every one of them.
 import dataclasses
 from typing import Any
 
-from gpt1_jax import config
+from gpt1_jax import task_settings
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.definition import VALUE_METRICS, Task
 
@@ -168,7 +168,7 @@ _ROWS = (
 TASKS: dict[str, Task] = {task.name: task for task in _ROWS}
 
 
-def resolve(task: str | config.OwnTask | None) -> Task:
+def resolve(task: str | task_settings.OwnTask | None) -> Task:
   """Returns the task a configuration names or describes.
 
   Args:
