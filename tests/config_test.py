@@ -7,6 +7,7 @@ import pytest
 from gpt1_jax import cli, config
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt, lstm, models
+from gpt1_jax.task_settings import OwnTask
 from tests.support import commands, networks
 
 
@@ -203,7 +204,7 @@ def test_exactly_one_length():
 def test_an_own_task_is_checked_key_by_key():
   values = values_of('own_task.py')
   task = finetuning(values).task
-  assert isinstance(task, config.OwnTask)
+  assert isinstance(task, OwnTask)
   assert (task.name, task.labels) == ('my_task', ('bad', 'good'))
   values['task'] |= {'kind': 'clas', 'labls': ['a']}
   with pytest.raises(UserError) as caught:

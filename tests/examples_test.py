@@ -8,6 +8,7 @@ from absl import logging
 
 from gpt1_jax import config
 from gpt1_jax.errors import UserError
+from gpt1_jax.task_settings import OwnTask
 from gpt1_jax.tasks import examples, table
 from gpt1_jax.tasks.examples import Example
 from gpt1_jax.tasks.readers import sources
@@ -24,7 +25,7 @@ def jsonl(folder, name, *objects):
 
 
 def own(**fields):
-  return table.resolve(config.parse(config.OwnTask, fields))
+  return table.resolve(config.parse(OwnTask, fields))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import pytest
 
 from gpt1_jax import config
+from gpt1_jax.task_settings import OwnTask
 from gpt1_jax.tasks import definition, table
 from tests.support.refusals import assert_refused
 
@@ -50,7 +51,7 @@ def test_mnli_has_two_dev_sets_matched_first():
 
 
 def own(**fields):
-  return table.resolve(config.parse(config.OwnTask, fields))
+  return table.resolve(config.parse(OwnTask, fields))
 
 
 def test_own_task_fills_in_defaults():
