@@ -97,6 +97,7 @@ PAPER: dict[str, Any] = {
     'num_steps': 0,  # 0 means unset; set exactly one of the two
     'log_every': 10,
     'eval_every': 0,  # updates; 0 means after each epoch
+    'patience': 0,  # evaluations without a better dev score; 0: to the end
     'checkpoint_minutes': 10.0,  # longest time between saves; 0: no limit
     'skip_nonfinite': 0,  # updates to skip if loss is NaN or infinite
     'wandb': '',  # project of Weights & Biases; '': none

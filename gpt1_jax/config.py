@@ -42,9 +42,14 @@ class FinetuneTrainSettings(settings.TrainSettings):
 
   Attributes:
     eval_every: interval in updates; 0 evaluates and saves after each epoch.
+    patience: evaluations in a row without a better dev score after which the
+      run ends; 0 trains to the end. The learning rate follows the schedule of
+      the whole length. In both cases the checkpoint with the best dev score is
+      kept and scored (C: train.py).
     seeds: number of runs; each adds 1 to train.seed and data.seed.
   """
 
+  patience: settings.Count
   seeds: AtLeastOne
 
 

@@ -8,8 +8,10 @@ import pytest
 from absl import logging
 from jax import monitoring
 
-from gpt1_jax.config import HeadSettings, OwnTask
+from gpt1_jax.config import HeadSettings
 from gpt1_jax.errors import UserError
+from gpt1_jax.reporting import cells, runs
+from gpt1_jax.task_settings import OwnTask
 from gpt1_jax.tasks import all_tasks, finetuning, initialization, table
 from gpt1_jax.train import checkpoint
 from tests.support import finetuning as finetuning_runs, prediction_files
@@ -162,6 +164,49 @@ def test_seeds_compile_once_and_resume(
     config['train']['seeds'] = seeds
     with pytest.raises(UserError, match='give another --workdir'):
       finetune(config, folder)
+
+
+@pytest.mark.slow
+def test_patience_ends_each_seed_where_its_score_is_best(
+  configure, tmp_path, capsys, monkeypatch
+):
+  """The second of two seeds has a better score later, and trains on."""
+  given = iter((0.5, 0.4, 0.1, 0.2, 0.3))
+  monkeypatch.setattr(
+    finetuning.Finetuner, '_evaluate', lambda *_: {'eval_accuracy': next(given)}
+  )
+  rows = [json.dumps({'text': x, 'label': x}) for x in ('bad', 'good')]
+  for split in ('train', 'dev'):
+    (tmp_path / f'{split}.jsonl').write_text('\n'.join(rows))
+  config = configure('', tmp_path)
+  config['task'] = {'kind': 'classification', 'labels': ('bad', 'good')}
+  config['data'] |= {'batch_size': 8, 'lengths': (16,)}
+  config['train'] |= {
+    'seeds': 2,
+    'num_steps': 3,
+    'eval_every': 1,
+    'patience': 1,
+  }
+  workdir = tmp_path / 'runs'
+  result = finetune(config, workdir)
+  first, second = (
+    json.loads((workdir / f'seed-{seed}' / 'scores.json').read_text())
+    for seed in (0, 1)
+  )
+  assert (first['step'], first['updates'], first['num_steps']) == (1, 2, 3)
+  assert (second['step'], second['updates']) == (3, 3)
+  assert (result['step'], result['updates']) == (None, None)
+  said = capsys.readouterr().out
+  ended = 'ended early, after 2 of 3 updates: train.patience is 1'
+  assert said.count(ended) == said.count('ended early') == 1
+  found = runs.load(workdir / 'seed-0')
+  assert found.state == 'finished early: update 2 of 3'
+  assert '3 updates, patience 1' in cells.settings(found)
+  config['train']['patience'] = 0  # longer: the first seed continues
+  given = iter((0.6,))
+  finetune(config, workdir)
+  first = json.loads((workdir / 'seed-0' / 'scores.json').read_text())
+  assert (first['step'], first['updates']) == (3, 3)
 
 
 def test_mistakes_of_all_tasks_are_reported_once(configure, tmp_path):

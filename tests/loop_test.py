@@ -1,6 +1,7 @@
 """The training loop, with an update that only counts."""
 
 import contextlib
+import dataclasses
 import struct
 import types
 from unittest import mock
@@ -38,7 +39,9 @@ PACE = pace.Pace(
 )
 
 
-def train(workdir, evaluate, sample=None, profile=None, project=None):
+def train(
+  workdir, evaluate, sample=None, profile=None, project=None, pace=PACE
+):
   """Continues the run in `workdir`; returns its last scores."""
   mesh = sharding.make_mesh(jax.devices()[:1], data=1, fsdp=1, tensor=1)
   placed = sharding.replicated(mesh)
@@ -60,14 +63,16 @@ def train(workdir, evaluate, sample=None, profile=None, project=None):
   )
   meta = checkpoint.CheckpointMeta(networks.GPT_CONFIG, 'tokenizer')
   run = mock.Mock(
-    seed=0, pace=PACE, meta=meta, profile=profile, workdir=str(workdir)
+    seed=0, pace=pace, meta=meta, profile=profile, workdir=str(workdir)
   )
   zero = TrainState(jnp.int32(0), {'w': jnp.zeros(2)}, jnp.zeros(1))
   state = jax.device_put(zero, placed)
   with (
     sharding.use(mesh),
     contextlib.closing(
-      checkpoint.Checkpoints(str(workdir), keep=3, keep_best=False)
+      checkpoint.Checkpoints(
+        str(workdir), keep=pace.keep, keep_best=bool(pace.best_metric)
+      )
     ) as checkpoints,
   ):
     latest = checkpoints.latest_intact()
@@ -112,6 +117,45 @@ def test_a_signal_during_an_evaluation_saves_the_update_before_it(
   straight = tmp_path / 'straight'
   train(straight, evaluate)
   assert rows(tmp_path / 'run') == rows(straight)
+
+
+PATIENT = dataclasses.replace(
+  PACE, eval_every=1, keep=1, best_metric='eval_accuracy', patience=1
+)
+
+
+@pytest.mark.parametrize('stopped', [False, True])
+def test_a_run_without_a_better_score_ends_early(
+  tmp_path, monkeypatch, stopped
+):
+  """The best checkpoint is kept; a resumed run ends after the same update."""
+  scores, seen = {1: 0.5, 2: 0.7, 3: 0.7, 4: 0.9}, []
+
+  def evaluate(params):
+    seen.append(int(params['w'][0]))
+    return {'eval_accuracy': scores[seen[-1]]}
+
+  if stopped:
+    with monkeypatch.context() as patch:
+      rank = checkpoint.Checkpoints.rank
+
+      def killed(checkpoints, step, score):
+        if step == 3:
+          raise KeyboardInterrupt
+        rank(checkpoints, step, score)
+
+      patch.setattr(checkpoint.Checkpoints, 'rank', killed)
+      with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, evaluate, pace=PATIENT)
+  for _ in range(2):  # the second start finds an ended run
+    train(tmp_path, evaluate, pace=PATIENT)
+  assert seen == [1, 2, 3] + [3] * stopped
+  assert [row['step'] for row in rows(tmp_path)] == [1, 1, 2, 2, 3, 3]
+  assert checkpoint.steps(str(tmp_path)) == [2, 3]
+  assert checkpoint.read(str(tmp_path)).step == 2
+  longer = dataclasses.replace(PATIENT, patience=2)
+  train(tmp_path, evaluate, pace=longer)
+  assert checkpoint.read(str(tmp_path)).step == 4
 
 
 def test_the_last_update_is_saved_before_it_is_evaluated(tmp_path):

@@ -141,6 +141,8 @@ def settings(run: RunRecord) -> str:
   length = f'{train["num_epochs"]:g} epochs'
   if train['num_steps']:
     length = f'{train["num_steps"]:,} updates'
+  if train.get('patience'):
+    length += f', patience {train["patience"]}'
   parts = (
     f'rate {optim["peak_lr"]:g}',
     f'batch {config["data"]["batch_size"]}',

@@ -73,6 +73,9 @@ def load(folder: storage.Path | str) -> RunRecord:
   tuned = header['command'] == 'finetune'
   scores, metrics = _read_scores(folder, tuned), _read_metrics(folder)
   state = 'finished'
+  done = (scores or {}).get('updates') if tuned else None
+  if done and done < header['num_steps']:
+    state += f' early: update {done:,} of {header["num_steps"]:,}'
   if not scores and header['command'] != 'convert':
     state = 'not finished'
     if metrics:

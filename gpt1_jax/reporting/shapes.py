@@ -37,6 +37,7 @@ class TuningScores(TypedDict):
   counts: dict[str, _Examples]
   score: Number
   seed: int
+  updates: NotRequired[Count | None]
   baselines: NotRequired[dict[str, Metrics]]
   spread: NotRequired[dict[str, dict[str, _Spread]]]
   seeds: NotRequired[list[int]]
@@ -101,7 +102,9 @@ _FINETUNE = _shape(
     transfer=_shape(layers=int),
     head=_shape(lm_coef=Number),
     optim=_shape(peak_lr=Number, variant=str),
-    train=_shape(num_epochs=Number, num_steps=Count, seeds=Count),
+    train=_shape(
+      num_epochs=Number, num_steps=Count, patience=(Count, 0), seeds=Count
+    ),
     data=_shape(batch_size=Count),
   ),
 )

@@ -21,6 +21,7 @@ from gpt1_jax.tasks import (
   initialization,
   metrics,
   predictions,
+  scores as scores_lib,
   seeds,
   table,
 )
@@ -145,6 +146,8 @@ class Finetuner:
       'remarks': remarks,
       'baselines': self._baselines,
       'step': best.step,
+      'updates': int(state.step),
+      'num_steps': self._program.num_steps,
       'seed': config.train.seed,
       'init_from': config.init_from,
       'model': dataclasses.asdict(self._source.model),
@@ -152,10 +155,8 @@ class Finetuner:
     }
     if jax.process_index() == 0:
       storage.write_json(f'{workdir}/scores.json', scores)
-      print(
-        f'{workdir}: {self.task.name} dev {metric} {scores["score"]:.4f} on '
-        f'{scores["examples"]} examples, best after {best.step} updates'
-      )
+      summary = scores_lib.line(scores, config.train.patience)
+      print(f'{workdir}: {summary}')
       for remark in (baselines.line(self._baselines, metric), *remarks):
         print(f'{workdir}: {remark}')
     return scores
@@ -215,7 +216,9 @@ class Finetuner:
       self._source.tokenizer,
       label=f'finetune {self.task.name}',
       seed=config.train.seed,
-      pace=pace.from_settings(config.train, every, every, metric),
+      pace=pace.from_settings(
+        config.train, every, every, metric, config.train.patience
+      ),
       meta=checkpoint.CheckpointMeta(
         self._source.model, self._source.tokenizer.fingerprint, self.task.name
       ),

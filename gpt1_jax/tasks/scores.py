@@ -37,6 +37,8 @@ class Scores(TypedDict):
     remarks: reasons why a score says little, such as constant predictions.
     baselines: simple method -> metrics on that split; see `baselines`.
     step: updates after which the best checkpoint was saved; None over seeds.
+    updates: updates that the run applied; None over seeds.
+    num_steps: updates it was given; it applies fewer if its patience ends.
     seed: seed of the run, over seeds that of the first.
     init_from: the pretrained run, or 'none'.
     model: configuration of the model.
@@ -58,6 +60,8 @@ class Scores(TypedDict):
   remarks: list[str]
   baselines: dict[str, Metrics]
   step: int | None
+  updates: int | None
+  num_steps: int
   seed: int
   init_from: str
   model: dict[str, Any]
@@ -65,6 +69,26 @@ class Scores(TypedDict):
   spread: NotRequired[dict[str, dict[str, Spread]]]
   seeds: NotRequired[list[int]]
   best_seed: NotRequired[int]
+
+
+def line(scores: Scores, patience: int) -> str:
+  """Returns one line on a finished run.
+
+  Args:
+    scores: of one run.
+    patience: config.train.patience.
+  """
+  done, planned = scores['updates'] or 0, scores['num_steps']
+  text = (
+    f'{scores["task"]} dev {scores["metric"]} {scores["score"]:.4f} on '
+    f'{scores["examples"]} examples, best after {scores["step"]} updates'
+  )
+  if done < planned:
+    text += (
+      f'; ended early, after {done} of {planned} updates: '
+      f'train.patience is {patience}'
+    )
+  return text
 
 
 @final

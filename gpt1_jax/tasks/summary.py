@@ -40,6 +40,7 @@ def over_seeds(results: Sequence[Scores]) -> Scores:
       {x for result in results for x in result.get('remarks', [])}
     ),
     'step': None,
+    'updates': None,
     'seeds': [result['seed'] for result in results],
     'best_seed': best['seed'],
   }

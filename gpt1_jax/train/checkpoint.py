@@ -123,6 +123,10 @@ class Checkpoints:
     self.wait()
     self._ranking.add(step, score)
 
+  def since_best(self, done: int) -> int:
+    """Returns how many scores follow the best of those up to step `done`."""
+    return self._ranking.since_best(done)
+
   def restore(self, step: int, state: Any) -> Any:
     """Restores a checkpoint's state with the shardings of `state`.
 

@@ -134,6 +134,7 @@ def fit(
 ) -> tuple[step_lib.TrainState, dict[str, float] | None]:
   """Applies updates until `program.num_steps` are done; see `run_training`.
 
+  Ends earlier after `run.pace.patience` evaluations without a better score.
   Always logs the first update: its loss should be close to the logarithm of the
   vocabulary size. Always logs, saves and evaluates the last. Saves before it
   evaluates.
@@ -167,6 +168,8 @@ def fit(
       ) as profiler,
     ):
       for step, rows in batches:
+        if 0 < pace.patience <= checkpoints.since_best(step):
+          break
         pulse.beat(f'applying update {step + 1}')
         with log.timed('data'):
           batch = sharding.put_batch(rows, program.mesh)

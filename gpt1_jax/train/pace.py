@@ -15,6 +15,8 @@ class Pace:
     stall_minutes, keep, skip_nonfinite: see `settings.TrainSettings`.
     best_metric: score whose best checkpoint is also kept (higher is better);
       None keeps only the latest.
+    patience: evaluations without a better score after which the run ends; 0
+      means that it goes to its end.
   """
 
   log_every: int
@@ -25,6 +27,7 @@ class Pace:
   keep: int
   skip_nonfinite: int
   best_metric: str | None = None
+  patience: int = 0
 
   def logs(self, done: int, num_steps: int) -> bool:
     """Returns True if the metrics of update `done` are written."""
@@ -40,6 +43,7 @@ def from_settings(
   eval_every: int,
   checkpoint_every: int,
   best_metric: str | None = None,
+  patience: int = 0,
 ) -> Pace:
   """Returns the pace that config.train sets."""
   return Pace(
@@ -51,4 +55,5 @@ def from_settings(
     settings.keep,
     settings.skip_nonfinite,
     best_metric,
+    patience,
   )

@@ -50,6 +50,12 @@ class Ranking:
     ranks = [(self._scores[s], -s) for s in steps if s in self._scores]
     return -max(ranks)[1] if ranks else None
 
+  def since_best(self, done: int) -> int:
+    """Returns how many scores follow the best of those up to step `done`."""
+    steps = [step for step in self._scores if step <= done]
+    best = self.best(steps)
+    return sum(step > best for step in steps) if best is not None else 0
+
   def should_preserve(
     self, checkpoints: Sequence[Any], *, context: Any
   ) -> Sequence[bool]:

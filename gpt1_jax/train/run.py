@@ -39,6 +39,7 @@ _MAY_DIFFER = (
   'train.checkpoint_minutes',
   'train.stall_minutes',
   'train.keep',
+  'train.patience',
   'train.skip_nonfinite',
   'train.sample_tokens',
   'train.wandb',
@@ -47,7 +48,12 @@ _MAY_DIFFER = (
   'data.path',
 )
 # Settings that change the length of a run, or which updates are scored.
-_LENGTH = ('train.num_steps', 'train.num_epochs', 'train.eval_every')
+_LENGTH = (
+  'train.num_steps',
+  'train.num_epochs',
+  'train.eval_every',
+  'train.patience',
+)
 
 Changes = dict[str, list[Any]]  # setting -> (old value, new value)
 

@@ -13,8 +13,8 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from gpt1_jax.config import OwnTask
 from gpt1_jax.model import heads, models
+from gpt1_jax.task_settings import OwnTask
 from gpt1_jax.tasks import batches, examples, features, initialization, table
 from gpt1_jax.tasks.definition import Task
 from gpt1_jax.train import gradients, optim, step as step_lib
