@@ -434,6 +434,11 @@ def _claim_petabytes(folder):
     np.lib.format.write_array_header_1_0(file, header)
 
 
+def _break_header(folder):
+  file = folder / 'params_4.npy'
+  file.write_bytes(file.read_bytes().replace(b"shape': (", b'shap[0m('))
+
+
 def _edit(name, change):
   def damage(folder):
     file = folder / name
@@ -457,6 +462,7 @@ def _set_shape(i, shape):
     ),
     (_truncate, 'params_4.npy.* truncated .*; expected flat float32'),
     (_claim_petabytes, 'params_4.npy.* truncated .*; expected flat float32'),
+    (_break_header, 'params_4.npy.* truncated .*; expected flat float32'),
     (_save('params_2.npy', 7), 'params_2.npy has 7, the others about 4'),
     (
       _save('params_2.npy', 40_371, dtype=np.float64),

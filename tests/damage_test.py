@@ -245,6 +245,8 @@ def test_a_damaged_best_checkpoint_is_set_aside(tmp_path):
     ('[]', 'it must map steps to scores'),
     ('{"x": 1}', 'it must map steps to scores'),
     ('{"8": [1]}', 'it must map steps to scores'),
+    ('{"8": 1%s}' % ('0' * 400), 'it must map steps to scores'),
+    ('{"4": 0.5, "8": NaN}', 'it must map steps to scores'),
     ('{"8": 1', 'not valid JSON'),
     ('[' * 100_000, 'not valid JSON'),
   ],

@@ -303,6 +303,48 @@ def test_a_signal_to_one_host_stops_all_after_the_same_update(
   assert checkpoint.steps(str(workdir))[-1] == int(done[0]) == int(done[1])
 
 
+# Host 1 never gets the batch of update 6, as if its file system hung.
+STALLS = """
+import os, runpy, sys, time
+from gpt1_jax.corpus import windows
+plain = windows.Windows.batch
+def batch(self, step):
+  if step == 5 and os.environ['JAX_PROCESS_ID'] == '1':
+    time.sleep(1000)
+  return plain(self, step)
+windows.Windows.batch = batch
+sys.argv[0] = 'pretrain'
+runpy.run_module('gpt1_jax.pretrain', run_name='__main__')
+"""
+
+
+@pytest.mark.slow
+def test_a_stall_of_one_host_stops_all_with_code_75(
+  data, one_host, tmp_path, ended
+):
+  workdir = tmp_path / 'run'
+  options = (*TINY, f'--config.data.path={data}', f'--workdir={workdir}')
+  stall = '--config.train.stall_minutes=0.2'
+  job = ended(cluster(2, 4, '-c', STALLS, *options, stall, start=True))
+  output = job.communicate(timeout=500)[0]
+  assert job.returncode == 75, output
+  assert 'Traceback' not in output
+  for host in (0, 1):
+    said = [x[4:] for x in output.splitlines() if x.startswith(f'[{host}] ')]
+    (line,) = [x for x in said if x.startswith('error: ')]
+    assert re.match(
+      r'error: host 1 of 2 \(\S+, process \d+\) finished nothing for 0.2 min '
+      r'\(train.stall_minutes\) while reading the batch of update 6',
+      line,
+    )
+    assert ('and host 0 waits' in line) == (host == 0)
+    assert sum(x.startswith(('Thread 0x', 'Current')) for x in said) > 3
+    assert any('in fit' in x for x in said)
+  assert checkpoint.steps(str(workdir)) == [4]
+  cluster(2, 4, '-m', 'gpt1_jax.pretrain', *options)
+  assert_same_run(workdir, one_host)
+
+
 @pytest.mark.slow
 def test_a_host_that_finishes_late_is_waited_for():
   code = MEETS.format(rounds=21, late=15)

@@ -115,7 +115,9 @@ def _read_parts(directory: pathlib.Path) -> list[np.ndarray]:
       )
     try:  # memory-mapped: a wrong size in the header costs no memory
       part = np.load(file, mmap_mode='r', allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except OSError:
+      raise
+    except Exception as error:  # whatever the parser of the header raises
       raise UserError(
         f'{file}: not an array of numbers, or truncated ({error}); expected '
         'flat float32'

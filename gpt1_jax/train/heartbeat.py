@@ -57,10 +57,15 @@ def _lost(status: object = None) -> None:
 _terminated = ctypes.CFUNCTYPE(None)(_lost)
 
 
+def claim_end() -> None:
+  """Makes this thread the one that ends the process; blocks all others."""
+  if not _ending.acquire(blocking=False):
+    time.sleep(100)
+
+
 def end(message: str) -> None:
   """Ends the process with one line; the main thread may be blocked."""
-  if not _ending.acquire(blocking=False):
-    time.sleep(60)  # another thread is already ending it
+  claim_end()
   with contextlib.suppress(OSError):
     print(
       f'error: {message}. The last checkpoint is intact; the same command on '

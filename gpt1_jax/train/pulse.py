@@ -10,22 +10,28 @@ import contextlib
 import faulthandler
 import functools
 import itertools
+import json
 import os
 import platform
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 from orbax.checkpoint import multihost
 
 from gpt1_jax import interrupts
 from gpt1_jax.errors import Stopped
+from gpt1_jax.train import heartbeat
 
 # jax.monitoring events: XLA compiles between the first and the second.
 _LOWERED = '/jax/core/compile/jaxpr_to_mlir_module_duration'
 _COMPILED = '/jax/core/compile/backend_compile_duration'
+
+# Milliseconds in which the other hosts notice that they are stuck, too.
+_ANSWER = 60_000
 
 # Seconds of one compilation; after 120, XLA suggests to file a bug.
 _SLOW = 100
@@ -67,6 +73,7 @@ def beat(doing: str) -> None:
   """Reports that a piece of work is finished, and names the next one."""
   if _watch:
     _watch.idle, _watch.doing, _watch.compiling = 0.0, doing, False
+    _watch.beats += 1
 
 
 class _Watch:
@@ -74,6 +81,7 @@ class _Watch:
 
   def __init__(self, minutes: float):
     self.idle, self.doing, self.compiling = 0.0, 'starting', False
+    self.beats = 0
     self.done = threading.Event()
     self._minutes = minutes
 
@@ -95,18 +103,68 @@ class _Watch:
         self._end()
 
   def _end(self) -> None:
+    heartbeat.claim_end()
     with contextlib.suppress(OSError):
       faulthandler.dump_traceback(all_threads=True)
+    mine = _Place(
+      self.beats,
+      jax.process_index(),
+      f'{platform.node()}, process {os.getpid()}',
+      self.doing,
+    )
+    behind = _furthest_behind(mine)
+    count = jax.process_count()
+    names = ' and '.join(f'host {x.host} of {count} ({x.name})' for x in behind)
+    waits = f', and host {mine.host} waits' if mine not in behind else ''
+    with contextlib.suppress(OSError):
       print(
-        f'error: host {jax.process_index()} of {jax.process_count()} '
-        f'({platform.node()}, process {os.getpid()}) has finished nothing for '
-        f'{self._minutes:g} min (train.stall_minutes) while {self.doing}; the '
-        'stack of every thread is above. The last checkpoint is intact; the '
+        f'error: {names} finished nothing for {self._minutes:g} min '
+        f'(train.stall_minutes) while {behind[0].doing}{waits}; the stack of '
+        'every thread here is above. The last checkpoint is intact; the '
         'same command continues from it',
         file=sys.stderr,
         flush=True,
       )
+    if count > 1 and mine.host == 0:
+      time.sleep(1)  # JAX aborts the others once host 0 exits
     os._exit(interrupts.EXIT_CODE)  # the main thread is blocked
+
+
+class _Place(NamedTuple):
+  """How far a stuck host has come.
+
+  Attributes:
+    beats: number of calls of `beat`.
+    host: index of its process.
+    name: of its machine and process.
+    doing: what it is doing.
+  """
+
+  beats: int
+  host: int
+  name: str
+  doing: str
+
+
+def _furthest_behind(mine: _Place) -> list[_Place]:
+  """Returns the hosts that wait for no other, once all hosts are stuck.
+
+  A host that does not answer in time is left out, as if it were not stuck.
+  """
+  found = [mine]
+  if jax.process_count() > 1:
+    service = multihost.get_jax_distributed_client()
+    key = 'gpt1_jax stuck host'
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+      service.key_value_set(f'{key} {mine.host}', json.dumps(mine))
+    for host in set(range(jax.process_count())) - {mine.host}:
+      with contextlib.suppress(jax.errors.JaxRuntimeError):
+        text = service.blocking_key_value_get(f'{key} {host}', _ANSWER)
+        found.append(_Place(*json.loads(text)))
+  least = min(place.beats for place in found)
+  return sorted(
+    (x for x in found if x.beats == least), key=lambda place: place.host
+  )
 
 
 def _tell_of_slow_compilation() -> None:

@@ -15,6 +15,13 @@ from gpt1_jax.errors import UserError
 RANKING = 'ranking.json'  # {step: score}
 
 
+def _score(value: float) -> float:
+  """Returns a score; raises ValueError and the like if it is none."""
+  if isinstance(value, str | bool) or not math.isfinite(value):
+    raise ValueError(value)
+  return float(value)
+
+
 class Ranking:
   """Scores of checkpoints; higher is better."""
 
@@ -27,8 +34,8 @@ class Ranking:
     self._path = storage.path(workdir) / RANKING
     found = storage.read_json(self._path) if self._path.exists() else {}
     try:
-      self._scores = {int(step): float(x) for step, x in found.items()}
-    except (ValueError, TypeError, AttributeError):
+      self._scores = {int(step): _score(x) for step, x in found.items()}
+    except (ValueError, TypeError, AttributeError, OverflowError):
       raise UserError(
         f'{self._path}: damaged, it must map steps to scores; restore it from '
         'a copy, or remove it to use the latest checkpoint'
