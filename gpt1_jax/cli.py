@@ -175,6 +175,15 @@ def define_step() -> flags.FlagHolder[int | None]:
   return holder
 
 
+def define_profile() -> flags.FlagHolder[str | None]:
+  """Defines --profile=START:STEPS."""
+  text = (
+    'START:STEPS: trace so many updates from update START on, for XProf, to '
+    'WORKDIR/profile. Update 1 compiles.'
+  )
+  return flags.DEFINE_string('profile', None, text)
+
+
 def config_values(spec: str) -> dict[str, Any]:
   """Returns a configuration as plain nested values, with flags applied.
 
@@ -211,7 +220,7 @@ def config_values(spec: str) -> dict[str, Any]:
     ) from None
   for key, text in _settings:
     _set(values, key, text)
-  if any(key == 'optim.warmup' for key, _ in _settings):
+  if 'optim.warmup' in dict(_settings):
     config.check_warmup(values)
   return values
 
@@ -239,8 +248,7 @@ def read_config(kind: type[T], spec: str) -> T:
   Raises:
     UserError: the configuration is invalid; one line per error.
   """
-  values = config_values(spec)
-  return config.parse(kind, values)
+  return config.parse(kind, config_values(spec))
 
 
 def required(flag: str, value: str | None) -> str:

@@ -21,16 +21,16 @@ Files are copied from there to --stage_to, once per machine; an archive copies
 much faster than a folder of many files.
 """
 
-if __name__ == '__main__':  # before the other imports, which take seconds
+if __name__ == '__main__':  # before the other imports
   from gpt1_jax import interrupts
 
   interrupts.install()
 
+import sys
+
 from absl import flags
 
-from gpt1_jax import cli, config, staging
-from gpt1_jax.tasks import all_tasks
-from gpt1_jax.train import profiling
+from gpt1_jax import cli, config, interrupts, staging
 
 _CONFIG = cli.define_config(
   'configs/finetune.py',
@@ -41,7 +41,7 @@ _WORKDIR = flags.DEFINE_string(
   None,
   'Run directory: created if missing, resumed if it holds this run.',
 )
-_PROFILE = flags.DEFINE_string('profile', None, profiling.HELP)
+_PROFILE = cli.define_profile()
 
 
 def main(argv: list[str]) -> None:
@@ -49,10 +49,24 @@ def main(argv: list[str]) -> None:
   del argv
   settings = cli.read_config(config.FinetuneConfig, _CONFIG.value)
   workdir = cli.required('workdir', _WORKDIR.value)
+  print(_first_line(settings, workdir), file=sys.stderr, flush=True)
+  with interrupts.within(interrupts.Phase.EXIT):  # nothing has been started
+    from gpt1_jax.tasks import all_tasks  # slow: imports jax
+    from gpt1_jax.train import profiling
   profile = profiling.parse(_PROFILE.value)
   with cli.connected():
     tasks_path = staging.fetch(settings.data.path, cli.STAGE_TO.value)
     all_tasks.finetune(settings, workdir, tasks_path, profile)
+
+
+def _first_line(settings: config.FinetuneConfig, workdir: str) -> str:
+  """Returns what is about to be done; it is printed before slow imports."""
+  task = settings.task
+  name = task if isinstance(task, str) else task.name if task else 'no task'
+  begin = settings.init_from
+  if begin == 'none':
+    begin = f'random weights, with the shape of {settings.like}'
+  return f'finetune: {name} from {begin}, in {workdir}; loading JAX'
 
 
 if __name__ == '__main__':

@@ -43,7 +43,7 @@ _WORKDIR = flags.DEFINE_string(
   None,
   'Run directory: created if missing, resumed if it holds this run.',
 )
-_PROFILE = flags.DEFINE_string('profile', None, profiling.HELP)
+_PROFILE = cli.define_profile()
 _EXECUTABLE = flags.DEFINE_string(
   'executable',
   None,

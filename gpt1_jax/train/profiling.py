@@ -13,10 +13,6 @@ from gpt1_jax import storage
 from gpt1_jax.errors import UserError
 
 FOLDER = 'profile'  # in the run directory
-HELP = (
-  'START:STEPS: trace so many updates from update START on, for XProf, to '
-  'WORKDIR/profile. Update 1 compiles.'
-)
 
 
 @dataclasses.dataclass(frozen=True)

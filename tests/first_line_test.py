@@ -1,0 +1,48 @@
+"""`finetune` says what it is about to do before anything that takes long."""
+
+import json
+import re
+
+import pytest
+
+from tests.support import commands
+
+ROWS = (
+  {'text': 'The plot drags.', 'label': 'bad'},
+  {'text': 'A joy.', 'label': 'good'},
+)
+
+
+@pytest.mark.slow
+def test_the_lines_of_a_start_are_in_order(pretrained, tmp_path):
+  """With -X importtime, Python prints a line after each import."""
+  for split in ('train', 'dev'):
+    path = tmp_path / f'{split}.jsonl'
+    path.write_text('\n'.join(map(json.dumps, ROWS)))
+  workdir = tmp_path / 'run'
+  done = commands.run(
+    'finetune',
+    '--config=configs/own_task.py:tiny',
+    f'--config.init_from={pretrained}',
+    f'--config.data.path={tmp_path}',
+    '--config.data.lengths=(16,)',
+    '--config.train.num_steps=1',
+    f'--workdir={workdir}',
+    PYTHONPROFILEIMPORTTIME='1',
+  )
+  assert done.returncode == 0, done.stderr
+  places = [
+    re.search(pattern, done.stderr, re.MULTILINE)
+    for pattern in (
+      f'^finetune: my_task from {pretrained}, in {workdir}; loading JAX$',
+      r'^import time: .*\| +numpy$',
+      r'^import time: .*\| +jax$',
+      f'^my_task: reading {tmp_path}$',
+      '^my_task: 2 train, 2 dev examples; 1 updates, the first one compiles$',
+      '^ *devices  ',
+      '^finetune my_task 1/1  compiled and applied one update',
+      '^finetune my_task 1/1  eval_accuracy',
+    )
+  ]
+  assert all(places), done.stderr
+  assert places == sorted(places, key=lambda found: found.start())
