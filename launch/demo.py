@@ -191,6 +191,8 @@ class Demo:
     shown = [word for word in words if not word.startswith(_HOLD_OUT)]
     more = ' (and the topics to hold out)' if shown != words else ''
     self.screen.print(f'$ {shlex.join(shown)}{more}', style='dim', markup=False)
+    # Later commands load what an earlier one compiled.
+    compiled = {'JAX_COMPILATION_CACHE_DIR': str(self.output / 'compiled')}
     start = time.perf_counter()
     with log.open('w', encoding='utf-8') as file:
       print(f'$ {shlex.join(words)}', file=file, flush=True)
@@ -198,7 +200,7 @@ class Demo:
         done = subprocess.run(
           [sys.executable, *words[1:]],
           cwd=checkout.ROOT,
-          env=checkout.environment(),
+          env=checkout.environment() | compiled,
           text=True,
           stdout=subprocess.PIPE,
           stderr=file,
