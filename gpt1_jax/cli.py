@@ -15,7 +15,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 from absl import app, flags, logging
 
@@ -184,7 +184,7 @@ def define_profile() -> flags.FlagHolder[str | None]:
   return flags.DEFINE_string('profile', None, text)
 
 
-def config_values(spec: str) -> dict[str, Any]:
+def config_values(spec: str) -> config.Values:
   """Returns a configuration as plain nested values, with flags applied.
 
   ml_collections' own flags stop at the first error. Here unknown keys and
@@ -225,7 +225,7 @@ def config_values(spec: str) -> dict[str, Any]:
   return values
 
 
-def _set(values: dict[str, Any], key: str, text: str) -> None:
+def _set(values: config.Values, key: str, text: str) -> None:
   """Sets a dotted key; parses the text unless the current value is a string."""
   *sections, last = key.split('.')
   for section in sections:

@@ -19,6 +19,7 @@ from gpt1_jax.settings import STRICT, AtLeastOne, DropoutRate
 BatchSize = Annotated[int, Field(ge=1, le=2**20)]
 DataSeed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(min_length=1)]
+Values = dict[str, Any]  # a configuration: setting, or section -> its settings
 T = TypeVar('T')
 
 
@@ -234,7 +235,7 @@ def check_warmup(values: Mapping[str, Any]) -> None:
     )
 
 
-def as_dict(config: PretrainConfig | FinetuneConfig) -> dict[str, Any]:
+def as_dict(config: PretrainConfig | FinetuneConfig) -> Values:
   """Returns the configuration as plain values, as stored in config.json."""
   values = dataclasses.asdict(config)
   if isinstance(values.get('task'), dict):  # drops what the user did not set

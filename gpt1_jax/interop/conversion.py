@@ -5,6 +5,7 @@ finetune, evaluate and generate accept it.
 """
 
 import contextlib
+import dataclasses
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -145,7 +146,8 @@ def to_run(
       'convert',
       {'input': str(source), 'tokenizer': tokenizer_path},
       {
-        **found.meta.as_json(),
+        'model': dataclasses.asdict(model),
+        'tokenizer_fingerprint': found.meta.tokenizer_fingerprint,
         'parameters': parameters,
         'num_steps': weights.step,
       },

@@ -98,8 +98,8 @@ class Finetuner:
         hosts.say(f'{self.task.name}: {split}: {notice}')
 
   @property
-  def facts(self) -> dict[str, Any]:
-    """The keys of config.json besides the configuration."""
+  def facts(self) -> run_lib.Facts:
+    """What config.json says of a run besides its configuration."""
     model = self._source.model
     return {
       'model': dataclasses.asdict(model),

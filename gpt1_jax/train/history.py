@@ -4,7 +4,7 @@ import json
 import platform
 import sys
 import time
-from typing import Any
+from typing import TypedDict
 
 import jax
 
@@ -54,9 +54,22 @@ def begin(run: run_lib.Run, step: int) -> None:
     _append(workdir, _row(step, header, changes))
 
 
+class _Start(TypedDict):
+  """A row of history.jsonl."""
+
+  time: str
+  step: int
+  num_steps: int
+  commit: str | None
+  host: str
+  hosts: int
+  devices: str
+  changes: run_lib.Changes
+
+
 def _row(
   step: int, header: run_lib.RunHeader, changes: run_lib.Changes | None
-) -> dict[str, Any]:
+) -> _Start:
   device = jax.devices()[0]
   return {
     'time': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
@@ -87,7 +100,7 @@ def _say_length(
     )
 
 
-def _append(workdir: str, row: dict[str, Any]) -> None:
+def _append(workdir: str, row: _Start) -> None:
   """Adds a row; a bucket replaces whole objects."""
   path = storage.path(workdir) / HISTORY
   rows = path.read_text(encoding='utf-8') if path.exists() else ''

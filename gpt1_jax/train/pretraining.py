@@ -173,7 +173,7 @@ def _describe(
   loaded: Pretraining, workdir: str, fork: run_lib.Fork | None
 ) -> run_lib.Run:
   model, train = loaded.model, loaded.config.train
-  facts = {
+  facts: run_lib.Facts = {
     'model': dataclasses.asdict(model),
     'tokenizer_fingerprint': loaded.tokenizer.fingerprint,
     'data_fingerprint': loaded.data_fingerprint,

@@ -17,6 +17,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from gpt1_jax import revision, storage
+from gpt1_jax.config import Values
 from gpt1_jax.corpus.tokenization import Tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.train.checkpoint import CheckpointMeta
@@ -98,46 +99,57 @@ class Run:
   profile: Window | None = None
 
 
-class RunHeader(TypedDict):
-  """The content of a run's config.json.
+class Origin(TypedDict):
+  """The run and the step whose state another run started from."""
+
+  run: str
+  step: int
+
+
+class Facts(TypedDict):
+  """What config.json says of a run besides its configuration.
 
   Attributes:
-    command: 'pretrain', 'finetune' or 'convert'.
-    config: the whole configuration, as JSON values.
-    commit: the project's commit; None if unknown.
     model: the model's configuration, as JSON values.
     tokenizer_fingerprint: sha256 of the tokenizer, hex.
     data_fingerprint: sha256 of the shards' checksums, hex (pretraining).
     parameters: number of parameters.
     num_steps: total number of updates.
     layers_transferred: blocks copied from the pretrained run (fine-tuning).
-    forked_from: the run and the step whose state this run started from.
+    forked_from: where the run's first state came from.
   """
 
-  command: str
-  config: dict[str, Any]
-  commit: str | None
   model: dict[str, Any]
   tokenizer_fingerprint: str
   data_fingerprint: NotRequired[str]
   parameters: int
   num_steps: int
   layers_transferred: NotRequired[int | None]
-  forked_from: NotRequired[dict[str, Any]]
+  forked_from: NotRequired[Origin]
 
 
-def header(
-  command: str, config: dict[str, Any], facts: dict[str, Any]
-) -> RunHeader:
+class RunHeader(Facts):
+  """The content of a run's config.json.
+
+  Attributes:
+    command: 'pretrain', 'finetune' or 'convert'.
+    config: the whole configuration, as JSON values.
+    commit: the project's commit; None if unknown.
+  """
+
+  command: str
+  config: Values
+  commit: str | None
+
+
+def header(command: str, config: Values, facts: Facts) -> RunHeader:
   """Returns the content of config.json; `facts` are its other keys."""
   config = json.loads(json.dumps(config))  # tuples become lists
   values = {'command': command, 'config': config, 'commit': commit(), **facts}
   return cast(RunHeader, values)
 
 
-def start(
-  workdir: str, command: str, config: dict[str, Any], facts: dict[str, Any]
-) -> None:
+def start(workdir: str, command: str, config: Values, facts: Facts) -> None:
   """Checks and writes config.json of a run that needs no training.
 
   Raises:
@@ -147,9 +159,7 @@ def start(
   record(workdir, header(command, config, facts))
 
 
-def changes(
-  workdir: str, command: str, config: dict[str, Any]
-) -> Changes | None:
+def changes(workdir: str, command: str, config: Values) -> Changes | None:
   """Checks that a directory is free or holds this run; writes nothing.
 
   Returns:
