@@ -29,6 +29,11 @@ pip install 'gpt1_jax[openai]'. Both folders may be in a bucket
 (gs://BUCKET/...).
 """
 
+if __name__ == '__main__':  # before the other imports, which take seconds
+  from gpt1_jax import interrupts
+
+  interrupts.install()
+
 import pathlib
 
 from absl import flags

@@ -35,6 +35,11 @@ The run, shards and tasks may be in a bucket (gs://BUCKET/...). Shards and tasks
 are first copied to --stage_to, once per machine.
 """
 
+if __name__ == '__main__':  # before the other imports, which take seconds
+  from gpt1_jax import interrupts
+
+  interrupts.install()
+
 import json
 import sys
 from collections.abc import Mapping, Sequence

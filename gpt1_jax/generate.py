@@ -16,6 +16,11 @@ generation continues from its second half.
 keys recall earlier prompts.
 """
 
+if __name__ == '__main__':  # before the other imports, which take seconds
+  from gpt1_jax import interrupts
+
+  interrupts.install()
+
 import contextlib
 import dataclasses
 import itertools

@@ -14,6 +14,11 @@ task spells it, or a number) and `probabilities` of all labels. --output writes
 the lines to a file instead.
 """
 
+if __name__ == '__main__':  # before the other imports, which take seconds
+  from gpt1_jax import interrupts
+
+  interrupts.install()
+
 import json
 
 import jax

@@ -17,6 +17,11 @@ unfinished run is shown as far as it went. Runs and OUTPUT may lie in a bucket
 (gs://BUCKET/...).
 """
 
+if __name__ == '__main__':  # before the other imports, which take seconds
+  from gpt1_jax import interrupts
+
+  interrupts.install()
+
 from absl import flags
 
 from gpt1_jax import cli, storage

@@ -11,6 +11,11 @@ Requests run in one batch. There is no password: --host=0.0.0.0 opens the server
 to everyone who can reach this machine. Needs pip install 'gpt1_jax[serve]'.
 """
 
+if __name__ == '__main__':  # before the other imports, which take seconds
+  from gpt1_jax import interrupts
+
+  interrupts.install()
+
 import contextlib
 import pathlib
 
