@@ -163,9 +163,16 @@ class Demo:
     rows.add_row('validation perplexity', f'{found["eval_perplexity"]:.1f}')
     rows.add_row('bits per byte', f'{found["eval_bits_per_byte"]:.2f}')
     rows.add_row('choice task, chance', '50.0%')
+    simple = scores['pretrained']['baselines']['tfidf_cosine']['accuracy']
+    rows.add_row('choice task, shared words (TF-IDF)', f'{simple:.1%}')
     for name in ('scratch', 'pretrained'):
       rows.add_row(f'choice task, {name}', f'{scores[name]["score"]:.1%}')
     self.screen.print(rows)
+    self.screen.print(
+      'Scratch and pretrained differ only in their first weights. Counting '
+      'shared words is a strong method on this task.',
+      style='dim',
+    )
     self.screen.print(
       f'{seconds / 60:.1f} minutes. The page: {self.path("report.html")}\n'
       'Next, your own books: docs/tutorials/books.md',
