@@ -1,6 +1,7 @@
 """Shards on disk: reading returns what was written; damage is named."""
 
 import json
+import os
 import random
 
 import numpy as np
@@ -170,6 +171,29 @@ def test_a_changed_byte_is_found_when_a_shard_is_opened(tmp_path, monkeypatch):
       shards.Tokens(tmp_path / 'data', 'train')
   file.write_bytes(good)
   shards.Tokens(tmp_path / 'data', 'train')
+
+
+@pytest.mark.parametrize('change', ['a byte', 'cut', 'emptied'])
+def test_a_shard_that_changes_while_it_is_read_is_named(tmp_path, change):
+  """Without a check, other tokens are read, or SIGBUS ends the process."""
+  streams = _write(tmp_path / 'data')
+  tokens = shards.Tokens(tmp_path / 'data', 'train')
+  file = tmp_path / 'data' / 'train-00002-of-00006.bin'
+  good = file.read_bytes()
+  with file.open('r+b') as opened:
+    if change == 'a byte':
+      opened.write(bytes([good[0] ^ 1]))
+    else:
+      opened.truncate(7 if change == 'cut' else 0)
+  os.utime(file, ns=(0, 0))  # the clock of a file system is coarse
+  np.testing.assert_array_equal(tokens.read(0, 20), streams['train'][:20])
+  for _ in range(2):
+    with pytest.raises(UserError, match=r'00002-of-00006\.bin: its sha256'):
+      tokens.read(15, 20)
+  file.write_bytes(good)
+  np.testing.assert_array_equal(tokens.read(15, 20), streams['train'][15:35])
+  file.unlink()  # the content stays until the process ends
+  np.testing.assert_array_equal(tokens.read(15, 20), streams['train'][15:35])
 
 
 def test_ids_outside_the_vocabulary_are_found(tmp_path):

@@ -152,11 +152,11 @@ class Tokens:
     self._meta = meta = read_meta(path)
     counts = meta['splits'][split]
     self.num_tokens, self.num_words = counts['tokens'], counts['words']
-    self._maps = [self._map(meta, shard) for shard in counts['shards']]
-    sizes = [len(shard) for shard in self._maps]
+    self._shards = [self._open(meta, shard) for shard in counts['shards']]
+    sizes = [len(shard.tokens) for shard in self._shards]
     self._offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
-  def _map(self, meta: Meta, shard: ShardMeta) -> np.memmap:
+  def _open(self, meta: Meta, shard: ShardMeta) -> verification.Shard:
     file = self.directory / shard['name']
     expected = shard['tokens'] * DTYPE.itemsize
     size = file.stat().st_size if file.exists() else None
@@ -165,18 +165,15 @@ class Tokens:
         f'{file}: {"missing" if size is None else f"{size} bytes"}, '
         f'{expected} bytes expected; run prepare again'
       )
-    verification.check_shard(
-      file,
-      meta['files'][shard['name']]['sha256'],
-      meta['tokenizer']['vocab_size'],
-    )
-    return np.memmap(file, DTYPE, mode='r')
+    sha256 = meta['files'][shard['name']]['sha256']
+    return verification.Shard(file, sha256, meta['tokenizer']['vocab_size'])
 
   def read(self, start: int, count: int) -> np.ndarray:
     """Returns uint16 [count], the tokens from position `start` on.
 
     Raises:
       IndexError: the range reaches outside the split.
+      UserError: a shard has changed since it was opened.
     """
     if start < 0 or count < 0 or start + count > self.num_tokens:
       raise IndexError(f'{start}+{count} of {self.num_tokens} tokens')
@@ -184,7 +181,8 @@ class Tokens:
     done = 0
     i = int(np.searchsorted(self._offsets, start, side='right')) - 1
     while done < count:
-      part = self._maps[i][start + done - self._offsets[i] :][: count - done]
+      first = start + done - self._offsets[i]
+      part = self._shards[i].read(first, count - done)
       out[done : done + len(part)] = part
       done += len(part)
       i += 1

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import pathlib
+import weakref
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from gpt1_jax.corpus.metadata import Meta
 from gpt1_jax.errors import UserError
 
 _CACHE = pathlib.Path('~/.cache/gpt1_jax/verified')
+_DTYPE = np.dtype('<u2')  # of the tokens in a shard
 _CHUNK = 1 << 23  # tokens to read at once
 _META = pydantic.TypeAdapter(Meta)
 
@@ -83,6 +85,45 @@ def check_shard(file: pathlib.Path, sha256: str, vocab_size: int) -> None:
     )
 
 
+class Shard:
+  """A shard, checked and mapped into memory; notices when its file changes.
+
+  Attributes:
+    tokens: uint16 [tokens].
+  """
+
+  def __init__(self, file: pathlib.Path, sha256: str, vocab_size: int):
+    """Checks and maps a shard; see `check_shard`."""
+    self._expected = file, sha256, vocab_size
+    self._opened = os.open(file, os.O_RDONLY)
+    weakref.finalize(self, os.close, self._opened)
+    self._state = self._stat()
+    check_shard(*self._expected)
+    self.tokens = np.memmap(file, _DTYPE, mode='r')
+
+  def read(self, start: int, count: int) -> np.ndarray:
+    """Copies up to `count` tokens.
+
+    Raises:
+      UserError: the file has been overwritten with something else. To read
+        tokens that were cut off would end the process (SIGBUS).
+    """
+    self._check()
+    found = np.array(self.tokens[start : start + count])
+    self._check()
+    return found
+
+  def _check(self) -> None:
+    state = self._stat()
+    if state != self._state:
+      check_shard(*self._expected)
+      self._state = state
+
+  def _stat(self) -> tuple[int, int]:
+    state = os.fstat(self._opened)
+    return state.st_size, state.st_mtime_ns
+
+
 def check_documents(file: pathlib.Path, meta: Meta) -> None:
   """Checks the sha256 of documents.jsonl.
 
@@ -121,6 +162,6 @@ def _read(file: pathlib.Path) -> tuple[str, int]:
   with file.open('rb') as opened:
     while chunk := opened.read(2 * _CHUNK):
       digest.update(chunk)
-      ids = np.frombuffer(chunk, '<u2', len(chunk) // 2)
+      ids = np.frombuffer(chunk, _DTYPE, len(chunk) // 2)
       highest = max(highest, int(ids.max(initial=0)))
   return digest.hexdigest(), highest
