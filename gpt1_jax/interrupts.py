@@ -1,4 +1,4 @@
-"""Turns SIGTERM, SIGINT and SIGHUP into an orderly end with exit code 75.
+"""Turns SIGTERM, Ctrl-C and the like into an orderly end with exit code 75.
 
 Python runs its own handlers between two steps of the main thread, which may be
 inside a compiler for minutes. A thread therefore reads the signals from a
@@ -26,7 +26,15 @@ from types import FrameType
 from gpt1_jax.errors import Stopped
 
 EXIT_CODE = 75  # EX_TEMPFAIL: the same command continues
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_SIGNALS = (
+  signal.SIGTERM,
+  signal.SIGINT,
+  signal.SIGHUP,
+  # Schedulers announce a time limit with one of these.
+  signal.SIGUSR1,
+  signal.SIGUSR2,
+  signal.SIGXCPU,
+)
 _SAME_KEY = 0.05  # seconds; a wrapper may deliver one Ctrl-C twice
 _UNWINDING = 10.0  # seconds after a `Stopped` in which signals raise no other
 

@@ -7,10 +7,11 @@ import sys
 from typing import Any
 
 _GONE = (errno.EPIPE, errno.EIO)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def outlive() -> None:
-  """Ignores SIGHUP, and discards output once its reader is gone."""
+  """Ignores SIGHUP, and discards output that nobody reads or no disk holds."""
   signal.signal(signal.SIGHUP, signal.SIG_IGN)
   if sys.stdout:
     sys.stdout = _Outliving(sys.stdout)
@@ -19,7 +20,7 @@ def outlive() -> None:
 
 
 class _Outliving:
-  """A text stream that discards its output once its reader is gone."""
+  """A text stream that discards output that cannot be written."""
 
   def __init__(self, stream: Any):
     self._stream = stream
@@ -44,6 +45,8 @@ class _Outliving:
 
   def _discard(self, error: OSError) -> None:
     """Sends the stream to the null device, if its reader is gone."""
+    if error.errno in _FULL:
+      return  # the disk may have space again later
     if error.errno not in _GONE:
       raise error
     null = os.open(os.devnull, os.O_WRONLY)

@@ -18,6 +18,7 @@ from gpt1_jax.train import (
   belonging,
   checkpoint,
   checksums,
+  lock,
   run as run_lib,
   saving,
 )
@@ -223,6 +224,26 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
   saver = saving.Saver(None, mock.MagicMock(), mock.Mock(), 0)
   with pytest.raises(RunError, match='after update 3 are not finite'):
     saver.save(3, bad)
+
+
+def test_a_run_stops_if_its_directory_is_moved(tmp_path):
+  """A save would make another directory, without a configuration."""
+  workdir = tmp_path / 'run'
+  with lock.held(str(workdir)):
+    (workdir / 'config.json').touch()
+    (workdir / lock.LOCK).rename(tmp_path / 'kept')  # a careless `rm lock`
+    lock.check(str(workdir))
+    (workdir / lock.LOCK).write_text(lock._Holder('h', 7, 's', 't').text())
+    with pytest.raises(UserError, match='process 7 on h runs here'):
+      lock.check(str(workdir))
+    workdir.rename(tmp_path / 'elsewhere')
+    saver = saving.Saver(
+      mock.Mock(), mock.MagicMock(workdir=str(workdir)), mock.Mock(), 0
+    )
+    with pytest.raises(RunError, match='was moved or removed'):
+      saver.save(3, None)
+  assert (tmp_path / 'elsewhere' / lock.LOCK).exists()  # of another process
+  assert not workdir.exists()
 
 
 def test_a_damaged_best_checkpoint_is_set_aside(tmp_path):

@@ -1,5 +1,6 @@
 """Signals, locks and stalls: real processes, stopped in every phase."""
 
+import errno
 import json
 import os
 import pathlib
@@ -7,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import numpy as np
 import pytest
 
+from gpt1_jax import terminal
 from gpt1_jax.errors import UserError
 from gpt1_jax.train import checkpoint, lock, saving, telemetry
 from tests.support import commands
@@ -88,7 +91,7 @@ def assert_same_run(a, b):
 @pytest.mark.parametrize(
   ('moment', 'numbers'),
   [
-    ('metrics.jsonl', [signal.SIGTERM, signal.SIGTERM]),
+    ('metrics.jsonl', [signal.SIGUSR1, signal.SIGTERM, signal.SIGXCPU]),
     ('config.json', [signal.SIGINT]),  # about to compile
   ],
 )
@@ -200,6 +203,16 @@ def test_a_run_outlives_its_terminal_and_its_reader(
   process.send_signal(signal.SIGHUP)
   assert process.wait(timeout=500) == 0
   assert_same_run(workdir, straight)
+
+
+def test_a_run_outlives_a_log_on_a_full_disk():
+  stream = mock.Mock()
+  stream.write.side_effect = OSError(errno.ENOSPC, 'No space left on device')
+  stream.flush.side_effect = OSError(errno.EBADF, 'Bad file descriptor')
+  log = terminal._Outliving(stream)
+  assert log.write('a line') == 6
+  with pytest.raises(OSError, match='Bad file'):
+    log.flush()
 
 
 @pytest.mark.slow

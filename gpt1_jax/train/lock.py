@@ -25,12 +25,13 @@ from typing import IO, Any
 import jax
 
 from gpt1_jax import interrupts, storage
-from gpt1_jax.errors import UserError
+from gpt1_jax.errors import RunError, UserError
 
 LOCK = 'lock'
 _PERIOD = 15.0  # seconds between two writes of the object
 _NO_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _held: set[str] = set()  # directories that this process has locked
+_files: dict[str, IO[str]] = {}  # the locked file of each, if flock works
 
 
 @contextlib.contextmanager
@@ -52,6 +53,33 @@ def held(workdir: str) -> Iterator[None]:
       yield
   finally:
     _held.remove(str(place))
+
+
+def check(workdir: str) -> None:
+  """Checks that a directory that this process has locked is still its own.
+
+  Raises:
+    RunError: it was moved or removed, or another process has locked it.
+  """
+  place = storage.resolved(workdir)
+  file = _files.get(str(place))
+  if not file or not isinstance(place, pathlib.Path):
+    return
+  if not (place / 'config.json').exists():
+    raise RunError(
+      f'{workdir}: was moved or removed while the run was in it; the run stops '
+      'here. If it was moved, the same command with the new --workdir goes on '
+      'from the last checkpoint'
+    )
+  locked = place / LOCK
+  if locked.exists() and not _is_at(file, locked):
+    with locked.open(encoding='utf-8') as other:
+      raise _refusal(workdir, _Holder.parse(other.read()))
+
+
+def _is_at(file: IO[str], path: pathlib.Path) -> bool:
+  """Returns True if an open file has this path."""
+  return path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino
 
 
 @contextlib.contextmanager
@@ -82,10 +110,13 @@ def _locked(workdir: str, place: storage.Path) -> Iterator[None]:
       if error.errno not in _NO_FLOCK:
         raise
     else:
+      _files[str(place)] = file
       try:
         yield
       finally:
-        (place / LOCK).unlink(missing_ok=True)
+        if _is_at(file, place / LOCK):
+          (place / LOCK).unlink()
+        del _files[str(place)]
         file.close()
       return
   with _Stamp(workdir, place / LOCK, _PERIOD):
@@ -98,7 +129,7 @@ def _flock(workdir: str, path: pathlib.Path) -> IO[str]:
     file = path.open('a+', encoding='utf-8')
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+      if _is_at(file, path):
         break  # else another process has just removed it
     except BlockingIOError:
       file.seek(0)

@@ -8,6 +8,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from gpt1_jax.errors import RunError
+from gpt1_jax.train import lock
 from gpt1_jax.train.checkpoint import Checkpoints
 from gpt1_jax.train.run import Run
 from gpt1_jax.train.step import TrainState
@@ -44,10 +45,12 @@ class Saver:
     previous save if it is not on disk yet. The rest runs during training.
 
     Raises:
-      RunError: the state is not finite; it is not saved.
+      RunError: the state is not finite, or the run directory was moved or
+        removed; it is not saved.
     """
     if done == self._last:
       return
+    lock.check(self._run.workdir)
     if not _is_finite(state):
       raise RunError(
         f'the parameters or moments after update {done} are not finite: they '
