@@ -95,6 +95,8 @@ def _torture(command: Command, longest: float, top: pathlib.Path) -> Counts:
   while counts['stops'] < _TRIALS.value:
     output = top / f'{command.name}-{counts["runs"]}'
     for _ in range(min(_STOPS, _TRIALS.value - counts['stops'])):
+      if output.exists() and not command.repeats:
+        break  # it was complete when it was killed
       number = rng.choice(_SIGNALS)
       if not _stop(command, output, number, rng.uniform(0, longest), counts):
         break  # it was complete

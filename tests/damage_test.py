@@ -23,7 +23,7 @@ from gpt1_jax.train import (
   saving,
 )
 from gpt1_jax.train.step import TrainState
-from tests.support import networks
+from tests.support import commands, networks
 
 COMMIT = 'commit_success.txt'  # a note; its content means nothing
 STATE = {'params': {'w': np.arange(5000, dtype=np.float32)}, 'm': np.ones(7)}
@@ -172,6 +172,38 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     checkpoints.save(12, jax_state(12), meta)
   assert capfd.readouterr().err == ''
   assert checkpoint.read(str(run)).step == 8
+
+
+FILLS = """
+import contextlib, resource, sys
+import jax.numpy as jnp
+from gpt1_jax import cli
+from gpt1_jax.train import checkpoint
+from tests.support import networks
+
+folder = sys.argv.pop()
+
+def main(argv):
+  state = {'params': {str(i): jnp.full(60_000, float(i)) for i in range(40)}}
+  meta = checkpoint.CheckpointMeta(networks.GPT_CONFIG, 'tokenizer')
+  saved = checkpoint.Checkpoints(folder, keep=2, keep_best=False)
+  with contextlib.closing(saved):
+    saved.save(1, state, meta)
+    saved.wait()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+    saved.save(2, state, meta)
+cli.run(main)
+"""
+
+
+def test_threads_of_a_save_on_a_full_disk_are_silent(tmp_path):
+  """Many arrays: TensorStore still writes some when others have failed."""
+  done = commands.run('-c', FILLS, tmp_path / 'run')
+  assert done.returncode == 1
+  (line,) = done.stderr.splitlines()
+  assert line.startswith(f'error: {tmp_path}/run/checkpoints: the checkpoint')
+  assert 'cannot be saved: the disk is full; free some space' in line
+  assert checkpoint.read(str(tmp_path / 'run')).step == 1
 
 
 def test_a_checkpoint_is_flushed_to_the_disk(tmp_path, monkeypatch):

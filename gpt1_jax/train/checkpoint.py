@@ -115,7 +115,7 @@ class Checkpoints:
       state=ocp.args.PyTreeSave(state),
       meta=ocp.args.JsonSave(meta.as_json()),
     )
-    with orbax_manager.saving(self._directory):
+    with orbax_manager.saving(self._directory, self._quiet):
       self._manager.save(step, args=items, force=True)
 
   def rank(self, step: int, score: float) -> None:
@@ -141,12 +141,12 @@ class Checkpoints:
 
   def wait(self) -> None:
     """Waits until every save is on disk."""
-    with orbax_manager.saving(self._directory):
+    with orbax_manager.saving(self._directory, self._quiet):
       self._manager.wait_until_finished()
 
   def close(self) -> None:
     """Waits for pending saves and closes the manager."""
-    with self._quiet, orbax_manager.saving(self._directory):
+    with self._quiet, orbax_manager.saving(self._directory, self._quiet):
       self._manager.close()
 
 

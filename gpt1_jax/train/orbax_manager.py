@@ -7,6 +7,7 @@ disk, its files are flushed.
 import asyncio
 import contextlib
 import pathlib
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -20,6 +21,8 @@ from gpt1_jax.errors import RunError
 from gpt1_jax.train import checksums
 
 _FULL = 'the disk is full; free some space'
+_SAYS_FULL = ('No space left', 'RESOURCE_EXHAUSTED', 'File too large')
+_lasting: list[contextlib.ExitStack] = []  # see `saving`
 
 
 class _OnDisk(atomicity.AtomicRenameTemporaryPath):
@@ -96,27 +99,45 @@ def quiet() -> Iterator[None]:
   """Silences Orbax's log and threads within the context.
 
   An error in a thread is raised again by the next call of the manager.
+  TensorStore also prints what its own threads raise when a save has failed.
   """
   verbosity, hook = logging.get_verbosity(), threading.excepthook
+  unraisable = sys.unraisablehook
+
+  def report(unraised: 'sys.UnraisableHookArgs') -> None:
+    if threading.current_thread() is threading.main_thread():
+      unraisable(unraised)
+
   logging.set_verbosity(logging.FATAL)
   threading.excepthook = lambda _: None
+  sys.unraisablehook = report
   try:
     yield
   finally:
+    sys.unraisablehook = unraisable
     threading.excepthook = hook
     logging.set_verbosity(verbosity)
 
 
 @contextlib.contextmanager
-def saving(directory: storage.Path) -> Iterator[None]:
-  """Raises RunError, in one line, if a save fails within the context."""
+def saving(
+  directory: storage.Path, silence: contextlib.ExitStack
+) -> Iterator[None]:
+  """Raises RunError, in one line, if a save fails within the context.
+
+  Args:
+    directory: WORKDIR/checkpoints.
+    silence: holds `quiet`, which then lasts: the threads of a save that has
+      failed may go on for a while.
+  """
   try:
     yield
   except (OSError, ValueError, RuntimeError) as error:
+    _lasting.append(silence.pop_all())
     why = ' '.join(str(error).split())
     if isinstance(error, OSError) and error.errno in storage.DISK_FULL:
       why = _FULL
-    if any(word in why for word in ('No space left', 'RESOURCE_EXHAUSTED')):
+    if any(words in why for words in _SAYS_FULL):
       why = _FULL
     raise RunError(
       f'{directory}: the checkpoint cannot be saved: {why[:200]}; earlier '
