@@ -160,6 +160,16 @@ def test_a_zip_with_a_name_that_is_not_utf_8_is_named(tmp_path):
     find(path)
 
 
+def test_a_zip_with_another_name_before_its_member_is_named(tmp_path):
+  """The name is stored twice: in the index, and before the member."""
+  path = pack(tmp_path / 'SST-2.zip', {'dév.tsv': TABLE, 'dev.tsv': TABLE})
+  data = path.read_bytes()
+  path.write_bytes(data.replace('é'.encode(), b'\xff\xff', 1))
+  assert read(find(path))
+  with assert_refused('utf-8', start=f'{path}: damaged archive'):
+    read(archives.Source(path, 'dév.tsv'))
+
+
 def test_a_member_without_a_name_is_left_out(tmp_path):
   path = pack(tmp_path / 'SST-2.zip', {'x': '', 'SST-2/dev.tsv': TABLE})
   data = path.read_bytes()

@@ -27,6 +27,7 @@ _DAMAGE = (
   EOFError,
   OSError,  # includes gzip.BadGzipFile
   RuntimeError,  # an encrypted member, or a compression zipfile lacks
+  UnicodeDecodeError,  # the name of a member
 )
 
 
@@ -256,7 +257,7 @@ def _members(
   """
   try:
     if zipfile.is_zipfile(path):
-      with _open_zip(path) as archive:
+      with zipfile.ZipFile(path) as archive:
         yield (
           (info.filename, functools.partial(archive.open, info))
           for info in archive.infolist()
@@ -273,13 +274,6 @@ def _members(
     raise UserError(
       f'{path}: damaged archive ({error}); download it again'
     ) from None
-
-
-def _open_zip(path: pathlib.Path) -> zipfile.ZipFile:
-  try:
-    return zipfile.ZipFile(path)
-  except UnicodeDecodeError as error:
-    raise zipfile.BadZipFile(f'name of a file: {error}') from None
 
 
 def _extract(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
