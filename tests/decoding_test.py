@@ -87,7 +87,16 @@ def generate(
 
 
 @EACH
-@pytest.mark.parametrize('length', [1, 5, 15, 16, 40])
+@pytest.mark.parametrize(
+  'length',
+  [
+    1,
+    pytest.param(5, marks=pytest.mark.slow),
+    15,
+    pytest.param(16, marks=pytest.mark.slow),
+    40,
+  ],
+)
 def test_greedy_tokens_follow_the_rule_for_long_texts(config, length):
   prompt = np.random.default_rng(length).integers(0, 29, length).tolist()
   ours = generate(config, [prompt], num_tokens=30)[0, 0].tolist()
