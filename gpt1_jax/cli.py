@@ -98,16 +98,14 @@ def run(main: Callable[[list[str]], None], is_run: bool = False) -> None:
 
   def guarded(argv: list[str]) -> None:
     if len(argv) > 1:
-      _fail(
-        f'unexpected argument {argv[1]!r}: write options as --name=value, '
-        'see --help'
-      )
+      _fail(f'unexpected argument {argv[1]!r}: write --name=value; see --help')
     interrupts.enter(interrupts.Phase.RAISE)
     try:
       if 'print_config' in flags.FLAGS and flags.FLAGS.print_config:
         print(config.as_flags(config_values(flags.FLAGS.config)))
       else:
-        main(argv)
+        with interrupts.unwrapped():
+          main(argv)
     except errors.UserError as error:
       _fail(str(error), error.exit_code)
     except errors.Stopped as stopped:

@@ -57,6 +57,7 @@ class _Interrupts:
     self.relayed = False
     self.delayed: int | None = None
     self._interrupted: float | None = None  # time of the first SIGINT
+    self.stopped: Stopped | None = None  # the last that was raised
     self._raised = -_UNWINDING
     self._reader, self._writer = socket.socketpair()
     self._writer.setblocking(False)
@@ -101,7 +102,8 @@ class _Interrupts:
     if now - self._raised > _UNWINDING:
       self._raised = now
       name = signal.Signals(number).name
-      raise Stopped(f'stopped by {name}: run the same command again')
+      self.stopped = Stopped(f'stopped by {name}: run the same command again')
+      raise self.stopped
 
 
 _interrupts: _Interrupts | None = None
@@ -146,6 +148,20 @@ def delayed() -> Iterator[None]:
   number, _interrupts.delayed = _interrupts.delayed, None
   if number is not None:
     _interrupts.raise_stopped(number)
+
+
+@contextlib.contextmanager
+def unwrapped() -> Iterator[None]:
+  """Raises `Stopped` even if a library has turned it into an error.
+
+  Such as XLA, if Python is called from its own code.
+  """
+  try:
+    yield
+  except Exception:
+    if _interrupts and _interrupts.stopped:
+      raise _interrupts.stopped from None
+    raise
 
 
 def requested() -> str | None:

@@ -413,6 +413,26 @@ cli.run(main)
 """
 
 
+HIDES = """
+import os, signal, time
+from gpt1_jax import cli
+def main(argv):
+  try:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(100)
+  except BaseException:
+    raise ValueError('while checking equality of metadata fields') from None
+cli.run(main)
+"""
+
+
+def test_a_stop_that_a_library_hides_is_found():
+  """As XLA does where it compares trees with Python's own functions."""
+  done = commands.run('-c', HIDES)
+  assert done.returncode == 75
+  assert done.stderr == 'stopped by SIGTERM: run the same command again\n'
+
+
 def test_a_stopped_command_leaves_out_the_exit_of_python():
   done = commands.run('-c', STOPS)
   assert done.returncode == 75
