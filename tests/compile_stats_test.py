@@ -145,6 +145,61 @@ def test_estimate_equals_the_count_by_hand():
   assert found.parts['copies: head, loss and optimiser'].hbm == copied
 
 
+# An all-reduce in three parts, as libtpu writes it: begun, beside a product,
+# and ended.
+CHAIN = """\
+HloModule jit_step, is_scheduled=true, num_partitions=4
+
+%begin (g: f32[1000,1000]) -> f32[1000,1000] {
+  %g = f32[1000,1000]{1,0:S(1)} parameter(0)
+  %sum = f32[1000,1000]{1,0:S(1)} all-reduce(%g), channel_id=1, \
+replica_groups={{0,1,2,3}}, frontend_attributes={chain_id="0"}
+  ROOT %call = f32[1000,1000]{1,0:S(1)} custom-call(%sum), \
+custom_call_target="AsyncCollectiveStart"
+}
+
+%beside (g: f32[1000,1000], x: bf16[512,128]) -> bf16[512,128] {
+  %g = f32[1000,1000]{1,0:S(1)} parameter(0)
+  %x = bf16[512,128]{1,0:S(1)} parameter(1)
+  %sum = f32[1000,1000]{1,0:S(1)} all-reduce(%g), channel_id=1, \
+replica_groups={{0,1,2,3}}, frontend_attributes={chain_id="0"}
+  %w = bf16[128,128]{1,0:S(1)} constant({...})
+  ROOT %y = bf16[512,128]{1,0:S(1)} dot(%x, %w), lhs_contracting_dims={1}, \
+rhs_contracting_dims={0}
+}
+
+%end (g: f32[1000,1000]) -> f32[1000,1000] {
+  %g = f32[1000,1000]{1,0:S(1)} parameter(0)
+  %sum = f32[1000,1000]{1,0:S(1)} all-reduce(%g), channel_id=1, \
+replica_groups={{0,1,2,3}}, frontend_attributes={chain_id="0"}
+  ROOT %call = f32[1000,1000]{1,0:S(1)} custom-call(%sum), \
+custom_call_target="AsyncCollectiveDone"
+}
+
+ENTRY %main (g: f32[1000,1000], x: bf16[512,128]) -> f32[1000,1000] {
+  %g = f32[1000,1000]{1,0:S(1)} parameter(0)
+  %x = bf16[512,128]{1,0:S(1)} parameter(1)
+  %start = f32[1000,1000]{1,0:S(1)} fusion(%g), kind=kCustom, calls=%begin
+  %y = bf16[512,128]{1,0:S(1)} fusion(%start, %x), kind=kOutput, calls=%beside
+  %done = f32[1000,1000]{1,0:S(1)} fusion(%start), kind=kCustom, calls=%end
+  ROOT %far = f32[1000,1000]{1,0} copy(%done)
+}
+"""
+
+
+def test_collective_in_a_chain_ends_where_the_module_waits():
+  found = roofline.estimate(HloText(CHAIN), V5E, 64)
+  product, ring = 2 * 512 * 128 * 128 / 197e12, 2 * 3 / 4 * 4e6 / 1e11
+  seconds = {kind: part.seconds for kind, part in found.parts.items()}
+  assert seconds == pytest.approx(
+    {
+      'products: head, loss and optimiser': product,
+      'collectives, not hidden': ring - product,
+      'copies: head, loss and optimiser': 4e6 / 819e9,
+    }
+  )
+
+
 @pytest.mark.parametrize(
   ('collective', 'seconds'),
   [

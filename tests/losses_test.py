@@ -46,6 +46,27 @@ def test_chunked_equals_plain(chunk, monkeypatch):
 
 
 @CHUNKS
+def test_accelerator_stores_bfloat16_logits_and_sums_in_float32(
+  chunk, monkeypatch
+):
+  monkeypatch.setattr(losses, 'CHUNK_TOKENS', chunk)
+  monkeypatch.setattr(losses, 'platform', lambda: 'tpu')
+  h, table, tokens, weights = draw()
+  h, rounded = h.astype(jnp.bfloat16), table.astype(jnp.bfloat16)
+  found, grads = jax.jit(
+    jax.value_and_grad(losses.lm_loss, argnums=(0, 1))
+  )(h, table, tokens, weights)
+  expected, expected_grads = jax.value_and_grad(plain, argnums=(0, 1))(
+    h.astype(jnp.float32), rounded.astype(jnp.float32), tokens, weights
+  )
+  assert found.dtype == jnp.float32
+  assert found == pytest.approx(float(expected), rel=2e-3)
+  assert found != pytest.approx(float(expected), rel=1e-7)  # they are rounded
+  for a, b in zip(grads, expected_grads, strict=True):
+    np.testing.assert_allclose(a.astype(jnp.float32), b, atol=0.03)
+
+
+@CHUNKS
 def test_log_probabilities_of_tokens(chunk, monkeypatch):
   monkeypatch.setattr(losses, 'CHUNK_TOKENS', chunk)
   h, table, tokens, _ = draw()

@@ -137,7 +137,6 @@ class _Timer:
     """Returns the seconds of one execution of a computation, by kind."""
     out: dict[str, Part] = {}
     ends: dict[str, float] = {}  # running collective -> when it ends
-    chains: set[tuple[str, ...]] = set()
     clock = 0.0
 
     def add(kind: str, part: Part, times: int = 1) -> None:
@@ -151,13 +150,19 @@ class _Timer:
 
     computation = self._hlo.computations[name]
     for i in computation.values():
-      seconds, links = self._collective_seconds(name, i, chains)
-      if links and (i.opcode.endswith('-start') or collectives.chain(i)):
-        ends[i.name] = max(clock, *ends.values(), 0.0) + seconds
-      elif links:
+      seconds, link, waits = self._collectives(name, i)
+      if link:
+        if link not in ends:
+          ends[link] = max(clock, *ends.values(), 0.0) + seconds
+        part = self._operation(computation, i)
+        if part.mxu:  # a product that runs meanwhile
+          add(_kind(i, part), part)
+        if waits:
+          wait(ends[link])
+      elif seconds:
         add(COLLECTIVES, Part(seconds))
       elif i.opcode.endswith('-done'):
-        wait(max((ends.pop(x, 0.0) for x in i.operands), default=0.0))
+        wait(max((ends.get(x, 0.0) for x in i.operands), default=0.0))
       elif i.opcode != 'fusion' and (calls := self._hlo.calls(i)):
         for called, times in calls:
           for kind, part in self.parts(called).items():
@@ -169,30 +174,28 @@ class _Timer:
     wait(max(ends.values(), default=0.0))
     return out
 
-  def _collective_seconds(
-    self, name: str, i: Instruction, chains: set[tuple[str, ...]]
-  ) -> tuple[float, bool]:
-    """Returns the time of an instruction's collectives, and if it has any.
+  def _collectives(self, name: str, i: Instruction) -> tuple[float, str, bool]:
+    """Finds the collectives of an instruction; a loop or branch has none.
 
-    A loop or branch has none itself. The first instruction of a chain gets the
-    time of the whole chain.
+    Returns:
+      Their time; a name for the one that runs beside other operations, which
+      its whole chain shares, or '' if all run alone; True if the instruction
+      waits for the end of its chain.
     """
     pairs = [(name, i)]
     if i.opcode in ('fusion', 'async-start', 'call-start'):
       for called, _ in self._hlo.calls(i):
         inner = self._hlo.computations[called].values()
         pairs += [(called, x) for x in inner]
-    total, found = 0.0, False
+    seconds, link, waits = 0.0, '', False
     for place, x in pairs:
+      waits |= 'AsyncCollectiveDone' in x.rest
       if collective := collectives.read(self._hlo, place, x):
-        found, link = True, collectives.chain(x)
-        total += (
-          0.0
-          if link in chains
-          else collective_seconds(collective, self._topology)
-        )
-        chains.update(filter(None, [link]))
-    return total, found
+        seconds += collective_seconds(collective, self._topology)
+        link = ' '.join(collectives.chain(x) or ()) or link
+    if seconds and i.opcode.endswith('-start'):
+      link = i.name
+    return seconds, link, waits
 
   def _operation(self, computation: Computation, i: Instruction) -> Part:
     cost = hlo_cost.cost(self._hlo, computation, i)

@@ -16,6 +16,7 @@ from jax import ad_checkpoint
 
 from gpt1_jax.model import dropout, layers
 from gpt1_jax.model.attention import Attention, platform
+from gpt1_jax.model.layer_norm import LayerNorm
 from gpt1_jax.model.linear import Linear, einsum, weight
 from gpt1_jax.settings import GPTConfig
 
@@ -23,6 +24,9 @@ from gpt1_jax.settings import GPTConfig
 # products (two of them as the residual sum they enter) and, on the plain
 # attention path, the logsumexp of the scores.
 SAVED = ('qkv', 'attended', 'logsumexp', 'residual', 'c_fc')
+# An accelerator keeps the statistics of LayerNorm, too: to compute them again,
+# it would read its input from memory twice.
+STATISTICS = ('mean', 'variance')
 
 
 class MLP(nn.Module):
@@ -63,7 +67,7 @@ class Block(nn.Module):
       drop = dropout.Dropout(c.resid_pdrop, dropout_key, site_id, example_ids_B)
       sum_BTD = h_BTD + dropout.apply(x_BTD, drop)
       sum_BTD = ad_checkpoint.checkpoint_name(sum_BTD, 'residual')
-      return _layer_norm(name, sum_BTD)
+      return LayerNorm(name=name)(sum_BTD)
 
     attention = Attention(
       c.n_embd, c.n_head, c.attn_pdrop, c.attention, name='attn'
@@ -237,20 +241,6 @@ def flops_per_token(config: GPTConfig) -> float:
   return 6.0 * products + 12.0 * c.n_layer * c.n_ctx * c.n_embd
 
 
-def _layer_norm(name: str, x_BTD: jax.Array) -> jax.Array:
-  """LayerNorm with eps 1e-5 and float32 statistics (C: train.py)."""
-  axes = ('norm',)
-  norm = nn.LayerNorm(
-    epsilon=1e-5,
-    use_fast_variance=False,
-    dtype=jnp.float32,
-    scale_init=nn.with_logical_partitioning(nn.initializers.ones, axes),
-    bias_init=nn.with_logical_partitioning(nn.initializers.zeros, axes),
-    name=name,
-  )
-  return norm(x_BTD).astype(x_BTD.dtype)
-
-
 def _scanned(config: GPTConfig) -> Callable[..., Any]:
   """Returns flax's scan of Block over the layers, with stacked parameters."""
   return nn.scan(
@@ -281,15 +271,15 @@ def _layer_fn(config: GPTConfig) -> layers.Layer:
 
 def _remat(config: GPTConfig, checkpoint: Any, block: Any) -> Any:
   """Wraps a block in `nn.remat` as config.remat says."""
-  remat = config.remat
+  remat, on_cpu = config.remat, platform() == 'cpu'
   if remat == 'auto':
-    on_cpu = platform() == 'cpu'
     remat = 'none' if on_cpu and not config.looped else 'dots'
   if remat == 'none':
     return block
   policy = None
   if remat == 'dots':
-    policy = jax.checkpoint_policies.save_only_these_names(*SAVED)
+    saved = SAVED if on_cpu else SAVED + STATISTICS
+    policy = jax.checkpoint_policies.save_only_these_names(*saved)
   # A loop separates the two passes; in straight-line code the compiler would
   # merge the recomputation with the forward pass.
   return checkpoint(block, policy=policy, prevent_cse=not config.looped)

@@ -13,6 +13,7 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec
 
 from gpt1_jax.model import placement
+from gpt1_jax.model.attention import platform
 from gpt1_jax.model.linear import einsum
 from gpt1_jax.train.sharding import BATCH_AXES, VOCAB_AXIS
 
@@ -217,9 +218,9 @@ def _chunk_nll(
     target's row in this device's part of V [B, C], which is out of range if
     another device holds the target.
   """
-  logits_BCV = einsum('BCD,VD->BCV', h_BCD, embed_VD)
+  logits_BCV = _logits(h_BCD, embed_VD)
   if shard.axis is None:
-    max_BC = jnp.max(logits_BCV, axis=-1)
+    max_BC = jnp.max(logits_BCV, axis=-1).astype(jnp.float32)
     exp_BCV = jnp.exp(logits_BCV - max_BC[..., None])
     sum_BC = jnp.sum(exp_BCV, axis=-1)
     nll_BC = jnp.log(sum_BC) + max_BC - _pick(logits_BCV, targets_BC)
@@ -232,12 +233,26 @@ def _chunk_nll(
   is_here_BC = (places_BC >= 0) & (places_BC < V)
   picked_BC = _pick(logits_BCV, jnp.clip(places_BC, 0, V - 1))
   picked_BC = jnp.where(is_here_BC, picked_BC, 0.0)
-  max_BC = jax.lax.pmax(jnp.max(logits_BCV, axis=-1), shard.axis)
+  max_BC = jnp.max(logits_BCV, axis=-1).astype(jnp.float32)
+  max_BC = jax.lax.pmax(max_BC, shard.axis)
   exp_BCV = jnp.exp(logits_BCV - max_BC[..., None])
   sum_BC, picked_BC = jax.lax.psum(
     (jnp.sum(exp_BCV, axis=-1), picked_BC), shard.axis
   )
   return jnp.log(sum_BC) + max_BC - picked_BC, exp_BCV, sum_BC, places_BC
+
+
+def _logits(h_BCD: jax.Array, embed_VD: jax.Array) -> jax.Array:
+  """Returns a chunk's logits, summed in float32.
+
+  An accelerator stores them in the type of `h_BCD`: it reads them three times.
+  """
+  if platform() == 'cpu':
+    return einsum('BCD,VD->BCV', h_BCD, embed_VD)
+  # Not einsum(...).astype: XLA would remove the rounding and store float32.
+  return jnp.einsum(
+    'BCD,VD->BCV', h_BCD, embed_VD, preferred_element_type=h_BCD.dtype
+  )
 
 
 def _pick(logits_BCV: jax.Array, places_BC: jax.Array) -> jax.Array:

@@ -22,6 +22,7 @@ from gpt1_jax.train import (
   optim,
   sharding,
   task_losses,
+  xla_options,
 )
 
 Params = Any  # {'gpt': ..., 'head': ...}: nested dicts of float32 arrays
@@ -186,6 +187,7 @@ def jit_seeded_step(
     donate_argnums=0,
     in_shardings=(state_shardings, batch_sharding, replicated),
     out_shardings=(state_shardings, None),
+    compiler_options=xla_options.compiler_options(batch_sharding.mesh),
   )
 
 

@@ -1,0 +1,34 @@
+"""Normalises hidden states; `jax.checkpoint` can keep the statistics."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import ad_checkpoint
+
+
+class LayerNorm(nn.Module):
+  """LayerNorm with eps 1e-5 and float32 statistics (C: train.py).
+
+  Computes what flax's does. The statistics are named 'mean' and 'variance', so
+  that the backward pass need not read the input twice to compute them again.
+  """
+
+  @nn.compact
+  def __call__(self, x_BTD: jax.Array) -> jax.Array:
+    x = x_BTD.astype(jnp.float32)
+    mean_BT1 = x.mean(axis=-1)[..., None]
+    mean_BT1 = ad_checkpoint.checkpoint_name(mean_BT1, 'mean')
+    variance_BT1 = jnp.square(x - mean_BT1).mean(axis=-1)[..., None]
+    variance_BT1 = ad_checkpoint.checkpoint_name(variance_BT1, 'variance')
+    factor = jax.lax.rsqrt(variance_BT1 + 1e-5)
+    factor *= self._parameter('scale', nn.initializers.ones, x.shape[-1])
+    x = (x - mean_BT1) * factor
+    x += self._parameter('bias', nn.initializers.zeros, x.shape[-1])
+    return x.astype(x_BTD.dtype)
+
+  def _parameter(
+    self, name: str, init: nn.initializers.Initializer, size: int
+  ) -> jax.Array:
+    init = nn.with_logical_partitioning(init, ('norm',))
+    value: jax.Array = self.param(name, init, (size,), jnp.float32)
+    return value

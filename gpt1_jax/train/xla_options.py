@@ -1,0 +1,19 @@
+"""Makes a TPU's compiler overlap the reduction of gradients with products."""
+
+import jax
+
+# The first three let products run while gradients are summed over devices. By
+# default all gradients of a layer are joined in one sum, which must wait for
+# the last of them; so only small ones are joined.
+_OPTIONS: dict[str, bool | int] = {
+  'xla_enable_async_all_reduce': True,
+  'xla_tpu_enable_async_collective_fusion': True,
+  'xla_tpu_enable_async_collective_fusion_fuse_all_reduce': True,
+  'xla_jf_crs_combiner_threshold_in_bytes': 2**20,
+}
+
+
+def compiler_options(mesh: jax.sharding.Mesh) -> dict[str, bool | int] | None:
+  """Returns the options to compile a train step with, for `jax.jit`."""
+  several_tpus = mesh.size > 1 and mesh.devices.flat[0].platform == 'tpu'
+  return _OPTIONS if several_tpus else None
