@@ -280,8 +280,18 @@ def test_step_of_the_paper_meets_the_goals():
   found, program, compiled = compile_paper(64)
   assert found.memory.temp <= 3e9
   assert found.cost.flops <= 1.0 * found.model_flops
-  assert found.cost.bytes_accessed <= 40e9
+  # XLA counts again what only passes through a fusion with a part of a sum.
+  assert found.cost.bytes_accessed <= 45e9
   assert found.cost.hbm_bytes <= 25e9
+  # The four matrices of a layer are summed over devices behind products; only
+  # the embedding's sum is not hidden.
+  text = compiled.as_text()
+  assert text.count('custom_call_target="AsyncCollectiveStart"') == 4
+  seconds = found.estimate.parts[roofline.COLLECTIVES].seconds
+  assert seconds == pytest.approx(1.9e-3, rel=0.05)
+  # The loss stores its logits in bfloat16.
+  logits = re.findall(r'(\w+)\[16,128,40478\]\S* parameter', text)
+  assert set(logits) == {'bf16'}
   # Outside attention no product is computed twice, to the last FLOP.
   c = program.objective.model.config
   attention = 12 * c.n_layer * c.n_ctx * c.n_embd * 16 * c.n_ctx
