@@ -53,9 +53,9 @@ def test_accelerator_stores_bfloat16_logits_and_sums_in_float32(
   monkeypatch.setattr(losses, 'platform', lambda: 'tpu')
   h, table, tokens, weights = draw()
   h, rounded = h.astype(jnp.bfloat16), table.astype(jnp.bfloat16)
-  found, grads = jax.jit(
-    jax.value_and_grad(losses.lm_loss, argnums=(0, 1))
-  )(h, table, tokens, weights)
+  found, grads = jax.jit(jax.value_and_grad(losses.lm_loss, argnums=(0, 1)))(
+    h, table, tokens, weights
+  )
   expected, expected_grads = jax.value_and_grad(plain, argnums=(0, 1))(
     h.astype(jnp.float32), rounded.astype(jnp.float32), tokens, weights
   )
