@@ -1,5 +1,7 @@
 """Normalises hidden states; `jax.checkpoint` can keep the statistics."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -28,7 +30,6 @@ class LayerNorm(nn.Module):
 
   def _parameter(
     self, name: str, init: nn.initializers.Initializer, size: int
-  ) -> jax.Array:
+  ) -> Any:
     init = nn.with_logical_partitioning(init, ('norm',))
-    value: jax.Array = self.param(name, init, (size,), jnp.float32)
-    return value
+    return self.param(name, init, (size,), jnp.float32)

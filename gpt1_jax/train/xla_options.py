@@ -13,7 +13,10 @@ _OPTIONS: dict[str, bool | int] = {
 }
 
 
-def compiler_options(mesh: jax.sharding.Mesh) -> dict[str, bool | int] | None:
+def compiler_options(
+  mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh,
+) -> dict[str, bool | int] | None:
   """Returns the options to compile a train step with, for `jax.jit`."""
-  several_tpus = mesh.size > 1 and mesh.devices.flat[0].platform == 'tpu'
+  device = mesh.abstract_mesh.abstract_device
+  several_tpus = mesh.size > 1 and device and device.platform == 'tpu'
   return _OPTIONS if several_tpus else None
