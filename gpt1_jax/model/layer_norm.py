@@ -24,7 +24,8 @@ class LayerNorm(nn.Module):
     variance_BT1 = ad_checkpoint.checkpoint_name(variance_BT1, 'variance')
     factor = jax.lax.rsqrt(variance_BT1 + 1e-5)
     factor *= self._parameter('scale', nn.initializers.ones, x.shape[-1])
-    x = (x - mean_BT1) * factor
+    # The input itself, as in flax: its gradient is rounded once for each use.
+    x = (x_BTD - mean_BT1) * factor
     x += self._parameter('bias', nn.initializers.zeros, x.shape[-1])
     return x.astype(x_BTD.dtype)
 
