@@ -266,7 +266,7 @@ def _describe(error: OSError) -> tuple[str, int]:
   if line:
     return line, errors.RunError.exit_code
   line = f'{error.strerror or error}: {error.filename or "(no file)"}'
-  if error.errno in storage.DISK_FULL:
+  if error.errno in errors.DISK_FULL:
     line += '; free some disk space and run the command again'
   elif error.errno in _GIVEN:
     return line, errors.UserError.exit_code

@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
         f'--{flag.name} does not apply: {source} is '
         f'{conversion.DESCRIPTIONS[kind]}'
       )
-  if output.exists() and (not output.is_dir() or any(output.iterdir())):
+  if not storage.is_free(output):
     raise UserError(f'{output}: already exists; give another --output')
   if _SLIM.value:
     conversion.to_slim_run(source, output, _STEP.value)

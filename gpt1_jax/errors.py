@@ -3,6 +3,11 @@
 Any module may raise them; `cli.run` prints the line and exits.
 """
 
+import errno
+
+# Error numbers of a full disk, a full quota and the largest size of a file.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class UserError(Exception):
   """States in one line what is wrong, where, and what to do about it.

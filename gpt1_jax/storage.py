@@ -7,7 +7,6 @@ a bucket replaces whole objects and cannot rename or append.
 """
 
 import contextlib
-import errno
 import fcntl
 import importlib.util
 import json
@@ -22,11 +21,10 @@ from typing import Any
 
 from etils import epath
 
-from gpt1_jax.errors import RunError, UserError
+from gpt1_jax.errors import DISK_FULL, RunError, UserError
 
 Path = pathlib.Path | epath.Path
 REMOTE = 'gs://'
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Libraries whose errors `bucket_error` formats as one line.
 _BUCKET_LIBRARIES = ('gcsfs', 'google', 'aiohttp', 'requests')
 
@@ -154,17 +152,20 @@ def atomic_dir(output: pathlib.Path) -> Iterator[pathlib.Path]:
     first.
 
   Raises:
-    UserError: another process is building `output`.
+    UserError: another process is building `output`, or has just built it.
     RunError: the disk is full.
   """
   temporary = output.with_name(output.name + '.incomplete')
-  if temporary.exists():
-    lock = _lock(temporary, output)
-    shutil.rmtree(temporary)
-    os.close(lock)
-  temporary.mkdir(parents=True)
+  temporary.mkdir(parents=True, exist_ok=True)
   lock = _lock(temporary, output)
   try:
+    if not is_free(output):
+      raise _taken(output)
+    for leftover in temporary.iterdir():
+      if leftover.is_dir() and not leftover.is_symlink():
+        shutil.rmtree(leftover)
+      else:
+        leftover.unlink()
     yield temporary
     os.replace(temporary, output)
   except BaseException as error:
@@ -179,18 +180,34 @@ def atomic_dir(output: pathlib.Path) -> Iterator[pathlib.Path]:
     os.close(lock)
 
 
+def is_free(output: pathlib.Path) -> bool:
+  """Returns True if a path is missing or an empty directory."""
+  if not output.is_dir():
+    return not output.exists()
+  return not any(output.iterdir())
+
+
 def _lock(folder: pathlib.Path, output: pathlib.Path) -> int:
   """Locks a folder until the returned file descriptor is closed."""
-  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    descriptor = os.open(folder, os.O_RDONLY)
+  except FileNotFoundError:  # another process has just renamed it
+    raise _taken(output) from None
   try:
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
-    os.close(descriptor)
-    raise UserError(
-      f'{output}: another process is writing it; wait for it to finish, or '
-      'give another --output'
-    ) from None
-  return descriptor
+    if os.path.samestat(os.fstat(descriptor), os.stat(folder)):
+      return descriptor
+  except (BlockingIOError, FileNotFoundError):
+    pass
+  os.close(descriptor)
+  raise _taken(output)
+
+
+def _taken(output: pathlib.Path) -> UserError:
+  return UserError(
+    f'{output}: another process is writing it, or has just written it; wait '
+    'for it to finish, or give another --output'
+  )
 
 
 class UploadBuffer:

@@ -6,8 +6,9 @@ import signal
 import sys
 from typing import Any
 
+from gpt1_jax.errors import DISK_FULL
+
 _GONE = (errno.EPIPE, errno.EIO)
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def outlive() -> None:
@@ -44,8 +45,8 @@ class _Outliving:
       self._discard(error)
 
   def _discard(self, error: OSError) -> None:
-    """Sends the stream to the null device, if its reader is gone."""
-    if error.errno in _FULL:
+    """Drops a line if the disk is full, all output if its reader is gone."""
+    if error.errno in DISK_FULL:
       return  # the disk may have space again later
     if error.errno not in _GONE:
       raise error

@@ -138,6 +138,28 @@ def test_runs_are_found_in_the_bucket(bucket, tmp_path):
     runs.find(['gs://bucket/no'])
 
 
+def test_a_directory_built_meanwhile_is_kept(tmp_path):
+  output, temporary = tmp_path / 'output', tmp_path / 'output.incomplete'
+  (temporary / 'left').mkdir(parents=True)
+  (temporary / 'left' / 'x').write_text('of a killed process')
+  (temporary / 'y').write_text('of a killed process')
+  with storage.atomic_dir(output) as first:
+    assert list(first.iterdir()) == []
+    with (
+      pytest.raises(UserError, match=f'{output}: another process is writing'),
+      storage.atomic_dir(output),
+    ):
+      pytest.fail('two processes write one directory')
+    (first / 'x').write_text('first')
+  with (
+    pytest.raises(UserError, match='or has just written it'),
+    storage.atomic_dir(output),
+  ):
+    pytest.fail('the directory is complete')
+  assert (output / 'x').read_text() == 'first'
+  assert not temporary.exists()
+
+
 def test_errors_of_a_library_become_one_line():
   error = type('HttpError', (Exception,), {'__module__': 'gcsfs.retry'})
   assert storage.bucket_error(error('no\nsuch bucket')) == (

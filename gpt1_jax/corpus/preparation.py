@@ -58,7 +58,7 @@ def prepare(
       raise UserError(
         f'{output}: lies in --input={spec}; give another --output'
       )
-  if output.exists() and (not output.is_dir() or any(output.iterdir())):
+  if not storage.is_free(output):
     raise UserError(
       f'{output}: exists and holds no prepared data; give another --output'
     )

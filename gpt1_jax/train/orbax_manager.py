@@ -17,7 +17,7 @@ from absl import logging
 from orbax.checkpoint.path import atomicity
 
 from gpt1_jax import storage
-from gpt1_jax.errors import RunError
+from gpt1_jax.errors import DISK_FULL, RunError
 from gpt1_jax.train import checksums
 
 _FULL = 'the disk is full; free some space'
@@ -135,7 +135,7 @@ def saving(
   except (OSError, ValueError, RuntimeError) as error:
     _lasting.append(silence.pop_all())
     why = ' '.join(str(error).split())
-    if isinstance(error, OSError) and error.errno in storage.DISK_FULL:
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
       why = _FULL
     if any(words in why for words in _SAYS_FULL):
       why = _FULL
