@@ -20,6 +20,7 @@ from jax import ad_checkpoint
 
 from gpt1_jax.model import causal, dropout, placement, tiles
 from gpt1_jax.model.linear import Linear, einsum
+from gpt1_jax.model.placement import device_kind, platform
 
 MASKED = -1e9  # C: train.py, mask_attn_weights
 # Mosaic, the compiler of the kernel, refuses its products there.
@@ -145,21 +146,6 @@ def _mesh_axes(*names: str) -> jax.sharding.PartitionSpec:
   spec = nn.logical_to_mesh_axes(names)
   assert spec is not None
   return spec
-
-
-def platform() -> str:
-  """Returns 'cpu', 'gpu' or 'tpu', for the active mesh or this machine.
-
-  The mesh may consist of devices that this machine does not have.
-  """
-  device = jax.sharding.get_abstract_mesh().abstract_device
-  return device.platform if device else jax.default_backend()
-
-
-def device_kind() -> str:
-  """Returns the model of the device, such as 'TPU v4'; see `platform`."""
-  device = jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
-  return device.device_kind
 
 
 @functools.cache

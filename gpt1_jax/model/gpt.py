@@ -15,9 +15,10 @@ from flax import linen as nn
 from jax import ad_checkpoint
 
 from gpt1_jax.model import dropout, layers
-from gpt1_jax.model.attention import Attention, platform
+from gpt1_jax.model.attention import Attention
 from gpt1_jax.model.layer_norm import LayerNorm
 from gpt1_jax.model.linear import Linear, einsum, weight
+from gpt1_jax.model.placement import platform
 from gpt1_jax.settings import GPTConfig
 
 # Arrays that remat 'dots' keeps per block besides its input: the outputs of

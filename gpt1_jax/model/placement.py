@@ -1,4 +1,4 @@
-"""Returns which axes of the active mesh the compiler partitions.
+"""Describes the active mesh: its devices and the axes the compiler partitions.
 
 Within a `jax.shard_map` over some axes, an array is one device's part along
 them; constraints may name only the other axes.
@@ -19,3 +19,18 @@ def is_partitioned() -> bool:
   """Returns True if the compiler partitions arrays over several devices."""
   mesh = jax.sharding.get_abstract_mesh()
   return math.prod(mesh.shape[axis] for axis in automatic_axes()) > 1
+
+
+def platform() -> str:
+  """Returns 'cpu', 'gpu' or 'tpu', for the active mesh or this machine.
+
+  The mesh may consist of devices that this machine does not have.
+  """
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  return device.platform if device else jax.default_backend()
+
+
+def device_kind() -> str:
+  """Returns the model of the device, such as 'TPU v4'; see `platform`."""
+  device = jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
+  return device.device_kind

@@ -13,8 +13,8 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec
 
 from gpt1_jax.model import placement
-from gpt1_jax.model.attention import platform
 from gpt1_jax.model.linear import einsum
+from gpt1_jax.model.placement import platform
 from gpt1_jax.train.sharding import BATCH_AXES, VOCAB_AXIS
 
 # A device computes the logits of a quarter of its tokens at a time, within
