@@ -137,15 +137,20 @@ def check_result(
   counts: Counts,
 ) -> bool:
   """Runs a command to its end; returns True if its result is the expected."""
-  stderr = ''
+  stderr, code = '', 0
   if command.repeats or not output.exists():
-    stderr = command.start(output).communicate()[1]
+    process = command.start(output)
+    stderr, code = process.communicate()[1], process.returncode
   counts['runs'] += 1
-  is_equal = output.exists() and command.is_equal(output, expected)
+  is_equal = not code and output.exists() and command.is_equal(output, expected)
   if is_equal:
     counts['equal'] += 1
   else:
-    fail(counts, f'{output}: differs from {expected}; {stderr[-500:]}')
+    fail(
+      counts,
+      f'{output}: exit code {code}, or differs from {expected}; '
+      f'{stderr[-500:]}',
+    )
   return is_equal
 
 
