@@ -280,9 +280,10 @@ def test_step_of_the_paper_meets_the_goals():
   found, program, compiled = compile_paper(64)
   assert found.memory.temp <= 3e9
   assert found.cost.flops <= 1.0 * found.model_flops
-  # XLA counts again what only passes through a fusion with a part of a sum.
+  # About 4e9 of these are buffers of running sums, which XLA counts in each
+  # fusion that they pass through.
   assert found.cost.bytes_accessed <= 45e9
-  assert found.cost.hbm_bytes <= 25e9
+  assert found.cost.hbm_bytes <= 21e9
   # The four matrices of a layer are summed over devices behind products; only
   # the embedding's sum is not hidden.
   text = compiled.as_text()

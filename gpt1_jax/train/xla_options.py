@@ -12,7 +12,6 @@ _OPTIONS: dict[str, bool | int] = {
   'xla_jf_crs_combiner_threshold_in_bytes': 2**20,
 }
 
-
 # Where the paper's step compiles with them. On v4 a running sum needs more VMEM
 # than there is.
 _CHIPS = ('TPU v5 lite', 'TPU v5', 'TPU v6 lite')  # v5e, v5p, v6e
