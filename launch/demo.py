@@ -164,7 +164,7 @@ class Demo:
     rows.add_row('bits per byte', f'{found["eval_bits_per_byte"]:.2f}')
     rows.add_row('choice task, chance', '50.0%')
     simple = scores['pretrained']['baselines']['tfidf_cosine']['accuracy']
-    rows.add_row('choice task, shared words (TF-IDF)', f'{simple:.1%}')
+    rows.add_row('choice task, TF-IDF', f'{simple:.1%}')
     for name in ('scratch', 'pretrained'):
       rows.add_row(f'choice task, {name}', f'{scores[name]["score"]:.1%}')
     self.screen.print(rows)
