@@ -154,7 +154,7 @@ def delayed() -> Iterator[None]:
 def unwrapped() -> Iterator[None]:
   """Raises `Stopped` even if a library has turned it into an error.
 
-  Such as XLA, if Python is called from its own code.
+  XLA does so with an exception in Python code that it calls.
   """
   try:
     yield

@@ -99,7 +99,7 @@ class Finetuner:
 
   @property
   def facts(self) -> run_lib.Facts:
-    """What config.json says of a run besides its configuration."""
+    """Describes the run for config.json; see `run.Facts`."""
     model = self._source.model
     return {
       'model': dataclasses.asdict(model),

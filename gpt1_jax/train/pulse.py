@@ -131,7 +131,7 @@ class _Watch:
 
 
 class _Place(NamedTuple):
-  """How far a stuck host has come.
+  """Describes the progress of a stuck host.
 
   Attributes:
     beats: number of calls of `beat`.

@@ -107,7 +107,7 @@ class Origin(TypedDict):
 
 
 class Facts(TypedDict):
-  """What config.json says of a run besides its configuration.
+  """Describes a run in config.json, beside its configuration.
 
   Attributes:
     model: the model's configuration, as JSON values.
