@@ -180,7 +180,7 @@ def atomic_dir(output: pathlib.Path) -> Iterator[pathlib.Path]:
     os.close(lock)
 
 
-def is_free(output: pathlib.Path) -> bool:
+def is_free(output: Path) -> bool:
   """Returns True if a path is missing or an empty directory."""
   if not output.is_dir():
     return not output.exists()
