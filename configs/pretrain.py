@@ -28,7 +28,7 @@ from typing import Any
 import ml_collections
 
 PAPER: dict[str, Any] = {
-  'init_from': 'none',  # or a folder of weights to begin with
+  'init_from': 'none',  # or a folder of weights to start from
   'model': {
     'kind': 'gpt',  # or 'lstm', whose keys differ: see below
     'n_layer': 12,  # P §4.1
@@ -162,7 +162,7 @@ def get_config(arg: str = 'paper') -> ml_collections.ConfigDict:
   preset = ','.join(presets)
   if preset not in PRESETS:
     raise ValueError(
-      f'{preset!r} is no preset of configs/pretrain.py: '
+      f'{preset!r} is not a preset of configs/pretrain.py: '
       + ', '.join([*PRESETS, 'lstm', 'lstm,mini', 'lstm,tiny'])
     )
   if 'lstm' in words and preset not in UNITS:

@@ -62,7 +62,7 @@ _INSTALLED = pathlib.Path(__file__).resolve().with_name('presets')
 # Folder that holds configs/: inside an installed package, else the checkout.
 _HOME = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1]
 _SETTING = '--config.'
-# Errors that a path given by the user can cause.
+# Errors that a user's path can cause.
 _GIVEN = (
   errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR,
   errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS,
@@ -87,7 +87,7 @@ def run(main: Callable[[list[str]], None], is_run: bool = False) -> None:
 
   Args:
     main: the command.
-    is_run: True for a command that trains: it goes on if its terminal closes.
+    is_run: True for training: it continues when its terminal closes.
   """
   interrupts.install()
   for stream in (sys.stdout, sys.stderr):
@@ -279,14 +279,14 @@ def _fail(message: str, code: int = errors.UserError.exit_code) -> NoReturn:
 
 
 def _leave(code: int, together: bool = False) -> NoReturn:
-  """Ends the command at once, even while its devices still compute.
+  """Exits at once, even while the devices still compute.
 
   If jax is loaded, skips Python's own shutdown: it would free objects that
   XLA's threads may be using, and wait for the other hosts.
 
   Args:
     code: the exit code.
-    together: True waits for the other hosts, which stop as well.
+    together: True waits for the other hosts, which also stop.
   """
   jax = sys.modules.get('jax')  # not loaded by commands that only read text
   if jax is None:

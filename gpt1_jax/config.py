@@ -29,7 +29,7 @@ class PretrainTrainSettings(settings.TrainSettings):
 
   Attributes:
     eval_every, checkpoint_every: intervals in updates.
-    sample_tokens: tokens of the sample drawn at each evaluation; 0 draws none.
+    sample_tokens: length of the text sampled at each evaluation; 0: none.
   """
 
   eval_every: AtLeastOne
@@ -43,10 +43,10 @@ class FinetuneTrainSettings(settings.TrainSettings):
 
   Attributes:
     eval_every: interval in updates; 0 evaluates and saves after each epoch.
-    patience: evaluations in a row without a better dev score after which the
-      run ends; 0 trains to the end. The learning rate follows the schedule of
-      the whole length. In both cases the checkpoint with the best dev score is
-      kept and scored (C: train.py).
+    patience: stop after this many consecutive evaluations without a better
+      dev score; 0 trains to the end. The schedule spans the full length
+      either way, and the checkpoint with the best dev score is kept and
+      scored (C: train.py).
     seeds: number of runs; each adds 1 to train.seed and data.seed.
   """
 
@@ -129,8 +129,8 @@ class PretrainConfig:
   """The whole configuration of `pretrain`.
 
   Attributes:
-    init_from: folder of the weights to begin with: a run, OpenAI's released
-      files or a Hugging Face folder; 'none' draws them.
+    init_from: folder of the weights to start from: a run, OpenAI's released
+      files or a Hugging Face folder; 'none' initialises randomly.
   """
 
   init_from: Name
@@ -215,13 +215,12 @@ def parse(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 def check_warmup(values: Mapping[str, Any]) -> None:
-  """Refuses a warm-up that the user sets longer than the run.
+  """Raises an error if the user sets a warm-up longer than the run.
 
-  That of a preset may be longer than a run which is cut short; a warning says
-  so.
+  A preset's warm-up may exceed a run that is cut short; that only warns.
 
   Raises:
-    UserError: it is longer; the message names both settings.
+    UserError: the message names both settings.
   """
   warmup = values['optim'].get('warmup')
   num_steps = values['train'].get('num_steps')

@@ -80,7 +80,7 @@ def main(argv: list[str]) -> None:
         f'{conversion.DESCRIPTIONS[kind]}'
       )
   if not storage.is_free(output):
-    raise UserError(f'{output}: already exists; give another --output')
+    raise UserError(f'{output}: already exists; use another --output')
   if _SLIM.value:
     conversion.to_slim_run(source, output, _STEP.value)
   elif kind == 'run':

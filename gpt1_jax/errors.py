@@ -10,26 +10,26 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UserError(Exception):
-  """States in one line what is wrong, where, and what to do about it.
+  """A user's mistake: one line says what is wrong, where, and what to do.
 
   Attributes:
-    exit_code: 2: the user gave something wrong.
+    exit_code: 2.
   """
 
   exit_code = 2
 
 
 class RunError(UserError):
-  """States in one line what stopped a command that was called correctly.
+  """A failure of a command that was called correctly, in one line.
 
-  Such as a full disk, a lost host, or a loss that is not finite.
+  Examples: a full disk, a lost host, a loss that is not finite.
   """
 
   exit_code = 1
 
 
 class Stopped(BaseException):
-  """Says that a signal ended the command and that it can be run again.
+  """Raised when a signal ends the command, which can be run again.
 
   Like KeyboardInterrupt, it passes through `except Exception`.
   """

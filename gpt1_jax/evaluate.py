@@ -10,8 +10,8 @@ Every token but the first is a target exactly once. The perplexity per word
 divides the same sum by the number of words, and bits per byte by the bytes of
 the cleaned text: both compare across vocabularies.
 
---suite=zero_shot scores tasks without fine-tuning (P §5): of several texts, the
-model answers with the likeliest. --tasks_path is the folder (zip, tar, or
+--suite=zero_shot scores tasks without fine-tuning (P §5): the most likely of
+several texts is the answer. --tasks_path is the folder (zip, tar, or
 tfds[:FOLDER]) that holds the original files of the tasks. Every task found
 there is scored, or those named with --tasks:
 

@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
 
 
 def _first_line(settings: config.FinetuneConfig, workdir: str) -> str:
-  """Returns what is about to be done; it is printed before slow imports."""
+  """Returns a line about the run, to print before the slow imports."""
   task = settings.task
   name = task if isinstance(task, str) else task.name if task else 'no task'
   begin = settings.init_from

@@ -40,14 +40,14 @@ _WORKDIR = flags.DEFINE_string(
 _PROMPT = flags.DEFINE_multi_string(
   'prompt',
   [],
-  'Text to continue; repeatable. Default: start a new document.',
+  'Text to continue; default: start a new document',
 )
 _FILE = flags.DEFINE_string(
   'prompt_file', None, 'File with a text to continue.'
 )
 _INTERACTIVE = flags.DEFINE_bool('interactive', False, 'Ask for prompts.')
 _TOKENS = flags.DEFINE_integer(
-  'num_tokens', 100, 'Tokens to generate per sample, at most.'
+  'num_tokens', 100, 'Maximum tokens to generate per sample.'
 )
 _SAMPLES = flags.DEFINE_integer('num_samples', 1, 'Samples per prompt.')
 _GREEDY = flags.DEFINE_bool(
@@ -175,7 +175,7 @@ def _converse(run: loading.Run, how: options.Options) -> None:
 
 @contextlib.contextmanager
 def _history() -> Iterator[None]:
-  """Lets the arrow keys recall prompts, those of earlier sessions too."""
+  """Lets the arrow keys recall prompts, including earlier sessions'."""
   try:
     import readline
   except ImportError:  # Python was built without it

@@ -14,9 +14,9 @@ JSON lines may be packed (.gz, .zst). A document holds at most 100 MB of text;
 each byte takes 5 to 9 bytes of memory, or 14 if the text is a single line.
 
 Documents are decoded (UTF-8), repaired (ftfy), standardised, deduplicated, and
-split into training and validation by their hash (or by --hold_out). If all fall
-to training, one is held out; of a single file, the last part. A BPE
-tokenizer is trained on the training split, and the tokens are written to
+split into training and validation by their hash (or by --hold_out). If that
+holds out none, one document is held out, or the last part of a single file. A
+BPE tokenizer is trained on the training split, and the tokens are written to
 shards. --tokenizer=openai:DIR uses the original vocabulary of GPT-1 instead:
 OpenAI's two files or a Hugging Face openai-gpt folder (pip install
 'gpt1_jax[openai]'). It has no end-of-document token: a newline ends a document.
@@ -38,8 +38,8 @@ the default runs in memory in this process, which suits small tests:
 Workers need gpt1_jax (--setup_file, or an image that contains it). They share
 files in --temp_location, or else next to --output, which must then be on a
 shared disk. A worker holds one document at a time. This machine holds the words
-to train the tokenizer on and writes the output, for which it needs twice the
-output's size on disk.
+to train the tokenizer on and writes the output, which needs twice its final
+size on disk.
 """
 
 if __name__ == '__main__':  # before the other imports, which take seconds
@@ -63,9 +63,7 @@ from gpt1_jax.corpus import (
 )
 from gpt1_jax.errors import UserError
 
-_INPUT = flags.DEFINE_multi_string(
-  'input', [], 'Text to read: see above. Repeatable.'
-)
+_INPUT = flags.DEFINE_multi_string('input', [], 'Text to read: see above')
 _OUTPUT = flags.DEFINE_string(
   'output', None, 'Folder to write; appears once complete.', required=True
 )
@@ -93,8 +91,8 @@ _VALIDATION = flags.DEFINE_float(
 _HOLD_OUT = flags.DEFINE_multi_string(
   'hold_out',
   [],
-  "Hold out documents whose source matches a pattern such as '*/Austen_*'. "
-  'Repeatable. With --validation_fraction=0, hold out no others.',
+  "Hold out documents whose source matches a pattern such as '*/Austen_*'; "
+  'with --validation_fraction=0, hold out no others',
 )
 _STRIP_GUTENBERG = flags.DEFINE_bool(
   'strip_gutenberg',
@@ -125,9 +123,9 @@ _VERIFY = flags.DEFINE_bool(
 _CHECK_OVERLAP = flags.DEFINE_string(
   'check_overlap',
   None,
-  'Only count the sentences of the .txt, .tsv, .csv and .jsonl files in this '
-  'folder that stand in the training split of --output, whole or by a run of 8 '
-  'words; prints a table and writes overlap.json to --output.',
+  'Only count how many sentences of the .txt, .tsv, .csv and .jsonl files in '
+  'this folder occur in the training split of --output, whole or as a run of '
+  '8 words; prints a table and writes overlap.json to --output.',
 )
 
 

@@ -11,9 +11,9 @@ scores.json in WORKDIR.
 
 SIGTERM and Ctrl-C finish the update, save and exit with code 75. A run may be
 resumed with more or fewer updates, other intervals, and another layout.
---config.init_from=FOLDER begins with the weights of a run, of OpenAI's released
-files or of a Hugging Face folder; --fork_from=RUN[@STEP] with the whole state
-of a run.
+--config.init_from=FOLDER starts from the weights of a run, of OpenAI's released
+files or of a Hugging Face folder; --fork_from=RUN[@STEP] starts from the whole
+state of a run.
 
 WORKDIR and config.data.path may be in a bucket (gs://BUCKET/...); shards are
 copied from there to --stage_to, once per machine.
@@ -56,7 +56,7 @@ _EXECUTABLE = flags.DEFINE_string(
 _FORK = flags.DEFINE_string(
   'fork_from',
   None,
-  'RUN or RUN@STEP: begin with the weights, optimiser and number of updates of '
+  'RUN or RUN@STEP: start from the weights, optimiser and update count of '
   'that run, under this configuration.',
 )
 

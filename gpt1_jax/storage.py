@@ -206,7 +206,7 @@ def _lock(folder: pathlib.Path, output: pathlib.Path) -> int:
 def _taken(output: pathlib.Path) -> UserError:
   return UserError(
     f'{output}: another process is writing it, or has just written it; wait '
-    'for it to finish, or give another --output'
+    'for it to finish, or use another --output'
   )
 
 

@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
   if (workdir / 'config.json').exists():
     raise UserError(
       f'{workdir}: holds a run; a record begins in an empty folder: move or '
-      'delete it, or give another --output'
+      'delete it, or use another --output'
     )
   peak = machine.matrix_peak()
   print(f'matrix products: {peak / 1e9:,.0f} GFLOP/s in bfloat16', flush=True)

@@ -93,7 +93,7 @@ def compile_row(
   """Compiles the recipe; devices beyond the batch size go to the tensor axis.
 
   Raises:
-    UserError: the batch and the heads do not divide over the devices.
+    UserError: the batch and the heads do not split evenly over the devices.
   """
   num_devices = len(topology.devices)
   tensor = max(1, num_devices // batch_size)

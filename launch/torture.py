@@ -65,7 +65,7 @@ def main(argv: list[str]) -> None:
   del argv
   top = pathlib.Path(_OUTPUT.value).resolve()
   if top.exists():
-    sys.exit(f'error: {top}: exists; give another --output or remove it')
+    sys.exit(f'error: {top}: exists; use another --output or remove it')
   top.mkdir(parents=True)
   lasting = [(command, _run_alone(command, top)) for command in commands(top)]
   with concurrent.futures.ThreadPoolExecutor(_JOBS.value) as pool:

@@ -162,7 +162,7 @@ def test_seeds_compile_once_and_resume(
   assert found == outputs[1]
   for folder, seeds in ((tmp_path / 'alone', 2), (workdir, 1)):
     config['train']['seeds'] = seeds
-    with pytest.raises(UserError, match='give another --workdir'):
+    with pytest.raises(UserError, match='use another --workdir'):
       finetune(config, folder)
 
 
@@ -216,7 +216,7 @@ def test_mistakes_of_all_tasks_are_reported_once(configure, tmp_path):
     finetune({**config, 'init_from': str(tmp_path)}, tmp_path / 'runs')
   assert not (tmp_path / 'runs').exists()
   (tmp_path / 'config.json').write_text('{}')
-  with pytest.raises(UserError, match='holds a run; give another --workdir'):
+  with pytest.raises(UserError, match='holds a run; use another --workdir'):
     finetune(config, tmp_path)
 
 

@@ -272,7 +272,7 @@ def test_weights_are_converted_to_another_library_and_back(machine, resumed):
   _, err = machine.run(
     'convert', f'--input={RUN}', '--output=gs://bucket/hf', code=2
   )
-  assert err == 'error: gs://bucket/hf: already exists; give another --output\n'
+  assert err == 'error: gs://bucket/hf: already exists; use another --output\n'
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ TINY = f'{commands.ROOT}/configs/pretrain.py:tiny'
 MISTAKES = [
   (['--nosuch=1'], "Unknown command line flag 'nosuch'"),
   (['runs/x'], "unexpected argument 'runs/x'"),
-  (['--config=configs/pretrain.py:small'], "'small' is no preset"),
+  (['--config=configs/pretrain.py:small'], "'small' is not a preset"),
   (['--config=nowhere.py'], 'no such file: nowhere.py'),
   ([f'--config={TINY}'], 'config.data.path is not set'),
   ([f'--config={TINY}', '--config.data.path=x'], '--workdir is missing'),

@@ -230,7 +230,7 @@ def test_impossible_meshes_are_refused():
     (lambda: make_mesh(-1, -1, 1, devices=jax.devices()), 'one may be -1'),
     (lambda: check(6, n_embd=64, n_head=4), 'batch_size 6'),
     (lambda: check(8, n_embd=64, n_head=3), 'n_head'),
-    (lambda: check(8, n_embd=2, units=3), 'units 3 does not divide over mesh'),
+    (lambda: check(8, n_embd=2, units=3), 'units 3 does not split evenly'),
     (lambda: sharding.host_rows(mesh, 6), 'batch_size 6'),
   ):
     with pytest.raises(UserError, match=message):

@@ -19,7 +19,7 @@ pytestmark = [
 def test_the_tour_runs(pretrained, monkeypatch):
   """A network that has learned nothing stands for models/mini."""
   monkeypatch.setenv('GPT1_JAX_MODEL', str(pretrained))
-  # The batches of ten lines do not divide over the eight devices of tests.
+  # Batches of ten lines do not split evenly over the tests' eight devices.
   monkeypatch.setenv('XLA_FLAGS', QUICKLY_COMPILED)
   monkeypatch.setenv('PYTHONPATH', os.fspath(commands.ROOT))
   notebook = nbformat.read(commands.ROOT / 'docs/tour.ipynb', as_version=4)

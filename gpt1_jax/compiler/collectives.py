@@ -28,7 +28,7 @@ class Collective:
     bytes: size of the full array that one execution reduces, gathers, scatters
       or sends, without padding.
     count: executions per call of the program.
-    devices: number of participating devices; over 'dcn', of slices.
+    devices: number of participating devices; of slices if over 'dcn'.
     network: 'ici' within a slice, 'dcn' between slices.
   """
 
@@ -66,7 +66,7 @@ def chain(i: Instruction) -> tuple[str, ...] | None:
 
 
 def read(hlo: HloText, name: str, i: Instruction) -> Collective | None:
-  """Returns an instruction as a collective, counted once; None for others.
+  """Parses an instruction as a collective; returns None for others.
 
   The TPU compiler's fusions named `all-reduce-scatter` are reduce-scatters.
   Transfers between slices are sends to the hosts (megascale), which reduce.

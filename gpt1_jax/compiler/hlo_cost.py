@@ -200,11 +200,11 @@ class Product:
 
 
 def read_product(computation: Computation, i: Instruction) -> Product | None:
-  """Returns an instruction as a matrix product; None for others.
+  """Parses an instruction as a matrix product; returns None for others.
 
-  The TPU compiler writes products as convolutions, whose spatial axes stand for
-  batch, contracted or free axes. Such an axis is as long as the longest of the
-  input's, the window's and the output's.
+  The TPU compiler writes products as convolutions. Their spatial axes represent
+  batch, contracted or free axes, whose length is the maximum of the input's,
+  the window's and the output's.
   """
   if i.opcode not in ('dot', 'convolution'):
     return None

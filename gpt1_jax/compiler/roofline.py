@@ -17,9 +17,9 @@ ASSUMPTIONS = (
   'in the matrix unit, in HBM and in the vector unit; a matrix product runs at '
   'the bf16 peak times the share of the unit that its axes fill (128 wide, 256 '
   'on v6e and TPU7x: a head width of 64 fills half), a kernel as a product of '
-  'the FLOPs that it states; vector units do 6.1 T operations a second on v5e, '
-  '12 T on v6e, and elsewhere 1/32 of the bf16 peak; data in VMEM causes no '
-  'HBM traffic; a collective is a ring over all links of the slice (2 (n-1)/n '
+  'the FLOPs that it states; vector units do 6.1 T operations per second on '
+  'v5e, 12 T on v6e, and elsewhere 1/32 of the bf16 peak; data in VMEM causes '
+  'no HBM traffic; a collective is a ring over all links of the slice (2 (n-1)/n '
   'of the bytes for an all-reduce, (n-1)/n for a gather or a scatter) and runs '
   'beside other operations only from its -start to its -done; slices '
   'communicate at the rate of the data-centre network'
@@ -37,7 +37,7 @@ _IN_BLOCKS = re.compile(r'op_name="[^"]*(\bh/|_blocks)')
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """Seconds of a step that operations of one kind take.
+  """The seconds that operations of one kind take in a step.
 
   Attributes:
     seconds: their duration.
@@ -87,7 +87,7 @@ def estimate(
   Args:
     hlo: the compiled program.
     topology: gives the chip and its links.
-    head_width: width of a head, which the text of a kernel does not state.
+    head_width: width of a head; a kernel's text does not contain it.
 
   Returns:
     None if the chip's peaks are unknown.
@@ -178,9 +178,8 @@ class _Timer:
     """Finds the collectives of an instruction; a loop or branch has none.
 
     Returns:
-      Their time; a name for the one that runs beside other operations, which
-      its whole chain shares, or '' if all run alone; True if the instruction
-      waits for the end of its chain.
+      Their time; the id of the overlapped collective (shared by its chain), or
+      '' if none overlaps; True if the instruction waits for its chain to end.
     """
     pairs = [(name, i)]
     if i.opcode in ('fusion', 'async-start', 'call-start'):
@@ -205,7 +204,7 @@ class _Timer:
     return Part(max(mxu, hbm, vector), mxu, hbm, vector)
 
   def _fill(self, computation: Computation, i: Instruction) -> float:
-    """Returns the share of the matrix unit that products fill, per FLOP."""
+    """Returns the fraction of the matrix unit that products fill, per FLOP."""
     if i.opcode == 'custom-call':
       return self._share(self._head_width)
     inside = computation
@@ -226,7 +225,7 @@ class _Timer:
 
 
 def _kind(i: Instruction, part: Part) -> str:
-  """Returns the kind under which the table lists an operation."""
+  """Returns an operation's row in the table."""
   if i.opcode == 'custom-call' and part.mxu:
     return 'kernels'
   where = 'blocks' if _IN_BLOCKS.search(i.rest) else 'head, loss and optimiser'

@@ -31,8 +31,8 @@ class Document:
     content: text; None if the document is (a part of) the file at `path`, which
       `text` reads.
     path: the file, or a copy of it.
-    disk_bytes: bytes on disk that it accounts for, for progress.
-    span: shares of the file's text at which the document begins and ends.
+    disk_bytes: its size on disk, for progress.
+    span: where the document begins and ends, as fractions of the file's text.
     problem: why the document has no text, or ''.
   """
 
@@ -94,7 +94,7 @@ def read(found: inputs.Input, path: str, text_field: str) -> Iterator[Document]:
 
 @contextlib.contextmanager
 def _open(path: str, name: str) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-  """Yields a file on disk and its unpacked content, by the ending of its path.
+  """Yields the file and its content, unpacked as its extension says.
 
   Raises:
     UserError: the packed file is damaged.
@@ -200,7 +200,7 @@ def _from_row(row: Any, field: str, source: str, disk_bytes: int) -> Document:
 
 
 def _listed(names: Iterable[str]) -> str:
-  """Returns some names for a message of one line."""
+  """Joins the first names for a one-line message."""
   return ', '.join(repr(x)[1:-1][:60] for x in itertools.islice(names, 16))
 
 
@@ -221,7 +221,7 @@ def _read_parquet(name: str, path: str, field: str) -> Iterator[Document]:
       for batch in file.iter_batches(batch_size=64, columns=[field]):
         column = batch.column(0)
         if pyarrow.types.is_string(column.type):
-          column = column.cast(pyarrow.binary())  # for errors of our own
+          column = column.cast(pyarrow.binary())  # we check UTF-8
         for text in column.to_pylist():
           number += 1
           yield _from_row({field: text}, field, f'{name}:{number}', disk_bytes)

@@ -41,8 +41,8 @@ class Input(NamedTuple):
   Attributes:
     kind: 'text', 'jsonl', 'parquet', 'tfds', 'hf' or 'builtin'.
     name: path of a file; NAME:SPLIT of a data set; name of a built-in corpus.
-    span: shares of a text file at which the document begins and ends; a corpus
-      of one file is cut in two.
+    span: where the document begins and ends, as fractions of a text file; a
+      corpus of a single file is cut in two.
   """
 
   kind: str
@@ -58,7 +58,7 @@ class Input(NamedTuple):
 
 
 class InputSize(TypedDict):
-  """The section `input` of meta.json.
+  """The `input` section of meta.json.
 
   The sha256 covers the names and contents of all files.
   """
@@ -89,7 +89,7 @@ def find(specs: Iterable[str]) -> list[Input]:
 
 
 def unread(specs: Iterable[str]) -> list[str]:
-  """Returns the files in the folders of --input that `find` skips."""
+  """Returns the files in --input's folders that `find` skips."""
   folders = filter(os.path.isdir, specs)
   names = (name for folder in folders for name in _walk(folder))
   return [name for name in names if not _is_document(name)]
@@ -120,7 +120,7 @@ def measure(specs: Iterable[str]) -> InputSize:
 
 
 def kind_of(name: str) -> str | None:
-  """Returns a file's kind by the ending of its name; None if unknown."""
+  """Returns a file's kind from its extension; None if unknown."""
   for ending, kind in _ENDINGS.items():
     if name.lower().endswith(ending):
       return kind

@@ -88,13 +88,13 @@ class LocalEngine:
 
 
 class _Chunk(NamedTuple):
-  """A chunk in the spool: the file of its texts, and their rows."""
+  """Documents in the spool: a file with their texts, and their rows."""
 
   path: pathlib.Path
   rows: list[DocumentRow]
 
   def texts(self) -> Iterator[tuple[DocumentRow, str]]:
-    """Reads the chunk: yields each row with its text."""
+    """Yields each row with its text."""
     with self.path.open('rb') as file:
       for row in self.rows:
         yield row, file.read(row.num_bytes).decode()

@@ -26,9 +26,9 @@ _UNKNOWN, _NEWLINE, _WORD_END = '<unk>', '\n</w>', '</w>'
 class OpenAITokenizer:
   r"""The released vocabulary; a `tokenization.Tokenizer`.
 
-  It has 40,478 rows and 40,000 merges, but no row for the boundary of a
-  document, and an added row would change the released shape: the word `\n`,
-  which has a row, ends a document (unknown if a vocabulary lacks it).
+  It has 40,478 rows and 40,000 merges, but no document boundary, and adding a
+  row would change the released shape. So the word `\n`, which has a row, ends a
+  document (the unknown token, if a vocabulary lacks it).
 
   Attributes:
     files: released name -> content.
@@ -109,7 +109,7 @@ class OpenAITokenizer:
     return {word: [part.text for part in split(word)] for word in split.rules}
 
   def description(self) -> vocabulary.TokenizerDescription:
-    """Returns the section `tokenizer` of meta.json."""
+    """Returns the `tokenizer` section of meta.json."""
     return vocabulary.describe(
       self,
       normalization='ftfy, punctuation and white space standardised, words '
@@ -120,7 +120,7 @@ class OpenAITokenizer:
     )
 
   def _new_word_encoder(self) -> Callable[[str], Iterable[int]]:
-    split = _splitter()  # anew: it remembers every string it splits
+    split = _splitter()  # a new one: it caches every string it splits
     return lambda word: itertools.chain.from_iterable(
       self._merge(part.text.lower()) for part in split(word)
     )
@@ -199,7 +199,7 @@ def _read_encoder(content: bytes, name: str) -> dict[str, int]:
   try:
     encoder = json.loads(content)
     if isinstance(encoder, dict):
-      ''.join(encoder).encode()  # half a character is no piece
+      ''.join(encoder).encode()  # rejects unpaired surrogates
   except (ValueError, RecursionError) as error:
     raise UserError(f'{name}: damaged ({error})') from None
   if not isinstance(encoder, dict) or not all(

@@ -1,8 +1,8 @@
 """Counts sentences of other files, such as a task's dev set, in a corpus.
 
 Text is compared as lower-cased words, without punctuation. A sentence of at
-least `RUN` words is split into its runs of RUN words: it is found if all of
-them stand in the corpus, and it shares a run if one of them does. A shorter
+least `RUN` words is split into its runs of RUN words: it is found if the corpus
+contains all of them, and it shares a run if the corpus contains one. A shorter
 sentence is one run.
 """
 
@@ -45,8 +45,8 @@ class FileOverlap:
   Attributes:
     file: path below the folder that was searched.
     sentences: number of distinct sentences of at least MIN_WORDS words.
-    found: number of them that stand in the corpus.
-    shared: number of them with at least one run that stands in the corpus.
+    found: number of them that the corpus contains.
+    shared: number of them with at least one run that the corpus contains.
     examples: up to NUM_EXAMPLES of the longest sentences found.
   """
 
@@ -163,7 +163,7 @@ class _Pieces:
 
   def __init__(self, bpe: tokenization.Tokenizer):
     texts = [bpe.decode([i]) for i in range(bpe.vocab_size)]
-    # Beside a token without spaces, the spaces of the other tokens show.
+    # Next to a token without spaces, other tokens keep their spaces.
     probe = next(
       i
       for i, text in enumerate(texts)
@@ -251,7 +251,7 @@ def _different(each: Iterable[Sequence[np.ndarray]]) -> np.ndarray:
 def _present(
   tokens: shards.Tokens, pieces: _Pieces, wanted: np.ndarray
 ) -> set[int]:
-  """Returns the wanted runs that stand in a document of the corpus."""
+  """Returns the wanted runs that occur in a document of the corpus."""
   seen = np.zeros(len(wanted), bool)
   # Most runs are ruled out by the first bits of their hash.
   likely = np.zeros(2**_FILTER_BITS, bool)

@@ -35,13 +35,13 @@ class PrepareSettings:
     text_field: field or column of a row that holds its text.
     merges: BPE merges to train; None with `tokenizer`.
     tokenizer: an existing tokenizer to use; None trains one.
-    tokenizer_sample_mb: megabytes of text to train the tokenizer on, at most.
-    validation_fraction: share of the documents to hold out, by their hash.
-    hold_out: patterns (fnmatch) of the sources of documents to hold out.
-    shard_tokens: tokens in a shard, at most.
+    tokenizer_sample_mb: maximum megabytes of text to train the tokenizer on.
+    validation_fraction: fraction of the documents to hold out, by hash.
+    hold_out: fnmatch patterns; documents whose source matches are held out.
+    shard_tokens: maximum tokens in a shard.
     strip_gutenberg: remove what Project Gutenberg adds to a book.
-    skip_bad_rows: bad documents to leave out, at most: a number, or a share of
-      all below 1; one more is an error.
+    skip_bad_rows: maximum number of bad documents to leave out, or, below 1,
+      the maximum fraction of all documents.
   """
 
   inputs: tuple[str, ...]
@@ -81,7 +81,7 @@ class PrepareSettings:
     return lines
 
   def as_dict(self) -> dict[str, object]:
-    """Returns the section `settings` of meta.json."""
+    """Returns the `settings` section of meta.json."""
     return json.loads(json.dumps(dataclasses.asdict(self)))
 
   def load_tokenizer(self) -> tokenization.Tokenizer | None:
@@ -116,7 +116,7 @@ class Rejected(NamedTuple):
 def check_rejected(
   rejected: Sequence[Rejected], num_documents: int, settings: PrepareSettings
 ) -> None:
-  """Refuses more rejected documents than --skip_bad_rows allows."""
+  """Raises UserError if more are rejected than --skip_bad_rows allows."""
   limit = settings.skip_bad_rows
   most = limit if limit >= 1 else limit * num_documents
   if len(rejected) > most:

@@ -34,7 +34,7 @@ class Engine(Protocol):
 
     Args:
       directory: an empty directory on this machine.
-      settings: without mistakes.
+      settings: valid settings.
 
     Raises:
       UserError: an input cannot be read, or a split would be empty.
@@ -47,7 +47,7 @@ def prepare(
   """Writes prepared data to `output`, unless it is complete already.
 
   Raises:
-    UserError: `output` holds something else, or the engine refuses the input.
+    UserError: `output` holds something else, or the engine rejects the input.
   """
   if (output / shards.META).exists():
     _check_complete(output, settings, engine)
@@ -55,12 +55,10 @@ def prepare(
     return
   for spec in settings.inputs:
     if os.path.isdir(spec) and output.is_relative_to(os.path.realpath(spec)):
-      raise UserError(
-        f'{output}: lies in --input={spec}; give another --output'
-      )
+      raise UserError(f'{output}: lies in --input={spec}; use another --output')
   if not storage.is_free(output):
     raise UserError(
-      f'{output}: exists and holds no prepared data; give another --output'
+      f'{output}: exists and holds no prepared data; use another --output'
     )
   if unread := inputs.unread(settings.inputs):
     more = f' and {len(unread) - 5} more' if len(unread) > 5 else ''
@@ -111,7 +109,7 @@ def train_tokenizer(
 def _check_complete(
   output: pathlib.Path, settings: PrepareSettings, engine: Engine
 ) -> None:
-  """Refuses an output that was made with other settings or another input."""
+  """Raises UserError if the output has other settings or another input."""
   meta = shards.read_meta(output)
   different = [
     name
@@ -130,5 +128,5 @@ def _check_complete(
     raise UserError(
       f'{output}: its input has changed since it was prepared (it had '
       f'{before["files"]} files, {before["bytes"]} bytes; now {now["files"]}, '
-      f'{now["bytes"]}); give another --output or remove it'
+      f'{now["bytes"]}); use another --output or remove it'
     )

@@ -127,7 +127,7 @@ class SentencePieceTokenizer:
     vocabulary.save(self.files, directory)
 
   def description(self) -> vocabulary.TokenizerDescription:
-    """Returns the section `tokenizer` of meta.json."""
+    """Returns the `tokenizer` section of meta.json."""
     return vocabulary.describe(
       self,
       normalization='ftfy, punctuation and white space standardised, '

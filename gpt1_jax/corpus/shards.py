@@ -103,7 +103,7 @@ def write(
 
   Args:
     directory: where to write.
-    shard_tokens: tokens in a shard, at most.
+    shard_tokens: maximum tokens in a shard.
     encoded: documents in order, with their uint16 tokens.
   """
   splits: Splits = {
@@ -169,7 +169,7 @@ class Tokens:
     return verification.Shard(file, sha256, meta['tokenizer']['vocab_size'])
 
   def read(self, start: int, count: int) -> np.ndarray:
-    """Returns uint16 [count], the tokens from position `start` on.
+    """Returns uint16 [count], the tokens starting at position `start`.
 
     Raises:
       IndexError: the range reaches outside the split.

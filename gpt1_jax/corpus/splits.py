@@ -12,11 +12,11 @@ from gpt1_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class SplitRule:
-  """Decides from a document alone whether it is held out.
+  """Decides which split a document belongs to, from that document alone.
 
   Attributes:
-    fraction: share of the documents to hold out, by their hash.
-    hold_out: patterns (fnmatch) of the sources of documents to hold out.
+    fraction: fraction of the documents to hold out, by hash.
+    hold_out: fnmatch patterns; documents whose source matches are held out.
   """
 
   fraction: float
@@ -26,7 +26,7 @@ class SplitRule:
     """Returns this rule, or one that holds out a document if this has none.
 
     Args:
-      summary: totals over all documents, by this rule.
+      summary: totals over all documents under this rule.
     """
     if summary.counts['validation'] or not summary.extremes:
       return self
@@ -54,7 +54,7 @@ class SplitRule:
     )
 
   def check(self, summary: 'SplitSummary') -> None:
-    """Refuses a corpus if training, or a pattern, gets no document.
+    """Raises an error if training, or a --hold_out, gets no document.
 
     Raises:
       UserError: says which options would fill the split.

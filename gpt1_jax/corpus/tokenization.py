@@ -49,7 +49,7 @@ class Tokenizer(Protocol):
     """Writes the tokenizer's files into a directory, each atomically."""
 
   def description(self) -> TokenizerDescription:
-    """Returns the section `tokenizer` of meta.json."""
+    """Returns the `tokenizer` section of meta.json."""
 
 
 def from_files(files: Mapping[str, bytes]) -> Tokenizer:

@@ -105,8 +105,8 @@ class Shard:
     """Copies up to `count` tokens.
 
     Raises:
-      UserError: the file has been overwritten with something else. To read
-        tokens that were cut off would end the process (SIGBUS).
+      UserError: the file has been overwritten. (Reading past the end of a
+        truncated file would kill the process with SIGBUS.)
     """
     self._check()
     found = np.array(self.tokens[start : start + count])

@@ -27,7 +27,7 @@ _DESCRIBED = (
 
 
 class TokenizerDescription(TypedDict):
-  """The section `tokenizer` of meta.json."""
+  """The `tokenizer` section of meta.json."""
 
   kind: str
   fingerprint: str
@@ -43,7 +43,7 @@ class TokenizerDescription(TypedDict):
 
 
 def describe(tokenizer: object, **notes: str) -> TokenizerDescription:
-  """Returns a tokenizer's attributes, and notes on its treatment of text."""
+  """Returns a tokenizer's attributes, with notes on how it treats text."""
   attributes = {name: getattr(tokenizer, name) for name in _DESCRIBED}
   return cast(TokenizerDescription, attributes | notes)
 
@@ -58,8 +58,8 @@ class WordCache(dict[str, tuple[int, ...]]):
     """Starts empty.
 
     Args:
-      new_encoder: returns a function from a word to its ids. The function may
-        remember words, too: a new one replaces it whenever the cache is full.
+      new_encoder: returns a function from a word to its ids. It is called again
+        whenever the cache is full, since that function may cache words itself.
     """
     super().__init__()
     self._new_encoder = new_encoder

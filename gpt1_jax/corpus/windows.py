@@ -80,7 +80,7 @@ class Windows:
       self._dataset = self._dataset.shuffle(seed=seed).repeat()
 
   def batch(self, step: int) -> WindowBatch:
-    """Reads this host's rows of the batch that `step` takes."""
+    """Reads this host's rows of the batch for `step`."""
     first = step * self._batch_size
     windows = [
       self._dataset[first + row]

@@ -19,7 +19,7 @@ R = TypeVar('R')
 
 
 class Workers:
-  """A pool of processes that maps a function over items, a few at a time."""
+  """A process pool that maps a function over items, a few at a time."""
 
   def __init__(self, count: int):
     self._count = count
@@ -37,7 +37,7 @@ class Workers:
     """Maps like `map`, but takes items only as results are consumed.
 
     Raises:
-      UserError: a worker was killed from outside.
+      UserError: a worker was killed.
     """
     pending: collections.deque[concurrent.futures.Future[R]]
     pending = collections.deque()

@@ -27,7 +27,7 @@ def readme(
     found: the exported checkpoint, of a GPT.
     header: config.json of the run.
     scores: scores.json of the run, or None if it has none.
-    tokenizer: section `tokenizer` of meta.json.
+    tokenizer: `tokenizer` section of meta.json.
   """
   model = found.meta.model
   assert isinstance(model, GPTConfig)

@@ -137,7 +137,7 @@ def fallback_reason(path: str, B: int, T: int, H: int, K: int) -> str | None:
       axes = axes if isinstance(axes, tuple) else (axes,)
       parts = math.prod(mesh.shape[axis] for axis in axes if axis)
       if size % parts:
-        return f'{name} of {size} does not divide over {parts} devices'
+        return f'{name} of {size} does not split evenly over {parts} devices'
   return kernels().unsupported_reason(T, K)
 
 

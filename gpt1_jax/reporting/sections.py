@@ -90,7 +90,7 @@ _LAW = (
   f'runs’ vocabulary, not the paper’s, whose {paper.PERPLEXITY} do not compare '
   'directly.'
 )
-_TOKENS = plots.Scales('tokens', 'validation loss (nats a token)', log=True)
+_TOKENS = plots.Scales('tokens', 'validation loss (nats per token)', log=True)
 
 
 def build(runs: Sequence[RunRecord]) -> Report:

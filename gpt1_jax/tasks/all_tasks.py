@@ -58,7 +58,7 @@ def _one_task(
   if single or count == 1:
     raise UserError(
       f'{workdir}: holds {"one run" if single else "runs of several seeds"}, '
-      f'and config.train.seeds is {count}; give another --workdir'
+      f'and config.train.seeds is {count}; use another --workdir'
     )
   return _seeds(finetuner, workdir)
 
@@ -96,7 +96,7 @@ def _all(
   """Runs the twelve tasks in turn; a task that fails does not stop the rest."""
   # Reports errors that concern all tasks, and missing files, before training.
   if (storage.path(workdir) / 'config.json').exists():
-    raise UserError(f'{workdir}: holds a run; give another --workdir')
+    raise UserError(f'{workdir}: holds a run; use another --workdir')
   initialization.read_source(config)
   main = jax.process_index() == 0
   if main:

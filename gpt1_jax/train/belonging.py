@@ -26,7 +26,7 @@ def check(workdir: str, header: run_lib.RunHeader) -> None:
   found = run_lib.load(workdir)
   if found.get('tokenizer_fingerprint') != header['tokenizer_fingerprint']:
     raise UserError(
-      f'{workdir}: holds a run with another tokenizer; give another --workdir, '
+      f'{workdir}: holds a run with another tokenizer; use another --workdir, '
       f'or data that was prepared with --tokenizer={workdir}'
     )
   data = found.get('data_fingerprint'), header.get('data_fingerprint')

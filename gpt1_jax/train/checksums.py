@@ -130,7 +130,7 @@ def latest_intact(
     listing = ', '.join(f'{step} ({why})' for step, why in damaged.items())
     raise UserError(
       f'{directory}: every checkpoint is damaged: {listing}; restore one from '
-      'a copy, or give another --workdir'
+      'a copy, or use another --workdir'
     )
   if best is not None and best < step:
     why = _damage_on_all_hosts(directory / str(best))

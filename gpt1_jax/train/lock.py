@@ -192,9 +192,7 @@ def _refusal(workdir: str, holder: _Holder | None) -> UserError:
       f'process {holder.process} on {holder.host} runs here since '
       f'{holder.since}'
     )
-  return UserError(
-    f'{workdir}: {who}; stop it first, or give another --workdir'
-  )
+  return UserError(f'{workdir}: {who}; stop it first, or use another --workdir')
 
 
 class _Stamp:

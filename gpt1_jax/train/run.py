@@ -175,7 +175,7 @@ def changes(workdir: str, command: str, config: Values) -> Changes | None:
   found = load(workdir)
   if found['command'] != command:
     raise UserError(
-      f'{workdir}: holds a {found["command"]} run; give another --workdir'
+      f'{workdir}: holds a {found["command"]} run; use another --workdir'
     )
   config = json.loads(json.dumps(config))
   different = dict(_differences(found['config'], config))

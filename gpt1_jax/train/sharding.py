@@ -59,7 +59,7 @@ def arrange(devices: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
 
   Raises:
     UserError: the product of the sizes is not the number of devices, or the
-      mesh does not divide over the slices.
+      mesh does not split evenly over the slices.
   """
   sizes, count = list(sizes), len(devices)
   mesh = f'mesh {"x".join(map(str, sizes))} (data x fsdp x tensor)'
@@ -84,8 +84,8 @@ def arrange(devices: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
     left //= across[-1]
   if left > 1:
     raise UserError(
-      f'{mesh} does not divide over {slices} slices; make config.mesh.data a '
-      f'multiple of {slices}'
+      f'{mesh} does not split evenly over {slices} slices; make '
+      f'config.mesh.data a multiple of {slices}'
     )
   within = [size // a for size, a in zip(sizes, across, strict=True)]
   return mesh_utils.create_hybrid_device_mesh(
@@ -128,7 +128,7 @@ def check_divides(
   parts = num_batch_parts(mesh)
   if batch_size % (parts * microbatches):
     raise UserError(
-      f'data.batch_size {batch_size} does not divide into {microbatches} '
+      f'data.batch_size {batch_size} does not split evenly into {microbatches} '
       f'microbatches over data x fsdp = {parts} devices: change one of them'
     )
   axes = {'n_embd': 'fsdp', 'n_head': 'tensor', 'units': 'tensor'}
@@ -136,7 +136,7 @@ def check_divides(
     axis = axes[name]
     if size % mesh.shape[axis]:
       raise UserError(
-        f'model.{name} {size} does not divide over mesh.{axis} = '
+        f'model.{name} {size} does not split evenly over mesh.{axis} = '
         f'{mesh.shape[axis]}'
       )
 
@@ -228,12 +228,12 @@ def host_rows(mesh: jax.sharding.Mesh, batch_size: int) -> list[int]:
   If the tensor axis spans hosts, several hosts load the same row.
 
   Raises:
-    UserError: the batch does not divide over the mesh.
+    UserError: the batch does not split evenly over the mesh.
   """
   parts = num_batch_parts(mesh)
   if batch_size % parts:
     raise UserError(
-      f'data.batch_size {batch_size} does not divide over data x fsdp = '
+      f'data.batch_size {batch_size} does not split evenly over data x fsdp = '
       f'{parts} devices: change one of them'
     )
   size = batch_size // parts

@@ -170,5 +170,5 @@ def temporary_spool(
   finally:
     try:
       filesystems.FileSystems.delete([path + '/' * _has_scheme(path)])
-    except Exception as error:  # every file system raises errors of its own
+    except Exception as error:  # each file system raises its own errors
       print(f'{path}: not removed, remove it ({error})', file=sys.stderr)
