@@ -176,8 +176,8 @@ def define_step() -> flags.FlagHolder[int | None]:
 def define_profile() -> flags.FlagHolder[str | None]:
   """Defines --profile=START:STEPS."""
   text = (
-    'START:STEPS: trace so many updates from update START on, for XProf, to '
-    'WORKDIR/profile. Update 1 compiles.'
+    'START:STEPS: trace STEPS updates from update START into WORKDIR/profile, '
+    'for XProf. Update 1 includes compilation.'
   )
   return flags.DEFINE_string('profile', None, text)
 

@@ -19,8 +19,9 @@ ASSUMPTIONS = (
   'on v6e and TPU7x: a head width of 64 fills half), a kernel as a product of '
   'the FLOPs that it states; vector units do 6.1 T operations per second on '
   'v5e, 12 T on v6e, and elsewhere 1/32 of the bf16 peak; data in VMEM causes '
-  'no HBM traffic; a collective is a ring over all links of the slice (2 (n-1)/n '
-  'of the bytes for an all-reduce, (n-1)/n for a gather or a scatter) and runs '
+  'no HBM traffic; a collective is a ring over all links of the slice '
+  '(2 (n-1)/n of the bytes for an all-reduce, (n-1)/n for a gather or a '
+  'scatter) and runs '
   'beside other operations only from its -start to its -done; slices '
   'communicate at the rate of the data-centre network'
 )
