@@ -8,13 +8,11 @@ a signal (`interrupts`). Any other exception is a bug and keeps its traceback.
 
 import ast
 import contextlib
-import errno
 import importlib.util
-import io
 import os
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NoReturn, TypeVar
 
 from absl import app, flags, logging
@@ -62,11 +60,6 @@ _INSTALLED = pathlib.Path(__file__).resolve().with_name('presets')
 # Folder that holds configs/: inside an installed package, else the checkout.
 _HOME = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1]
 _SETTING = '--config.'
-# Errors that a user's path can cause.
-_GIVEN = (
-  errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR,
-  errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS,
-)  # fmt: skip
 _settings: list[tuple[str, str]] = []  # each --config.KEY=VALUE
 T = TypeVar('T')
 
@@ -90,34 +83,22 @@ def run(main: Callable[[list[str]], None], is_run: bool = False) -> None:
     is_run: True for training: it continues when its terminal closes.
   """
   interrupts.install()
-  for stream in (sys.stdout, sys.stderr):
-    if isinstance(stream, io.TextIOWrapper):  # ASCII lacks \u2047
-      stream.reconfigure(errors='backslashreplace')
-  if is_run:
-    terminal.outlive()
+  terminal.guard_streams()
 
   def guarded(argv: list[str]) -> None:
     if len(argv) > 1:
       _fail(f'unexpected argument {argv[1]!r}: write --name=value; see --help')
     interrupts.enter(interrupts.Phase.RAISE)
     try:
-      if 'print_config' in flags.FLAGS and flags.FLAGS.print_config:
-        print(config.as_flags(config_values(flags.FLAGS.config)))
-      else:
-        with interrupts.unwrapped():
-          main(argv)
-    except errors.UserError as error:
-      _fail(str(error), error.exit_code)
-    except errors.Stopped as stopped:
-      print(stopped, file=sys.stderr, flush=True)
-      _leave(interrupts.EXIT_CODE, together=True)
-    except OSError as error:
-      _fail(*_describe(error))
-    except Exception as error:
-      line = storage.bucket_error(error)
-      if line is None:
-        raise
-      _fail(line, errors.RunError.exit_code)
+      with _one_line_errors():
+        if 'print_config' in flags.FLAGS and flags.FLAGS.print_config:
+          print(config.as_flags(config_values(flags.FLAGS.config)))
+        else:
+          if is_run:
+            terminal.outlive()
+          with interrupts.unwrapped():
+            main(argv)
+        print(end='', flush=True)
     finally:
       interrupts.ignore()  # nothing is left to clean up
 
@@ -125,9 +106,30 @@ def run(main: Callable[[list[str]], None], is_run: bool = False) -> None:
   app.run(guarded, flags_parser=_parse_flags)
 
 
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+  """Ends the command with one line for every error but a bug."""
+  try:
+    yield
+  except errors.UserError as error:
+    _fail(str(error), error.exit_code)
+  except errors.Stopped as stopped:
+    print(stopped, file=sys.stderr, flush=True)
+    _leave(interrupts.EXIT_CODE, together=True)
+  except Exception as error:
+    if line := storage.bucket_error(error):
+      _fail(line, errors.RunError.exit_code)
+    if isinstance(error, OSError):
+      _fail(*errors.describe(error))
+    raise
+
+
+@_one_line_errors()
 def _parse_flags(argv: list[str]) -> list[str]:
   """Parses flags and collects the --config.KEY=VALUE ones."""
   rest, arguments = argv[:1], iter(argv[1:])
+  for argument in argv:
+    storage.check_utf8(argument)
   for argument in arguments:
     if 'config' in flags.FLAGS and argument.startswith(_SETTING):
       key, equals, value = argument.removeprefix(_SETTING).partition('=')
@@ -150,7 +152,7 @@ def _print_help() -> None:
   shared = flags.FLAGS.module_help('gpt1_jax.cli')
   # The help of a module begins with a line that names its file.
   for part in (text, own.split(':', 1)[-1], shared.split(':', 1)[-1]):
-    print(part.strip('\n'), end='\n\n')
+    print(part.strip('\n'), end='\n\n', flush=True)
 
 
 def define_config(default: str, help_text: str) -> flags.FlagHolder[str]:
@@ -258,19 +260,6 @@ def required(flag: str, value: str | None) -> str:
   if not value:
     raise errors.UserError(f'--{flag} is missing; see --help')
   return value
-
-
-def _describe(error: OSError) -> tuple[str, int]:
-  """Returns the line to print for an OSError, and the exit code."""
-  line = storage.bucket_error(error)
-  if line:
-    return line, errors.RunError.exit_code
-  line = f'{error.strerror or error}: {error.filename or "(no file)"}'
-  if error.errno in errors.DISK_FULL:
-    line += '; free some disk space and run the command again'
-  elif error.errno in _GIVEN:
-    return line, errors.UserError.exit_code
-  return line, errors.RunError.exit_code
 
 
 def _fail(message: str, code: int = errors.UserError.exit_code) -> NoReturn:

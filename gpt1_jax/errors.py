@@ -8,6 +8,12 @@ import errno
 # Error numbers of a full disk, a full quota and the largest size of a file.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+# Errors that a path given by the user can cause.
+_GIVEN = (
+  errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR,
+  errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS,
+)  # fmt: skip
+
 
 class UserError(Exception):
   """A user's mistake: one line says what is wrong, where, and what to do.
@@ -33,3 +39,13 @@ class Stopped(BaseException):
 
   Like KeyboardInterrupt, it passes through `except Exception`.
   """
+
+
+def describe(error: OSError) -> tuple[str, int]:
+  """Returns the line to print for an OSError, and the exit code."""
+  line = f'{error.strerror or error}: {error.filename or "(no file)"}'
+  if error.errno in DISK_FULL:
+    line += '; free some disk space and run the command again'
+  elif error.errno in _GIVEN:
+    return line, UserError.exit_code
+  return line, RunError.exit_code

@@ -56,9 +56,25 @@ def path(name: str | os.PathLike[str]) -> Path:
 
 
 def resolved(name: str | os.PathLike[str]) -> Path:
-  """Returns the canonical path: absolute, with symbolic links resolved."""
+  """Returns the canonical path: absolute, with symbolic links resolved.
+
+  Raises:
+    UserError: a part of it is not UTF-8, which JSON and Orbax require.
+  """
   place = path(name)
-  return place.resolve() if isinstance(place, pathlib.Path) else place
+  if isinstance(place, pathlib.Path):
+    place = place.resolve()
+  check_utf8(os.fspath(place))
+  return place
+
+
+def check_utf8(name: str) -> None:
+  """Refuses a name, of a flag or a path, that is not UTF-8."""
+  try:
+    name.encode('utf-8')
+  except UnicodeEncodeError:
+    shown = os.fsencode(name).decode('utf-8', 'backslashreplace')
+    raise UserError(f'{shown}: not UTF-8; rename it, or give another') from None
 
 
 def walk(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
@@ -97,8 +113,10 @@ def write_bytes(name: str | os.PathLike[str], content: bytes) -> None:
   try:
     temporary.write_bytes(content)
     os.replace(temporary, target)
-  except BaseException:
+  except BaseException as error:
     temporary.unlink(missing_ok=True)
+    if isinstance(error, OSError):
+      error.filename = error.filename or str(target)  # a write names no file
     raise
 
 

@@ -1,6 +1,7 @@
 """Keeps a run alive when its terminal or its output's reader is gone."""
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -11,45 +12,77 @@ from gpt1_jax.errors import DISK_FULL
 _GONE = (errno.EPIPE, errno.EIO)
 
 
-def outlive() -> None:
-  """Ignores SIGHUP, and discards output that nobody reads or no disk holds."""
-  signal.signal(signal.SIGHUP, signal.SIG_IGN)
+def guard_streams() -> None:
+  """Lets errors of stdout name it; discards messages that stderr cannot hold.
+
+  A full disk under stderr must not end a command.
+  """
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):  # ASCII lacks \u2047
+      stream.reconfigure(errors='backslashreplace')
   if sys.stdout:
-    sys.stdout = _Outliving(sys.stdout)
+    sys.stdout = _Naming(sys.stdout)
   if sys.stderr:
     sys.stderr = _Outliving(sys.stderr)
 
 
-class _Outliving:
-  """A text stream that discards output that cannot be written."""
+def outlive() -> None:
+  """Ignores SIGHUP, and discards output that nobody reads or no disk holds."""
+  signal.signal(signal.SIGHUP, signal.SIG_IGN)
+  if isinstance(sys.stdout, _Naming):
+    sys.stdout = _Outliving(sys.stdout.stream)
+
+
+class _Stream:
+  """A text stream that passes errors to `failed`."""
 
   def __init__(self, stream: Any):
-    self._stream = stream
+    self.stream = stream
 
   def __getattr__(self, name: str) -> Any:
-    return getattr(self._stream, name)
+    return getattr(self.stream, name)
 
   def write(self, text: str) -> int:
-    """Writes text, or discards it if the reader is gone."""
+    """Writes text."""
     try:
-      self._stream.write(text)
+      self.stream.write(text)
     except OSError as error:
-      self._discard(error)
+      self.failed(error)
     return len(text)
 
   def flush(self) -> None:
-    """Flushes the stream, or discards its content if the reader is gone."""
+    """Flushes the stream."""
     try:
-      self._stream.flush()
+      self.stream.flush()
     except OSError as error:
-      self._discard(error)
+      self.failed(error)
 
-  def _discard(self, error: OSError) -> None:
+  def failed(self, error: OSError) -> None:
+    """Handles an error of the stream."""
+    raise NotImplementedError
+
+  def _discard(self) -> None:
+    """Discards what is buffered and all that follows."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, self.stream.fileno())
+    os.close(null)
+
+
+class _Naming(_Stream):
+  """Raises errors that name standard output, each once."""
+
+  def failed(self, error: OSError) -> None:
+    self._discard()  # else Python fails again when it exits
+    raise OSError(error.errno, error.strerror, 'standard output') from None
+
+
+class _Outliving(_Stream):
+  """Discards output that cannot be written."""
+
+  def failed(self, error: OSError) -> None:
     """Drops a line if the disk is full, all output if its reader is gone."""
     if error.errno in DISK_FULL:
       return  # the disk may have space again later
     if error.errno not in _GONE:
       raise error
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, self._stream.fileno())
-    os.close(null)
+    self._discard()

@@ -1,9 +1,13 @@
 """Reads flags and configurations; every mistake is one line."""
 
+import subprocess
+import sys
+
 import pytest
 
-from gpt1_jax import cli, config
+from gpt1_jax import cli, config, storage
 from tests.support import commands
+from tests.support.refusals import assert_refused
 
 TINY = f'{commands.ROOT}/configs/pretrain.py:tiny'
 MISTAKES = [
@@ -97,3 +101,39 @@ def test_help_shows_the_project_s_flags_alone(name, flag):
     f'  --{shown}: ' in done.stdout for shown in (flag, 'multihost', 'stage_to')
   )
   assert '--verbosity' not in done.stdout  # a flag of absl
+
+
+def _on_a_full_disk(redirection, *words):
+  """Runs a command whose stdout (>) or stderr (2>) may not grow."""
+  line = f'ulimit -f 0; exec "$@" {redirection}'
+  words = ('sh', '-c', line, 'sh', sys.executable, '-m', *words)
+  return subprocess.run(
+    words, cwd=commands.ROOT, capture_output=True, text=True
+  )
+
+
+@pytest.mark.parametrize(
+  ('words', 'name'),
+  [('--help', 'report'), (f'--config={TINY} --print_config', 'finetune')],
+)
+def test_a_full_disk_under_stdout_is_named(tmp_path, words, name):
+  to = f'> {tmp_path}/out'
+  done = _on_a_full_disk(to, f'gpt1_jax.{name}', *words.split())
+  assert done.stderr.startswith('error: File too large: standard output; free')
+  assert (done.returncode, done.stderr.count('\n')) == (1, 1)
+
+
+def test_a_full_disk_under_stderr_keeps_the_exit_code(tmp_path):
+  to, words = f'2> {tmp_path}/err', ('--runs=/nowhere', '--output=x')
+  done = _on_a_full_disk(to, 'gpt1_jax.report', *words)
+  assert (done.returncode, done.stdout, done.stderr) == (2, '', '')
+
+
+def test_a_name_that_is_not_utf_8_is_refused(tmp_path, monkeypatch):
+  words = ('--runs=x', '--output=run\udcff')
+  line = 'error: --output=run\\xff: not UTF-8; rename it, or give another'
+  assert commands.fail('report', *words) == line
+  (tmp_path / 'here\udcff').mkdir()
+  monkeypatch.chdir(tmp_path / 'here\udcff')
+  with assert_refused('here\\xff/run: not UTF-8'):
+    storage.resolved('run')
