@@ -253,12 +253,14 @@ def test_settings_that_may_change_in_a_run(tmp_path, name, is_refused):
 
 def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
   bad = TrainState(jnp.int32(3), {'w': jnp.array([1.0, jnp.inf])}, jnp.zeros(2))
-  saver = saving.Saver(None, mock.MagicMock(), mock.Mock(), 0)
+  (tmp_path / 'config.json').touch()
+  run = mock.MagicMock(workdir=str(tmp_path))
+  saver = saving.Saver(None, run, mock.Mock(), 0)
   with pytest.raises(RunError, match='after update 3 are not finite'):
     saver.save(3, bad)
 
 
-def test_a_run_stops_if_its_directory_is_moved(tmp_path):
+def test_a_run_stops_if_its_directory_is_moved(tmp_path, monkeypatch):
   """A save would make another directory, without a configuration."""
   workdir = tmp_path / 'run'
   with lock.held(str(workdir)):
@@ -272,8 +274,10 @@ def test_a_run_stops_if_its_directory_is_moved(tmp_path):
     saver = saving.Saver(
       mock.Mock(), mock.MagicMock(workdir=str(workdir)), mock.Mock(), 0
     )
-    with pytest.raises(RunError, match='was moved or removed'):
-      saver.save(3, None)
+    for locked in ({}, lock._files):  # of another host, and of host 0
+      monkeypatch.setattr(lock, '_files', locked)
+      with pytest.raises(RunError, match='was moved or removed'):
+        saver.save(3, None)
   assert (tmp_path / 'elsewhere' / lock.LOCK).exists()  # of another process
   assert not workdir.exists()
 

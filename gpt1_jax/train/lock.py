@@ -62,17 +62,16 @@ def check(workdir: str) -> None:
     RunError: it was moved or removed, or another process has locked it.
   """
   place = storage.resolved(workdir)
-  file = _files.get(str(place))
-  if not file or not isinstance(place, pathlib.Path):
+  if not isinstance(place, pathlib.Path):
     return
-  if not (place / 'config.json').exists():
+  if not (place / 'config.json').exists():  # on any host
     raise RunError(
       f'{workdir}: was moved or removed while the run was in it; the run stops '
       'here. If it was moved, the same command with the new --workdir goes on '
       'from the last checkpoint'
     )
-  locked = place / LOCK
-  if locked.exists() and not _is_at(file, locked):
+  file, locked = _files.get(str(place)), place / LOCK
+  if file and locked.exists() and not _is_at(file, locked):
     with locked.open(encoding='utf-8') as other:
       raise _refusal(workdir, _Holder.parse(other.read()))
 
