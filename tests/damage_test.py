@@ -253,7 +253,6 @@ def test_settings_that_may_change_in_a_run(tmp_path, name, is_refused):
 
 def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
   bad = TrainState(jnp.int32(3), {'w': jnp.array([1.0, jnp.inf])}, jnp.zeros(2))
-  (tmp_path / 'config.json').touch()
   run = mock.MagicMock(workdir=str(tmp_path))
   saver = saving.Saver(None, run, mock.Mock(), 0)
   with pytest.raises(RunError, match='after update 3 are not finite'):

@@ -64,13 +64,14 @@ def check(workdir: str) -> None:
   place = storage.resolved(workdir)
   if not isinstance(place, pathlib.Path):
     return
-  if not (place / 'config.json').exists():  # on any host
+  file = _files.get(str(place))  # of host 0 alone
+  if not (place / 'config.json' if file else place).exists():
     raise RunError(
       f'{workdir}: was moved or removed while the run was in it; the run stops '
       'here. If it was moved, the same command with the new --workdir goes on '
       'from the last checkpoint'
     )
-  file, locked = _files.get(str(place)), place / LOCK
+  locked = place / LOCK
   if file and locked.exists() and not _is_at(file, locked):
     with locked.open(encoding='utf-8') as other:
       raise _refusal(workdir, _Holder.parse(other.read()))
