@@ -1,4 +1,4 @@
-"""Turns SIGTERM, Ctrl-C and the like into an orderly end with exit code 75.
+"""Turns SIGTERM, Ctrl-C and similar into an orderly end with exit code 75.
 
 Python runs its own handlers between two steps of the main thread, which may be
 inside a compiler for minutes. A thread therefore reads the signals from a

@@ -33,7 +33,7 @@ _ALLOWED = {
 def line(kind: type, mistake: Any) -> str:
   """Formats one of pydantic's errors as a line that names key and value."""
   cause, value, loc = mistake['type'], mistake['input'], mistake['loc']
-  if cause == 'json_invalid':  # Python writes half a character, JSON has none
+  if cause == 'json_invalid':  # an unpaired surrogate, which JSON lacks
     found = _not_utf8(json.loads(value), 'config')
     return next(found, f'config: {mistake["msg"]}')
   path, hint, known = ['config'], cast(Any, kind), {}
@@ -83,7 +83,7 @@ def _not_utf8(value: Any, key: str) -> Iterator[str]:
     except UnicodeEncodeError as error:
       yield (
         f'{key} is {reprlib.repr(value)}: not UTF-8 at character '
-        f'{error.start + 1}; rename what it names'
+        f'{error.start + 1}; rename the file or folder'
       )
 
 

@@ -215,8 +215,8 @@ class TrainSettings:
       accumulation).
     seed: seeds the initial weights and dropout.
     skip_nonfinite: maximum number of updates to skip because their loss or
-      gradient is infinite or NaN; one more ends the run. Counted anew at each
-      start.
+      gradient is infinite or NaN; one more ends the run. Each start counts from
+      0.
     wandb: project of Weights & Biases that shows the run; '' sends nothing
       (extra `wandb`; with WANDB_MODE=offline the run stays in WORKDIR/wandb).
   """

@@ -18,7 +18,7 @@ if sys.path[:1] != [str(ROOT)]:
 def environment(*folders: pathlib.Path) -> dict[str, str]:
   """Returns an environment where `python -m gpt1_jax...` runs this checkout.
 
-  Modules of `folders` can be imported, too.
+  Modules in `folders` can also be imported.
   """
   paths = [*map(str, (ROOT, *folders)), os.environ.get('PYTHONPATH', '')]
   return {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, paths))}

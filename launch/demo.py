@@ -1,4 +1,4 @@
-r"""Walks the whole road in a few minutes: `make demo`.
+r"""Runs every stage in a few minutes: `make demo`.
 
   python launch/demo.py --output=runs/demo
 

@@ -1,8 +1,8 @@
 """Reads malformed documents, tokenizers, shards and runs; see malformed.py.
 
-A reader takes a random generator, writes a malformed input, reads it, and
-returns if it was accepted with a right value. It raises `UserError` if it was
-refused, and `WrongError` if it was accepted with a wrong value.
+A reader takes a random generator, writes a malformed input and reads it. It
+returns if the input is accepted with the right value. It raises `UserError` if
+it is refused, and `WrongError` if it is accepted with a wrong value.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ _ROWS = ''.join(
 
 
 class WrongError(Exception):
-  """Says that an input was accepted with a wrong value."""
+  """Raised if an input was accepted with a wrong value."""
 
 
 @contextlib.contextmanager

@@ -46,7 +46,7 @@ KEPT = ('config.json', 'metrics.jsonl', 'scores.json', 'samples.txt')
 
 
 class OutOfTimeError(Exception):
-  """This slice is over; the next one continues."""
+  """Raised if the slice is over; the next one continues."""
 
 
 @dataclasses.dataclass
@@ -136,7 +136,7 @@ class Hour:
     )
 
   def updates(self, words: list[str]) -> int:
-    """Returns how many updates fit --pretrain_minutes, measured once."""
+    """Returns how many updates fit in --pretrain_minutes; measures once."""
     file = self.output / 'updates'
     if not file.exists():
       trial, steps = self.output / 'trial', 40

@@ -30,7 +30,7 @@ _GRACE = flags.DEFINE_float(
   'grace', 2.0, 'Seconds from a failure to SIGTERM, and on to SIGKILL.', 0.0
 )
 
-STOPPED = 75  # exit code of a run that saved because of a signal
+STOPPED = 75  # exit code of a run that a signal stopped, saved
 _SAVING = 10.0  # seconds in which all processes should save
 
 _printing = threading.Lock()

@@ -5,7 +5,7 @@ r"""Feeds malformed inputs to every reader of files that a user gives.
   python launch/malformed.py --reader=.jsonl --first=812 --inputs=1  # one again
 
 An input is a valid file, changed at random. Its reader, its number and
---random_seed determine it, so that each can be read again. The readers run in
+--random_seed determine it, so every fault can be reproduced. The readers run in
 one process and are called as the commands call them. Each input must be
 accepted with the right value or refused in one line. Anything else is printed
 as a fault: another exception, a wrong value, more than 500 MB of memory or
@@ -55,11 +55,11 @@ _LONGEST = 2000  # characters of a line of error
 
 
 class SlowError(BaseException):
-  """Says that an input took too long."""
+  """Raised if an input took too long."""
 
 
 def main(argv: list[str]) -> None:
-  """Starts a process that reads, again after each crash; prints a table."""
+  """Runs a reading process, restarted after each crash; prints a table."""
   del argv
   if _WORKER.value:
     _work(pathlib.Path(_WORKER.value))
@@ -87,7 +87,7 @@ def main(argv: list[str]) -> None:
 
 
 def _run_worker(folder: pathlib.Path, reader: str, first: int) -> int:
-  """Reads from an input on; returns the exit code, -9 if it hung."""
+  """Reads the inputs from `first`; returns the exit code, -9 if it hung."""
   words = [
     f'--worker={folder}',
     f'--reader={reader}',

@@ -32,7 +32,7 @@ def mutate(content: bytes, rng: random.Random) -> bytes:
 
 
 def mutate_json(content: bytes, rng: random.Random) -> bytes:
-  """Changes values of JSON, or of a line of JSON lines; else as `mutate`."""
+  """Changes values in JSON or in one JSON line; otherwise calls `mutate`."""
   if rng.random() > _AS_JSON:
     return mutate(content, rng)
   lines = content.split(b'\n')

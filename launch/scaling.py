@@ -160,7 +160,7 @@ The same data as JSON, one object per row:
 
 
 def _cells(row: Row, windows: float) -> dict[str, str]:
-  """Returns a row's cells by heading; `windows` counts those of the run."""
+  """Returns a row's cells by heading; `windows` is the run's total."""
   memory, cost = row.stats.memory, row.stats.cost
   peak, capacity = (memory.peak or 0) / 2**30, (memory.capacity or 0) / 2**30
   out = {

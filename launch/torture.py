@@ -1,4 +1,4 @@
-r"""Kills, signals and crowds real commands, and counts losses.
+r"""Kills and interrupts real commands, fills their disks, and counts losses.
 
   python launch/torture.py --output=runs/torture            # `make torture`
   python launch/torture.py --output=runs/torture --trials=6 # the short form
@@ -8,7 +8,7 @@ For each command, an undisturbed run gives the expected result. Other runs
   are stopped at random moments with SIGKILL, SIGTERM or Ctrl-C, and started
     again until they are complete;
   write to a disk that becomes full, and are started again on a larger one;
-  are started twice in one place.
+  are started twice in the same folder.
 
 A trial fails if the command prints a traceback, exits with an unexpected code,
 or leaves something that it should not. A run fails if its result differs from

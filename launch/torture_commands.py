@@ -42,7 +42,7 @@ class Command:
     words: its arguments, for an output folder.
     result: digest of what an output folder holds.
     all_or_nothing: True if it must leave its whole output or none.
-    repeats: True if it confirms output that is complete; else it refuses it.
+    repeats: True if it accepts complete output; False if it refuses it.
   """
 
   name: str

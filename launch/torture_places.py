@@ -1,4 +1,4 @@
-"""Runs commands on disks that fill up, and twice in one place; see torture.py.
+"""Runs commands on full disks, and twice in one folder; see torture.py.
 
 A full disk is a file system in memory (tmpfs) that is too small, if the system
 lets this process mount one, or a limit on the size of a file.
@@ -83,7 +83,7 @@ def fill_disk(
 def start_twice(
   command: Command, output: pathlib.Path, seconds: float, counts: Counts
 ) -> None:
-  """Starts a command twice in one place; one of them must be refused.
+  """Starts a command twice in one folder; one of them must be refused.
 
   Args:
     command: the command.
@@ -110,7 +110,7 @@ def start_twice(
 
 
 def _fault(stderr: str, code: int, right: int, words: str) -> str:
-  """Says what is wrong with the end of a command; empty if nothing is."""
+  """Describes what is wrong with how a command ended; '' if nothing is."""
   errors = [x for x in stderr.splitlines() if x.startswith('error: ')]
   if code != right:
     return f'exit code {code}: {stderr[-500:]}'

@@ -121,7 +121,7 @@ def test_a_name_that_is_not_utf8_is_named():
   with pytest.raises(UserError) as caught:
     pretraining(values)
   assert str(caught.value) == (
-    r"config.data.path is 'books\udcff': not UTF-8 at character 6; rename what "
+    r"config.data.path is 'books\udcff': not UTF-8 at character 6; rename the "
     'it names'
   )
 

@@ -172,7 +172,7 @@ GOOD = {'text': 'a', 'text_pair': 'b', 'choices': ['c', 'd'], 'label': 'no'}
     (OWN, {'text': 5}, "'text' is 5, not a text"),
     (OWN, {'text_pair': None}, "'text_pair' is null, not a text"),
     (OWN, {'text_pair': ['b']}, "'text_pair' is ['b'], not a text"),
-    (OWN, {'text': 'a\ud800'}, "'text' has half a character (\\ud800) at 2"),
+    (OWN, {'text': 'a\ud800'}, "'text' has an unpaired surrogate (\\ud800)"),
     (VALUE, {'label': 5.5}, 'label 5.5'),
     (VALUE, {'label': 'x'}, 'allowed: a number from 0 to 5'),
     (VALUE, {'label': float('nan')}, 'label nan'),

@@ -333,7 +333,7 @@ def test_a_stall_of_one_host_stops_all_with_code_75(
     said = [x[4:] for x in output.splitlines() if x.startswith(f'[{host}] ')]
     (line,) = [x for x in said if x.startswith('error: ')]
     assert re.match(
-      r'error: host 1 of 2 \(\S+, process \d+\) finished nothing for 0.2 min '
+      r'error: host 1 of 2 \(\S+, process \d+\) made no progress for 0.2 min '
       r'\(train.stall_minutes\) while reading the batch of update 6',
       line,
     )

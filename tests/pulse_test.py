@@ -16,4 +16,4 @@ def test_a_slow_compilation_is_explained_once(monkeypatch, capsys):
   watch.done.set()
   thread.join()
   (line,) = capsys.readouterr().err.splitlines()
-  assert 'no error' in line
+  assert 'not an error' in line

@@ -14,7 +14,7 @@ class Piece(NamedTuple):
   """A token as it arrives.
 
   Attributes:
-    token: the token, its log-probability and its likeliest rivals.
+    token: the token, its log-probability and the most likely alternatives.
     spelled: what the token adds to the text.
     text: text that can be shown now; it may lag behind while the end could
       still become a stop text. All pieces together make the sample's text.
@@ -53,8 +53,8 @@ class Continuation:
       prompt: token ids; empty starts a new document.
       options: how to choose tokens and when to stop.
       n_ctx: the model's context length.
-      number: (prompt, sample), which key the random choices; see
-        `continuous.Text`.
+      number: (prompt, sample) indices, which seed the random choices with
+        `options.seed`; see `continuous.Text`.
     """
     self._tokenizer, self._options = tokenizer, options
     ids = list(prompt) or [tokenizer.document_id]
@@ -110,15 +110,15 @@ class Continuation:
 def ends_document(tokenizer: Tokenizer, token_id: int) -> bool:
   """Returns True for the token that ends a document.
 
-  The released vocabulary has none: there a newline ends lines and documents
-  alike, and the text goes on.
+  Always False for the released vocabulary, where a newline ends both lines and
+  documents.
   """
   own = tokenizer.document_id != tokenizer.newline_id
   return own and token_id == tokenizer.document_id
 
 
 def spell(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-  """Decodes a text, without the boundary of the document before it."""
+  """Decodes a text, without the preceding document boundary."""
   start = 1 if ids and ends_document(tokenizer, ids[0]) else 0
   return tokenizer.decode(ids[start:])
 
@@ -144,9 +144,9 @@ def run(decoder: continuous.Decoder, samples: Sequence[Continuation]) -> None:
 
 
 def name(tokenizer: Tokenizer, token_id: int) -> str:
-  """Returns the spelling of a token within a text, with its space before it.
+  """Returns the spelling of a token within a text, including its space.
 
-  The released vocabulary marks the ends of words: there the space follows.
+  The space comes first; in the released vocabulary, last.
   """
   word = tokenizer.encode('a')
   before = tokenizer.decode(word)

@@ -217,15 +217,15 @@ class Run:
     """Labels texts with a fine-tuned run.
 
     Args:
-      texts: for each example a text; for a pair of texts a tuple of two; for
-        choice the context, a question if the task has one, and the answers.
+      texts: examples: a text each; for pairs, a tuple of two texts; for choice,
+        the context, a question if the task has one, and the list of answers.
 
     Returns:
       For each example `prediction` and, for classes and choices,
       `probabilities`.
 
     Raises:
-      UserError: the run was not fine-tuned, an example has another number of
+      UserError: the run was not fine-tuned, an example has the wrong number of
         texts, or `texts` is a single text.
     """
     if isinstance(texts, str):
@@ -277,7 +277,7 @@ def load(
     checkpoint_step: checkpoint of a run; None takes the best, else the latest.
 
   Raises:
-    UserError: nothing that can be loaded is there.
+    UserError: `path` holds nothing that can be loaded.
   """
   name, step = checkpoint.split_step(os.fspath(path))
   checkpoint_step = step if checkpoint_step is None else checkpoint_step

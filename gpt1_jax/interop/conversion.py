@@ -256,7 +256,7 @@ def to_slim_run(
 
 
 def _check_space(output: storage.Path, size: int) -> None:
-  """Refuses to begin if `size` bytes do not fit on a local disk."""
+  """Raises UserError if `size` bytes do not fit on a local disk."""
   output = storage.resolved(output)
   if not isinstance(output, pathlib.Path):
     return
@@ -275,7 +275,7 @@ def _building(output: storage.Path) -> Iterator[storage.Path]:
   """Yields an empty folder that becomes `output` if the block succeeds.
 
   A bucket cannot rename, so there the folder is `output` itself. The block must
-  write last the file that makes the folder loadable.
+  write the file that makes the folder loadable last.
   """
   output = storage.resolved(output)
   if isinstance(output, pathlib.Path):

@@ -20,7 +20,7 @@ class _Ours(pydantic.BaseModel, strict=True):
 class FolderConfig(pydantic.BaseModel, strict=True):
   """Describes config.json of a model that computes the same as GPT-1.
 
-  Other programs' files may omit a key: then the library's default applies, and
+  Other programs' files may omit keys; the library's defaults then apply, and
   the dropout rates of the released code.
   """
 

@@ -1,4 +1,4 @@
-"""Generates texts in one batch, which texts can join and leave at any time.
+"""Generates texts in one batch that they can join and leave at any time.
 
 `Decoder.step` adds one token to each text it is given. Texts that were in the
 step before continue from the cache; the others are read as prompts. When a text
@@ -44,8 +44,8 @@ class Text:
     how: rules for choosing a token.
     seed, prompt, sample: random seed, and numbers of prompt and sample; the
       choices depend on these three and not on the other texts.
-    room: expected final length in tokens. The cache is allocated for it; a
-      longer text makes it grow, and each new width is compiled.
+    room: expected final length in tokens, which sizes the cache. A
+      longer text makes the cache grow, and each new width is compiled.
     made: number of tokens chosen so far.
     read: number of context tokens in the cache; excludes the last one.
   """
@@ -160,7 +160,7 @@ def _pick(
   steps_B: jax.Array,
   rules: sampling.Rules,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-  """Returns tokens [B] and log p [B]; the likeliest tokens and log p [B, k]."""
+  """Returns the chosen tokens and log p [B], and the k most likely [B, k]."""
   logits_BV = sampling.next_logits(model.config, params, h_BD)
   keys_B = jax.random.wrap_key_data(keys_B2)
   token_B = sampling.choose(logits_BV, keys_B, steps_B, rules)

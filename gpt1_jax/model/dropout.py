@@ -42,7 +42,7 @@ def site_id(layer: jax.Array | int, site: int) -> jax.Array:
 
 
 def apply(x: jax.Array, drop: Dropout) -> jax.Array:
-  """Zeroes each element of `x` with probability `drop.rate`, scales the rest.
+  """Zeroes each element of `x` with probability `drop.rate`; scales the rest.
 
   Args:
     x: float [B, ...], fewer than 2**32 elements a row.
@@ -59,7 +59,7 @@ def apply(x: jax.Array, drop: Dropout) -> jax.Array:
 def masked(x: jax.Array, bits: jax.Array, rate: float) -> jax.Array:
   """Zeroes the elements with low `bits` (uint32, shaped as x); scales the rest.
 
-  The scale is applied in float32: bfloat16's nearest to 1 / 0.9 is 0.2% below.
+  Scales in float32, as bfloat16 would round 1 / 0.9 to a value 0.2% too low.
   """
   threshold, scale = threshold_and_scale(rate)
   # A product and not jnp.where: JAX would create the zeros of a where before

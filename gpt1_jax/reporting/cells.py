@@ -38,7 +38,7 @@ def short(count: float) -> str:
 def chosen(runs: Iterable[RunRecord], variant: str) -> dict[str, RunRecord]:
   """Returns, for each task, the fine-tuning run that fills a row of Table 5.
 
-  The run with the most finished seeds wins; among equals, the last.
+  The run with the most finished seeds wins; ties go to the last.
   """
   found: dict[str, RunRecord] = {}
   for run in runs:

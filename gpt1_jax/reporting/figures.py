@@ -97,7 +97,7 @@ def write_zero_shot_plot(workdir: str) -> None:
 
 
 def draw_zero_shot(lines: Sequence[plots.Line], *, file: bool = False) -> str:
-  """Draws Figure 2, right, for the page or for a file of its own."""
+  """Draws Figure 2, right, for the page or for a separate file."""
   steps = [step for line in lines for step, _ in line.points]
   scales = plots.Scales(
     x='updates of pretraining',

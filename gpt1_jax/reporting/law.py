@@ -159,7 +159,7 @@ def table(study: Study) -> tables.Table:
   rows = [_row(run, study.law, 'fitted') for run in study.fitted]
   rows += [_row(run, study.law, 'predicted') for run in study.others]
   rows += _gpt1_rows(study)
-  return tables.Table('The law beside the runs: loss in nats per token', rows)
+  return tables.Table('Fitted law and runs: loss in nats per token', rows)
 
 
 def lines(study: Study) -> list[plots.Line]:

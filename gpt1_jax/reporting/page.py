@@ -57,7 +57,7 @@ class Report:
   """The content of the page.
 
   Attributes:
-    sections: in order, each with a name of its own.
+    sections: in order, with distinct names.
     footer: counts the runs and names the code's version.
   """
 

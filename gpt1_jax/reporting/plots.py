@@ -84,7 +84,7 @@ class Plot:
 def draw(
   name: str, lines: Sequence[Line], scales: Scales, *, file: bool = False
 ) -> str:
-  """Returns an <svg> element for the page, or for a file of its own.
+  """Returns an <svg> element for the page, or for a separate file.
 
   Args:
     name: prefix of the element's ids, unique on the page.

@@ -47,7 +47,7 @@ _PAPER = (
 )
 _CHOICE = (
   'A run’s configuration decides its row. If several runs fit a cell, the run '
-  'with the most seeds is shown; among equals, the last given.'
+  'with the most seeds is shown; ties go to the last given.'
 )
 _FULL = 'Paper §4.2. Full models: pretrained, with the auxiliary LM.'
 _GLUE = (
@@ -176,7 +176,7 @@ def _law(runs: Sequence[RunRecord]) -> list[Section]:
     return []
   drawn = _plots('Loss over tokens', 'law', law.lines(study), _TOKENS)
   note = f'{law.formula(study.law)}. {_LAW}'
-  title = 'A scaling law in small'
+  title = 'A small scaling law'
   return [Section('law', title, note, [law.table(study)], drawn)]
 
 

@@ -72,7 +72,7 @@ class Sample:
 
 
 class LimitError(Exception):
-  """Says that a valid request exceeds a limit of this model or server."""
+  """Raised if a valid request exceeds a limit of this model or server."""
 
 
 def samples(run: Run, request: Request) -> list[Sample]:

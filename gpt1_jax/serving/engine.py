@@ -15,7 +15,7 @@ MAX_WAITING = 1024  # texts that may wait for a place in the batch
 
 
 class BusyError(Exception):
-  """Says that too many texts are waiting."""
+  """Raised if too many texts are waiting."""
 
 
 class Job:

@@ -5,8 +5,8 @@ on SST-2. Every fine-tuning run therefore records what these methods score on
 its dev set after fitting on its training set:
 
 - constant: always the commonest class of the training set, or the mean value;
-- bag_of_words: logistic regression on word counts; the two texts of a pair are
-  counted apart (all tasks with classes);
+- bag_of_words: logistic regression on word counts, counted separately for the
+  two texts of a pair (all tasks with classes);
 - word_ngrams: the same on TF-IDF of runs of one to three words;
 - tfidf_cosine: the cosine of the two texts' TF-IDF vectors (regression), or the
   answer whose vector is closest to the context's (choice).

@@ -40,14 +40,14 @@ class TaskBatch(TypedDict):
 
 @dataclasses.dataclass(frozen=True)
 class BatchSettings:
-  """Says how `Batches` groups and orders examples.
+  """How `Batches` groups and orders examples.
 
   Attributes:
     batch_size: B, examples in a batch over all hosts.
     seed: seed of the order in training.
-    lengths: widths T that may be compiled; those at or above n_ctx stand for
+    lengths: widths T that may be compiled; those at or above n_ctx mean
       n_ctx, which is always one of them.
-    train: True shuffles anew in each epoch; False keeps the file's order
+    train: True shuffles in each epoch; False keeps the file's order
       within each width.
     drop_last: True drops an incomplete last batch of a training epoch (C:
       train.py); False pads it.

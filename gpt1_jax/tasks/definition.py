@@ -129,7 +129,7 @@ class Task:
 
   @property
   def whole_numbers(self) -> tuple[int, ...]:
-    """Whole numbers within the bounds, for a head with one output for each.
+    """Whole numbers within the bounds, for a head with one output per number.
 
     Raises:
       UserError: there are no bounds, or they are not whole numbers.

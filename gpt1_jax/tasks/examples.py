@@ -127,7 +127,7 @@ def labels(task: Task, num_choices: int) -> tuple[str, ...]:
 
 
 def check_choices(examples: list[Example]) -> None:
-  """Refuses a row with another number of answers: all share compiled shapes."""
+  """Raises UserError if rows differ in their number of answers."""
   count = len(examples[0].choices)
   for found in examples:
     if len(found.choices) != count:

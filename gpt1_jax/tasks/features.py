@@ -164,7 +164,7 @@ def _pairs(
 ) -> tuple[list[tuple[list[int], list[int]]], int, int]:
   """Returns an example's pairs of texts, its tokens, and how many are cut.
 
-  Of the answers of a choice, only the longest counts.
+  For choice, both numbers include only the longest answer.
   """
   first, second, *_ = [*map(encode, example.texts), []]
   if kind == 'choice':

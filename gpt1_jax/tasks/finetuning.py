@@ -226,7 +226,7 @@ class Finetuner:
     )
     about = (
       f'{config.data.path}: {len(self._examples["train"]):,} examples, '
-      f'{config.data.batch_size} an update'
+      f'{config.data.batch_size} per update'
     )
     data = loop.TrainingData(train, self._evaluate, about)
     return loop.run_training(self._program, run, data)[0]

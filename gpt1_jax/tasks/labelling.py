@@ -40,12 +40,12 @@ class Labeller:
     """Loads a run.
 
     Args:
-      workdir: a fine-tuned run; of a run of several seeds, the best is loaded.
+      workdir: a fine-tuned run; if it has several seeds, the best is loaded.
       step: checkpoint; None means the best.
       batch_size: examples per device in a batch.
 
     Raises:
-      UserError: the run is not a fine-tuned one, or cannot be read.
+      UserError: the run was not fine-tuned, or cannot be read.
     """
     workdir, self._config = _open(workdir)
     self.task = table.resolve(self._config.task)

@@ -1,7 +1,7 @@
 """Computes the metrics of the paper's tables with scikit-learn and SciPy.
 
-They leave some scores undefined and warn. These have a value here, so that a
-model that always predicts the same still gets a score.
+Where they warn that a score is undefined, it gets a value here, so that a model
+with constant predictions still has a score.
 """
 
 import functools

@@ -83,8 +83,8 @@ def gather(
 def predict(task: Task, outputs_NY: np.ndarray) -> np.ndarray:
   """Returns [N], the class or choice with the largest logit, or the value.
 
-  If a value has several outputs, they are logits of the whole numbers within
-  its bounds, and the prediction is the expectation.
+  Several outputs of a regression head are logits of the whole numbers within
+  the bounds; the prediction is their expectation.
 
   Raises:
     UserError: an output is not finite.

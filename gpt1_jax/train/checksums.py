@@ -115,7 +115,7 @@ def latest_intact(
     best: another checkpoint to check, or None.
 
   Returns:
-    The latest intact one, and a description of the damage of each damaged one.
+    The latest intact step; and the damage of each damaged step, described.
 
   Raises:
     UserError: none is intact.
@@ -224,7 +224,7 @@ def _checksum(file: storage.Path, kind: str) -> _Checksum:
 
 
 def _read(file: storage.Path) -> dict[str, _Checksum]:
-  """Reads checksums.json; raises ValueError or the like if it is damaged."""
+  """Reads checksums.json; raises ValueError or similar if it is damaged."""
   values: Any = json.loads(file.read_bytes())
   found = {name: _Checksum(**each) for name, each in values.items()}
   for name, each in found.items():

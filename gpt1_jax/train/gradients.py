@@ -25,7 +25,7 @@ Part = Callable[[Params, Rows, bool], Sums]
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """Says how to sum the gradient of a batch.
+  """How to sum the gradient of a batch.
 
   Attributes:
     microbatches: sequential parts that the batch is split into.
@@ -76,7 +76,7 @@ def _over_microbatches(
     return jax.tree.map(jnp.add, total, part(params, rows, False)), None
 
   def split(x: jax.Array) -> jax.Array:
-    # Takes every n-th row, so that each part has rows from every device.
+    # Takes every n-th row, so each part has rows from every device.
     return jnp.moveaxis(x.reshape(-1, microbatches, *x.shape[1:]), 1, 0)
 
   zero = jax.tree.map(jnp.zeros_like, params)

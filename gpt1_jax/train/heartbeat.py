@@ -48,7 +48,7 @@ def report_losses() -> None:
 
 
 def _lost(status: object = None) -> None:
-  """Ends the process; JAX calls it in a thread of its own."""
+  """Ends the process; JAX calls it in a separate thread."""
   found = _UNHEALTHY.search(str(status))
   host = f'host {found[1]}' if found else 'host 0, which serves the others,'
   end(f'{host} was lost; host {jax.process_index()} stops')

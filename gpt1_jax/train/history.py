@@ -19,15 +19,15 @@ def begin(run: run_lib.Run, step: int) -> None:
   """Records a start of the run, once its state has been restored.
 
   Writes config.json, the tokenizer of a new run, and a row of history.jsonl
-  with the settings that have changed. Prints a change of length, and removes
-  the scores of a finished run that continues.
+  with the settings that have changed. If the number of updates has changed,
+  prints it; removes the scores of a finished run that continues.
 
   Args:
     run: the run.
     step: number of updates done.
 
   Raises:
-    UserError: the directory holds another run, or one of another origin.
+    UserError: the directory holds another run, or one forked from elsewhere.
   """
   workdir, header = run.workdir, run.header.copy()
   changes = run_lib.changes(workdir, header['command'], header['config'])

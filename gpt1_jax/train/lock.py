@@ -68,7 +68,7 @@ def check(workdir: str) -> None:
   if not (place / 'config.json' if file else place).exists():
     raise RunError(
       f'{workdir}: was moved or removed while the run was in it; the run stops '
-      'here. If it was moved, the same command with the new --workdir goes on '
+      'here. If it was moved, the same command with the new --workdir resumes '
       'from the last checkpoint'
     )
   locked = place / LOCK
@@ -171,7 +171,7 @@ class _Holder:
     return json.dumps(dataclasses.asdict(self)) + '\n'
 
   def is_dead(self) -> bool:
-    """Returns True if the process is known to be gone: it was on this host."""
+    """Returns True if the holder ran on this host and is gone."""
     if self.host != platform.node():
       return False
     if self.process == os.getpid():

@@ -32,7 +32,7 @@ from gpt1_jax.train.run import Run
 
 
 class Batches(Protocol):
-  """Batches indexed by update, so that a resumed run continues in its data."""
+  """Batches indexed by update, so that a resumed run reads the right ones."""
 
   def batch(self, step: int) -> Mapping[str, Any]:
     """Returns this host's rows of the batch for update `step`."""
@@ -47,7 +47,7 @@ class TrainingData:
     batches: training batches.
     evaluate: maps parameters to scores on the held-out data.
     about: one line that describes the training data.
-    sample: maps parameters to a text that they write; None draws none.
+    sample: maps parameters to a generated text; None disables sampling.
   """
 
   batches: Batches

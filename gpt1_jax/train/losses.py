@@ -245,7 +245,7 @@ def _chunk_nll(
 def _logits(h_BCD: jax.Array, embed_VD: jax.Array) -> jax.Array:
   """Returns a chunk's logits, summed in float32.
 
-  An accelerator stores them in the type of `h_BCD`: it reads them three times.
+  An accelerator stores them as `h_BCD`'s type, since it reads them three times.
   """
   if platform() == 'cpu':
     return einsum('BCD,VD->BCV', h_BCD, embed_VD)

@@ -54,7 +54,7 @@ def lines(
       'warning',
       (
         f'this machine has an accelerator, and JAX uses the CPU: install '
-        f'gpt1_jax[{idle}], or set JAX_PLATFORMS=cpu to keep to it'
+        f'gpt1_jax[{idle}], or set JAX_PLATFORMS=cpu to keep using it'
       ),
     )
   config = program.objective.model.config

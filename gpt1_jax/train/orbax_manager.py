@@ -128,7 +128,7 @@ def saving(
   Args:
     directory: WORKDIR/checkpoints.
     silence: holds `quiet`, which then lasts: the threads of a save that has
-      failed may go on for a while.
+      failed may continue for a while.
   """
   try:
     yield

@@ -15,8 +15,8 @@ class Pace:
     stall_minutes, keep, skip_nonfinite: see `settings.TrainSettings`.
     best_metric: score whose best checkpoint is also kept (higher is better);
       None keeps only the latest.
-    patience: evaluations without a better score after which the run ends; 0
-      means that it goes to its end.
+    patience: evaluations without a better score before stopping; 0
+      trains to the end.
   """
 
   log_every: int
@@ -45,7 +45,7 @@ def from_settings(
   best_metric: str | None = None,
   patience: int = 0,
 ) -> Pace:
-  """Returns the pace that config.train sets."""
+  """Builds the intervals from config.train."""
   return Pace(
     settings.log_every,
     eval_every,

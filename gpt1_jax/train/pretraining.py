@@ -67,7 +67,7 @@ def load(
   Args:
     config: the whole configuration.
     data: folder of the shards: config.data.path or a local copy.
-    initial: weights of config.init_from; None draws them.
+    initial: weights of config.init_from; None initialises randomly.
 
   Raises:
     UserError: the shards are missing or too short, the mesh does not divide the
@@ -150,7 +150,7 @@ def run(
 
 
 def _sampler(loaded: Pretraining) -> Callable[[step.Params], str] | None:
-  """Returns what continues the first tokens of the validation text."""
+  """Returns a function that continues the start of the validation text."""
   num_tokens, tokenizer = loaded.config.train.sample_tokens, loaded.tokenizer
   if not num_tokens:
     return None
@@ -164,8 +164,8 @@ def _sampler(loaded: Pretraining) -> Callable[[step.Params], str] | None:
 def _about(loaded: Pretraining) -> str:
   data, n_ctx = loaded.config.data, loaded.model.n_ctx
   return (
-    f'{data.path}: {loaded.train.num_windows * n_ctx:,} tokens an epoch, '
-    f'{data.batch_size} x {n_ctx} an update'
+    f'{data.path}: {loaded.train.num_windows * n_ctx:,} tokens per epoch, '
+    f'{data.batch_size} x {n_ctx} per update'
   )
 
 

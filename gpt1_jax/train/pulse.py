@@ -30,7 +30,7 @@ from gpt1_jax.train import heartbeat
 _LOWERED = '/jax/core/compile/jaxpr_to_mlir_module_duration'
 _COMPILED = '/jax/core/compile/backend_compile_duration'
 
-# Milliseconds in which the other hosts notice that they are stuck, too.
+# Milliseconds in which the other hosts also notice that they are stuck.
 _ANSWER = 60_000
 
 # Seconds of one compilation; after 120, XLA suggests to file a bug.
@@ -118,7 +118,7 @@ class _Watch:
     waits = f', and host {mine.host} waits' if mine not in behind else ''
     with contextlib.suppress(OSError):
       print(
-        f'error: {names} finished nothing for {self._minutes:g} min '
+        f'error: {names} made no progress for {self._minutes:g} min '
         f'(train.stall_minutes) while {behind[0].doing}{waits}; the stack of '
         'every thread here is above. The last checkpoint is intact; the '
         'same command continues from it',
@@ -131,7 +131,7 @@ class _Watch:
 
 
 class _Place(NamedTuple):
-  """Describes the progress of a stuck host.
+  """The progress of a stuck host.
 
   Attributes:
     beats: number of calls of `beat`.
@@ -147,7 +147,7 @@ class _Place(NamedTuple):
 
 
 def _furthest_behind(mine: _Place) -> list[_Place]:
-  """Returns the hosts that wait for no other, once all hosts are stuck.
+  """Returns the hosts that made the fewest calls, once all hosts are stuck.
 
   A host that does not answer in time is left out, as if it were not stuck.
   """
@@ -172,8 +172,8 @@ def _tell_of_slow_compilation() -> None:
     if jax.process_index() == 0:
       print(
         f'XLA has compiled for {_SLOW} s, which a large model or a busy '
-        'machine can take; "Very slow compile? ... file a bug" below is its '
-        'reminder and no error',
+        'machine can take; "Very slow compile? ... file a bug" below is only a '
+        'reminder, not an error',
         file=sys.stderr,
         flush=True,
       )
@@ -184,7 +184,7 @@ _watch: _Watch | None = None
 
 @contextlib.contextmanager
 def watched(minutes: float) -> Iterator[None]:
-  """Ends the process if, within the context, nothing finishes for `minutes`.
+  """Ends the process if nothing finishes for `minutes` within the context.
 
   Args:
     minutes: limit, not counting XLA's compilations; 0 means none.

@@ -16,7 +16,7 @@ RANKING = 'ranking.json'  # {step: score}
 
 
 def _score(value: float) -> float:
-  """Returns a score; raises ValueError and the like if it is none."""
+  """Returns a score; raises ValueError or TypeError if it is not one."""
   if isinstance(value, str | bool) or not math.isfinite(value):
     raise ValueError(value)
   return float(value)
@@ -50,7 +50,7 @@ class Ranking:
       storage.write_json(self._path, self._scores)
 
   def best(self, steps: Iterable[int]) -> int | None:
-    """Returns the best of `steps`; among equals, the first (C: train.py).
+    """Returns the best of `steps`; ties go to the first (C: train.py).
 
     Returns None if none of them has a score.
     """

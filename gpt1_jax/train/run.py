@@ -193,8 +193,8 @@ def _ways_round(workdir: str, command: str) -> str:
   if command != 'pretrain':
     return ''
   return (
-    f' (with --fork_from={workdir} to go on from its state, with '
-    f'--config.init_from={workdir} to begin with its weights)'
+    f' (with --fork_from={workdir} to start from its state, with '
+    f'--config.init_from={workdir} to start from its weights)'
   )
 
 

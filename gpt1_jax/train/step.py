@@ -43,7 +43,7 @@ class TrainState(struct.PyTreeNode):
 
 
 class StepMetrics(TypedDict):
-  """Float32: loss and gradient norms (before the update), rate used."""
+  """Float32: loss and norms before the update, and its learning rate."""
 
   loss: jax.Array
   grad_norm: jax.Array
@@ -82,8 +82,8 @@ class LossFn(Protocol):
       params, batch: the parameters, and rows of the global batch.
       dropout_key: from `update_key`; None disables dropout.
       example_ids_B: uint32, index of each row in the global batch.
-      mean: True returns the mean. It scales the rows' weights, which saves the
-        pass over the gradients that dividing the sum would take.
+      mean: True returns the mean by scaling the rows' weights. Dividing the
+        sum instead would take a pass over the gradients.
     """
     ...
 

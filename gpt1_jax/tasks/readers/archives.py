@@ -32,7 +32,7 @@ _DAMAGE = (
 
 
 class MissingError(UserError):
-  """Says that the files of a split are not there, and where they could be."""
+  """Raised if a split's files are missing; says where they were looked for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ def same_name(name: str) -> str:
 
 
 def check_size(data: bytes, where: str) -> None:
-  """Refuses more than `MAX_BYTES`, such as an archive of zeros unpacks to."""
+  """Raises UserError above `MAX_BYTES`, as for a decompression bomb."""
   if len(data) > MAX_BYTES:
     raise UserError(
       f'{where}: longer than {MAX_BYTES >> 20} MiB, too long for an example'

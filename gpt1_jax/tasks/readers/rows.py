@@ -152,7 +152,7 @@ def text(row: Row, column: str) -> str:
     value.encode()
   except UnicodeEncodeError as error:
     raise UserError(
-      f'{row.where}: {column!r} has half a character (\\u'
+      f'{row.where}: {column!r} has an unpaired surrogate (\\u'
       f'{ord(value[error.start]):04x}) at {error.start + 1}; escape both halves'
     ) from None
   return value

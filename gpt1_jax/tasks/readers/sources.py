@@ -171,7 +171,7 @@ def _first(
 
 
 def _check_folder(task: Task, source: archives.Source) -> None:
-  """Refuses the folder of another task, whose files may look alike."""
+  """Raises UserError for another task's folder, whose files may look alike."""
   if task.name not in table.TASKS:
     return
   for other in table.TASKS.values():

@@ -36,11 +36,11 @@ class Answers:
   """The answers to one task and their score.
 
   Attributes:
-    task: a key of `TASKS`, or `cola_train`, which is no task of its own.
+    task: a key of `TASKS`, or `cola_train`, which only sets the threshold.
     questions: what was asked.
     predictions: int64 [N].
     compared: float64 [N, K], the numbers that decided each answer.
-    diagnostics: more figures for zero_shot.jsonl.
+    diagnostics: additional fields of zero_shot.jsonl.
   """
 
   task: str
@@ -93,8 +93,8 @@ def choose_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
   """Returns the threshold with the highest Matthews coefficient.
 
   Scores at or above it are class 1; a score of -inf is always class 0. The
-  threshold is the lowest score or a midpoint between neighbouring scores; the
-  lowest of equally good ones.
+  threshold is the lowest score or a midpoint between neighbouring scores; ties
+  go to the lowest.
 
   Args:
     scores: float64 [N].

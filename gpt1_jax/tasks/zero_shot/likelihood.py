@@ -26,7 +26,7 @@ WIDTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
 
 def lay_out(candidates: Sequence[Candidate], n_ctx: int) -> Features:
-  """Makes each candidate an example whose targets are its scored tokens."""
+  """Converts candidates to examples whose targets are the scored tokens."""
   return Features(
     tokens=np.concatenate([c.tokens for c in candidates]).astype(np.int32),
     ends=np.cumsum([len(c.tokens) for c in candidates]),
