@@ -8,8 +8,8 @@ of `finetune :all` and of a sweep. The page compares them with Tables 2 to 5 and
 Figure 2 of the paper. The configuration of a run decides its row, not the name
 of its folder: fine-tuned from a pretrained run with all layers and the
 auxiliary LM, it is a full model (Tables 2 to 4, first row of Table 5). If
-several runs fit a cell, the run with the most finished seeds is shown; among
-equals the last, in the order given and by name within a folder. All are listed.
+several runs fit a cell, the one with the most finished seeds is shown; ties go
+to the last, in the order given and by name within a folder. All are listed.
 
 Writes OUTPUT/report.html, which needs no network, OUTPUT/results.md and, as a
 picture for other pages, OUTPUT/pretraining.svg (the losses of pretraining). An

@@ -103,7 +103,7 @@ case ${1:-} in
   tasks) sweep "$OUT/tasks" "$TASKS" "$ABLATIONS" "$SEEDS" "$RATE" "$EPOCHS" "${2:?GLUE is missing}" ;;
   report) report "${2:?GLUE is missing}" ;;
   *)
-    sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,14s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

@@ -61,6 +61,7 @@ run() {
 case ${1:-} in
   pack) pack "${2:?CORPUS is missing}" "${3:?TASKS is missing}" ;;
   run) run "${@:2}" ;;
+  --help) sed -n '2,11s/^# \{0,1\}//p' "$0" ;;
   *)
     echo 'error: launch/gpu_hour.sh pack CORPUS TASKS, or run [FLAGS]' >&2
     exit 2

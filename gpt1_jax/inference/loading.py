@@ -144,7 +144,7 @@ class Run:
   def predictions(
     self, texts: Sequence[Sequence[int]], k: int
   ) -> list[inspection.Predictions]:
-    """Returns log-probabilities and the k likeliest tokens at each position.
+    """Returns log-probabilities and the k most likely tokens at each position.
 
     Args:
       texts: token ids of texts that fit the context, read in one batch.

@@ -27,7 +27,7 @@ class Token(NamedTuple):
     id: the token.
     log_prob: log p(token | tokens before), in nats, before temperature and
       truncation.
-    top: the likeliest tokens with their log-probabilities, best first.
+    top: the most likely tokens with their log-probabilities, best first.
   """
 
   id: int

@@ -40,7 +40,7 @@ def logits(model: models.Model, params: Any, tokens_BT: jax.Array) -> jax.Array:
 def predictions(
   model: models.Model, params: Any, tokens_BT: jax.Array, k: int
 ) -> Predictions:
-  """Returns log p of each token and the likeliest tokens at its position.
+  """Returns log p of each token and the most likely tokens at its position.
 
   The softmax covers the vocabulary alone, as in sampling. Computes the logits
   one text at a time.
