@@ -123,7 +123,7 @@ def _perplexity() -> Mapping[str, object]:
   tokenizer = belonging.tokenizer(workdir, meta)
   if tokenization.load(folder).fingerprint != tokenizer.fingerprint:
     raise UserError(
-      f'{data}: prepared with another tokenizer than that of {workdir}; '
+      f'{data}: its tokenizer differs from that of {workdir}; '
       f'prepare it with --tokenizer={workdir}'
     )
   split = shards.read_meta(folder)['splits'][_SPLIT.value]

@@ -217,7 +217,7 @@ def shard_readers(prepared: pathlib.Path) -> Iterator[Entry]:
 
 
 def run_readers(run: pathlib.Path, runs: pathlib.Path) -> Iterator[Entry]:
-  """Yields the readers of a run folder, and of the folders of a report."""
+  """Yields the readers of one run folder, and of a report's run folders."""
   saved = run / 'checkpoints' / '3'
   expected, meta, _ = checkpoint.read(str(run))
 

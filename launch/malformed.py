@@ -148,7 +148,7 @@ def _say(reader: str, number: int, fault: str) -> None:
 
 
 def _work(folder: pathlib.Path) -> NoReturn:
-  """Reads the inputs of all readers, or of one, and writes the counts."""
+  """Feeds inputs to all readers, or to --reader, and writes the counts."""
   # Without a limit, one input could exhaust the machine's memory.
   resource.setrlimit(resource.RLIMIT_DATA, (_MOST, _MOST))
   faulthandler.enable(os.fdopen(os.dup(2), 'w'))

@@ -41,7 +41,7 @@ def fill_disk(
   """Runs a command on a disk that becomes full, then on a larger one.
 
   The first run must fail with one line, and the second must give the expected
-  result. A command that writes all or nothing must leave nothing at first.
+  result. A command that writes all or nothing must leave nothing when it fails.
 
   Args:
     command: the command.

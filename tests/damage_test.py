@@ -244,7 +244,7 @@ def test_settings_that_may_change_in_a_run(tmp_path, name, is_refused):
   first, now = ({section: {key: x}} if section else {key: x} for x in (8, 9))
   run_lib.start(str(tmp_path), 'pretrain', first, {})
   if is_refused:
-    with pytest.raises(UserError, match=f'with another {name};.*--fork_from='):
+    with pytest.raises(UserError, match=f'a different {name};.*--fork_from='):
       run_lib.changes(str(tmp_path), 'pretrain', now)
   else:
     found = run_lib.changes(str(tmp_path), 'pretrain', now)
@@ -327,7 +327,7 @@ def test_a_damaged_config_is_named(tmp_path, content):
     ('{"command": "pretrain", "conf', 'damaged, not valid JSON'),
     (
       '{"command": "", "config": {}, "tokenizer_fingerprint": "b"}',
-      'names another tokenizer than the checkpoint',
+      'its tokenizer differs from the checkpoint',
     ),
   ],
 )
@@ -344,7 +344,7 @@ def test_a_model_beside_a_wrong_config_is_refused(
 @pytest.mark.parametrize(
   ('changed', 'words'),
   [
-    ({'tokenizer_fingerprint': 'b'}, 'holds a run with another tokenizer'),
+    ({'tokenizer_fingerprint': 'b'}, 'holds a run with a different tokenizer'),
     ({'data_fingerprint': 'b'}, r'holds a run on other shards \(books\)'),
     ({}, None),
   ],

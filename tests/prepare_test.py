@@ -346,7 +346,7 @@ def test_documents_are_held_out_by_name(books, tmp_path):
   by_hash = _held_out(out)
   assert by_hash - by_name
   line = _refused(*flags, *named, *_FLAGS)
-  assert 'prepared with another hold_out' in line
+  assert 'prepared with a different hold_out' in line
   shutil.rmtree(out)
   _prepare(*flags, *named, *_FLAGS)
   assert _held_out(out) == by_name | by_hash

@@ -77,7 +77,7 @@ def load(
   """Returns the program with its train step loaded from a file.
 
   Raises:
-    UserError: the file is not an executable, or was compiled for another
+    UserError: the file is not an executable, or was compiled for a different
       program, machine or version.
   """
   first, _, payload = storage.path(path).read_bytes().partition(b'\n')
@@ -93,7 +93,7 @@ def load(
     then, name = getattr(saved, key), key.replace('_', ' ')
     if key == 'config' or then == value:
       continue
-    differing = f'{then}, and here it is {value}'
+    differing = f'{then}, but here it is {value}'
     if key == 'program':
       changed = set(saved.config) ^ set(wanted.config)
       keys = {line.partition('=')[0] for line in changed} - _NOT_COMPILED
@@ -102,7 +102,7 @@ def load(
       )
       differing += ' differ'
     raise UserError(
-      f'{path}: was compiled for another {name}: {differing}; compile it '
+      f'{path}: was compiled for a different {name}: {differing}; compile it '
       'again, or leave out --executable'
     )
   devices = list(program.mesh.devices.flat)

@@ -64,7 +64,7 @@ def check(
 
   Args:
     data: folder of prepared data; the training split is searched.
-    folder: .txt (a sentence a line), .tsv, .csv and .jsonl files, at any depth.
+    folder: .txt (a sentence per line), .tsv, .csv, .jsonl files, at any depth.
       Every cell or string of at least MIN_WORDS words is a sentence.
 
   Raises:

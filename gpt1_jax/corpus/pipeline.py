@@ -179,7 +179,7 @@ def _clean(text: str) -> tuple[bytes, int]:
 
 
 def _blocks(paragraphs: Iterable[str]) -> Iterator[str]:
-  """Joins consecutive paragraphs to blocks of at least _BLOCK_LENGTH."""
+  """Joins consecutive paragraphs into blocks of at least _BLOCK_LENGTH."""
   block: list[str] = []
   length = 0
   for paragraph in paragraphs:
@@ -192,7 +192,7 @@ def _blocks(paragraphs: Iterable[str]) -> Iterator[str]:
 
 
 def sampled_lines(text: str, share: float) -> Iterator[str]:
-  """Yields a share of the paragraphs of a cleaned text, chosen by their hash.
+  """Yields a fraction of the paragraphs of a cleaned text, chosen by hash.
 
   The tokenizer is trained on them.
   """

@@ -118,7 +118,7 @@ def _check_complete(
   ]
   if different:
     raise UserError(
-      f'{output}: was prepared with another {", ".join(different)}; give '
+      f'{output}: was prepared with a different {", ".join(different)}; use '
       'another --output or remove it'
     )
   before = now = meta['input']

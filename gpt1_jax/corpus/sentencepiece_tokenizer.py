@@ -203,7 +203,7 @@ def _lower(text: str) -> str:
 def _trainable(
   word_counts: collections.Counter[str],
 ) -> tuple[collections.Counter[str], int]:
-  """Returns the words that SentencePiece accepts, and how many characters.
+  """Returns the words that SentencePiece accepts, and the alphabet's size.
 
   Drops rare characters and cuts words that are too long. Also cuts inside the
   spelling of a symbol: the trainer would drop it with all its characters.

@@ -204,7 +204,7 @@ def read_meta(path: str | os.PathLike[str]) -> Meta:
   """Reads meta.json of prepared data.
 
   Raises:
-    UserError: it is missing, damaged, or of another version.
+    UserError: it is missing, damaged, or of a different version.
   """
   file = storage.path(path) / META
   if not file.exists():

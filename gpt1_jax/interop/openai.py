@@ -132,7 +132,7 @@ def _read_parts(directory: pathlib.Path) -> list[np.ndarray]:
 
 
 def _check_sizes(directory: pathlib.Path, sizes: list[int], total: int) -> None:
-  """Checks that the files hold `total` values; names files of odd sizes."""
+  """Checks that the files hold `total` values; names files of unusual size."""
   if sum(sizes) == total:
     return
   usual = sorted(sizes)[len(sizes) // 2]

@@ -1,6 +1,6 @@
 """Computes causal multi-head self-attention (P §3.1, §4.1) in several ways.
 
-`attend` is the released code's: masked scores of all pairs of positions,
+`attend` follows the released code: masked scores of all pairs of positions,
 softmax in float32, dropout on the probabilities. Decoding uses it with cached
 keys and values. Training uses `causal`, which skips masked blocks; on a TPU the
 Pallas kernels of `flash`; on a GPU, on request, those of `flash_gpu`, or cuDNN

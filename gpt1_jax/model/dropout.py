@@ -129,7 +129,7 @@ def element_bits(
 
 
 def threshold_and_scale(rate: float) -> tuple[int, float]:
-  """Returns the threshold below which bits drop, and the scale of the rest."""
+  """Returns the uint32 threshold for dropping, and the scale of the rest."""
   threshold = round(rate * 2**32)
   return threshold, 1.0 / (1.0 - threshold / 2**32)
 

@@ -119,7 +119,7 @@ class _Residuals(struct.PyTreeNode):
     arrays: its arrays; a bfloat16 one as uint16 bits, because XLA's CPU backend
       converts a whole bfloat16 stack to float32 to read one slice.
     tree: its tree structure.
-    places: for each of its leaves the index of a parameter, or None: an array.
+    places: for each leaf, a parameter's index, or None for one of `arrays`.
   """
 
   arrays: list[jax.Array]

@@ -124,7 +124,7 @@ def read(path: storage.Path, adapter: pydantic.TypeAdapter[Any]) -> Any:
     The file's content, including keys that the adapter does not declare.
 
   Raises:
-    UserError: the file cannot be read or has another shape.
+    UserError: the file cannot be read or has a different shape.
   """
   try:
     content = storage.read_json(path)
@@ -141,7 +141,7 @@ def check(
   """Returns `content` if it has the adapter's shape.
 
   Raises:
-    UserError: it has another shape; the message names the first difference.
+    UserError: it does not; the message names the first difference.
   """
   try:
     adapter.validate_python(content)

@@ -61,7 +61,7 @@ class BatchSettings:
 
 
 class Batches:
-  """Makes batches as a pure function of the step: an example once per epoch."""
+  """Makes batches as a pure function of the step; no repeats in an epoch."""
 
   def __init__(
     self,

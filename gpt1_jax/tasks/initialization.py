@@ -43,7 +43,7 @@ def read_source(config: FinetuneConfig) -> Source:
   """Reads the run that config.init_from, or config.like, names.
 
   Raises:
-    UserError: it cannot be read, is another kind of model, or has fewer layers
+    UserError: it cannot be read, has the wrong kind of model, or fewer layers
       than config.transfer.layers.
   """
   scratch = config.init_from == SCRATCH
@@ -128,7 +128,7 @@ def transfer(pretrained: Any, params: Any, layers: int) -> Any:
   Args:
     pretrained: weights of a run, numpy; its embedding has the rows of text.
     params: fresh, with rows for the specials as well.
-    layers: blocks to take, from below; the blocks above stay fresh. The
+    layers: number of blocks to take, lowest first; others stay fresh. The
       embeddings are always taken (P §5, Figure 2 left).
   """
   body = dict(pretrained['gpt'])

@@ -26,8 +26,8 @@ def check(workdir: str, header: run_lib.RunHeader) -> None:
   found = run_lib.load(workdir)
   if found.get('tokenizer_fingerprint') != header['tokenizer_fingerprint']:
     raise UserError(
-      f'{workdir}: holds a run with another tokenizer; use another --workdir, '
-      f'or data that was prepared with --tokenizer={workdir}'
+      f'{workdir}: holds a run with a different tokenizer; use another '
+      f'--workdir, or data that was prepared with --tokenizer={workdir}'
     )
   data = found.get('data_fingerprint'), header.get('data_fingerprint')
   if None not in data and data[0] != data[1]:
@@ -52,7 +52,7 @@ def tokenizer(workdir: str, meta: CheckpointMeta) -> tokenization.Tokenizer:
     recorded = run_lib.load(workdir).get('tokenizer_fingerprint')
     if recorded != meta.tokenizer_fingerprint:
       raise UserError(
-        f'{workdir}/config.json: names another tokenizer than the checkpoint; '
+        f'{workdir}/config.json: its tokenizer differs from the checkpoint; '
         'restore it from a copy'
       )
   return _compare(workdir, meta.tokenizer_fingerprint, 'the checkpoint')

@@ -211,7 +211,7 @@ def read_state(
     fingerprint = found['meta']['tokenizer_fingerprint']
     if fingerprint != meta.tokenizer_fingerprint:
       raise UserError(
-        f'{workdir}: has another tokenizer than the data; prepare that with '
+        f'{workdir}: its tokenizer differs from the data; prepare that with '
         f'--tokenizer={workdir}'
       )
     return _restore(manager, _directory(workdir), step, state)
@@ -262,7 +262,7 @@ def _restore(
 
 @contextlib.contextmanager
 def _fits(directory: storage.Path, step: int) -> Iterator[None]:
-  """Turns the errors of reading a checkpoint's content into one line."""
+  """Turns errors in reading a checkpoint's content into one-line UserErrors."""
   try:
     yield
   except (

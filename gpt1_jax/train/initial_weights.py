@@ -1,4 +1,4 @@
-"""Begins pretraining with the weights of another model (config.init_from)."""
+"""Starts pretraining from the weights of another model (config.init_from)."""
 
 import dataclasses
 

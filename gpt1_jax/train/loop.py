@@ -99,7 +99,7 @@ def run_training(
 def _first_state(
   program: program_lib.Program, run: Run, checkpoints: Checkpoints
 ) -> step_lib.TrainState:
-  """Restores the last checkpoint or that of the forked run, else initialises.
+  """Restores this run's last checkpoint or the forked run's, else initialises.
 
   Raises:
     UserError: the checkpoint does not fit, or is past the last update.

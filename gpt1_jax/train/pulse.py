@@ -136,8 +136,8 @@ class _Place(NamedTuple):
   Attributes:
     beats: number of calls of `beat`.
     host: index of its process.
-    name: of its machine and process.
-    doing: what it is doing.
+    name: its machine and process.
+    doing: the work that it has not finished.
   """
 
   beats: int

@@ -182,7 +182,7 @@ def changes(workdir: str, command: str, config: Values) -> Changes | None:
   refused = [name for name in different if not _may_differ(name)]
   if refused:
     raise UserError(
-      f'{workdir}: holds a run with another {", ".join(refused)}; give the '
+      f'{workdir}: holds a run with a different {", ".join(refused)}; give the '
       f'same configuration, or another --workdir{_ways_round(workdir, command)}'
     )
   return different

@@ -160,8 +160,8 @@ class Telemetry:
 
     Args:
       step: number of updates done.
-      metrics: what to write to metrics.jsonl and draw.
-      norms: what only to draw.
+      metrics: values to write to metrics.jsonl and to draw.
+      norms: values to draw only.
     """
     now = time.perf_counter()
     seconds = now - self._clock

@@ -191,7 +191,7 @@ def _in_archive(
 ) -> list[Source]:
   """Returns the members in the topmost folder with a wanted name.
 
-  With `lone`, a folder of any name serves if it is the only one that matches.
+  With `lone`, a folder of any name counts if it is the only match.
   """
   state = path.stat()
   roots: dict[pathlib.PurePosixPath, list[Source]] = {}

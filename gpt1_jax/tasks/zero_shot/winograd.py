@@ -172,7 +172,7 @@ def _schema(row: dict[str, Any]) -> Schema:
   """Reads a row of one of `_JSON_FORMS`; an `answer` counts from 1.
 
   Raises:
-    KeyError, TypeError, ValueError, AttributeError: it has another form.
+    KeyError, TypeError, ValueError, AttributeError: the row has none of them.
   """
   options = row.get('options', row.get('candidates'))
   if 'right' in row:
