@@ -115,7 +115,7 @@ def _one_line_errors() -> Iterator[None]:
     _fail(str(error), error.exit_code)
   except errors.Stopped as stopped:
     print(stopped, file=sys.stderr, flush=True)
-    _leave(interrupts.EXIT_CODE, together=True)
+    _exit(interrupts.EXIT_CODE, together=True)
   except Exception as error:
     if line := storage.bucket_error(error):
       _fail(line, errors.RunError.exit_code)
@@ -264,10 +264,10 @@ def required(flag: str, value: str | None) -> str:
 
 def _fail(message: str, code: int = errors.UserError.exit_code) -> NoReturn:
   print(f'error: {message}', file=sys.stderr, flush=True)
-  _leave(code)
+  _exit(code)
 
 
-def _leave(code: int, together: bool = False) -> NoReturn:
+def _exit(code: int, together: bool = False) -> NoReturn:
   """Exits at once, even while the devices still compute.
 
   If jax is loaded, skips Python's own shutdown: it would free objects that

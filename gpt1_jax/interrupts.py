@@ -82,10 +82,10 @@ class _Interrupts:
     if number == signal.SIGINT:
       first, self._interrupted = self._interrupted, self._interrupted or now
       if first is not None and now - first > _SAME_KEY:
-        _leave('interrupted twice: exits at once; saved work is intact', 130)
+        _exit('interrupted twice: exiting at once; saved work is intact', 130)
     is_first, self.received = self.received is None, number.name
     if self.phase is Phase.EXIT:
-      _leave(f'stopped by {number.name} before the start: run it again')
+      _exit(f'stopped by {number.name} before the start: run it again')
     if self.relayed and number != signal.SIGTERM:
       os.kill(os.getpid(), signal.SIGTERM)  # JAX tells the other hosts
     if is_first and self.phase is Phase.RECORD:
@@ -214,6 +214,6 @@ def _say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def _leave(message: str, code: int = EXIT_CODE) -> None:
+def _exit(message: str, code: int = EXIT_CODE) -> None:
   _say(message)
   os._exit(code)

@@ -48,7 +48,7 @@ def begin(run: run_lib.Run, step: int) -> None:
     scores = storage.path(workdir) / 'scores.json'
     if step < header['num_steps'] and scores.exists():
       scores.unlink()  # outdated: the run was shorter
-    _say_length(workdir, step, before, header)
+    _print_length(workdir, step, before, header)
   run_lib.record(workdir, header)
   if jax.process_index() == 0:
     _append(workdir, _row(step, header, changes))
@@ -83,7 +83,7 @@ def _row(
   }
 
 
-def _say_length(
+def _print_length(
   workdir: str,
   step: int,
   before: run_lib.RunHeader | None,

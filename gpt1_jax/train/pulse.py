@@ -94,7 +94,7 @@ class _Watch:
       spent = min(now - before, 2 * pause)
       if self.compiling:
         if compiled <= _SLOW < compiled + spent:
-          _tell_of_slow_compilation()
+          _warn_of_slow_compilation()
         compiled += spent
       else:
         self.idle, compiled = self.idle + spent, 0.0
@@ -167,7 +167,7 @@ def _furthest_behind(mine: _Place) -> list[_Place]:
   )
 
 
-def _tell_of_slow_compilation() -> None:
+def _warn_of_slow_compilation() -> None:
   with contextlib.suppress(OSError):
     if jax.process_index() == 0:
       print(

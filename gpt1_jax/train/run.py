@@ -183,12 +183,12 @@ def changes(workdir: str, command: str, config: Values) -> Changes | None:
   if refused:
     raise UserError(
       f'{workdir}: holds a run with a different {", ".join(refused)}; give the '
-      f'same configuration, or another --workdir{_ways_round(workdir, command)}'
+      f'same configuration, or another --workdir{_fork_flags(workdir, command)}'
     )
   return different
 
 
-def _ways_round(workdir: str, command: str) -> str:
+def _fork_flags(workdir: str, command: str) -> str:
   """Names the flags that start from a run's weights under other settings."""
   if command != 'pretrain':
     return ''
