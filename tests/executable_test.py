@@ -67,7 +67,7 @@ def test_loaded_step_equals_compiled_step_bit_for_bit(saved):
     ({'train.microbatches': 2}, r'config\.train\.microbatches differ'),
     (
       {'mesh.data': 4, 'mesh.tensor': 1},
-      r'another mesh: 2 data x 2 fsdp x 2 tensor, and here it is 4 data x 2 ',
+      r'another mesh: 2 data x 2 fsdp x 2 tensor, but here it is 4 data x 2 ',
     ),
   ],
 )
