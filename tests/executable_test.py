@@ -67,7 +67,7 @@ def test_loaded_step_equals_compiled_step_bit_for_bit(saved):
     ({'train.microbatches': 2}, r'config\.train\.microbatches differ'),
     (
       {'mesh.data': 4, 'mesh.tensor': 1},
-      r'another mesh: 2 data x 2 fsdp x 2 tensor, but here it is 4 data x 2 ',
+      r'different mesh: 2 data x 2 fsdp x 2 tensor, but here it is 4 data x 2 ',
     ),
   ],
 )
@@ -101,7 +101,7 @@ def test_file_of_another_machine_is_refused(saved, tmp_path, key, name):
   other = tmp_path / 'other'
   header[key] = 'another'
   other.write_bytes(json.dumps(header).encode() + b'\n' + payload)
-  with pytest.raises(UserError, match=f'another {name}: another, and here'):
+  with pytest.raises(UserError, match=f'different {name}: another, but here'):
     executable.load(str(other), program, config())
 
 

@@ -159,7 +159,7 @@ def test_a_resumed_run_may_change_the_machine_and_nothing_else(tmp_path):
     ('transfer', 'layers', 1),
   ):
     other = {**config, section: {**config[section], key: value}}
-    with pytest.raises(UserError, match=f'another {section}.{key}'):
+    with pytest.raises(UserError, match=f'different {section}.{key}'):
       run.start(str(tmp_path), 'finetune', other, {})
   machine = {'attention': 'plain', 'remat': 'full'}
   run.start(

@@ -238,7 +238,7 @@ def test_a_complete_output_is_left_alone(books, tmp_path):
   _prepare(*flags, *_FLAGS)
   before = _contents(out)
   assert 'already complete' in _prepare(*flags, *_FLAGS, '--workers=1')
-  assert 'another merges' in _refused(*flags, '--merges=61', _FLAGS[1])
+  assert 'different merges' in _refused(*flags, '--merges=61', _FLAGS[1])
   file = folder / '003.txt'
   file.write_text(file.read_text().replace('e', 'o'))  # of the same length
   assert 'its input has changed' in _refused(*flags, *_FLAGS)

@@ -253,7 +253,7 @@ def test_a_run_is_made_longer_forked_and_begun_from(data, straight, tmp_path):
   assert 'has 430 updates, and the configuration asks for 420' in line
   assert '--fork_from=' in line
   line = commands.fail('pretrain', *args, '--config.optim.b1=0.5')
-  assert 'another optim.b1' in line
+  assert 'different optim.b1' in line
   assert f'--config.init_from={workdir}' in line
   line = commands.fail('pretrain', *args, *longer, f'--fork_from={workdir}')
   assert f'was not forked from {workdir}' in line

@@ -177,4 +177,4 @@ def test_killed_failed_and_resumed(pretrained, archives, tmp_path, ended):
   assert code == 1
   assert '1 of 1 jobs failed (cola scratch)' in err
   error = figures(output)['cola', 'scratch']['error']
-  assert 'another optim.peak_lr' in error
+  assert 'different optim.peak_lr' in error
