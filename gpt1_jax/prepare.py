@@ -137,7 +137,7 @@ def main(argv: list[str]) -> None:
       f'--output={_OUTPUT.value}: shards are written to a local disk; copy '
       'them to the bucket afterwards (gcloud storage rsync), meta.json last'
     )
-  output = pathlib.Path(storage.resolved(_OUTPUT.value))
+  output = pathlib.Path(storage.writable(_OUTPUT.value))
   if _VERIFY.value:
     print(f'{output}: {shards.verify(output)} files are unchanged')
     return

@@ -56,14 +56,18 @@ def path(name: str | os.PathLike[str]) -> Path:
 
 
 def resolved(name: str | os.PathLike[str]) -> Path:
-  """Returns the canonical path: absolute, with symbolic links resolved.
+  """Returns the canonical path: absolute, with symbolic links resolved."""
+  place = path(name)
+  return place.resolve() if isinstance(place, pathlib.Path) else place
+
+
+def writable(name: str | os.PathLike[str]) -> Path:
+  """Returns the canonical path of a folder to write.
 
   Raises:
-    UserError: a part of it is not UTF-8, which JSON and Orbax require.
+    UserError: its name is not UTF-8, which JSON and Orbax require.
   """
-  place = path(name)
-  if isinstance(place, pathlib.Path):
-    place = place.resolve()
+  place = resolved(name)
   check_utf8(os.fspath(place))
   return place
 

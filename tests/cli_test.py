@@ -136,4 +136,4 @@ def test_a_name_that_is_not_utf_8_is_refused(tmp_path, monkeypatch):
   (tmp_path / 'here\udcff').mkdir()
   monkeypatch.chdir(tmp_path / 'here\udcff')
   with assert_refused('here\\xff/run: not UTF-8'):
-    storage.resolved('run')
+    storage.writable('run')

@@ -277,7 +277,7 @@ def _building(output: storage.Path) -> Iterator[storage.Path]:
   A bucket cannot rename, so there the folder is `output` itself. The block must
   write the file that makes the folder loadable last.
   """
-  output = storage.resolved(output)
+  output = storage.writable(output)
   if isinstance(output, pathlib.Path):
     with storage.atomic_dir(output) as path:
       yield path

@@ -295,4 +295,4 @@ def _open(workdir: str) -> Iterator[ocp.CheckpointManager]:
 
 
 def _directory(workdir: str) -> storage.Path:
-  return storage.resolved(workdir) / 'checkpoints'
+  return storage.writable(workdir) / 'checkpoints'

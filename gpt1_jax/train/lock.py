@@ -43,7 +43,7 @@ def held(workdir: str) -> Iterator[None]:
   Raises:
     UserError: another process runs there; the message names it.
   """
-  place = storage.resolved(workdir)
+  place = storage.writable(workdir)
   if jax.process_index() or str(place) in _held:
     yield
     return
