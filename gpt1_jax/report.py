@@ -25,6 +25,7 @@ if __name__ == '__main__':  # before the other imports, which take seconds
 from absl import flags
 
 from gpt1_jax import cli, storage
+from gpt1_jax.errors import UserError
 
 _RUNS = flags.DEFINE_list(
   'runs', None, 'Run folders, or folders that hold runs.', required=True
@@ -39,9 +40,13 @@ def main(argv: list[str]) -> None:
   from gpt1_jax.reporting import figures, page, runs as runs_lib, sections
 
   del argv
+  output = storage.path(_OUTPUT.value)
+  if (output / 'results.json').exists():
+    raise UserError(
+      f'{output}: holds results.md of finetune; use another --output'
+    )
   runs = runs_lib.find(_RUNS.value)
   report = sections.build(runs)
-  output = storage.path(_OUTPUT.value)
   storage.write_text(output / 'results.md', page.markdown(report))
   storage.write_text(output / 'report.html', page.html(report))
   if drawn := figures.pretraining_plot(runs):

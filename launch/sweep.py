@@ -40,6 +40,7 @@ from gpt1_jax import cli, config, storage
 from gpt1_jax.errors import RunError, UserError
 from gpt1_jax.tasks import all_tasks, summary, table
 from gpt1_jax.tasks.scores import Failure, Scores
+from gpt1_jax.train import belonging
 
 _CONFIG = cli.define_config(
   'configs/finetune.py',
@@ -110,6 +111,8 @@ def main(argv: list[str]) -> None:
     for job in mine:
       print(shlex.join(['python', *job.words[1:]]))
     return
+  output = cli.required('output', _OUTPUT.value)
+  belonging.check_free(output, *table.TASKS, 'summary.*')
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
   failed = []
   for number, job in enumerate(mine, 1):

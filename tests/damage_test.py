@@ -24,6 +24,7 @@ from gpt1_jax.train import (
 )
 from gpt1_jax.train.step import TrainState
 from tests.support import commands, networks
+from tests.support.refusals import assert_refused
 
 COMMIT = 'commit_success.txt'  # a note; its content means nothing
 STATE = {'params': {'w': np.arange(5000, dtype=np.float32)}, 'm': np.ones(7)}
@@ -362,3 +363,36 @@ def test_tokenizer_shards_and_run_must_match(tmp_path, changed, words):
   )
   with refused:
     belonging.check(str(tmp_path), {**header, **changed})
+
+
+@pytest.mark.parametrize(
+  ('names', 'words'),
+  [
+    (['meta.json', 'train-00000.bin'], 'holds prepared data (meta.json)'),
+    (['results.json', 'rte/'], 'holds the runs of several tasks (results.json'),
+    (['summary.json'], 'holds the runs of a sweep'),
+    (['model.safetensors'], 'holds a Hugging Face folder'),
+    (['b.txt', 'a.txt'], 'holds 2 other files or folders, such as a.txt'),
+    (['mini/', 'rte/'], 'holds 2 other files or folders, such as mini'),
+    (['checkpoints/7/'], 'its config.json is missing; restore it'),
+  ],
+)
+def test_a_run_begins_in_no_folder_of_another_kind(tmp_path, names, words):
+  for name in names:
+    path = tmp_path / name
+    path.mkdir(parents=True) if name.endswith('/') else path.touch()
+  with assert_refused(words, start=tmp_path):
+    belonging.check(str(tmp_path), {})
+
+
+def test_a_run_begins_beside_what_a_killed_start_and_a_log_leave(tmp_path):
+  for name in ('lock', 'config.json.1a2b.tmp', 'log.txt', 'slurm-7.out'):
+    (tmp_path / name).touch()
+  (tmp_path / 'checkpoints').mkdir()
+  belonging.check(str(tmp_path), {})
+
+
+def test_the_config_of_a_hugging_face_folder_is_named(tmp_path):
+  (tmp_path / 'config.json').write_text('{"model_type": "openai-gpt"}')
+  with assert_refused('of a Hugging Face folder, not of a run'):
+    run_lib.load(str(tmp_path))

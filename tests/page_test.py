@@ -239,3 +239,7 @@ def test_report_command(tmp_path):
   assert 'no such folder' in commands.fail(
     'report', f'--runs={tmp_path}/absent', f'--output={tmp_path}/out'
   )
+  (tmp_path / 'results.json').touch()  # finetune wrote results.md beside it
+  assert 'holds results.md of finetune' in commands.fail(
+    'report', f'--runs={top}', f'--output={tmp_path}'
+  )

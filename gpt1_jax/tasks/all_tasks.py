@@ -97,6 +97,7 @@ def _all(
   # Reports errors that concern all tasks, and missing files, before training.
   if (storage.path(workdir) / 'config.json').exists():
     raise UserError(f'{workdir}: holds a run; use another --workdir')
+  belonging.check_free(workdir, *table.TWELVE, 'results.*', 'submission')
   initialization.read_source(config)
   main = jax.process_index() == 0
   if main:

@@ -4,24 +4,45 @@ A run, its checkpoints, its tokenizer and its shards each record the tokenizer's
 fingerprint; the run also records that of the shards.
 """
 
+import fnmatch
+
 from gpt1_jax import storage
 from gpt1_jax.corpus import tokenization
 from gpt1_jax.errors import UserError
 from gpt1_jax.train import run as run_lib
 from gpt1_jax.train.checkpoint import CheckpointMeta
 
+# What may lie in a directory where no run has begun: what a start writes before
+# config.json, and logs.
+_BEFORE = (
+  'lock', 'tokenizer', 'checkpoints', 'wandb', '*.tmp', '.*', '*log*', '*.out',
+  '*.err',
+)  # fmt: skip
+# Files that tell what else a folder is.
+_KINDS = {
+  'meta.json': 'prepared data',
+  'results.json': 'the runs of several tasks',
+  'summary.json': 'the runs of a sweep',
+  'report.html': 'a report',
+  'params_shapes.json': "OpenAI's arrays",
+  'model.safetensors': 'a Hugging Face folder',
+  'pytorch_model.bin': 'a Hugging Face folder',
+}
+
 
 def check(workdir: str, header: run_lib.RunHeader) -> None:
   """Checks that a run resumes with its own tokenizer and shards.
 
   Args:
-    workdir: run directory; passes if it holds no run.
+    workdir: run directory; may be new.
     header: the new content of config.json.
 
   Raises:
-    UserError: the tokenizer or the shards differ from the run's.
+    UserError: the tokenizer or the shards differ from the run's, or the
+      directory holds something else than a run.
   """
   if not (storage.path(workdir) / 'config.json').exists():
+    check_free(workdir)
     return
   found = run_lib.load(workdir)
   if found.get('tokenizer_fingerprint') != header['tokenizer_fingerprint']:
@@ -39,6 +60,41 @@ def check(workdir: str, header: run_lib.RunHeader) -> None:
     )
   if (storage.path(workdir) / 'tokenizer').exists():
     _compare(workdir, header['tokenizer_fingerprint'], 'config.json')
+
+
+def check_free(folder: str, *own: str) -> None:
+  """Refuses a folder that holds something else than runs.
+
+  Args:
+    folder: a directory without config.json, or a missing one.
+    *own: patterns of names that it may hold.
+
+  Raises:
+    UserError: it holds something else; the message names it.
+  """
+  place = storage.path(folder)
+  if run_lib.has_begun(folder):
+    raise UserError(
+      f'{folder}: its config.json is missing; restore it from a copy, or use '
+      'another folder'
+    )
+  foreign = [
+    path.name
+    for path in (place.iterdir() if place.exists() else ())
+    if not any(fnmatch.fnmatch(path.name, each) for each in (*_BEFORE, *own))
+  ]
+  if foreign:
+    raise UserError(
+      f'{folder}: holds {_kind(place, foreign)}; use another folder'
+    )
+
+
+def _kind(place: storage.Path, names: list[str]) -> str:
+  """Describes what a folder holds."""
+  for name, kind in _KINDS.items():
+    if (place / name).exists():
+      return f'{kind} ({name})'
+  return f'{len(names)} other files or folders, such as {min(names)}'
 
 
 def tokenizer(workdir: str, meta: CheckpointMeta) -> tokenization.Tokenizer:

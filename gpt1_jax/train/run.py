@@ -231,6 +231,8 @@ def load(workdir: str) -> RunHeader:
   match found := storage.read_json(path):
     case {'command': str(), 'config': dict()}:
       return cast(RunHeader, found)
+    case {'model_type': _}:
+      raise UserError(f'{path}: of a Hugging Face folder, not of a run')
   raise UserError(f'{path}: damaged (command or config is missing)')
 
 
