@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import ad_checkpoint
 
+from gpt1_jax.model.placement import platform
+
 
 class LayerNorm(nn.Module):
   """LayerNorm with eps 1e-5 and float32 statistics (C: train.py).
@@ -20,7 +22,12 @@ class LayerNorm(nn.Module):
     x = x_BTD.astype(jnp.float32)
     mean_BT1 = x.mean(axis=-1)[..., None]
     mean_BT1 = ad_checkpoint.checkpoint_name(mean_BT1, 'mean')
-    variance_BT1 = jnp.square(x - mean_BT1).mean(axis=-1)[..., None]
+    # Through this mean the variance has no gradient, but XLA reads the input to
+    # compute the zero. On a CPU it stays: results do not change in any bit.
+    centre_BT1 = mean_BT1
+    if platform() != 'cpu':
+      centre_BT1 = jax.lax.stop_gradient(mean_BT1)
+    variance_BT1 = jnp.square(x - centre_BT1).mean(axis=-1)[..., None]
     variance_BT1 = ad_checkpoint.checkpoint_name(variance_BT1, 'variance')
     factor = jax.lax.rsqrt(variance_BT1 + 1e-5)
     factor *= self._parameter('scale', nn.initializers.ones, x.shape[-1])
