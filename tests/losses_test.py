@@ -49,7 +49,7 @@ def test_chunked_equals_plain(chunk, monkeypatch):
 def test_accelerator_stores_bfloat16_logits_and_sums_in_float32(
   chunk, monkeypatch
 ):
-  monkeypatch.setattr(losses, 'CHUNK_TOKENS', chunk)
+  monkeypatch.setattr(losses, 'ACCELERATOR_CHUNK_TOKENS', chunk)
   monkeypatch.setattr(losses, 'platform', lambda: 'tpu')
   h, table, tokens, weights = draw()
   h, rounded = h.astype(jnp.bfloat16), table.astype(jnp.bfloat16)
@@ -64,6 +64,33 @@ def test_accelerator_stores_bfloat16_logits_and_sums_in_float32(
   assert found != pytest.approx(float(expected), rel=1e-7)  # they are rounded
   for a, b in zip(grads, expected_grads, strict=True):
     np.testing.assert_allclose(a.astype(jnp.float32), b, atol=0.03)
+
+
+@pytest.mark.parametrize('size', [0.1, 1, 4])
+def test_accelerator_subtracts_the_targets_logit(size, monkeypatch):
+  monkeypatch.setattr(losses, 'platform', lambda: 'tpu')
+  h, table, tokens, weights = draw()
+  args = (size * h, table, tokens, weights)
+  nll = plain(*args[:3], jnp.ones_like(weights)) / 48
+  assert nll > 10 or size < 4
+  (found, grads), (expected, expected_grads) = (
+    jax.value_and_grad(f, argnums=(0, 1, 3))(*args)
+    for f in (losses.lm_loss, plain)
+  )
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  for a, b in zip(grads, expected_grads, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * size)
+
+
+def test_accelerator_limits_the_loss_of_a_token(monkeypatch):
+  monkeypatch.setattr(losses, 'platform', lambda: 'tpu')
+  h, table = jnp.ones((1, 2, 8)), jnp.zeros((29, 8)).at[3].set(1e3)
+  found, grads = jax.value_and_grad(losses.lm_loss, argnums=(0, 1))(
+    h, table, jnp.array([[0, 5]]), jnp.ones((1, 2))
+  )
+  assert found == pytest.approx(losses.MAX_EXCESS, rel=1e-6)  # not 8,000
+  expected = jnp.zeros_like(table).at[3].set(1).at[5].set(-1)  # p(3) = 1
+  np.testing.assert_allclose(grads[1], expected, atol=1e-6)
 
 
 @CHUNKS

@@ -21,7 +21,7 @@ from gpt1_jax.compiler import (
 )
 from gpt1_jax.compiler.hlo_text import HloText
 from gpt1_jax.model import flash, models, tiles
-from gpt1_jax.train import chips, losses, sharding
+from gpt1_jax.train import chips, sharding
 from tests.support import compiled_steps, meshes
 from tests.support.compiled_steps import JSON_KEYS, VOCAB, small
 
@@ -83,7 +83,7 @@ def test_looped_layers_cost_what_unrolled_layers_cost(looped):
 
 def test_without_loops_totals_are_the_compiler_s():
   """Unrolls layers; so few tokens have their logits in one piece."""
-  changes = {'model.unroll': 3, 'model.n_ctx': losses.MIN_CHUNK_TOKENS // 16}
+  changes = {'model.unroll': 3, 'model.n_ctx': 16}
   found, _, compiled = compile_for('v5e:2x2', **changes)
   xla = compiled.cost_analysis()
   assert found.cost.flops == pytest.approx(xla['flops'], rel=1e-3)
@@ -278,12 +278,12 @@ def compile_paper(batch_size):
 
 def test_step_of_the_paper_meets_the_goals():
   found, program, compiled = compile_paper(64)
-  assert found.memory.temp <= 3e9
+  assert found.memory.temp <= 2.75e9
   assert found.cost.flops <= 1.0 * found.model_flops
   # About 4e9 of these are buffers of running sums, which XLA counts in each
   # fusion that they pass through.
-  assert found.cost.bytes_accessed <= 45e9
-  assert found.cost.hbm_bytes <= 21e9
+  assert found.cost.bytes_accessed <= 42e9
+  assert found.cost.hbm_bytes <= 19.6e9
   # The four matrices of a layer are summed over devices behind products; only
   # the embedding's sum is not hidden.
   text = compiled.as_text()
@@ -291,7 +291,7 @@ def test_step_of_the_paper_meets_the_goals():
   seconds = found.estimate.parts[roofline.COLLECTIVES].seconds
   assert seconds == pytest.approx(1.9e-3, rel=0.05)
   # The loss stores its logits in bfloat16.
-  logits = re.findall(r'(\w+)\[16,128,40478\]\S* parameter', text)
+  logits = re.findall(r'(\w+)\[16,256,40478\]\S* parameter', text)
   assert set(logits) == {'bf16'}
   # Outside attention no product is computed twice, to the last FLOP.
   c = program.objective.model.config

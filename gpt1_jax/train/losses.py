@@ -17,12 +17,18 @@ from gpt1_jax.model.linear import einsum
 from gpt1_jax.model.placement import platform
 from gpt1_jax.train.sharding import BATCH_AXES, VOCAB_AXIS
 
-# A device computes the logits of a quarter of its tokens at a time, within
-# these bounds. The float32 logits of a whole batch would be the program's
-# largest array. Smaller chunks save memory but accumulate the gradient of the
-# output matrix more often, which costs more than it saves.
+# A CPU computes the logits of a quarter of its tokens at a time, within these
+# bounds. The float32 logits of a whole batch would be the program's largest
+# array. Smaller chunks save memory but accumulate the gradient of the output
+# matrix more often, which costs more than it saves.
 CHUNK_TOKENS = 2048
 MIN_CHUNK_TOKENS = 256
+# An accelerator, whose logits are in bfloat16, takes as many as this at once.
+ACCELERATOR_CHUNK_TOKENS = 4096
+
+# Off the CPU, a logit counts as at most this far above the target's, so that
+# the sum of exp() over any vocabulary is finite: 70 nats are the largest loss.
+MAX_EXCESS = 70.0
 
 
 class _Shard(NamedTuple):
@@ -118,7 +124,9 @@ def _chunks(x: jax.Array) -> jax.Array:
   Every chunk keeps all B rows, so that the batch axis stays sharded.
   """
   B, T = x.shape[:2]
-  count = min(CHUNK_TOKENS, max(B * T // 4, MIN_CHUNK_TOKENS))
+  count = ACCELERATOR_CHUNK_TOKENS
+  if platform() == 'cpu':
+    count = min(CHUNK_TOKENS, max(B * T // 4, MIN_CHUNK_TOKENS))
   columns = max(1, min(T, count // B))
   x = jnp.pad(x, ((0, 0), (0, -T % columns)) + ((0, 0),) * (x.ndim - 2))
   x = x.reshape(B, -1, columns, *x.shape[2:])
@@ -214,16 +222,23 @@ def _chunk_nll(
   """Computes a chunk's nll and the intermediates that its gradient needs.
 
   Returns:
-    nll [B, C]; exp(logit - max) [B, C, V] and its sum over V [B, C]; each
-    target's row in this device's part of V [B, C], which is out of range if
-    another device holds the target.
+    nll [B, C]; exp(logit - shift) [B, C, V] and its sum over V [B, C], where
+    the shift is the maximum or the target's logit; each target's row in this
+    device's part of V [B, C], out of range if another device holds the target.
   """
   logits_BCV = _logits(h_BCD, embed_VD)
   if shard.axis is None:
-    max_BC = jnp.max(logits_BCV, axis=-1).astype(jnp.float32)
-    exp_BCV = jnp.exp(logits_BCV - max_BC[..., None])
+    if platform() == 'cpu':
+      shift_BC = jnp.max(logits_BCV, axis=-1).astype(jnp.float32)
+      excess_BCV = logits_BCV - shift_BC[..., None]
+    else:
+      # Known before the logits, which are then summed as they are computed; to
+      # subtract their maximum, they would be read once more.
+      shift_BC = _target_logits(h_BCD, embed_VD, targets_BC)
+      excess_BCV = jnp.minimum(logits_BCV - shift_BC[..., None], MAX_EXCESS)
+    exp_BCV = jnp.exp(excess_BCV)
     sum_BC = jnp.sum(exp_BCV, axis=-1)
-    nll_BC = jnp.log(sum_BC) + max_BC - _pick(logits_BCV, targets_BC)
+    nll_BC = jnp.log(sum_BC) + shift_BC - _pick(logits_BCV, targets_BC)
     return nll_BC, exp_BCV, sum_BC, targets_BC
   V = embed_VD.shape[0]
   start = jax.lax.axis_index(shard.axis) * V
@@ -253,6 +268,14 @@ def _logits(h_BCD: jax.Array, embed_VD: jax.Array) -> jax.Array:
   return jnp.einsum(
     'BCD,VD->BCV', h_BCD, embed_VD, preferred_element_type=h_BCD.dtype
   )
+
+
+def _target_logits(
+  h_BCD: jax.Array, embed_VD: jax.Array, targets_BC: jax.Array
+) -> jax.Array:
+  """Returns the logits of the targets alone, float32 [B, C]."""
+  rows_BCD = embed_VD[targets_BC].astype(jnp.float32)
+  return jnp.sum(h_BCD * rows_BCD, axis=-1)
 
 
 def _pick(logits_BCV: jax.Array, places_BC: jax.Array) -> jax.Array:
