@@ -392,3 +392,8 @@ def test_a_file_that_may_not_be_read(tmp_path):
   (tmp_path / 'a.txt').chmod(0)
   with pytest.raises(PermissionError):
     _read(tmp_path)
+
+
+def test_a_file_whose_name_is_not_utf8_is_refused(tmp_path):
+  (tmp_path / '\udcff.txt').write_text('text')
+  assert '\\xff.txt: not UTF-8; rename it' in _refused(tmp_path)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from typing_extensions import TypedDict
 
+from gpt1_jax import storage
 from gpt1_jax.errors import UserError
 
 _KINDS = {'.txt': 'text', '.jsonl': 'jsonl', '.parquet': 'parquet'}
@@ -72,7 +73,8 @@ def find(specs: Iterable[str]) -> list[Input]:
   """Resolves --input: expands and sorts folders and globs, drops repeats.
 
   Raises:
-    UserError: a spec has an unknown format, or matches no file.
+    UserError: a spec has an unknown format, or matches no file or one whose
+      name is not UTF-8.
   """
   inputs: list[Input] = []
   for spec in specs:
@@ -85,6 +87,8 @@ def find(specs: Iterable[str]) -> list[Input]:
       raise UserError(f'--input={spec}: unknown; give {_SUPPORTED}')
     else:
       inputs += _find_files(spec)
+  for found in inputs:
+    storage.check_utf8(found.name)  # documents.jsonl holds it
   return list(dict.fromkeys(inputs))
 
 
