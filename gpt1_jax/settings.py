@@ -15,6 +15,8 @@ Count = Annotated[int, Field(ge=0, lt=2**31)]
 Layers = Annotated[int, Field(ge=1, le=1000)]
 Size = Annotated[int, Field(ge=1, le=2**20)]
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
+# In float32, 1 - 1e-8 is 1, and 1e-40 may be 0.
+AdamDecay = Annotated[float, Field(ge=0, le=0.999999)]
 Minutes = Annotated[float, Field(ge=0, le=1e6)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Dtype = Literal['float32', 'bfloat16']
@@ -190,11 +192,11 @@ class OptimSettings:
 
   variant: Literal['paper', 'openai']
   schedule: Literal['cosine', 'linear']
-  peak_lr: Annotated[float, Field(gt=0, le=1e3)]
+  peak_lr: Annotated[float, Field(ge=1e-30, le=1e3)]
   warmup: Annotated[float, Field(ge=0, lt=2**31)]
-  b1: Annotated[float, Field(ge=0, lt=1)]
-  b2: Annotated[float, Field(ge=0, lt=1)]
-  eps: Annotated[float, Field(gt=0, le=1e3)]
+  b1: AdamDecay
+  b2: AdamDecay
+  eps: Annotated[float, Field(ge=1e-30, le=1e3)]
   weight_decay: Annotated[float, Field(ge=0, le=1e3)]
   clip_norm: Annotated[float, Field(ge=0, le=1e30)]
 

@@ -38,11 +38,11 @@ WRONG = {
     'model.kind': ['rnn'],
     'optim.variant': ['adam'],
     'optim.schedule': ['constant'],
-    'optim.peak_lr': [0.0, -1.0, float('nan'), float('inf'), 1e30],
+    'optim.peak_lr': [0.0, 1e-320, -1.0, float('nan'), float('inf'), 1e30],
     'optim.warmup': [-1.0, float('inf')],
-    'optim.b1': [1.0, -0.1],
+    'optim.b1': [1.0, 0.99999999, -0.1],
     'optim.b2': [1.0],
-    'optim.eps': [0.0],
+    'optim.eps': [0.0, 1e-320],
     'optim.weight_decay': [-0.01],
     'optim.clip_norm': [-1.0, 1j],
     'train.num_steps': [-1, 1.5],
@@ -122,7 +122,7 @@ def test_a_name_that_is_not_utf8_is_named():
     pretraining(values)
   assert str(caught.value) == (
     r"config.data.path is 'books\udcff': not UTF-8 at character 6; rename the "
-    'it names'
+    'file or folder'
   )
 
 
