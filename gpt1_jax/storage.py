@@ -58,7 +58,10 @@ def path(name: str | os.PathLike[str]) -> Path:
 def resolved(name: str | os.PathLike[str]) -> Path:
   """Returns the canonical path: absolute, with symbolic links resolved."""
   place = path(name)
-  return place.resolve() if isinstance(place, pathlib.Path) else place
+  try:
+    return place.resolve() if isinstance(place, pathlib.Path) else place
+  except RuntimeError:  # Python 3.13 returns such a path
+    raise UserError(f'{name}: its symbolic links form a loop') from None
 
 
 def writable(name: str | os.PathLike[str]) -> Path:

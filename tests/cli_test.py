@@ -49,7 +49,7 @@ def test_all_mistakes_are_reported_together(pretrain):
     '  config.model.n_layer is 2.5: must be an integer',
     '  config.model.n_layr: no such key; did you mean n_layer?',
     "  config.optim.peak_lr is 'fast': must be a number",
-    '  config.optim.b1 is 1.5: must be below 1.0',
+    '  config.optim.b1 is 1.5: must be at most 0.999999',
     '  config.train.seed is -1: must be at least 0',
     '  config.data.path is not set; give --config.data.path=...',
     '  config.mesh: 0x1x1 (data x fsdp x tensor): sizes must be positive; one '
@@ -101,6 +101,12 @@ def test_help_shows_the_project_s_flags_alone(name, flag):
     f'  --{shown}: ' in done.stdout for shown in (flag, 'multihost', 'stage_to')
   )
   assert '--verbosity' not in done.stdout  # a flag of absl
+
+
+def test_links_that_form_a_loop_are_refused(tmp_path):
+  (tmp_path / 'loop').symlink_to('loop')
+  words = ('--input=builtin:python-reference', f'--output={tmp_path}/loop')
+  assert 'loop' in commands.fail('prepare', *words)
 
 
 def _on_a_full_disk(redirection, *words):
