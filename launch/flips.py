@@ -20,33 +20,18 @@ from collections.abc import Iterator
 import checkout  # noqa: F401
 import jax
 import jax.numpy as jnp
+import mutations
 import numpy as np
 from absl import app, flags
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.settings import GPTConfig
 from gpt1_jax.train import checkpoint
+from tests.support import finetuning
 
 _FLIPS = flags.DEFINE_integer('flips', 1000, 'Single bits to flip.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Seeds the choice of files and bits.')
-_MODEL = GPTConfig(
-  kind='gpt',
-  embd_pdrop=0.1,
-  attn_pdrop=0.1,
-  resid_pdrop=0.1,
-  embedding_dropout='sum',
-  softmax_rows='tokens',
-  dtype='float32',
-  n_layer=1,
-  n_head=1,
-  n_embd=8,
-  n_ctx=8,
-  attention='auto',
-  remat='auto',
-  unroll=1,
-  vocab_size=100,
-  n_special=0,
-)
+_MODEL = GPTConfig(**finetuning.MODEL, vocab_size=100, n_special=0)
 _WORDS = np.arange(4000, dtype=np.float32)
 
 
@@ -84,17 +69,10 @@ def _damages(
   """Yields a kind of damage, the file and its new content; None deletes it."""
   rng = random.Random(_SEED.value)
   files = sorted(file for file in folder.rglob('*') if file.is_file())
-  for number in range(_FLIPS.value):
-    file = files[number % len(files)]
-    content = bytearray(file.read_bytes())
-    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-    yield 'bit', file, bytes(content)
-  for file in files:
-    content = bytearray(file.read_bytes())
-    yield 'zeros', file, bytes(len(content))
-    yield 'cut', file, bytes(content[: len(content) // 2])
-    yield 'empty', file, b''
-    yield 'deleted', file, None
+  for number, file in enumerate(files):
+    bits = len(range(number, _FLIPS.value, len(files)))
+    for kind, content in mutations.damages(file.read_bytes(), rng, bits):
+      yield kind, file, content
 
 
 def _write(file: pathlib.Path, content: bytes | None) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 # Bytes that files contain by mistake. Long ones are rare: each takes 1 ms.
@@ -29,6 +29,18 @@ def mutate(content: bytes, rng: random.Random) -> bytes:
   for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
     content = rng.choice(_CHANGES)(content, rng)
   return content
+
+
+def damages(
+  content: bytes, rng: random.Random, bits: int
+) -> Iterator[tuple[str, bytes | None]]:
+  """Yields kinds of damage and other contents of a file; None deletes it."""
+  for _ in range(bits):
+    yield 'bit', _flip(content, rng)
+  yield 'zeros', bytes(len(content))
+  yield 'cut', content[: len(content) // 2]
+  yield 'empty', b''
+  yield 'deleted', None
 
 
 def mutate_json(content: bytes, rng: random.Random) -> bytes:

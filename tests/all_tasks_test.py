@@ -14,7 +14,11 @@ from gpt1_jax.reporting import cells, runs
 from gpt1_jax.task_settings import OwnTask
 from gpt1_jax.tasks import all_tasks, finetuning, initialization, table
 from gpt1_jax.train import checkpoint
-from tests.support import finetuning as finetuning_runs, prediction_files
+from tests.support import (
+  finetuning as finetuning_runs,
+  prediction_files,
+  small_runs,
+)
 
 
 def finetune(values, workdir):
@@ -175,9 +179,7 @@ def test_patience_ends_each_seed_where_its_score_is_best(
   monkeypatch.setattr(
     finetuning.Finetuner, '_evaluate', lambda *_: {'eval_accuracy': next(given)}
   )
-  rows = [json.dumps({'text': x, 'label': x}) for x in ('bad', 'good')]
-  for split in ('train', 'dev'):
-    (tmp_path / f'{split}.jsonl').write_text('\n'.join(rows))
+  small_runs.write_task(tmp_path, train=2, dev=2)
   config = configure('', tmp_path)
   config['task'] = {'kind': 'classification', 'labels': ('bad', 'good')}
   config['data'] |= {'batch_size': 8, 'lengths': (16,)}

@@ -7,18 +7,15 @@ real.
 import json
 import pathlib
 import subprocess
-import sys
-import time
 
 import jax
 import numpy as np
 import pytest
 
-from tests.support import commands, fake_bucket
+from tests.support import commands, fake_bucket, forks, small_runs
 
 pytest.importorskip('gcsfs', reason='needs the gcs extra')
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 STEPS = 12
 DATA, RUN, TASK = 'gs://bucket/data', 'gs://bucket/runs/gpt', 'gs://bucket/task'
 TUNED = 'gs://bucket/runs/tuned'
@@ -45,23 +42,18 @@ class Machine:
 
   def __init__(self, bucket: fake_bucket.Bucket, folder: pathlib.Path):
     self.bucket, self.folder = bucket, folder
+    self.forks = forks.Server(bucket.environment())
     self.stage = folder / 'stage'
     self.local = {
       name: folder / name for name in ('data', 'task', 'run', 'tuned')
     }
 
   def start(self, command: str, *options) -> subprocess.Popen:
-    module = ['-m', f'gpt1_jax.{command}']
+    words = map(str, options)
     if command.endswith('.py'):  # a program of launch/
-      module = [command]
-    return subprocess.Popen(
-      [sys.executable, *module, *map(str, options)],
-      cwd=ROOT,
-      env=self.bucket.environment(),
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-    )
+      env = self.bucket.environment()
+      return commands.start(command, *words, **env)
+    return self.forks.start(f'gpt1_jax.{command}', *words)
 
   def run(self, command: str, *options, code: int = 0) -> tuple[str, str]:
     with commands.ending(self.start(command, *options)) as job:
@@ -75,6 +67,10 @@ class Machine:
 
   def text(self, url: str) -> str:
     return self.bucket.objects[url.removeprefix('gs://')].decode()
+
+  def rows(self, workdir: str) -> list[dict]:
+    lines = self.text(f'{workdir}/metrics.jsonl').splitlines()
+    return small_runs.untimed([json.loads(line) for line in lines])
 
   @property
   def staged(self) -> str:
@@ -94,18 +90,11 @@ def machine(tmp_path_factory):
       '--merges=300',
       '--validation_fraction=0.02',
     )
-    task.mkdir()
-    for split, count in (('train', 20), ('dev', 11)):
-      rows = [
-        {'text': f'the {label} object {i}', 'label': label}
-        for i in range(count)
-        for label in [('bad', 'good')[i % 3 == 0]]
-      ]
-      lines = ''.join(json.dumps(row) + '\n' for row in rows)
-      (task / f'{split}.jsonl').write_text(lines)
+    small_runs.write_task(task, train=20, dev=11)
     machine.put(data, DATA)
     machine.put(task, TASK)
     yield machine
+    machine.forks.close()
 
 
 @pytest.fixture(scope='module')
@@ -136,25 +125,15 @@ def resumed(machine):
   )
   first = machine.start('pretrain', *options)
   done = 'bucket/runs/gpt/checkpoints/{}/commit_success.txt'
-  deadline = time.monotonic() + 150
   with commands.ending(first):
-    while done.format(4) not in machine.bucket.objects:
-      assert first.poll() is None, first.communicate()
-      assert time.monotonic() < deadline
-      time.sleep(0.01)
+    commands.await_until(
+      first, lambda: done.format(4) in machine.bucket.objects
+    )
     first.kill()
   step = max(s for s in (4, 8, 12) if done.format(s) in machine.bucket.objects)
   text = machine.text(f'{RUN}/metrics.jsonl')
   machine.run('pretrain', *options)
   return [json.loads(line) for line in text.splitlines()], step
-
-
-def untimed(text: str) -> list[dict]:
-  timed = {'tokens_per_second', 'seconds', 'utilisation'}
-  return [
-    {k: v for k, v in json.loads(line).items() if k not in timed}
-    for line in text.splitlines()
-  ]
 
 
 @pytest.mark.slow
@@ -163,8 +142,7 @@ def test_a_killed_run_resumes_from_the_bucket(machine, straight, resumed):
   # The rows of all updates in the checkpoint are there.
   losses = [row['step'] for row in rows if 'loss' in row]
   assert losses[:step] == list(range(1, step + 1))
-  here = (straight / 'metrics.jsonl').read_text()
-  assert untimed(machine.text(f'{RUN}/metrics.jsonl')) == untimed(here)
+  assert machine.rows(RUN) == small_runs.rows(straight)
   scores = json.loads(machine.text(f'{RUN}/scores.json'))
   assert scores == json.loads((straight / 'scores.json').read_text())
   facts = json.loads(machine.text(f'{RUN}/config.json'))
@@ -185,12 +163,7 @@ def test_its_parameters_equal_those_of_the_run_on_a_disk(
     'np.savez(sys.argv[2], *jax.tree.leaves(params), step=step)\n'
   )
   out = machine.folder / 'params.npz'
-  subprocess.run(
-    [sys.executable, '-c', code, RUN, out],
-    cwd=ROOT,
-    env=machine.bucket.environment(),
-    check=True,
-  )
+  commands.succeed('-c', code, RUN, out, **machine.bucket.environment())
   from gpt1_jax.train import checkpoint
 
   params, _, step = checkpoint.read(str(straight))
@@ -237,8 +210,8 @@ def test_other_commands_give_the_same_results(machine, straight, resumed):
     f'--workdir={TUNED}',
     machine.staged,
   )
-  for name in ('predictions/dev.tsv',):
-    assert machine.text(f'{TUNED}/{name}') == (tuned / name).read_text()
+  name = 'predictions/dev.tsv'
+  assert machine.text(f'{TUNED}/{name}') == (tuned / name).read_text()
 
   machine.run('report', '--runs=gs://bucket/runs', '--output=gs://bucket/page')
   page = machine.text('gs://bucket/page/results.md')
@@ -317,8 +290,7 @@ def test_a_compiled_step_is_saved_in_the_bucket(machine, straight):
     f'--executable={step}',
     machine.staged,
   )
-  here = (straight / 'metrics.jsonl').read_text()
-  assert untimed(machine.text(f'{workdir}/metrics.jsonl')) == untimed(here)
+  assert machine.rows(workdir) == small_runs.rows(straight)
 
 
 def test_mistakes_are_reported_in_one_line(machine):

@@ -17,7 +17,6 @@ MISTAKES = [
   (['--config=nowhere.py'], 'no such file: nowhere.py'),
   ([f'--config={TINY}'], 'config.data.path is not set'),
   ([f'--config={TINY}', '--config.data.path=x'], '--workdir is missing'),
-  (['--config=BROKEN'], 'broken.py does not run (NameError: '),
 ]
 SEVERAL = [
   *(f'--config={TINY}', '--config.model.n_layer=2.5'),
@@ -26,24 +25,10 @@ SEVERAL = [
 ]
 
 
-@pytest.fixture(scope='module')
-def pretrain(tmp_path_factory):
-  """Runs all command lines of this file; returns results by command line."""
-  folder = tmp_path_factory.mktemp('cli')
-  broken = folder / 'broken.py'
-  broken.write_text('def get_config():\n  return undefined\n')
-  lines = [line for line, _ in MISTAKES]
-  lines += [[*SEVERAL, f'--workdir={folder}/run']]
-  lines += [[f'--config={TINY}', '--print_config', '--config.optim.b1=0.5']]
-  words = [[x.replace('BROKEN', str(broken)) for x in line] for line in lines]
-  done = commands.run_each('pretrain', words, folder)
-  assert not (folder / 'run').exists()
-  return {line[-1]: result for line, result in zip(lines, done, strict=True)}
-
-
-def test_all_mistakes_are_reported_together(pretrain):
-  (done,) = (x for flag, x in pretrain.items() if flag.endswith('/run'))
+def test_all_mistakes_are_reported_together(tmp_path):
+  done = commands.run('pretrain', *SEVERAL, f'--workdir={tmp_path}/run')
   assert (done.returncode, done.stdout) == (2, '')
+  assert not (tmp_path / 'run').exists()
   assert done.stderr.splitlines() == [
     'error: 7 invalid settings:',
     '  config.model.n_layer is 2.5: must be an integer',
@@ -58,21 +43,28 @@ def test_all_mistakes_are_reported_together(pretrain):
 
 
 @pytest.mark.parametrize(('flags', 'line'), MISTAKES)
-def test_a_wrong_command_line_is_one_line(pretrain, flags, line):
-  done = pretrain[flags[-1]]
+def test_a_wrong_command_line_is_one_line(flags, line):
+  done = commands.run('pretrain', *flags)
   assert line in commands.error_of(done)
   assert (done.stdout, done.stderr.count('\n')) == ('', 1)
 
 
-def test_print_config_prints_flags_that_make_it_again(pretrain):
-  done = pretrain['--config.optim.b1=0.5']
+def test_a_configuration_that_does_not_run_is_one_line(tmp_path):
+  broken = tmp_path / 'broken.py'
+  broken.write_text('def get_config():\n  return undefined\n')
+  line = commands.fail('pretrain', f'--config={broken}')
+  assert 'broken.py does not run (NameError: ' in line
+
+
+def test_print_config_prints_flags_that_make_it_again():
+  print_config = (f'--config={TINY}', '--print_config')
+  done = commands.run('pretrain', *print_config, '--config.optim.b1=0.5')
   assert (done.returncode, done.stderr) == (0, '')
   lines = done.stdout.splitlines()
   assert '--config.optim.b1=0.5' in lines
   assert '--config.data.path is not set' in lines
   again = [x for x in lines if x.startswith('--config.') and '=' in x]
-  words = (f'--config={TINY}', '--print_config', *again)
-  assert commands.succeed('pretrain', *words) == done.stdout
+  assert commands.succeed('pretrain', *print_config, *again) == done.stdout
 
 
 def test_values_keep_their_types(monkeypatch):

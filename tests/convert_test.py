@@ -22,7 +22,7 @@ from gpt1_jax.interop import conversion, huggingface, layouts, openai
 from gpt1_jax.model import gpt
 from gpt1_jax.reporting import runs, tables
 from gpt1_jax.train import checkpoint, run
-from tests.support import commands, released
+from tests.support import commands, released, small_runs
 
 pytest.importorskip('spacy', reason="pip install 'gpt1_jax[openai]'")
 safetensors = pytest.importorskip(
@@ -127,12 +127,7 @@ def test_the_commands_take_a_converted_run(converted, tmp_path):
 @pytest.mark.slow
 def test_special_rows_are_drawn_when_fine_tuning_starts(converted, tmp_path):
   """N(0, 0.02), from the seed of that run; everything else is unchanged."""
-  task = tmp_path / 'task'
-  task.mkdir()
-  for split in ('train', 'dev'):
-    rows = [{'text': 'no tests', 'label': x} for x in ('bad', 'good') * 4]
-    lines = ''.join(json.dumps(row) + '\n' for row in rows)
-    (task / f'{split}.jsonl').write_text(lines)
+  task = small_runs.write_task(tmp_path / 'task', train=8, dev=8)
   pretrained, meta, _ = checkpoint.read(str(converted))
   specials, heads = [], []
   for seed in (0, 1):

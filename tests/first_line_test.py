@@ -1,24 +1,16 @@
 """`finetune` says what it is about to do before anything that takes long."""
 
-import json
 import re
 
 import pytest
 
-from tests.support import commands
-
-ROWS = (
-  {'text': 'The plot drags.', 'label': 'bad'},
-  {'text': 'A joy.', 'label': 'good'},
-)
+from tests.support import commands, small_runs
 
 
 @pytest.mark.slow
 def test_the_lines_of_a_start_are_in_order(pretrained, tmp_path):
   """With -X importtime, Python prints a line after each import."""
-  for split in ('train', 'dev'):
-    path = tmp_path / f'{split}.jsonl'
-    path.write_text('\n'.join(map(json.dumps, ROWS)))
+  small_runs.write_task(tmp_path, train=2, dev=2)
   workdir = tmp_path / 'run'
   done = commands.run(
     'finetune',

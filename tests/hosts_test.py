@@ -29,10 +29,10 @@ from gpt1_jax.train import (
   pretraining,
   run,
   sharding,
-  telemetry,
 )
 from tests import QUICKLY_COMPILED
-from tests.support import commands
+from tests.support import commands, small_runs
+from tests.support.small_runs import rows
 
 STEPS = 24
 TINY = (
@@ -110,14 +110,6 @@ def cluster(processes, devices, *words, start=False, grace=2):
   return output
 
 
-def rows(workdir):
-  timed = {'tokens_per_second', 'seconds', 'utilisation'}
-  return [
-    {k: v for k, v in row.items() if k not in timed}
-    for row in telemetry.read_rows(pathlib.Path(workdir) / 'metrics.jsonl')
-  ]
-
-
 def state(workdir):
   """Restores the last checkpoint: parameters and the optimiser's moments."""
   header = run.load(str(workdir))
@@ -135,7 +127,6 @@ def state(workdir):
 
 
 def assert_same_run(a, b):
-  assert [row['step'] for row in rows(a)] == [row['step'] for row in rows(b)]
   for x, y in zip(rows(a), rows(b), strict=True):
     assert x == pytest.approx(y, rel=2e-6)
   one, other = state(a), state(b)
@@ -206,11 +197,7 @@ def test_other_hosts_resume_the_run_of_a_killed_one(
   options = ('gpt1_jax.pretrain', *TINY, f'--config.data.path={data}')
   words = ('-m', *options, f'--workdir={workdir}')
   job = ended(cluster(2, 2, *words, start=True))
-  deadline = time.monotonic() + 200
-  while not (workdir / 'checkpoints' / '4').is_dir():
-    assert job.poll() is None, job.communicate()[0]
-    assert time.monotonic() < deadline
-    time.sleep(0.02)
+  commands.await_until(job, (workdir / 'checkpoints' / '4').is_dir)
   os.kill(process_id(job, 1), signal.SIGKILL)
   killed = time.monotonic()
   output = job.communicate(timeout=60)[0]
@@ -291,9 +278,8 @@ def test_a_signal_to_one_host_stops_all_after_the_same_update(
   words = ('-m', 'gpt1_jax.pretrain', *TINY, f'--workdir={workdir}')
   endless = ('--config.train.num_steps=100000', f'--config.data.path={data}')
   job = ended(cluster(2, 1, *words, *endless, start=True))
-  while not (workdir / 'history.jsonl').exists():  # it is about to compile
-    assert job.poll() is None, job.communicate()[0]
-    time.sleep(0.05)
+  # It is about to compile.
+  commands.await_until(job, (workdir / 'history.jsonl').exists)
   os.kill(process_id(job, 1), signal.SIGTERM)
   output = job.communicate(timeout=500)[0]
   assert job.returncode == 75, output
@@ -438,14 +424,7 @@ def test_evaluate_and_finetune_on_two_hosts(one_host, tmp_path):
   assert json.loads(lines[0][4:])['eval_loss'] == pytest.approx(
     scores['eval_loss'], rel=2e-6
   )
-  task = tmp_path / 'task'
-  task.mkdir()
-  for split, count in (('train', 20), ('dev', 11)):
-    with (task / f'{split}.jsonl').open('w') as file:
-      for i in range(count):
-        label = ('bad', 'good')[i % 3 == 0]
-        row = {'text': f'the {label} object {i}', 'label': label}
-        print(json.dumps(row), file=file)
+  task = small_runs.write_task(tmp_path / 'task', train=20, dev=11)
   options = (
     '--config=configs/own_task.py:tiny',
     f'--config.init_from={one_host}',

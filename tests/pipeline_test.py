@@ -3,13 +3,13 @@
 import json
 import shutil
 import signal
-import time
 
+import jax
 import numpy as np
 import pytest
 
-from gpt1_jax.train import checkpoint, telemetry
-from tests.support import commands
+from gpt1_jax.train import checkpoint
+from tests.support import commands, small_runs
 
 TINY = (
   '--config=configs/pretrain.py:tiny',
@@ -44,11 +44,7 @@ def test_killed_and_restarted_is_the_same_run(data, run, tmp_path, ended):
   workdir = tmp_path / 'killed'
   args = (*TINY, f'--workdir={workdir}', f'--config.data.path={data}')
   process = ended(commands.start('pretrain', *args))
-  deadline = time.monotonic() + 120
-  while not (workdir / 'checkpoints' / '3').is_dir():
-    assert process.poll() is None, process.communicate()[1]
-    assert time.monotonic() < deadline
-    time.sleep(0.02)
+  commands.await_until(process, (workdir / 'checkpoints' / '3').is_dir)
   process.send_signal(signal.SIGKILL)
   process.communicate()
   commands.succeed('pretrain', *args)
@@ -56,23 +52,9 @@ def test_killed_and_restarted_is_the_same_run(data, run, tmp_path, ended):
     assert (
       _json(run / 'scores.json')[name] == _json(workdir / 'scores.json')[name]
     )
-  timed = {'tokens_per_second', 'seconds', 'utilisation'}
-  rows = [
-    [
-      {k: v for k, v in row.items() if k not in timed}
-      for row in telemetry.read_rows(w / 'metrics.jsonl')
-    ]
-    for w in (run, workdir)
-  ]
-  assert rows[0] == rows[1]
-  assert len(rows[0]) == 12 + 2
-  import jax
-
-  a, _, step = checkpoint.read(str(run))
-  b, _, _ = checkpoint.read(str(workdir))
-  assert step == 12
-  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-    np.testing.assert_array_equal(x, y)
+  small_runs.assert_same(run, workdir)
+  assert len(small_runs.rows(run)) == 12 + 2
+  assert checkpoint.steps(str(run))[-1] == 12
 
 
 def test_pretrain_refuses_impossible_settings(data, run, tmp_path):
@@ -216,8 +198,6 @@ def test_the_lstm_in_every_command(data, tmp_path):
   commands.succeed(*pretrain)
   resumed, _, step = checkpoint.read(str(workdir))
   assert step == 4
-  import jax
-
   jax.tree.map(np.testing.assert_array_equal, straight, resumed)
   assert scores == _json(workdir / 'scores.json')
 
@@ -229,16 +209,7 @@ def test_the_lstm_in_every_command(data, tmp_path):
   prompt = ('--prompt=The object', '--num_tokens=4', '--greedy')
   text = commands.succeed('generate', f'--workdir={workdir}', *prompt)
   assert text.startswith('the object')
-  task = tmp_path / 'task'
-  task.mkdir()
-  for split in ('train', 'dev'):
-    rows = [
-      json.dumps(
-        {'text': f'the object is {i}', 'label': ('bad', 'good')[i % 2]}
-      )
-      for i in range(16)
-    ]
-    (task / f'{split}.jsonl').write_text('\n'.join(rows) + '\n')
+  task = small_runs.write_task(tmp_path / 'task', train=16, dev=16)
   finetune = (
     f'--config.init_from={workdir}',
     f'--config.data.path={task}',
@@ -275,28 +246,3 @@ def test_the_lstm_in_every_command(data, tmp_path):
 
 def _json(path):
   return json.loads(path.read_text())
-
-
-@pytest.mark.slow
-def test_run_with_a_saved_step_equals_the_run_without(data, run, tmp_path):
-  step, workdir = tmp_path / 'step', tmp_path / 'run'
-  args = (*TINY, f'--config.data.path={data}')
-  commands.succeed(
-    'launch/aot_compile.py', *args, '--topology=local', f'--save={step}'
-  )
-  args = (*args, f'--executable={step}')
-  commands.succeed('pretrain', *args, f'--workdir={workdir}')
-  assert untimed_metrics(workdir) == untimed_metrics(run)
-  other = ('--config.optim.peak_lr=1e-4', f'--workdir={tmp_path / "other"}')
-  line = commands.fail('pretrain', *args, *other)
-  assert 'config.optim.peak_lr differ' in line
-
-
-def untimed_metrics(workdir):
-  """Returns the rows of metrics.jsonl without those the clock changes."""
-  timed = ('seconds', 'tokens_per_second')
-  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  return [
-    {k: v for k, v in json.loads(line).items() if k not in timed}
-    for line in lines
-  ]

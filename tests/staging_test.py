@@ -4,9 +4,6 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
-import sys
-import time
 import types
 
 import numpy as np
@@ -15,11 +12,10 @@ import pytest
 from gpt1_jax import staging
 from gpt1_jax.corpus import shards
 from gpt1_jax.errors import UserError
-from tests.support import books, fake_bucket
+from tests.support import books, commands, fake_bucket
 
 pytest.importorskip('gcsfs', reason='needs the gcs extra')
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 URL = 'gs://bucket/data'
 CODE = """
 import sys
@@ -67,14 +63,7 @@ def fetch(stage, url=URL):
 
 
 def start(bucket, stage):
-  return subprocess.Popen(
-    [sys.executable, '-c', CODE, URL, str(stage)],
-    cwd=ROOT,
-    env=bucket.environment(),
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
+  return commands.start('-c', CODE, URL, stage, **bucket.environment())
 
 
 def test_a_local_path_is_returned_unchanged(tmp_path):
@@ -89,14 +78,7 @@ def test_a_local_path_loads_no_client():
     'shards; storage.path("runs"); shards.fetch("data");'
     'print({"fsspec", "gcsfs", "jax", "tensorflow"} & set(sys.modules))'
   )
-  done = subprocess.run(
-    [sys.executable, '-c', code],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=True,
-  )
-  assert done.stdout == 'set()\n'
+  assert commands.succeed('-c', code) == 'set()\n'
 
 
 def test_a_copy_is_identical_and_used_again(bucket, data, stage, capsys):
@@ -186,11 +168,7 @@ def test_the_processes_of_a_machine_copy_once(bucket, stage, ended):
 def test_the_copy_of_a_killed_process_is_not_used(bucket, stage, ended):
   bucket.slow = 20.0
   job = ended(start(bucket, stage))
-  deadline = time.monotonic() + 100
-  while not list(stage.glob('*.incomplete')):
-    assert job.poll() is None, job.communicate()
-    assert time.monotonic() < deadline
-    time.sleep(0.02)
+  commands.await_until(job, lambda: list(stage.glob('*.incomplete')))
   job.send_signal(signal.SIGKILL)
   job.communicate()
   assert not list(stage.glob(f'data-{"[0-9a-f]" * 20}'))

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -15,8 +14,9 @@ import pytest
 
 from gpt1_jax import terminal
 from gpt1_jax.errors import UserError
-from gpt1_jax.train import checkpoint, lock, saving, telemetry
-from tests.support import commands
+from gpt1_jax.train import checkpoint, lock, saving
+from tests.support import commands, small_runs
+from tests.support.small_runs import assert_same, rows
 
 TINY = (
   '--config=configs/pretrain.py:tiny',
@@ -61,30 +61,9 @@ def options(data, workdir):
   return (*TINY, f'--config.data.path={data}', f'--workdir={workdir}')
 
 
-def await_path(process, path, deadline=400):
+def await_path(process, path):
   """Waits until a process has written a file that is not empty."""
-  end = time.monotonic() + deadline
-  while not (path.exists() and (path.is_dir() or path.stat().st_size)):
-    assert process.poll() is None, process.communicate()[1]
-    assert time.monotonic() < end, f'no {path}'
-    time.sleep(0.01)
-
-
-def rows(workdir):
-  timed = {'tokens_per_second', 'seconds', 'utilisation'}
-  return [
-    {k: v for k, v in row.items() if k not in timed}
-    for row in telemetry.read_rows(pathlib.Path(workdir) / 'metrics.jsonl')
-  ]
-
-
-def assert_same_run(a, b):
-  import jax
-
-  assert rows(a) == rows(b)
-  one, other = checkpoint.read(str(a)), checkpoint.read(str(b))
-  assert one.step == other.step
-  jax.tree.map(np.testing.assert_array_equal, one.params, other.params)
+  commands.await_until(process, lambda: path.exists() and path.stat().st_size)
 
 
 @pytest.mark.slow
@@ -114,24 +93,16 @@ def test_a_stopped_run_is_saved_and_resumed(
   if done:
     assert checkpoint.steps(str(workdir)) == [done]
   commands.succeed('pretrain', *options(data, workdir))
-  assert_same_run(workdir, straight)
+  assert_same(workdir, straight)
   history = (workdir / 'history.jsonl').read_text().splitlines()
   assert [json.loads(row)['step'] for row in history] == [0, done]
 
 
 @pytest.fixture(scope='module')
 def task(tmp_path_factory):
-  """A folder with a task: the first word of a text decides its label."""
-  folder = tmp_path_factory.mktemp('task')
-  for split, count in (('train', 160), ('dev', 16)):
-    lines = [
-      json.dumps(
-        {'text': f'word{i % 2} of it. word{i}', 'label': ('bad', 'good')[i % 2]}
-      )
-      for i in range(count)
-    ]
-    (folder / f'{split}.jsonl').write_text('\n'.join(lines))
-  return folder
+  return small_runs.write_task(
+    tmp_path_factory.mktemp('task'), train=160, dev=16
+  )
 
 
 def tuning(task, straight, workdir):
@@ -168,7 +139,7 @@ def test_stopped_fine_tuning_is_saved_and_resumed(
   assert done in checkpoint.steps(str(workdir))
   assert not (workdir / 'scores.json').exists()
   commands.succeed('finetune', *words)
-  assert_same_run(workdir, expected)
+  assert_same(workdir, expected)
   for name in ('scores.json', 'predictions/dev.jsonl'):
     assert (workdir / name).read_bytes() == (expected / name).read_bytes()
 
@@ -197,12 +168,10 @@ def test_a_run_outlives_its_terminal_and_its_reader(
   process.stdout.close()
   process.stderr.close()
   time.sleep(1)
-  while not (workdir / 'config.json').exists():
-    assert process.poll() is None
-    time.sleep(0.05)
+  await_path(process, workdir / 'config.json')
   process.send_signal(signal.SIGHUP)
   assert process.wait(timeout=500) == 0
-  assert_same_run(workdir, straight)
+  assert_same(workdir, straight)
 
 
 def test_a_run_outlives_a_log_on_a_full_disk():
@@ -228,7 +197,7 @@ def test_one_process_runs_in_a_directory(data, straight, tmp_path, ended):
   first.communicate()
   assert (workdir / 'lock').exists()  # of a dead process
   commands.succeed('pretrain', *options(data, workdir))
-  assert_same_run(workdir, straight)
+  assert_same(workdir, straight)
 
 
 @pytest.mark.slow
@@ -276,20 +245,6 @@ def test_a_refused_start_leaves_nothing(data, straight, tmp_path):
     more = ('--config.model.n_embd=64',) if 'init_from' in wrong else ()
     assert message in commands.fail('pretrain', *args, wrong, *more)
     assert not (tmp_path / 'new').exists(), wrong
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_preparation_leaves_nothing(tmp_path, number, ended):
-  output = tmp_path / 'out' / 'data'
-  args = ('--input=builtin:python-reference', f'--output={output}')
-  process = ended(commands.start('prepare', *args))
-  await_path(process, output.with_name('data.incomplete') / 'spool')
-  process.send_signal(number)
-  _, stderr = process.communicate(timeout=300)
-  assert process.returncode == 75, stderr
-  assert 'Traceback' not in stderr
-  assert list(output.parent.iterdir()) == []
 
 
 STALLS = """

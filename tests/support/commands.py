@@ -1,7 +1,8 @@
 """Runs the commands of the package, and of launch/, in their own processes."""
 
+import atexit
 import contextlib
-import json
+import functools
 import os
 import pathlib
 import re
@@ -9,32 +10,28 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from tests import QUICKLY_COMPILED
+from tests.support import forks
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 Done = subprocess.CompletedProcess[str]
-# Runs `main` of a command once for each command line, with one import.
-FORK = """
-import importlib, json, os, sys
-module, folder, lines = json.loads(sys.argv[1])
-command = importlib.import_module(module)
-codes = []
-for number, words in enumerate(lines):
-  if not os.fork():
-    for stream in (1, 2):
-      path = os.path.join(folder, f'{number}.{stream}')
-      os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
-    sys.argv = [module, *words]
-    command.cli.run(command.main)
-  codes.append(os.waitstatus_to_exitcode(os.wait()[1]))
-print(json.dumps(codes))
-"""
+_PATHS = f'{ROOT}{os.pathsep}{ROOT / "launch"}'
+_SETTINGS = {'XLA_FLAGS': QUICKLY_COMPILED, 'PYTHONPATH': _PATHS}
+
+
+@functools.cache
+def _server() -> forks.Server:
+  server = forks.Server({**os.environ, **_SETTINGS})
+  atexit.register(server.close)
+  return server
 
 
 def start(program: str, *args: object, **env: str) -> subprocess.Popen[str]:
   """Starts a program that can import this checkout and launch/.
+
+  A command with the usual environment is a fork; see `forks`.
 
   Args:
     program: a command, such as 'prepare' for `python -m gpt1_jax.prepare`; a
@@ -43,13 +40,14 @@ def start(program: str, *args: object, **env: str) -> subprocess.Popen[str]:
     **env: environment variables.
   """
   is_command = not program.endswith('.py') and program != '-c'
-  words = ['-m', f'gpt1_jax.{program}'] if is_command else [program]
-  paths = f'{ROOT}{os.pathsep}{ROOT / "launch"}'
-  settings = {'XLA_FLAGS': QUICKLY_COMPILED, 'PYTHONPATH': paths}
+  words = list(map(str, args))
+  if is_command and not env and sys.platform == 'linux':
+    return _server().start(f'gpt1_jax.{program}', *words)
+  first = ['-m', f'gpt1_jax.{program}'] if is_command else [program]
   return subprocess.Popen(
-    [sys.executable, *words, *map(str, args)],
+    [sys.executable, *first, *words],
     cwd=ROOT,
-    env={**os.environ, **settings, **env},
+    env={**os.environ, **_SETTINGS, **env},
     text=True,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
@@ -96,6 +94,17 @@ def error_of(done: Done, code: int = 2) -> str:
   return lines[0]
 
 
+def await_until(
+  process: subprocess.Popen[str], is_ready: Callable[[], object]
+) -> None:
+  """Waits for what a process does, which must not end before."""
+  deadline = time.monotonic() + 400
+  while not is_ready():
+    assert process.poll() is None, process.returncode
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+
+
 @contextlib.contextmanager
 def ending(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
   """Ends a process that still runs when the context is left: Ctrl-C, twice.
@@ -130,22 +139,3 @@ def serving(workdir: pathlib.Path) -> Iterator[str]:
       _, stderr = process.communicate(timeout=60)
   assert process.returncode == 0, stderr
   assert 'Traceback' not in stderr
-
-
-def run_each(
-  command: str, lines: Iterable[Iterable[object]], folder: pathlib.Path
-) -> list[Done]:
-  """Runs a command with several command lines, in forks of one process.
-
-  Args:
-    command: such as 'prepare'. Its mistakes cost no import each.
-    lines: the arguments of each run.
-    folder: receives the output.
-  """
-  words = [list(map(str, line)) for line in lines]
-  argument = json.dumps([f'gpt1_jax.{command}', str(folder), words])
-  codes = json.loads(succeed('-c', FORK, argument, PYTHONWARNINGS='ignore'))
-  return [
-    Done(line, code, *((folder / f'{n}.{i}').read_text() for i in (1, 2)))
-    for n, (line, code) in enumerate(zip(words, codes, strict=True))
-  ]
