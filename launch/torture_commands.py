@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 
 import checkout
 
-from gpt1_jax.train import checkpoint, telemetry
+from gpt1_jax.train import checkpoint
+from tests import QUICKLY_COMPILED
+from tests.support import small_runs
 
 Counts = collections.Counter[str]
 
-_TIMED = ('tokens_per_second', 'seconds', 'utilisation')  # keys of metrics
 _TINY = (
   '--config.model.n_layer=1',
   '--config.model.n_embd=32',
@@ -28,8 +29,7 @@ _TINY = (
   '--config.train.eval_every=200',
   '--config.train.checkpoint_every=50',
 )
-# XLA compiles in half the time, to slower code.
-_QUICKLY = {'XLA_FLAGS': '--xla_backend_optimization_level=0'}
+_QUICKLY = {'XLA_FLAGS': QUICKLY_COMPILED}
 _reading = threading.Lock()
 
 
@@ -78,7 +78,7 @@ def commands(top: pathlib.Path) -> Iterator[Command]:
   """Yields the commands; each may use the outcome of those before it."""
   books, task = top / 'books', top / 'task'
   _write_books(books)
-  _write_task(task)
+  small_runs.write_task(task, train=64, dev=24)
   yield Command(
     'prepare',
     lambda output: [
@@ -170,9 +170,7 @@ def _digest_run(workdir: pathlib.Path) -> str:
   scores = json.loads((workdir / 'scores.json').read_text())
   scores.pop('commit', None)  # someone may commit meanwhile
   digest.update(json.dumps(scores).encode())
-  for row in telemetry.read_rows(workdir / 'metrics.jsonl'):
-    kept = {key: value for key, value in row.items() if key not in _TIMED}
-    digest.update(json.dumps(kept).encode())
+  digest.update(json.dumps(small_runs.rows(workdir)).encode())
   return digest.hexdigest()
 
 
@@ -189,15 +187,3 @@ def _write_books(folder: pathlib.Path) -> None:
   for number in range(12):
     words = (f'word{rng.randrange(200)}' for _ in range(20_000))
     (folder / f'{number}.txt').write_text(f'Book {number}. ' + ' '.join(words))
-
-
-def _write_task(folder: pathlib.Path) -> None:
-  folder.mkdir()
-  rng = random.Random(2)
-  for split, count in (('train', 64), ('dev', 24)):
-    rows = []
-    for _ in range(count):
-      label = rng.choice(('good', 'bad'))
-      rows.append({'text': f'word{rng.randrange(200)} {label}', 'label': label})
-    text = ''.join(json.dumps(row) + '\n' for row in rows)
-    (folder / f'{split}.jsonl').write_text(text)

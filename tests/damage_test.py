@@ -165,7 +165,7 @@ cli.run(main)
 
 def test_threads_of_a_save_on_a_full_disk_are_silent(tmp_path):
   """Many arrays: TensorStore still writes some when others have failed."""
-  done = commands.run('-c', FILLS, tmp_path / 'run')
+  done = commands.run_forked(FILLS, tmp_path / 'run')
   assert done.returncode == 1
   (line,) = done.stderr.splitlines()
   assert line.startswith(f'error: {tmp_path}/run/checkpoints: the checkpoint')

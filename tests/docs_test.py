@@ -1,15 +1,14 @@
 """Checks every command of README and docs against the programs themselves."""
 
 import functools
-import pathlib
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+from tests.support import commands as processes
+from tests.support.commands import ROOT
+
 PAGES = [
   'README.md',
   'CONTRIBUTING.md',
@@ -42,12 +41,7 @@ FOUND = sorted(
 )
 
 
-@functools.cache
-def run(*words):
-  done = subprocess.run(
-    [sys.executable, *words], cwd=ROOT, capture_output=True, text=True
-  )
-  return done.returncode, done.stdout + done.stderr
+run = functools.cache(processes.run)
 
 
 @functools.cache
@@ -58,10 +52,10 @@ def known_extras():
 
 
 def program(words):
-  """Returns (program, its arguments): a module or a script of launch/."""
+  """Returns (program, its arguments): a command or a script of launch/."""
   if words[1] == '-m':
-    return ('-m', words[2]), words[3:]
-  return (words[1],), words[2:]
+    return words[2].removeprefix('gpt1_jax.'), words[3:]
+  return words[1], words[2:]
 
 
 @pytest.mark.slow
@@ -89,16 +83,16 @@ def test_a_documented_command_exists_with_its_flags(page, words):
     assert flags <= set(re.findall(r'--[\w-]+', script))
     return
   name, arguments = program(words)
-  if name in (('-m', 'venv'), ('-m', 'build')):
+  if name in ('venv', 'build'):
     return
   if '--' in arguments:  # the command that local_cluster starts
     arguments = arguments[: arguments.index('--')]
   settings = [a for a in arguments if a.startswith('--config.')]
   files = [a for a in arguments if a.startswith('--config=')]
-  if files and name[0] == '-m':
-    code, text = run(*name, *files, *settings, '--print_config')
-    assert code == 0, text
-  _, help_page = run(*name, '--help')
+  if files and not name.endswith('.py'):
+    done = run(name, *files, *settings, '--print_config')
+    assert done.returncode == 0, done.stderr
+  help_page = run(name, '--help').stdout
   known = set(re.findall(r'^ +--(?:\[no\])?(\w+)', help_page, re.M))
   assert known, help_page  # the program exists
   flags = {

@@ -101,7 +101,11 @@ def script(tmp_path, *words):
   path = f'{tmp_path / "bin"}{os.pathsep}{os.environ["PATH"]}'
   return subprocess.run(
     [ROOT / 'launch' / 'gpu_hour.sh', *words],
-    env={**os.environ, 'PATH': path, 'GPU_HOUR': str(tmp_path / 'packed')},
+    env={
+      **os.environ,
+      **{'PATH': path, 'GPU_HOUR': str(tmp_path / 'packed')},
+      'XZ_OPT': '-0',  # what is packed is random
+    },
     capture_output=True,
     text=True,
   )

@@ -46,7 +46,7 @@ print(json.dumps([recipes, asked, page, plot]))
 
 
 def test_page():
-  out = commands.succeed('-c', SCRIPT)
+  out = commands.run_forked(SCRIPT).stdout
   recipes, asked, page, plot = json.loads(out.splitlines()[-1])
   assert recipes == [
     [64, 'v5e:2x2'],

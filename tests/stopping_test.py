@@ -298,8 +298,7 @@ def test_an_update_that_is_not_finite_is_skipped_or_ends_the_run(
 ):
   import jax
 
-  done = commands.run(
-    '-c',
+  done = commands.run_forked(
     NOT_FINITE,
     *options(data, tmp_path / 'run'),
     '--config.train.num_steps=8',
@@ -383,13 +382,13 @@ cli.run(main)
 
 def test_a_stop_that_a_library_hides_is_found():
   """As XLA does where it compares trees with Python's own functions."""
-  done = commands.run('-c', HIDES)
+  done = commands.run_forked(HIDES)
   assert done.returncode == 75
   assert done.stderr == 'stopped by SIGTERM: run the same command again\n'
 
 
 def test_a_stopped_command_leaves_out_the_exit_of_python():
-  done = commands.run('-c', STOPS)
+  done = commands.run_forked(STOPS)
   assert done.returncode == 75
   assert done.stderr == 'stopped by SIGTERM: run the same command again\n'
 

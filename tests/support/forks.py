@@ -54,7 +54,7 @@ class Server:
       )
 
   def start(self, module: str, *args: str) -> subprocess.Popen[str]:
-    """Runs a module with arguments in a fork; pipes its stdout and stderr."""
+    """Runs a module, or -c and code, in a fork with pipes for its output."""
     return _Fork(self._ours, [module, *args])
 
   def close(self) -> None:
@@ -119,6 +119,8 @@ if __name__ == '__main__':
   for module in _MODULES:
     importlib.import_module(module)
   gc.freeze()
-  words = _serve(socket.socket(fileno=int(sys.argv[1])))
-  sys.argv = words
-  runpy.run_module(words[0], run_name='__main__', alter_sys=True)
+  sys.argv = _serve(socket.socket(fileno=int(sys.argv[1])))
+  if sys.argv[0] == '-c':
+    exec(sys.argv.pop(1), {'__name__': '__main__'})
+  else:
+    runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)
