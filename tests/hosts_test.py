@@ -152,16 +152,30 @@ def one_host(data, tmp_path_factory):
   return workdir
 
 
+BY_TIME = (
+  '--config.train.checkpoint_every=1000',
+  '--config.train.checkpoint_minutes=0.001',
+  '--config.train.keep=100',
+)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(('processes', 'devices'), [(2, 4), (4, 2)])
-def test_hosts_share_one_run(data, one_host, tmp_path, processes, devices):
+@pytest.mark.parametrize(
+  ('processes', 'devices', 'saving'), [(2, 4, BY_TIME), (4, 2, ())]
+)
+def test_hosts_share_one_run(
+  data, one_host, tmp_path, processes, devices, saving
+):
+  """Saves by time are after the same update on all hosts."""
   workdir, notes = tmp_path / 'run', tmp_path / 'notes'
   notes.mkdir()
-  words = (notes, workdir, 'gpt1_jax.pretrain', *TINY)
+  words = (notes, workdir, 'gpt1_jax.pretrain', *TINY, *saving)
   output = cluster(
     processes, devices, '-c', AUDITED, *words, f'--config.data.path={data}'
   )
   assert_same_run(workdir, one_host)
+  if saving:  # beside the saves before evaluations, at 12 and 24
+    assert len(set(checkpoint.steps(str(workdir))) - {12, 24}) > 1
   # Host 0 alone prints and writes, except for the parts of a checkpoint.
   assert '[0] pretrain 24/24' in output
   assert '[1] pretrain' not in output
@@ -170,23 +184,6 @@ def test_hosts_share_one_run(data, one_host, tmp_path, processes, devices):
     assert any(path.startswith(name) for path in written[0])
   for others in written[1:]:
     assert set(others) <= {'checkpoints'}
-
-
-@pytest.mark.slow
-def test_hosts_save_by_time_after_the_same_update(data, one_host, tmp_path):
-  workdir = tmp_path / 'run'
-  cluster(
-    2,
-    4,
-    *('-m', 'gpt1_jax.pretrain', *TINY, f'--config.data.path={data}'),
-    '--config.train.checkpoint_every=1000',
-    '--config.train.checkpoint_minutes=0.001',
-    '--config.train.keep=100',
-    f'--workdir={workdir}',
-  )
-  assert_same_run(workdir, one_host)
-  # Beside the saves before evaluations, at 12 and 24.
-  assert len(set(checkpoint.steps(str(workdir))) - {12, 24}) > 1
 
 
 @pytest.mark.slow
@@ -237,7 +234,7 @@ cli.run(main)
 @pytest.mark.slow
 @pytest.mark.parametrize('index', [0, 1])
 def test_a_hanging_host_ends_the_job(index, ended):
-  seconds = 20
+  seconds = 12
   code = MEETS.format(rounds=10_000, late=0)
   words = ('-c', code, f'--heartbeat_timeout={seconds}')
   job = ended(cluster(3, 1, *words, start=True))
