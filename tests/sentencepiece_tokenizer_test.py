@@ -199,8 +199,10 @@ def test_sentencepiece_marks_in_text_make_no_word_break(bpe):
 
 
 def test_rare_characters_are_left_to_unknown():
-  lines = ['the cat sat'] * 1_500_000 + ['漢the cat']
-  bpe = vocabulary.train_bpe(lines, 4)
+  count_words = sentencepiece_tokenizer.count_words
+  often = dict.fromkeys(count_words(['the cat sat']), 1500000)
+  words = count_words(['漢the cat']) + collections.Counter(often)
+  bpe = sentencepiece_tokenizer.train(words, 4)
   assert bpe.vocab_size == 3 + 4 + len(set('thecatsat')) + 1
   assert bpe.encode('漢')[-1] == bpe.unknown_id
 
