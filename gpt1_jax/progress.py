@@ -20,9 +20,7 @@ class Progress:
     """Starts at zero.
 
     Args:
-      label: name of the work.
       total: sum of `done` over all calls to `add`; None if unknown.
-      things: plural noun for the count, such as 'documents'.
       unit: unit of the rate, such as 'MB/s'.
       on: False shows nothing; only the first process of a job shows progress.
     """
@@ -52,7 +50,6 @@ class Progress:
     """Advances the bar.
 
     Args:
-      count: things that were processed.
       done: amount to add towards `total`.
       units: amount to add to what the rate counts, such as megabytes.
     """

@@ -47,7 +47,6 @@ def fetch(
 
   Args:
     source: a path in a bucket; a local path is returned unchanged.
-    stage_to: folder for the copies.
     check: validates the copy before it is kept; raises if it is damaged.
 
   Returns:

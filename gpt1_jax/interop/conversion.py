@@ -65,10 +65,6 @@ def read_folder(
 ) -> layouts.Weights:
   """Reads a folder of OpenAI's arrays or a Hugging Face folder.
 
-  Args:
-    source: the folder.
-    n_head: see `openai.read`.
-
   Raises:
     UserError: the folder is of neither kind, or damaged.
   """
@@ -85,8 +81,6 @@ def as_checkpoint(
   """Returns another program's weights as a checkpoint, and the tokenizer.
 
   Args:
-    weights: from `read_folder`.
-    source: folder that they were read from.
     tokenizer_path: folder with the vocabulary; None means `source`.
 
   Raises:
@@ -124,17 +118,7 @@ def to_run(
   output: storage.Path,
   tokenizer_path: str | None = None,
 ) -> None:
-  """Writes weights from another program as a run.
-
-  Args:
-    weights: from `read_folder`.
-    source: folder that they were read from.
-    output: run directory to write; must be missing or empty.
-    tokenizer_path: folder with the vocabulary; None means `source`.
-
-  Raises:
-    UserError: the vocabulary is missing or does not fit the weights.
-  """
+  """Writes weights from another program as a run."""
   found, tokenizer = as_checkpoint(weights, source, tokenizer_path)
   model = found.meta.model
   assert isinstance(model, GPTConfig)
@@ -173,8 +157,6 @@ def to_huggingface(
   """Writes a run as a folder that Hugging Face's classes load.
 
   Args:
-    workdir: run directory.
-    output: folder to write; must be missing or empty.
     step: checkpoint to convert; None means the best, else the latest.
 
   Raises:
@@ -228,8 +210,6 @@ def to_slim_run(
   the size. It does not record where its data was.
 
   Args:
-    workdir: run directory.
-    output: folder to write; must be missing or empty.
     step: checkpoint to take; None means the best, else the latest.
 
   Raises:

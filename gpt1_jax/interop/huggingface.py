@@ -71,13 +71,7 @@ def read(directory: pathlib.Path) -> layouts.Weights:
 def write(
   directory: storage.Path, found: checkpoint.Checkpoint, command: str
 ) -> None:
-  """Writes model.safetensors, the head if fine-tuned, and then config.json.
-
-  Args:
-    directory: folder to write, local or in a bucket.
-    found: a checkpoint of a GPT.
-    command: command that made the run: 'pretrain', 'finetune' or 'convert'.
-  """
+  """Writes model.safetensors, the head if fine-tuned, and then config.json."""
   save = _safetensors().numpy.save
   tensors = {
     f'transformer.{name}': np.ascontiguousarray(array)

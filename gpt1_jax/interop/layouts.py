@@ -44,7 +44,6 @@ class Weights:
   Attributes:
     named: float32 arrays, with names and shapes as in `shapes`.
     settings: fields of `GPTConfig` that the files specify.
-    head: parameters of a task head, or None.
     step: number of updates applied; 0 if unknown.
     skipped: names of tensors that are not part of the model.
   """
@@ -59,14 +58,7 @@ class Weights:
 def shapes(
   *, n_layer: int, n_embd: int, n_ctx: int, rows: int
 ) -> dict[str, tuple[int, ...]]:
-  """Returns the shape of every array by name, in the released files' order.
-
-  Args:
-    n_layer: number of blocks.
-    n_embd: width of the model.
-    n_ctx: number of positions.
-    rows: rows of the token embedding, including special tokens.
-  """
+  """Returns the shape of every array by name, in the released files' order."""
   out: dict[str, tuple[int, ...]]
   out = {POSITIONS: (n_ctx, n_embd), TOKENS: (rows, n_embd)}
   for layer in range(n_layer):
@@ -79,7 +71,6 @@ def from_named(named: Named, *, n_head: int) -> dict[str, Any]:
   """Builds the parameter tree of `gpt.GPT` from named arrays.
 
   Args:
-    named: float32 arrays, as in `shapes`.
     n_head: number of heads, which the shapes do not reveal.
   """
   layers = range((len(named) - 2) // ARRAYS_PER_BLOCK)

@@ -37,7 +37,6 @@ def read(directory: pathlib.Path, n_head: int | None) -> layouts.Weights:
   """Reads the released files in a folder.
 
   Args:
-    directory: folder with the files.
     n_head: number of heads; None means n_embd / 64 (P §4.1).
 
   Raises:

@@ -15,7 +15,6 @@ def read(source: str, stage_to: str) -> checkpoint.Checkpoint:
   Args:
     source: a run, a folder of OpenAI's arrays, or a Hugging Face folder; the
       latter two with their vocabulary.
-    stage_to: folder for copies from a bucket.
 
   Raises:
     UserError: the folder holds none of these, or is damaged.

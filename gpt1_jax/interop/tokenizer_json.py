@@ -179,7 +179,6 @@ def _word_split(lib: Any, exceptions: dict[str, list[str]]) -> list[Any]:
   """Returns normalizers that split cleaned words by spaCy's English rules.
 
   Args:
-    lib: the tokenizers library.
     exceptions: maps words to their parts, from spaCy's rules.
   """
 

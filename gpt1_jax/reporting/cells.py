@@ -74,13 +74,7 @@ def simple_method(run: RunRecord) -> Row:
 def details(
   run: RunRecord, split: str | None, runs: Sequence[RunRecord]
 ) -> Row:
-  """Returns the cells that describe how a score was obtained.
-
-  Args:
-    run: a fine-tuning run.
-    split: split that was scored, or None.
-    runs: all runs, among which the pretrained one is looked up.
-  """
+  """Returns the cells that describe how a score was obtained."""
   return {
     'split': run.examples(split) if split else NOTHING,
     'seeds': str(len(run.seeds)) if run.seeds else NOTHING,

@@ -65,7 +65,6 @@ class Study:
   Attributes:
     fitted: the runs that the law was fitted to.
     others: finished runs on the same corpus, which the law predicts.
-    law: the law.
   """
 
   fitted: Sequence[RunRecord]
@@ -77,7 +76,6 @@ def fit(points: Sequence[Point], near: Law | None = None) -> Law:
   """Returns the law with the least Huber loss over the logs of the losses.
 
   Args:
-    points: the runs.
     near: a law to start from, that of nearly the same runs; None tries several
       starting values and returns the best fit.
   """

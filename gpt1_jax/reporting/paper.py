@@ -13,12 +13,7 @@ class Score:
   """One column of Table 2, 3 or 4.
 
   Attributes:
-    column: its name in the paper.
-    task: its task in `tasks/table.py`.
-    metric: its metric in `tasks/metrics.py`.
     score: test score of GPT-1.
-    earlier: the best earlier score.
-    earlier_by: method of that score.
     suffix: suffix of the task's splits for this column ('_mismatched').
     fallback: another task that holds only the examples of this column; its
       splits have no suffix.

@@ -38,8 +38,6 @@ class Line:
     points: (x, y), in order.
     color: index of its colour and mark, modulo `COLORS`.
     ends: (minimum, maximum) over seeds at each point.
-    marks: draws a mark at each point.
-    dashed: draws a dashed line.
   """
 
   label: str
@@ -59,9 +57,6 @@ class Scales:
   """The axes of a plot.
 
   Attributes:
-    x, y: labels.
-    log: x is logarithmic.
-    integer: x has ticks at integers only.
     levels: (y, text) of horizontal lines; the text of the first is below it.
   """
 
@@ -88,8 +83,6 @@ def draw(
 
   Args:
     name: prefix of the element's ids, unique on the page.
-    lines: lines to draw.
-    scales: the axes.
     file: draws for a file: on white, with fixed colours and a legend.
   """
   drawing = figure.Figure(figsize=_SIZE, layout='constrained')

@@ -16,15 +16,11 @@ class RunRecord:
 
   Attributes:
     name: path relative to the folder that all runs of the report share.
-    path: resolved path.
-    header: config.json.
     scores: scores.json of fine-tuning, summarised over seeds; None if
       unfinished.
     pretraining: scores.json of pretraining; None if unfinished.
     state: 'finished', or how far the run is.
     metrics: rows of metrics.jsonl, of the first seed.
-    zero_shot: rows of zero_shot.jsonl.
-    samples: samples.txt.
   """
 
   name: str

@@ -37,7 +37,6 @@ class Table:
   """A table of text. Columns named 'ours' or 'score' hold our scores.
 
   Attributes:
-    caption: its caption.
     rows: column -> cell; a column that a row lacks is empty.
     folded: rows without a run; the page shows them on request.
   """
@@ -84,9 +83,7 @@ def scores(
   """Builds Table 2, 3 or 4 from full models, a row for each task.
 
   Args:
-    caption: caption of the table.
     columns: the paper's scores; `paper.TABLE_4` adds the GLUE average.
-    runs: all runs.
   """
   full = cells.chosen(runs, paper.FULL)
   rows: list[Row] = []

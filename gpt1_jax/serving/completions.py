@@ -61,8 +61,6 @@ class Sample:
   """One choice of a response.
 
   Attributes:
-    index: its number in the response.
-    prompt: token ids of the prompt.
     sample: its continuation; None if max_tokens is 0.
   """
 

@@ -28,10 +28,7 @@ def finetune(
   """Fine-tunes and scores: one run, several seeds, or all tasks.
 
   Args:
-    config: the whole configuration.
-    workdir: folder of the run or runs.
     tasks_path: config.data.path, or a local copy of it.
-    profile: the updates of each run to trace.
 
   Returns:
     The content of scores.json; for all tasks, a dict of these by task.

@@ -39,7 +39,6 @@ class Task:
     texts: columns of the texts: one for classification, two for entailment
       and similarity; context, or context and question, for choice.
     choices: column of the answers (choice only).
-    label: column of the label.
     files: split -> file names in order of preference; a name may be a glob
       pattern. Splits named `dev*` are evaluated during training, splits named
       `test*` once at the end.

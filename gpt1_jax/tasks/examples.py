@@ -41,9 +41,7 @@ def read(task: Task, path: str | None, split: str) -> list[Example]:
   has a label keeps all rows, with label None.
 
   Args:
-    task: the task.
     path: see `sources.read`.
-    split: a key of `task.files`.
 
   Raises:
     UserError: the files are not found, or a row cannot be used (names file,

@@ -57,9 +57,7 @@ class Finetuner:
     """Reads and checks everything; writes nothing.
 
     Args:
-      config: the whole configuration.
       tasks_path: config.data.path, or a local copy of it.
-      profile: the updates of each run to trace.
 
     Raises:
       UserError: the task, the run it starts from or the data cannot be used.

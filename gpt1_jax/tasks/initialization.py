@@ -25,11 +25,9 @@ class Source:
   """The run that a fine-tuning run starts from.
 
   Attributes:
-    run: its folder.
     model: the network to train: the run's shape, with rows for the specials.
     params: the pretrained weights, numpy; None from scratch.
     layers: blocks that are transferred; None from scratch.
-    tokenizer: the run's tokenizer.
   """
 
   run: str

@@ -30,11 +30,7 @@ from gpt1_jax.train import (
 
 
 class Labeller:
-  """A fine-tuned run, loaded once to label any number of texts.
-
-  Attributes:
-    task: its task.
-  """
+  """A fine-tuned run, loaded once to label any number of texts."""
 
   def __init__(self, workdir: str, step: int | None, batch_size: int):
     """Loads a run.

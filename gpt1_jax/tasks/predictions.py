@@ -55,7 +55,6 @@ def gather(
   Args:
     forward: maps a batch to its outputs [B, Y] and its `index` [B].
     batches: the examples; no shuffling, one epoch.
-    mesh: the mesh of `forward`.
     advance: called with the number of examples and tokens of each batch.
   """
   rows: list[tuple[np.ndarray, np.ndarray]] = []

@@ -31,9 +31,7 @@ class Scores(TypedDict):
     examples: number of examples of that split.
     metric: the metric that selects the checkpoint.
     score: its value on that split.
-    metrics: all metrics of that split.
     splits: split -> metrics, for all splits with labels but train.
-    counts: split -> counts, for all splits.
     remarks: reasons why a score says little, such as constant predictions.
     baselines: simple method -> metrics on that split; see `baselines`.
     step: updates after which the best checkpoint was saved; None over seeds.
@@ -41,10 +39,8 @@ class Scores(TypedDict):
     num_steps: updates it was given; it applies fewer if its patience ends.
     seed: seed of the run, over seeds that of the first.
     init_from: the pretrained run, or 'none'.
-    model: configuration of the model.
     commit: revision of the code; None outside a repository.
     spread: split -> metric -> spread; only over seeds.
-    seeds: seeds of the runs; only over seeds.
     best_seed: seed with the highest score; only over seeds.
   """
 
@@ -72,12 +68,7 @@ class Scores(TypedDict):
 
 
 def line(scores: Scores, patience: int) -> str:
-  """Returns one line on a finished run.
-
-  Args:
-    scores: of one run.
-    patience: config.train.patience.
-  """
+  """Returns one line on a finished run."""
   done, planned = scores['updates'] or 0, scores['num_steps']
   text = (
     f'{scores["task"]} dev {scores["metric"]} {scores["score"]:.4f} on '

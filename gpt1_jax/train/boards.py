@@ -21,8 +21,6 @@ class Project:
 
   Attributes:
     name: config.train.wandb; '' sends nothing.
-    workdir: run directory.
-    config: the whole configuration, as JSON values.
   """
 
   name: str
@@ -45,9 +43,7 @@ class Boards:
     """Opens FOLDER/tensorboard and the run in Weights & Biases.
 
     Args:
-      folder: local folder to write to.
       start: number of updates done; later events of TensorBoard are hidden.
-      project: where to show the run; None sends nothing.
     """
     import tensorboardX  # slow, and --help needs none
 

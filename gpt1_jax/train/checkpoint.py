@@ -27,7 +27,6 @@ class CheckpointMeta:
   """The JSON metadata of a checkpoint.
 
   Attributes:
-    model: the model's configuration.
     tokenizer_fingerprint: sha256 of the tokenizer, hex.
     task: name of the fine-tuning task, or None for pretraining.
   """
@@ -47,7 +46,6 @@ class Checkpoint(NamedTuple):
 
   Attributes:
     params: tree of unsharded numpy arrays.
-    meta: the JSON metadata.
     step: number of updates applied.
   """
 
@@ -63,7 +61,6 @@ class Checkpoints:
     """Opens WORKDIR/checkpoints, creating it if missing.
 
     Args:
-      workdir: run directory.
       keep: number of latest checkpoints to keep.
       keep_best: True also keeps the checkpoint with the highest score; see
         `rank`.
@@ -102,13 +99,7 @@ class Checkpoints:
     return latest
 
   def save(self, step: int, state: Any, meta: CheckpointMeta) -> None:
-    """Starts a save; returns once the state is copied off the devices.
-
-    Args:
-      step: number of updates applied.
-      state: tree of arrays.
-      meta: the JSON metadata.
-    """
+    """Starts a save; returns once the state is copied off the devices."""
     if step in self._manager.all_steps():
       return
     items = ocp.args.Composite(
@@ -131,7 +122,6 @@ class Checkpoints:
     """Restores a checkpoint's state with the shardings of `state`.
 
     Args:
-      step: an existing checkpoint.
       state: tree of ShapeDtypeStructs with shardings.
 
     Raises:
@@ -156,7 +146,6 @@ def read(
   """Reads the weights of a run.
 
   Args:
-    workdir: run directory.
     step: checkpoint to read; None reads the best if `best` is True and the run
       ranked its checkpoints, else the latest.
 
@@ -194,7 +183,6 @@ def read_state(
   """Reads the whole state of another run, with the shardings of `state`.
 
   Args:
-    workdir: run directory.
     step: checkpoint to read; None reads the latest.
     state: tree of ShapeDtypeStructs with shardings.
     meta: metadata of the new run that begins with this state.

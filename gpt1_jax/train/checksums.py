@@ -81,11 +81,6 @@ def damage(folder: storage.Path) -> str | None:
 def check(directory: storage.Path, steps: Sequence[int], step: int) -> None:
   """Raises an error if a checkpoint is damaged.
 
-  Args:
-    directory: WORKDIR/checkpoints.
-    steps: all checkpoints there.
-    step: the checkpoint to check.
-
   Raises:
     UserError: it is damaged; the message lists those that are intact.
   """
@@ -110,8 +105,6 @@ def latest_intact(
   """Finds the latest intact checkpoint.
 
   Args:
-    directory: WORKDIR/checkpoints.
-    steps: all checkpoints there, at least one.
     best: another checkpoint to check, or None.
 
   Returns:

@@ -22,10 +22,6 @@ def begin(run: run_lib.Run, step: int) -> None:
   with the settings that have changed. If the number of updates has changed,
   prints it; removes the scores of a finished run that continues.
 
-  Args:
-    run: the run.
-    step: number of updates done.
-
   Raises:
     UserError: the directory holds another run, or one forked from elsewhere.
   """

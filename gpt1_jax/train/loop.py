@@ -44,7 +44,6 @@ class TrainingData:
   """The training batches and the evaluation of a run.
 
   Attributes:
-    batches: training batches.
     evaluate: maps parameters to scores on the held-out data.
     about: one line that describes the training data.
     sample: maps parameters to a generated text; None disables sampling.
@@ -63,8 +62,6 @@ def run_training(
 
   Args:
     program: the training program; its mesh must be active (`sharding.use`).
-    run: the run directory, and how often to log and save.
-    data: training batches and evaluation.
 
   Returns:
     The final state and its scores (None if the run was already complete).

@@ -22,14 +22,7 @@ _BYTES_PER_PARAMETER = 12  # weight and both moments, float32
 
 
 def say(program: Program, run: Run, about_data: str, start: int) -> None:
-  """Prints the lines to stderr, on process 0.
-
-  Args:
-    program: the training program.
-    run: the run directory and its pace.
-    about_data: one line on the data.
-    start: number of updates done before.
-  """
+  """Prints the lines to stderr, on process 0."""
   if jax.process_index() == 0:
     for name, text in lines(program, run, about_data, start):
       print(f'{name:>12}  {text}', file=sys.stderr, flush=True)

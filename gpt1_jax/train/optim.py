@@ -22,7 +22,6 @@ class Optimizer(NamedTuple):
   """An optimiser and its learning-rate schedule.
 
   Attributes:
-    transform: the optax transformation.
     learning_rate: maps the number of updates done to the next learning rate.
   """
 

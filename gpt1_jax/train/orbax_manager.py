@@ -73,12 +73,7 @@ class _Manager(ocp.CheckpointManager):
 
 
 def create(directory: storage.Path, **options: Any) -> ocp.CheckpointManager:
-  """Creates a manager for a folder of checkpoints.
-
-  Args:
-    directory: WORKDIR/checkpoints.
-    **options: of ocp.CheckpointManagerOptions.
-  """
+  """Creates a manager for a folder of checkpoints."""
   is_local = isinstance(directory, pathlib.Path)
   return _Manager(
     directory,
@@ -126,7 +121,6 @@ def saving(
   """Raises RunError, in one line, if a save fails within the context.
 
   Args:
-    directory: WORKDIR/checkpoints.
     silence: holds `quiet`, which then lasts: the threads of a save that has
       failed may continue for a while.
   """

@@ -33,12 +33,6 @@ def perplexity_fn(
   word divides the same sum by the number of words, and bits per byte divide it
   by the bytes of the cleaned text; both compare across vocabularies. Bits per
   byte are left out if the bytes were not counted.
-
-  Args:
-    model: the network.
-    mesh: devices to run on.
-    split: such as a `windows.Windows`.
-    counts: the split in meta.json.
   """
   loss_fn = step_lib.pretrain_loss(model)
 

@@ -36,14 +36,8 @@ class Pretraining:
   """A configuration with its opened data and its uncompiled program.
 
   Attributes:
-    config: the whole configuration.
-    model: the model's configuration.
-    program: the program to train.
-    tokenizer: the tokenizer of the shards.
-    train, validation: windows of the two splits.
     held_out: counts of the validation split, from meta.json.
     prompt: the first tokens of the validation split.
-    data_fingerprint: of the shards.
   """
 
   config: PretrainConfig
@@ -65,7 +59,6 @@ def load(
   """Opens the shards and builds the program; writes nothing.
 
   Args:
-    config: the whole configuration.
     data: folder of the shards: config.data.path or a local copy.
     initial: weights of config.init_from; None initialises randomly.
 
@@ -119,10 +112,7 @@ def run(
   """Trains to the end, from the last checkpoint if there is one.
 
   Args:
-    loaded: from `load`.
-    workdir: run directory.
     fork: the run whose state is the initial state; None starts from scratch.
-    profile: the updates to trace for XProf.
 
   Returns:
     The content of scores.json.

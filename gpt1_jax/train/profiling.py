@@ -21,7 +21,6 @@ class Window:
 
   Attributes:
     first: number of the first update; update 1 compiles.
-    steps: number of updates.
   """
 
   first: int

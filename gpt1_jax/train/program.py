@@ -21,7 +21,6 @@ class Objective:
   """The parameters of a stage and the loss it minimises.
 
   Attributes:
-    model: the network.
     init: maps a key to fresh parameters, boxed with their logical axes.
     loss_fn: see `step.LossFn`.
   """
@@ -36,10 +35,8 @@ class Program:
   """A stage's training program, jitted but not yet compiled.
 
   Attributes:
-    objective: parameters and loss.
     mesh: the devices; call and lower these functions within
       `sharding.use(mesh)`.
-    num_steps: total number of updates.
     state: shapes, dtypes and shardings of the state.
     new_state: maps a seed to a fresh, sharded state.
     train_step: maps (state, batch, seed) to (state, metrics). The state is
@@ -84,12 +81,7 @@ def build(
   """Builds the optimiser, the initial state and the update.
 
   Args:
-    objective: parameters and loss.
-    optimizer_settings: config.optim.
-    num_steps: total number of updates, for the learning-rate schedule.
     mesh: attached devices, or a topology to compile for.
-    train: config.train.
-    shard_optimizer: config.mesh.shard_optimizer.
   """
   optimizer = optim.make_optimizer(optimizer_settings, num_steps)
 

@@ -64,7 +64,6 @@ class Fork:
   """The run whose state another run starts from.
 
   Attributes:
-    run: its directory.
     step: the checkpoint; None means the latest.
   """
 
@@ -77,15 +76,11 @@ class Run:
   """A training run, as passed to `loop.run_training`.
 
   Attributes:
-    workdir: run directory.
     header: the content of config.json.
     tokenizer: saved to WORKDIR/tokenizer.
     label: name on the progress line.
-    seed: seeds the initial weights and dropout.
-    pace: how often to log, evaluate and save.
     meta: metadata that each checkpoint records.
     fork: the run whose state is the initial state; None starts from scratch.
-    profile: the updates to trace for XProf.
   """
 
   workdir: str
@@ -113,7 +108,6 @@ class Facts(TypedDict):
     model: the model's configuration, as JSON values.
     tokenizer_fingerprint: sha256 of the tokenizer, hex.
     data_fingerprint: sha256 of the shards' checksums, hex (pretraining).
-    parameters: number of parameters.
     num_steps: total number of updates.
     layers_transferred: blocks copied from the pretrained run (fine-tuning).
     forked_from: where the run's first state came from.

@@ -28,8 +28,6 @@ def sampler(
   parameters need no conversion.
 
   Args:
-    model: the network.
-    mesh: devices to run on.
     prompt: tokens to continue; a short context cuts them.
     num_tokens: tokens to draw; fewer if the context is full.
   """

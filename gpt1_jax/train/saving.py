@@ -24,9 +24,6 @@ class Saver:
     """Starts the clock.
 
     Args:
-      checkpoints: where to save.
-      run: the run directory and its pace.
-      log: reports the time of each save.
       start: number of updates done.
     """
     self._checkpoints, self._run, self._log = checkpoints, run, log

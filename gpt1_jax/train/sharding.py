@@ -151,8 +151,6 @@ def jit_init(
 
   Args:
     init: returns a tree of parameters, boxed with logical axis names.
-    mesh: the active mesh.
-    *args: example arguments, such as a seed.
     place: changes the shardings of the table, given the shapes and these.
 
   Returns:

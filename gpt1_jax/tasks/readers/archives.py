@@ -93,7 +93,6 @@ def find(
   """Returns the files of one place that match the first of `names` found.
 
   Args:
-    path: a folder, a zip or a tar.
     names: file names, perhaps with `*` and with folders before them:
       `train/middle/*.txt`. Hidden files never match.
     folders: names of the folder (or archive) the task is distributed in,

@@ -49,7 +49,6 @@ def read(
   no quoting. Blank lines are skipped.
 
   Args:
-    source: the file.
     needed: columns a header must have; JSON rows are not checked.
     columns: names for a table without a header, used if the first line does
       not hold all of `needed`.
@@ -96,7 +95,6 @@ def questions(article: Cells, where: str) -> Iterator[Row]:
   Args:
     article: a dict of `article`, and of the lists `questions`, `options` and
       `answers`, all of one length.
-    where: names the article in error messages.
 
   Yields:
     Rows with article, question (its blank `_` kept), options (a list) and

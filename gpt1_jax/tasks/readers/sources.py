@@ -38,10 +38,8 @@ def read(task: Task, path: str | None, split: str) -> tuple[str, Iterator[Row]]:
   """Returns the origin of a split, for messages, and its rows in order.
 
   Args:
-    task: the task.
     path: the task's folder, its parent, or a zip or tar of either; 'tfds', or
       'tfds:FOLDER' with the folder where TFDS keeps its data sets.
-    split: a key of `task.files`.
 
   Raises:
     MissingError: the files are not found; says where it looked.

@@ -35,7 +35,6 @@ def evaluate(
   """Scores checkpoints and writes their files (see `results`) one by one.
 
   Args:
-    workdir: the run.
     tasks_path: folder, zip or tar that holds the tasks, or `tfds[:FOLDER]`.
     names: keys of `questions.TASKS` that must be found; empty: every task
       that is found there. The others are reported on stderr.

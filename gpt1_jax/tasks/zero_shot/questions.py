@@ -37,12 +37,9 @@ class ZeroShotTask:
   """The metric of a task and the scores it is compared with, as fractions.
 
   Attributes:
-    name: name on the command line.
-    metric: name in `tasks/metrics.py`.
     chance: score of random guessing.
     reference: state of the art before GPT-1 that P compares with; None if
       there is none.
-    reference_source: where the reference is published.
   """
 
   name: str
@@ -133,7 +130,6 @@ def read(name: str, path: str, encode: Encode, n_ctx: int) -> list[Questions]:
   Args:
     name: a key of `TASKS`.
     path: folder, zip or tar of the task or of several, or `tfds[:FOLDER]`.
-    encode: tokenizes a text.
     n_ctx: maximum length of a candidate, in tokens.
 
   Returns:

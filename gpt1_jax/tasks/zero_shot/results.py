@@ -18,12 +18,8 @@ class ZeroShotRow(decisions.Diagnostics):
   """A row of zero_shot.jsonl: the score of one task at one checkpoint.
 
   Keys:
-    step: updates applied.
     tokens_seen: tokens of pretraining until then; None if unknown.
     task, metric, chance, reference, reference_source: see `ZeroShotTask`.
-    score: value of the metric.
-    examples: number of questions.
-    split: 'dev' or 'test'.
     normalised: score on a scale from chance (0) to reference (1); None
       without a reference.
     commit: commit of this project that computed the row.
