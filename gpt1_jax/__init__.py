@@ -3,13 +3,21 @@
 `gpt1_jax.load(path)` returns a trained model; see `inference.loading.Run`.
 """
 
+import sys
 from typing import TYPE_CHECKING
+
+from gpt1_jax import interrupts
 
 if TYPE_CHECKING:
   from gpt1_jax.inference.loading import Run, load
 
 __version__ = '0.1.0'
 __all__ = ['Run', 'load']
+
+# While Python looks for the module of `python -m gpt1_jax.COMMAND`, whose own
+# imports take seconds.
+if sys.argv[:1] == ['-m']:
+  interrupts.install()
 
 
 def __getattr__(name: str) -> object:

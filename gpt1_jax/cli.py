@@ -75,12 +75,10 @@ def connected() -> contextlib.AbstractContextManager[None]:
   )
 
 
-def run(main: Callable[[list[str]], None], is_run: bool = False) -> None:
-  """Runs `main(argv)` under absl; prints user errors as one line.
+def run(main: Callable[[], None], is_run: bool = False) -> None:
+  """Runs a command under absl; prints user errors as one line.
 
-  Args:
-    main: the command.
-    is_run: True for training: it continues when its terminal closes.
+  With `is_run`, the command trains: it continues when its terminal closes.
   """
   interrupts.install()
   terminal.guard_streams()
@@ -97,7 +95,7 @@ def run(main: Callable[[list[str]], None], is_run: bool = False) -> None:
           if is_run:
             terminal.outlive()
           with interrupts.unwrapped():
-            main(argv)
+            main()
         print(end='', flush=True)
     finally:
       interrupts.ignore()  # nothing is left to clean up
@@ -166,6 +164,14 @@ def define_config(default: str, help_text: str) -> flags.FlagHolder[str]:
   return flags.DEFINE_string('config', default, help_text)
 
 
+def define_workdir() -> flags.FlagHolder[str | None]:
+  return flags.DEFINE_string(
+    'workdir',
+    None,
+    'Run directory: created if missing, resumed if it holds this run.',
+  )
+
+
 def define_step() -> flags.FlagHolder[int | None]:
   """Defines --checkpoint=STEP, also called --step."""
   holder = flags.DEFINE_integer(
@@ -176,12 +182,12 @@ def define_step() -> flags.FlagHolder[int | None]:
 
 
 def define_profile() -> flags.FlagHolder[str | None]:
-  """Defines --profile=START:STEPS."""
-  text = (
+  return flags.DEFINE_string(
+    'profile',
+    None,
     'START:STEPS: trace STEPS updates from update START into WORKDIR/profile, '
-    'for XProf. Update 1 includes compilation.'
+    'for XProf. Update 1 includes compilation.',
   )
-  return flags.DEFINE_string('profile', None, text)
 
 
 def config_values(spec: str) -> config.Values:

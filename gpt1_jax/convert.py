@@ -29,11 +29,6 @@ pip install 'gpt1_jax[openai]'. Both folders may be in a bucket
 (gs://BUCKET/...).
 """
 
-if __name__ == '__main__':  # before the other imports, which take seconds
-  from gpt1_jax import interrupts
-
-  interrupts.install()
-
 import pathlib
 
 from absl import flags
@@ -63,9 +58,7 @@ _SLIM = flags.DEFINE_bool(
 )
 
 
-def main(argv: list[str]) -> None:
-  """Runs the command."""
-  del argv
+def main() -> None:
   source, output = storage.path(_INPUT.value), storage.path(_OUTPUT.value)
   kind = conversion.detect(source)
   for flag, kinds in (

@@ -35,11 +35,6 @@ The run, shards and tasks may be in a bucket (gs://BUCKET/...). Shards and tasks
 are first copied to --stage_to, once per machine.
 """
 
-if __name__ == '__main__':  # before the other imports, which take seconds
-  from gpt1_jax import interrupts
-
-  interrupts.install()
-
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -70,7 +65,10 @@ _TASKS_PATH = flags.DEFINE_string(
 _TASKS = flags.DEFINE_list('tasks', [], 'Tasks to score; default: all found.')
 _SERIES = flags.DEFINE_bool('series', False, 'Score every kept checkpoint.')
 _BATCH = flags.DEFINE_integer(
-  'batch_size', 32, 'Windows or sequences per device in a batch.'
+  'batch_size',
+  32,
+  'Windows or sequences per device in a batch.',
+  lower_bound=1,
 )
 _STEP = cli.define_step()
 # Flags that only one suite accepts.
@@ -80,10 +78,7 @@ _ONLY = {
 }
 
 
-def main(argv: list[str]) -> None:
-  del argv
-  if _BATCH.value < 1:
-    raise UserError(f'--batch_size is {_BATCH.value}: must be at least 1')
+def main() -> None:
   for suite, names in _ONLY.items():
     for name in names:
       if suite != _SUITE.value and flags.FLAGS[name].present:

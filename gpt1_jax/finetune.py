@@ -21,14 +21,7 @@ Files are copied from there to --stage_to, once per machine; an archive copies
 much faster than a folder of many files.
 """
 
-if __name__ == '__main__':  # before the other imports
-  from gpt1_jax import interrupts
-
-  interrupts.install()
-
 import sys
-
-from absl import flags
 
 from gpt1_jax import cli, config, interrupts, staging
 
@@ -36,17 +29,11 @@ _CONFIG = cli.define_config(
   'configs/finetune.py',
   'Configuration file and task, such as configs/finetune.py:rte.',
 )
-_WORKDIR = flags.DEFINE_string(
-  'workdir',
-  None,
-  'Run directory: created if missing, resumed if it holds this run.',
-)
+_WORKDIR = cli.define_workdir()
 _PROFILE = cli.define_profile()
 
 
-def main(argv: list[str]) -> None:
-  """Runs the command."""
-  del argv
+def main() -> None:
   settings = cli.read_config(config.FinetuneConfig, _CONFIG.value)
   workdir = cli.required('workdir', _WORKDIR.value)
   print(_first_line(settings, workdir), file=sys.stderr, flush=True)

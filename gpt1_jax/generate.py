@@ -16,11 +16,6 @@ generation continues from its second half.
 keys recall earlier prompts.
 """
 
-if __name__ == '__main__':  # before the other imports, which take seconds
-  from gpt1_jax import interrupts
-
-  interrupts.install()
-
 import contextlib
 import dataclasses
 import itertools
@@ -47,9 +42,11 @@ _FILE = flags.DEFINE_string(
 )
 _INTERACTIVE = flags.DEFINE_bool('interactive', False, 'Ask for prompts.')
 _TOKENS = flags.DEFINE_integer(
-  'num_tokens', 100, 'Maximum tokens to generate per sample.'
+  'num_tokens', 100, 'Maximum tokens to generate per sample.', lower_bound=1
 )
-_SAMPLES = flags.DEFINE_integer('num_samples', 1, 'Samples per prompt.')
+_SAMPLES = flags.DEFINE_integer(
+  'num_samples', 1, 'Samples per prompt.', lower_bound=1
+)
 _GREEDY = flags.DEFINE_bool(
   'greedy', False, 'Always pick the most likely token.'
 )
@@ -72,12 +69,7 @@ _STEP = cli.define_step()
 _HISTORY = pathlib.Path('~/.cache/gpt1_jax/prompts')
 
 
-def main(argv: list[str]) -> None:
-  """Runs the command."""
-  del argv
-  for name, flag in (('num_tokens', _TOKENS), ('num_samples', _SAMPLES)):
-    if flag.value < 1:
-      raise UserError(f'--{name}={flag.value} must be at least 1')
+def main() -> None:
   how = options.parse(
     {
       'max_tokens': _TOKENS.value,

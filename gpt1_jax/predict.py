@@ -14,18 +14,12 @@ task spells it, or a number) and `probabilities` of all labels. --output writes
 the lines to a file instead.
 """
 
-if __name__ == '__main__':  # before the other imports, which take seconds
-  from gpt1_jax import interrupts
-
-  interrupts.install()
-
 import json
 
 import jax
 from absl import flags
 
 from gpt1_jax import cli, staging, storage
-from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import labelling
 
 _WORKDIR = flags.DEFINE_string(
@@ -36,16 +30,12 @@ _INPUT = flags.DEFINE_string(
 )
 _OUTPUT = flags.DEFINE_string('output', None, 'File to write; default: stdout.')
 _BATCH = flags.DEFINE_integer(
-  'batch_size', 32, 'Examples per device in a batch.'
+  'batch_size', 32, 'Examples per device in a batch.', lower_bound=1
 )
 _STEP = cli.define_step()
 
 
-def main(argv: list[str]) -> None:
-  """Runs the command."""
-  del argv
-  if _BATCH.value < 1:
-    raise UserError(f'--batch_size is {_BATCH.value}: must be at least 1')
+def main() -> None:
   with cli.connected():
     file = staging.fetch(_INPUT.value, cli.STAGE_TO.value)
     run = labelling.Labeller(_WORKDIR.value, _STEP.value, _BATCH.value)

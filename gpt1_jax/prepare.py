@@ -42,11 +42,6 @@ to train the tokenizer on and writes the output, which needs twice its final
 size on disk.
 """
 
-if __name__ == '__main__':  # before the other imports, which take seconds
-  from gpt1_jax import interrupts
-
-  interrupts.install()
-
 import os
 import pathlib
 
@@ -129,9 +124,7 @@ _CHECK_OVERLAP = flags.DEFINE_string(
 )
 
 
-def main(argv: list[str]) -> None:
-  """Runs the command."""
-  del argv
+def main() -> None:
   if storage.is_remote(_OUTPUT.value):
     raise UserError(
       f'--output={_OUTPUT.value}: shards are written to a local disk; copy '

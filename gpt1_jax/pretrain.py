@@ -19,11 +19,6 @@ WORKDIR and config.data.path may be in a bucket (gs://BUCKET/...); shards are
 copied from there to --stage_to, once per machine.
 """
 
-if __name__ == '__main__':  # before the other imports, which take seconds
-  from gpt1_jax import interrupts
-
-  interrupts.install()
-
 import dataclasses
 
 from absl import flags
@@ -32,17 +27,13 @@ from gpt1_jax import cli, config
 from gpt1_jax.compiler import executable
 from gpt1_jax.corpus import shards
 from gpt1_jax.interop import pretrained
-from gpt1_jax.train import lock, pretraining, profiling, run
+from gpt1_jax.train import checkpoint, lock, pretraining, profiling, run
 
 _CONFIG = cli.define_config(
   'configs/pretrain.py',
   'Configuration file and preset, such as configs/pretrain.py:mini.',
 )
-_WORKDIR = flags.DEFINE_string(
-  'workdir',
-  None,
-  'Run directory: created if missing, resumed if it holds this run.',
-)
+_WORKDIR = cli.define_workdir()
 _PROFILE = cli.define_profile()
 _EXECUTABLE = flags.DEFINE_string(
   'executable',
@@ -51,8 +42,6 @@ _EXECUTABLE = flags.DEFINE_string(
   'configuration and machine. Loading it executes code: only use files you '
   'trust.',
 )
-
-
 _FORK = flags.DEFINE_string(
   'fork_from',
   None,
@@ -61,9 +50,7 @@ _FORK = flags.DEFINE_string(
 )
 
 
-def main(argv: list[str]) -> None:
-  """Runs the command."""
-  del argv
+def main() -> None:
   settings = cli.read_config(config.PretrainConfig, _CONFIG.value)
   workdir = cli.required('workdir', _WORKDIR.value)
   profile = profiling.parse(_PROFILE.value)
@@ -76,15 +63,10 @@ def main(argv: list[str]) -> None:
     if _EXECUTABLE.value:
       program = executable.load(_EXECUTABLE.value, loaded.program, settings)
       loaded = dataclasses.replace(loaded, program=program)
-    pretraining.run(loaded, workdir, _fork(_FORK.value), profile)
-
-
-def _fork(text: str | None) -> run.Fork | None:
-  """Parses --fork_from."""
-  if not text:
-    return None
-  name, at, step = text.rpartition('@')
-  return run.Fork(name, int(step)) if at and step.isdigit() else run.Fork(text)
+    fork = None
+    if _FORK.value:
+      fork = run.Fork(*checkpoint.split_step(_FORK.value))
+    pretraining.run(loaded, workdir, fork, profile)
 
 
 if __name__ == '__main__':

@@ -17,11 +17,6 @@ unfinished run is shown as far as it went. Runs and OUTPUT may lie in a bucket
 (gs://BUCKET/...).
 """
 
-if __name__ == '__main__':  # before the other imports, which take seconds
-  from gpt1_jax import interrupts
-
-  interrupts.install()
-
 from absl import flags
 
 from gpt1_jax import cli, storage
@@ -35,11 +30,10 @@ _OUTPUT = flags.DEFINE_string(
 )
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   # jax and matplotlib are slow to import, and --help needs neither.
   from gpt1_jax.reporting import figures, page, runs as runs_lib, sections
 
-  del argv
   output = storage.path(_OUTPUT.value)
   if (output / 'results.json').exists():
     raise UserError(

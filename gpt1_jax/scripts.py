@@ -4,8 +4,11 @@ import pathlib
 import runpy
 import sys
 
+from gpt1_jax import interrupts
+
 
 def main() -> None:
   """Runs the command in the script's name, as `python -m` does."""
+  interrupts.install()  # before the imports, which take seconds
   name = pathlib.Path(sys.argv[0]).stem.removeprefix('gpt1-')
   runpy.run_module(f'gpt1_jax.{name}', run_name='__main__', alter_sys=True)

@@ -11,11 +11,6 @@ Requests run in one batch. There is no password: --host=0.0.0.0 opens the server
 to everyone who can reach this machine. Needs pip install 'gpt1_jax[serve]'.
 """
 
-if __name__ == '__main__':  # before the other imports, which take seconds
-  from gpt1_jax import interrupts
-
-  interrupts.install()
-
 import contextlib
 import pathlib
 
@@ -35,9 +30,7 @@ _PORT = flags.DEFINE_integer(
 _STEP = cli.define_step()
 
 
-def main(argv: list[str]) -> None:
-  """Runs the command."""
-  del argv
+def main() -> None:
   try:
     import uvicorn
 

@@ -47,8 +47,7 @@ _SAVE = flags.DEFINE_string(
 )
 
 
-def main(argv: list[str]) -> None:
-  del argv
+def main() -> None:
   where = (_TOPOLOGY.value, _SLICES.value)
   if _TOPOLOGY.value != 'local':
     jax.config.update('jax_platforms', 'cpu')  # leaves this machine's TPU alone

@@ -46,8 +46,7 @@ _DATA = flags.DEFINE_string(
 )
 
 
-def main(argv: list[str]) -> None:
-  del argv
+def main() -> None:
   suite = cli.required('suite', _SUITE.value)
   if suite == 'finetune' and not _DATA.value:
     raise UserError('--suite=finetune needs --data, a folder with tasks/glue')

@@ -34,8 +34,7 @@ PROMPT = 'She said'
 _HOLD_OUT = '--hold_out='
 
 
-def main(argv: list[str]) -> None:
-  del argv
+def main() -> None:
   Demo(pathlib.Path(_OUTPUT.value).absolute(), _SEED.value).run()
 
 

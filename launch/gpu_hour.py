@@ -237,9 +237,8 @@ class Hour:
     return code == 0
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Runs a slice."""
-  del argv
   cli.required('corpus', _CORPUS.value)
   cli.required('tasks', _TASKS.value)
   end = time.monotonic() + 60 * _MINUTES.value

@@ -38,8 +38,7 @@ _CONFIG = cli.define_config(
 )
 
 
-def main(argv: list[str]) -> None:
-  del argv
+def main() -> None:
   output = pathlib.Path(_OUTPUT.value)
   corpus, workdir = output / 'corpus', output / 'run'
   if not corpus.exists():

@@ -58,8 +58,7 @@ class Row:
     return self.batch_size / seconds if seconds else 0.0
 
 
-def main(argv: list[str]) -> None:
-  del argv
+def main() -> None:
   jax.config.update('jax_platforms', 'cpu')
   values = cli.config_values(_CONFIG.value)
   values['data']['path'] = values['data']['path'] or 'none'

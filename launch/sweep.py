@@ -90,9 +90,8 @@ class Job:
     return self.workdir.with_name(self.workdir.name + '.error')
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Runs this process's share of the grid and prints the table."""
-  del argv
   host, hosts = _HOST.value, _HOSTS.value
   if not 0 <= host < hosts:
     raise UserError(

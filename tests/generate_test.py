@@ -39,7 +39,7 @@ def test_prompt_file_and_a_prompt_that_is_cut(pretrained, tmp_path):
   [
     (['--temperature=nan'], 'temperature is nan: must be finite'),
     (['--seed=9223372036854775808'], 'seed is 9223372036854775808: must be'),
-    (['--num_tokens=0'], '--num_tokens=0 must be at least 1'),
+    (['--num_tokens=0'], '--num_tokens=0: 0 is not a positive integer'),
     (['--interactive', '--prompt=x'], '--interactive asks for one prompt'),
     (['--prompt_file=/none'], '/none'),
   ],
