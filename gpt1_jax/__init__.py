@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 __version__ = '0.1.0'
 __all__ = ['Run', 'load']
 
-# While Python looks for the module of `python -m gpt1_jax.COMMAND`, whose own
-# imports take seconds.
-if sys.argv[:1] == ['-m']:
+# `python -m gpt1_jax.COMMAND` imports this package first, then the command,
+# whose own imports take seconds.
+if sys.argv[:1] == ['-m'] and any(
+  word.startswith('gpt1_jax.') for word in sys.orig_argv
+):
   interrupts.install()
 
 
