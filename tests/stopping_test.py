@@ -329,16 +329,15 @@ def test_an_update_that_is_not_finite_is_skipped_or_ends_the_run(
   )
 
 
-# Ctrl-C while the first library is imported.
+# sitecustomize.py: Ctrl-C while the first library is imported.
 EARLY = """
-import os, runpy, signal, sys, time
+import os, signal, sys, time
 class Finder:
   def find_spec(self, name, path=None, target=None):
     if name == 'absl':
       os.kill(os.getpid(), signal.SIGINT)
       time.sleep(20)
 sys.meta_path.insert(0, Finder())
-runpy.run_module(sys.argv.pop(1), run_name='__main__')
 """
 
 
@@ -349,8 +348,9 @@ runpy.run_module(sys.argv.pop(1), run_name='__main__')
     *('generate', 'serve', 'convert', 'report'),
   ],
 )
-def test_a_command_handles_signals_before_its_imports(command):
-  done = commands.run('-c', EARLY, f'gpt1_jax.{command}')
+def test_a_command_handles_signals_before_its_imports(command, tmp_path):
+  (tmp_path / 'sitecustomize.py').write_text(EARLY)
+  done = commands.run(command, PYTHONPATH=str(tmp_path))
   assert done.returncode == 75, done.stderr
   assert done.stderr == 'stopped by SIGINT before the start: run it again\n'
 
