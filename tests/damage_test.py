@@ -150,7 +150,7 @@ from tests.support import networks
 
 folder = sys.argv.pop()
 
-def main(argv):
+def main():
   state = {'params': {str(i): jnp.full(60_000, float(i)) for i in range(40)}}
   meta = checkpoint.CheckpointMeta(networks.GPT_CONFIG, 'tokenizer')
   saved = checkpoint.Checkpoints(folder, keep=2, keep_best=False)

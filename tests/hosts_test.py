@@ -218,7 +218,7 @@ from gpt1_jax import cli
 import jax
 from jax.experimental import multihost_utils
 
-def main(argv):
+def main():
   with cli.connected():
     for i in range({rounds}):
       multihost_utils.process_allgather(jax.numpy.ones(3))
@@ -367,7 +367,7 @@ tokens, read = shards.Tokens(sys.argv.pop(1), 'validation'), []
 plain = tokens.read
 tokens.read = lambda start, count: read.append(start) or plain(start, count)
 
-def main(argv):
+def main():
   with cli.connected():
     found = {}
     for sizes in ((4, 1, 1), (2, 1, 2), (1, 4, 1), (1, 1, 4), (1, 2, 2)):

@@ -360,7 +360,7 @@ import atexit, os, signal, time
 from gpt1_jax import cli
 import jax
 atexit.register(os.abort)  # as if objects that XLA still uses were freed
-def main(argv):
+def main():
   os.kill(os.getpid(), signal.SIGTERM)
   time.sleep(100)
 cli.run(main)
@@ -370,7 +370,7 @@ cli.run(main)
 HIDES = """
 import os, signal, time
 from gpt1_jax import cli
-def main(argv):
+def main():
   try:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(100)
