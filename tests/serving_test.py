@@ -1,6 +1,8 @@
 """The server: OpenAI's client, 32 clients at once, limits, and the page."""
 
+import asyncio
 import concurrent.futures
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -200,3 +202,20 @@ def test_attention_for_the_page(local, run):
   refused = local.post('/attention', json={**body, 'head': 2})
   assert refused.status_code == 400
   assert '<textarea' in local.get('/').text
+
+
+def test_a_client_that_leaves_within_its_request_is_no_error():
+  """Its absence would be a traceback in the server's log."""
+  sent = []
+
+  async def receive():
+    return {'type': 'http.disconnect'}
+
+  async def send(message):
+    sent.append(message)
+
+  scope = {'type': 'http', 'method': 'POST', 'path': '/v1/completions'}
+  scope |= {'headers': [], 'query_string': b''}
+  server = app.Server(mock.MagicMock(), 'x').app()
+  asyncio.run(server(scope, receive, send))
+  assert sent[0]['status'] == 400

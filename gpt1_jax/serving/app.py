@@ -47,6 +47,7 @@ class Server:
       ],
       exception_handlers={
         UserError: _refused,
+        requests.ClientDisconnect: _refused,  # nobody reads the answer
         completions.LimitError: _refused,
         pydantic.ValidationError: _invalid,
         engine_lib.BusyError: _busy,
