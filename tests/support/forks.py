@@ -17,6 +17,8 @@ import sys
 import tempfile
 import warnings
 
+from gpt1_jax import interrupts
+
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Imported before the first fork. None defines the flags of one command.
 _MODULES = (
@@ -123,4 +125,5 @@ if __name__ == '__main__':
   if sys.argv[0] == '-c':
     exec(sys.argv.pop(1), {'__name__': '__main__'})
   else:
+    interrupts.install()  # as the package does if a command imports it
     runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)
