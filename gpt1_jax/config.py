@@ -169,6 +169,16 @@ class FinetuneConfig:
   data: FinetuneDataSettings
   mesh: settings.MeshSettings
 
+  def with_seed(self, number: int) -> 'FinetuneConfig':
+    """Returns the configuration of run `number` of `train.seeds`, run alone."""
+    return dataclasses.replace(
+      self,
+      train=dataclasses.replace(
+        self.train, seed=self.train.seed + number, seeds=1
+      ),
+      data=dataclasses.replace(self.data, seed=self.data.seed + number),
+    )
+
   @pydantic.model_validator(mode='after')
   def _seeds_are_in_range(self) -> 'FinetuneConfig':
     more = self.train.seeds - 1

@@ -128,7 +128,7 @@ def _perplexity() -> Mapping[str, object]:
       'per byte',
       file=sys.stderr,
     )
-  mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
+  mesh = sharding.make_mesh(jax.devices())
   batch_size = _BATCH.value * jax.device_count()
   batches = windows.Windows(
     shards.Tokens(folder, _SPLIT.value),
@@ -142,9 +142,7 @@ def _perplexity() -> Mapping[str, object]:
     evaluate = perplexity.perplexity_fn(
       models.new(meta.model), mesh, batches, split
     )
-    replicated = sharding.replicated(mesh)
-    gpt = jax.tree.map(lambda x: sharding.put(x, replicated), params['gpt'])
-    scores = evaluate({'gpt': gpt})
+    scores = evaluate({'gpt': sharding.replicate(params['gpt'], mesh)})
   row = {'data': data, 'split': _SPLIT.value, 'step': step, **split, **scores}
   return row | {'shards': len(split['shards'])}
 

@@ -92,7 +92,7 @@ class Server:
     asked = Request.model_validate_json(await _body(request))
     wanted = completions.samples(self._run, asked)
     self._engine.check_room(len(wanted))
-    envelope = completions.Envelope(self._name)
+    envelope = completions.envelope(self._name)
     if asked.stream:
       events = self._events(asked, wanted, envelope)
       return responses.StreamingResponse(events, media_type='text/event-stream')
@@ -109,7 +109,7 @@ class Server:
       choices.append(completions.choice(sample.index, text, reason, logprobs))
       made.append((sample, pieces))
     usage = completions.count_usage(made)
-    return _Json(envelope.json(choices, usage=usage))
+    return _Json({**envelope, 'choices': choices, 'usage': usage})
 
   def _submit(self, wanted: list[Sample]) -> list[engine_lib.Job | None]:
     """Submits all samples before waiting for any, so that they run together."""
@@ -137,7 +137,7 @@ class Server:
     return prefix, logprobs
 
   async def _events(
-    self, asked: Request, wanted: list[Sample], envelope: completions.Envelope
+    self, asked: Request, wanted: list[Sample], envelope: dict[str, object]
   ) -> AsyncIterator[str]:
     """Yields server-sent events, one sample of a request after another."""
     jobs = self._submit(wanted)
@@ -146,21 +146,17 @@ class Server:
         prefix, logprobs = await self._prompt(asked, sample)
         if prefix or job is None:
           reason = None if job else 'length'
-          yield _event(
-            envelope.json(
-              [completions.choice(sample.index, prefix, reason, logprobs)]
-            )
-          )
+          choice = completions.choice(sample.index, prefix, reason, logprobs)
+          yield _event({**envelope, 'choices': [choice]})
         if job is None:
           continue
         async for piece in job.pieces():
           _add(logprobs, piece)
           reason = job.sample.finish_reason if piece.last else None
-          yield _event(
-            envelope.json(
-              [completions.choice(sample.index, piece.text, reason, logprobs)]
-            )
+          choice = completions.choice(
+            sample.index, piece.text, reason, logprobs
           )
+          yield _event({**envelope, 'choices': [choice]})
     except Exception as error:  # sent in the stream
       yield _event(_message(500, f'{type(error).__name__}: {error}'))
     finally:  # the client may have left

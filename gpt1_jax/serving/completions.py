@@ -210,20 +210,14 @@ def choice(
   }
 
 
-class Envelope:
-  """Holds the fields that every part of a response has."""
-
-  def __init__(self, model: str):
-    self._head = {
-      'id': f'cmpl-{secrets.token_hex(12)}',
-      'object': 'text_completion',
-      'created': int(time.time()),
-      'model': model,
-    }
-
-  def json(self, choices: list[Choice], **more: object) -> dict[str, object]:
-    """Returns a response, or one event of a stream."""
-    return {**self._head, 'choices': choices, **more}
+def envelope(model: str) -> dict[str, object]:
+  """Returns the fields that every part of a response has."""
+  return {
+    'id': f'cmpl-{secrets.token_hex(12)}',
+    'object': 'text_completion',
+    'created': int(time.time()),
+    'model': model,
+  }
 
 
 def count_usage(

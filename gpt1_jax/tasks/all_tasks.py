@@ -10,7 +10,7 @@ import jax
 from gpt1_jax import config as config_lib, storage
 from gpt1_jax.config import FinetuneConfig
 from gpt1_jax.errors import RunError, UserError
-from gpt1_jax.tasks import finetuning, initialization, seeds, summary, table
+from gpt1_jax.tasks import finetuning, initialization, summary, table
 from gpt1_jax.tasks.readers import sources
 from gpt1_jax.tasks.scores import Failure, Scores
 from gpt1_jax.train import belonging, lock, run
@@ -68,7 +68,7 @@ def _seeds(finetuner: finetuning.Finetuner, workdir: str) -> Scores:
   run.start(workdir, 'finetune', values, finetuner.facts)
   results = []
   for number in range(config.train.seeds):
-    one = seeds.one_seed(config, number)
+    one = config.with_seed(number)
     folder = f'{workdir}/seed-{one.train.seed}'
     results.append(finished(folder, one) or finetuner.run(folder, number))
   result = summary.over_seeds(results)

@@ -22,7 +22,6 @@ from gpt1_jax.tasks import (
   metrics,
   predictions,
   scores as scores_lib,
-  seeds,
   table,
 )
 from gpt1_jax.tasks.definition import Task
@@ -114,7 +113,7 @@ class Finetuner:
       workdir: folder of this run alone.
       number: added to the seeds of training and of the data.
     """
-    config = seeds.one_seed(self.config, number)
+    config = self.config.with_seed(number)
     values = config_lib.as_dict(config)
     run_lib.changes(workdir, 'finetune', values)
     belonging.check(workdir, run_lib.header('finetune', values, self.facts))

@@ -1,6 +1,5 @@
 """Labels new texts with a fine-tuned run."""
 
-import functools
 import pathlib
 from collections.abc import Sequence
 
@@ -49,14 +48,12 @@ class Labeller:
     self._tokenizer = belonging.tokenizer(workdir, meta)
     self._n_ctx = meta.model.n_ctx
     self._batch_size = batch_size * jax.device_count()
-    self._mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
+    self._mesh = sharding.make_mesh(jax.devices())
     head = initialization.new_head(self.task, self._config.head)
     network = models.new(meta.model)
     loss_fn = step_lib.finetune_loss(network, head, 0.0, 'tokens')
     self._outputs = predictions.outputs_fn(loss_fn, self._mesh)
-    replicated = sharding.replicated(self._mesh)
-    put = functools.partial(sharding.put, sharding=replicated)
-    self._params = jax.tree.map(put, params)
+    self._params = sharding.replicate(params, self._mesh)
 
   def answer(self, examples: Sequence[Example]) -> list[dict[str, object]]:
     """Returns `prediction` and, for classes and choices, `probabilities`."""

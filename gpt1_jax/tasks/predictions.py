@@ -28,9 +28,8 @@ def outputs_fn(loss_fn: step_lib.LossFn, mesh: jax.sharding.Mesh) -> Outputs:
     (parameters, batches of a split) -> float32[N, Y], the head's outputs for
     each example, in the order of the file.
   """
-  replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
-  @functools.partial(jax.jit, out_shardings=replicated)
+  @functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
   def forward(
     params: Any, batch: dict[str, jax.Array]
   ) -> tuple[jax.Array, jax.Array]:

@@ -1,9 +1,7 @@
 """Traces some updates of a run for XProf."""
 
 import dataclasses
-import pathlib
 import sys
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -71,10 +69,8 @@ class Profiler:
 
   def _start(self) -> None:
     """Starts the trace in the run directory, or locally if that is remote."""
-    self._folder = pathlib.Path(self._workdir, FOLDER)
-    if storage.is_remote(self._workdir):
-      self._folder = pathlib.Path(tempfile.mkdtemp(prefix='gpt1_jax-'))
-    jax.profiler.start_trace(self._folder)
+    self._buffer = storage.UploadBuffer(storage.path(self._workdir) / FOLDER)
+    jax.profiler.start_trace(self._buffer.folder)
     self._active = True
 
   def close(self) -> None:
@@ -83,10 +79,7 @@ class Profiler:
       return
     self._active = False
     jax.profiler.stop_trace()
-    target = storage.path(self._workdir) / FOLDER
-    if storage.is_remote(self._workdir):
-      for file in filter(pathlib.Path.is_file, self._folder.rglob('*')):
-        name = target / file.relative_to(self._folder)
-        storage.write_bytes(name, file.read_bytes())
+    self._buffer.close()
     if jax.process_index() == 0:
+      target = storage.path(self._workdir) / FOLDER
       print(f'trace of updates: {target}', file=sys.stderr, flush=True)

@@ -37,7 +37,7 @@ LOGICAL_AXIS_RULES = (
 
 
 def make_mesh(
-  devices: Sequence[Any], *, data: int, fsdp: int, tensor: int
+  devices: Sequence[Any], *, data: int = -1, fsdp: int = 1, tensor: int = 1
 ) -> jax.sharding.Mesh:
   """Builds a mesh of `jax.devices()`, or of a topology to compile for.
 
@@ -274,6 +274,11 @@ def put(x: Any, sharding: NamedSharding) -> jax.Array:
   """Shards an array that every host holds in full."""
   x = np.asarray(x)
   return jax.make_array_from_callback(x.shape, sharding, lambda i: x[i])
+
+
+def replicate(tree: Tree, mesh: jax.sharding.Mesh) -> Tree:
+  """Places arrays that every host holds in full on every device."""
+  return jax.tree.map(lambda x: put(x, replicated(mesh)), tree)
 
 
 def like(tree: Tree, placed: Tree) -> Tree:

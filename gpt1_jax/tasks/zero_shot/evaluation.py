@@ -52,7 +52,7 @@ def evaluate(
   config = meta.model
   tokenizer = belonging.tokenizer(workdir, meta)
   questions = read_questions(tasks_path, names, tokenizer.encode, config.n_ctx)
-  mesh = sharding.make_mesh(jax.devices(), data=-1, fsdp=1, tensor=1)
+  mesh = sharding.make_mesh(jax.devices())
   batch_size *= jax.device_count()
   candidates = [c for part in questions for c in part.candidates]
   batches = Batches(

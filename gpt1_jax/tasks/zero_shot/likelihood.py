@@ -48,9 +48,8 @@ def score_fn(
   float64 [N] in nats, summed in float32 on the device, 0 where nothing is
   scored, and raises `UserError` if a sum is not finite.
   """
-  replicated = sharding.replicated(mesh)
 
-  @functools.partial(jax.jit, out_shardings=replicated)
+  @functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
   def forward(
     params: Any, batch: dict[str, jax.Array]
   ) -> tuple[jax.Array, jax.Array]:
@@ -62,7 +61,7 @@ def score_fn(
     return jnp.sum(scored_BT, axis=1, keepdims=True), batch['index']
 
   def score(params: Any, batches: Batches, advance: Advance) -> np.ndarray:
-    params = jax.tree.map(lambda x: sharding.put(x, replicated), params)
+    params = sharding.replicate(params, mesh)
     sums_N1 = gather(functools.partial(forward, params), batches, mesh, advance)
     if not np.isfinite(sums_N1).all():
       raise UserError(
