@@ -138,9 +138,13 @@ def _parse_flags(argv: list[str]) -> list[str]:
     _print_help()
     sys.exit(0)
   try:
-    return flags.FLAGS(rest)
+    rest = flags.FLAGS(rest)
   except flags.Error as error:
     _fail(f'{error}; see --help')
+  for name in flags.FLAGS:  # an empty path would mean the working directory
+    if flags.FLAGS[name].present and flags.FLAGS[name].value in ('', []):
+      _fail(f'--{name} is empty; see --help')
+  return rest
 
 
 def _print_help() -> None:

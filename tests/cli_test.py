@@ -127,6 +127,13 @@ def test_a_full_disk_under_stderr_keeps_the_exit_code(tmp_path):
   assert (done.returncode, done.stdout, done.stderr) == (2, '', '')
 
 
+@pytest.mark.parametrize('flag', ['runs', 'output'])
+def test_an_empty_flag_does_not_mean_the_working_directory(flag):
+  words = {'runs': 'models', 'output': 'x', flag: ''}
+  line = commands.fail('report', *(f'--{k}={v}' for k, v in words.items()))
+  assert line == f'error: --{flag} is empty; see --help'
+
+
 def test_a_name_that_is_not_utf_8_is_refused(tmp_path, monkeypatch):
   words = ('--runs=x', '--output=run\udcff')
   line = 'error: --output=run\\xff: not UTF-8; rename it, or give another'
