@@ -200,3 +200,8 @@ def test_a_file_of_zeros_is_refused_before_it_is_in_memory(
   (source,) = archives.find(path, ('dev/high/*.txt',), ('RACE',))
   with assert_refused('longer than', start=f'{path}/dev/high/1.txt: '):
     list(archives.contents([source]))
+
+
+def test_superscripts_are_no_numbers():
+  names = ['10', '\u0662', '\u00b2', '2']
+  assert sorted(names, key=archives.natural) == ['2', '10', '\u00b2', '\u0662']

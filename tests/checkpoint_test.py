@@ -70,3 +70,18 @@ def test_a_run_resumes_with_the_optimizer_divided_or_not(divided, tmp_path):
   updates.assert_same_bits(found, state)
   moments = found.opt_state[1][0].mu['gpt']['tokens_embed']
   assert moments.sharding.is_fully_replicated == divided
+
+
+@pytest.mark.parametrize(
+  ('name', 'expected'),
+  [
+    ('runs/mini@400', ('runs/mini', 400)),
+    ('runs/mini', ('runs/mini', None)),
+    ('me@host/mini@7', ('me@host/mini', 7)),
+    ('@5', ('@5', None)),
+    ('runs/mini@\u00b2', ('runs/mini@\u00b2', None)),
+    ('runs/mini@' + '9' * 5000, ('runs/mini@' + '9' * 5000, None)),
+  ],
+)
+def test_a_run_may_name_a_step(name, expected):
+  assert checkpoint.split_step(name) == expected

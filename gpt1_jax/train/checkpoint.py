@@ -7,6 +7,7 @@ checksums, which are verified before anything else is read.
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -207,8 +208,8 @@ def read_state(
 
 def split_step(name: str) -> tuple[str, int | None]:
   """Splits RUN@STEP; RUN alone means the best or the latest checkpoint."""
-  run, at, step = name.rpartition('@')
-  return (run, int(step)) if at and step.isdigit() else (name, None)
+  found = re.fullmatch('(.+)@([0-9]{1,18})', name, re.DOTALL)
+  return (found[1], int(found[2])) if found else (name, None)
 
 
 def steps(workdir: str) -> list[int]:

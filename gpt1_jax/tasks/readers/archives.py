@@ -83,8 +83,8 @@ def check_size(data: bytes, where: str) -> None:
 
 def natural(text: str) -> list[tuple[int, str]]:
   """Returns a sort key that puts `2.txt` before `10.txt`."""
-  parts = re.split('([0-9]+)', text)
-  return [(int(part) if part.isdigit() else -1, part) for part in parts]
+  parts = re.split('([0-9]+)', text)  # every second one is a number
+  return [(int(p) if n % 2 else -1, p) for n, p in enumerate(parts)]
 
 
 def find(
