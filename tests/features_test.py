@@ -6,8 +6,9 @@ from hypothesis import given, settings, strategies as st
 
 from gpt1_jax.task_settings import OwnTask
 from gpt1_jax.tasks import batches, definition, examples, features, table
+from tests.support import vocabulary
 from tests.support.refusals import assert_refused
-from tests.support.toy_tokenizers import DigitTokenizer
+from tests.support.toy_tokenizers import DigitTokenizer, WordTokenizer
 
 START, DELIMITER, EXTRACT = 10, 11, 12
 LABELLED = {'labels': ('a', 'b'), 'metrics': ('accuracy',)}
@@ -337,3 +338,44 @@ def test_short_examples_get_narrow_batches():
     for epoch in range(6)
   }
   assert len(places) > 2
+
+
+def test_a_real_tokenizer_and_a_real_task(shared_data):
+  task = table.TASKS['rte']
+  rows = examples.read(task, shared_data / 'tasks' / 'glue', 'dev')
+  bpe = vocabulary.train_bpe([row.texts[0].lower() for row in rows], merges=300)
+  built = features.build(task, rows, bpe, 128)
+  start = bpe.vocab_size
+  num_cut = 0
+  for n, row in enumerate(rows):
+    sequence = built.sequence(n, 0).tolist()
+    premise, hypothesis = (bpe.encode(text) for text in row.texts)
+    expected = [start, *premise, start + 1, *hypothesis, start + 2]
+    num_cut += len(expected) > 128
+    assert (
+      sequence == expected if len(expected) <= 128 else len(sequence) == 128
+    )
+  assert built.num_cut == num_cut
+  np.testing.assert_array_equal(built.labels, [row.label for row in rows])
+
+
+def test_race_keeps_question_and_answer_of_long_articles(shared_data):
+  path = shared_data / 'tasks' / 'archives' / 'race-all.zip'
+  rows = examples.read(table.TASKS['race'], path, 'train')
+  long = [
+    examples.Example((row.texts[0] * 3, row.texts[1]), row.choices, row.label)
+    for row in rows
+  ]
+  encoder = WordTokenizer()
+  built = features.build(table.TASKS['race'], long, encoder, 512)
+  assert built.num_cut == len(long) == 22
+  assert built.labels.tolist() == [row.label for row in rows]
+  for n, row in enumerate(long):
+    article, question = map(encoder.encode, row.texts)
+    assert len(article) > 512
+    answers = [encoder.encode(answer) for answer in row.choices]
+    kept = 512 - 3 - len(question) - max(map(len, answers))
+    for c, answer in enumerate(answers):
+      body = [*article[:kept], *question, 5001, *answer]
+      assert built.sequence(n, c).tolist() == [5000, *body, 5002]
+  assert built.lengths().tolist() == [512] * 22

@@ -402,6 +402,25 @@ def test_real_cola_and_sst2(shared_data):
     questions_lib.read('race', path, encode, 512)
 
 
+def test_real_rows_from_the_archives(shared_data, run):
+  path = shared_data / 'tasks' / 'archives'
+  questions = questions_of(run, path)
+  counts = {(part.task, part.split): len(part.labels) for part in questions}
+  assert set(counts) >= {
+    ('cola', 'train'),
+    ('cola', 'dev'),
+    ('sst2', 'dev'),
+    ('race_middle', 'test'),
+    ('race_high', 'test'),
+  }
+  sums = scored(run, questions)
+  answers = {part.task: part for part in decisions.decide(questions, sums)}
+  race = answers['race']
+  halves = counts['race_middle', 'test'] + counts['race_high', 'test']
+  assert len(race.predictions) == halves
+  assert race.compared.shape == (halves, 4)
+
+
 def check_answers(workdir, row):
   """The score of a row again, from its file of answers and by scikit-learn."""
   path = workdir / 'zero_shot' / f'{row["task"]}-{row["step"]}.tsv'
