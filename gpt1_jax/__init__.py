@@ -6,8 +6,6 @@
 import sys
 from typing import TYPE_CHECKING
 
-from gpt1_jax import interrupts
-
 if TYPE_CHECKING:
   from gpt1_jax.inference.loading import Run, load
 
@@ -19,6 +17,8 @@ __all__ = ['Run', 'load']
 if sys.argv[:1] == ['-m'] and any(
   word.startswith('gpt1_jax.') for word in sys.orig_argv
 ):
+  from gpt1_jax import interrupts
+
   interrupts.install()
 
 

@@ -159,7 +159,7 @@ def test_words_of_pretrain():
   assert pretrain.get_config('lstm') == pretrain.get_config('lstm,paper')
   for words, message in (
     ('lstm,openai', 'no LSTM'),
-    ('lstm,large', 'no preset'),
+    ('lstm,large', 'is not a preset'),
   ):
     with pytest.raises(ValueError, match=message):
       pretrain.get_config(words)
