@@ -57,8 +57,9 @@ class _Interrupts:
     self.relayed = False
     self.delayed: int | None = None
     self._interrupted: float | None = None  # time of the first SIGINT
-    self.stopped: Stopped | None = None  # the last that was raised
+    self.stopped: Stopped | None = None  # once it was raised
     self._raised = -_UNWINDING
+    self._ignored = sys.unraisablehook
     self._reader, self._writer = socket.socketpair()
     self._writer.setblocking(False)
 
@@ -68,6 +69,7 @@ class _Interrupts:
     for number in _SIGNALS:
       signal.signal(number, self.raise_stopped)
     os.register_at_fork(after_in_child=_restore)
+    sys.unraisablehook = self._raise_again
     threading.Thread(target=self._listen, daemon=True).start()
 
   def _listen(self) -> None:
@@ -102,8 +104,18 @@ class _Interrupts:
     if now - self._raised > _UNWINDING:
       self._raised = now
       name = signal.Signals(number).name
-      self.stopped = Stopped(f'stopped by {name}: run the same command again')
+      self.stopped = self.stopped or Stopped(
+        f'stopped by {name}: run the same command again'
+      )
       raise self.stopped
+
+  def _raise_again(self, found: 'sys.UnraisableHookArgs') -> None:
+    """Raises a `Stopped` again that Python ignored, as in a `__del__`."""
+    if not isinstance(found.exc_value, Stopped):
+      return self._ignored(found)
+    self._raised = -_UNWINDING
+    again = (os.getpid(), signal.SIGTERM)  # a second SIGINT exits at once
+    threading.Timer(_SAME_KEY, os.kill, again).start()
 
 
 _interrupts: _Interrupts | None = None

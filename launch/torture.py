@@ -136,7 +136,7 @@ def _stop(
   if code not in right:
     fail(counts, f'{where}: exit code {code}: {stderr[-500:]}')
   elif 'Traceback' in stderr and not young:
-    fail(counts, f'{where}: traceback: {stderr[-500:]}')
+    fail(counts, f'{where}: traceback: {stderr[-3000:]}')
   elif command.all_or_nothing and number != signal.SIGKILL:
     left = _beside(output) - before
     if left and not young:

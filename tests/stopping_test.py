@@ -387,6 +387,28 @@ def test_a_stop_that_a_library_hides_is_found():
   assert done.stderr == 'stopped by SIGTERM: run the same command again\n'
 
 
+IGNORES = """
+import os, signal, time
+from gpt1_jax import cli
+class Ignores:
+  def __del__(self):
+    os.kill(os.getpid(), signal.NAME)
+    time.sleep(100)
+def main():
+  thing = Ignores()
+  del thing
+  time.sleep(100)
+cli.run(main)
+"""
+
+
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGINT'])
+def test_a_stop_that_python_ignores_is_raised_again(name):
+  done = commands.run_forked(IGNORES.replace('NAME', name))
+  assert done.returncode == 75
+  assert done.stderr == f'stopped by {name}: run the same command again\n'
+
+
 def test_a_stopped_command_leaves_out_the_exit_of_python():
   done = commands.run_forked(STOPS)
   assert done.returncode == 75
