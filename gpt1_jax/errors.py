@@ -44,10 +44,10 @@ class Stopped(BaseException):
 def describe(error: OSError) -> tuple[str, int]:
   """Returns the line to print for an OSError, and the exit code."""
   line = f'{error.strerror or error}: {error.filename or "(no file)"}'
-  if error.errno == errno.EMFILE:
-    return f'{error.strerror}: raise the limit with ulimit -n', 1
+  if error.errno in _GIVEN:
+    return line, UserError.exit_code
   if error.errno in DISK_FULL:
     line += '; free some disk space and run the command again'
-  elif error.errno in _GIVEN:
-    return line, UserError.exit_code
+  elif error.errno == errno.EMFILE:
+    line = f'{error.strerror}: raise the limit with ulimit -n'
   return line, RunError.exit_code

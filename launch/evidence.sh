@@ -23,8 +23,8 @@ TASKS=${TASKS:-cola,stsb,rte,sst2}
 RATE=${RATE:-5e-4} # what `search` found best
 EPOCHS=${EPOCHS:-6}
 ABLATIONS=${ABLATIONS:-full,scratch}
-# glibc keeps freed memory: an update takes 10 to 20 % less time, and twice the
-# memory (docs/performance.md).
+# glibc keeps freed memory: an update takes a tenth less processor time, and
+# twice the memory (docs/performance.md).
 export MALLOC_ARENA_MAX=1 \
   MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592
 

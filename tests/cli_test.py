@@ -1,11 +1,13 @@
 """Reads flags and configurations; every mistake is one line."""
 
+import errno
+import os
 import subprocess
 import sys
 
 import pytest
 
-from gpt1_jax import cli, config, storage
+from gpt1_jax import cli, config, errors, storage
 from tests.support import commands
 from tests.support.refusals import assert_refused
 
@@ -142,3 +144,18 @@ def test_a_name_that_is_not_utf_8_is_refused(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path / 'here\udcff')
   with assert_refused('here\\xff/run: not UTF-8'):
     storage.writable('run')
+
+
+@pytest.mark.parametrize(
+  ('number', 'words', 'code'),
+  [
+    (errno.EMFILE, 'raise the limit with ulimit -n', 1),
+    (errno.ENOSPC, 'x.bin; free some disk space and run', 1),
+    (errno.ENOENT, 'No such file or directory: x.bin', 2),
+    (errno.EIO, 'Input/output error: x.bin', 1),
+  ],
+)
+def test_an_error_of_the_system_tells_what_to_do(number, words, code):
+  line, found = errors.describe(OSError(number, os.strerror(number), 'x.bin'))
+  assert words in line
+  assert found == code

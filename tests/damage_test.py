@@ -338,8 +338,8 @@ def test_tokenizer_shards_and_run_must_match(tmp_path, changed, words):
     (['results.json', 'rte/'], 'holds the runs of several tasks (results.json'),
     (['summary.json'], 'holds the runs of a sweep'),
     (['model.safetensors'], 'holds a Hugging Face folder'),
-    (['b.txt', 'a.txt'], 'holds 2 other files or folders, such as a.txt'),
-    (['mini/', 'rte/'], 'holds 2 other files or folders, such as mini'),
+    (['b.txt', 'a.txt'], 'holds other files or folders, such as a.txt'),
+    (['mini/', 'rte/'], 'holds other files or folders, such as mini'),
     (['checkpoints/7/'], 'its config.json is missing; restore it'),
   ],
 )
@@ -356,6 +356,9 @@ def test_a_run_begins_beside_what_a_killed_start_and_a_log_leave(tmp_path):
     (tmp_path / name).touch()
   (tmp_path / 'checkpoints').mkdir()
   belonging.check(str(tmp_path), {})
+  (tmp_path / 'book.txt').touch()
+  with assert_refused('holds other files or folders, such as book.txt'):
+    belonging.check(str(tmp_path), {})
 
 
 def test_the_config_of_a_hugging_face_folder_is_named(tmp_path):

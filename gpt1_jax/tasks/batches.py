@@ -40,7 +40,7 @@ class TaskBatch(TypedDict):
 
 @dataclasses.dataclass(frozen=True)
 class BatchSettings:
-  """How `Batches` groups and orders examples.
+  """Settings for how `Batches` groups and orders examples.
 
   Attributes:
     batch_size: B, examples in a batch over all hosts.

@@ -94,7 +94,7 @@ def _kind(place: storage.Path, names: list[str]) -> str:
   for name, kind in _KINDS.items():
     if (place / name).exists():
       return f'{kind} ({name})'
-  return f'{len(names)} other files or folders, such as {min(names)}'
+  return f'other files or folders, such as {min(names)}'
 
 
 def tokenizer(workdir: str, meta: CheckpointMeta) -> tokenization.Tokenizer:

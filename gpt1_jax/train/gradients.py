@@ -25,7 +25,7 @@ Part = Callable[[Params, Rows, bool], Sums]
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """How to sum the gradient of a batch.
+  """Settings for summing the gradient of a batch.
 
   Attributes:
     microbatches: sequential parts that the batch is split into.

@@ -27,7 +27,7 @@ MIN_CHUNK_TOKENS = 256
 ACCELERATOR_CHUNK_TOKENS = 4096
 
 # Off the CPU, a logit counts as at most this far above the target's, so that
-# the sum of exp() over any vocabulary is finite: 70 nats are the largest loss.
+# the sum of exp() over any vocabulary V is finite. No loss exceeds 70 + ln(V).
 MAX_EXCESS = 70.0
 
 

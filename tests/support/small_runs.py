@@ -1,4 +1,4 @@
-"""What tests of small runs share: rows to compare, and a task to learn."""
+"""Compares the rows of small runs; writes a small task to learn."""
 
 import json
 import os
