@@ -4,7 +4,7 @@ Python runs its own handlers between two steps of the main thread, which may be
 inside a compiler for minutes. A thread therefore reads the signals from a
 wake-up file descriptor. Their effect depends on the phase of the command:
 
-  EXIT    The process exits at once: nothing has been started.
+  EXIT    The process exits at once: there is nothing to clean up.
   RAISE   The main thread raises `Stopped` and cleans up.
   DELAY   As RAISE, but at the end of a short step that must be complete.
   RECORD  The signal is recorded; the training loop asks `requested`.
@@ -87,7 +87,7 @@ class _Interrupts:
         _exit('interrupted twice: exiting at once; saved work is intact', 130)
     is_first, self.received = self.received is None, number.name
     if self.phase is Phase.EXIT:
-      _exit(f'stopped by {number.name} before the start: run it again')
+      _exit(f'stopped by {number.name}: run the same command again')
     if self.relayed and number != signal.SIGTERM:
       os.kill(os.getpid(), signal.SIGTERM)  # JAX tells the other hosts
     if is_first and self.phase is Phase.RECORD:

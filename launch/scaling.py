@@ -1,10 +1,10 @@
-r"""Compiles the paper's recipe for 4 to 256 chips; writes scaling.md and .svg.
+r"""Compiles the paper's recipe for TPU slices; writes scaling.md and .svg.
 
   python launch/scaling.py --output=docs --config.model.dtype=bfloat16
 
-The step is compiled for 4, 16, 64 and 256 chips, with the paper's batch of 64
-and with 16 sequences per chip. Times are estimates (`roofline.ASSUMPTIONS`),
-not measurements: nothing runs.
+The step is compiled for every slice with the paper's batch of 64, and for the
+larger slices of the first one's generation with 16 sequences per chip. Times
+are estimates (`roofline.ASSUMPTIONS`), not measurements: nothing runs.
 """
 
 import dataclasses
@@ -33,7 +33,10 @@ _OUTPUT = flags.DEFINE_string(
   'output', None, 'Folder for scaling.md and scaling.svg.', required=True
 )
 _TOPOLOGIES = flags.DEFINE_list(
-  'topologies', 'v5e:2x2,v5e:4x4,v5e:8x8,v5e:16x16', 'Slices, smallest first.'
+  'topologies',
+  'v5e:2x2,v5e:4x4,v5e:8x8,v5e:16x16,v2:2x2,v3:2x2,v4:2x2x1,v4:2x2x4,'
+  'v5p:2x2x1,v5p:2x2x4,v6e:2x2,v6e:4x4,tpu7x:2x2x1',
+  'Slices: one generation from small to large, then any others.',
 )
 _VOCAB = flags.DEFINE_integer('vocab_size', 40_478, 'Size of the vocabulary.')
 _EPOCHS = flags.DEFINE_integer('epochs', 100, 'Number of epochs.')  # P §4.1
@@ -50,6 +53,11 @@ class Row:
   batch_size: int
   mesh: MeshSettings
   stats: stats.CompileStats
+
+  @property
+  def generation(self) -> str:
+    """The part of the slice's name before its layout, such as 'v5e'."""
+    return self.topology.split(':')[0]
 
   @property
   def sequences_per_second(self) -> float:
@@ -78,12 +86,17 @@ def main() -> None:
 def recipes(
   batch_size: int, topologies: list[chips.Topology]
 ) -> Iterable[tuple[int, chips.Topology]]:
-  """Yields a fixed batch on every slice, then batches that grow with chips."""
+  """Yields a fixed batch on every slice, then batches that grow with chips.
+
+  The batch grows only on slices of the first one's generation.
+  """
+  first = topologies[0]
   for topology in topologies:
     yield batch_size, topology
   for topology in topologies[1:]:
-    growth = len(topology.devices) // len(topologies[0].devices)
-    yield batch_size * growth, topology
+    if topology.kind == first.kind:
+      growth = len(topology.devices) // len(first.devices)
+      yield batch_size * growth, topology
 
 
 def compile_row(
@@ -125,7 +138,7 @@ def page(rows: list[Row], config: config_lib.PretrainConfig) -> str:
   ]
   objects = '\n'.join(map(json.dumps, data))
   opening = (
-    "Figures from compiling the paper's recipe (P §4.1) for 4 to 256 chips. "
+    "Figures from compiling the paper's recipe (P §4.1) for TPU slices. "
     '**Compiled, not run**: times and utilisations are estimates. Assumptions: '
     f'{roofline.ASSUMPTIONS}.'
   )
@@ -204,7 +217,11 @@ def _percent(found: stats.CompileStats) -> float:
 
 
 def plot(rows: list[Row]) -> str:
-  """Returns an SVG plot of sequences per second and utilisation, by chips."""
+  """Plots sequences per second and utilisation by chips, as SVG.
+
+  Shows the slices of the first one's generation.
+  """
+  rows = [r for r in rows if r.generation == rows[0].generation]
   canvas = figure.Figure(figsize=(9, 3.6), layout='constrained')
   left, right = canvas.subplots(1, 2)
   first = rows[0]

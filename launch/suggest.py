@@ -18,7 +18,7 @@ from rich import console as rich_console
 
 from gpt1_jax.compiler import stats
 from gpt1_jax.config import PretrainConfig
-from gpt1_jax.errors import UserError
+from gpt1_jax.errors import Stopped, UserError
 from gpt1_jax.settings import GPTSettings, MeshSettings
 from gpt1_jax.train import chips
 
@@ -169,20 +169,26 @@ def compile_in_process(
     *sizes: vocab_size and num_steps.
   """
   try:
-    return _in_process(_compile, config, name, slices, *sizes)
+    return in_process(_compile, config, name, slices, *sizes)
   except process.BrokenProcessPool:
     return None
 
 
 def count_devices(name: str, slices: int) -> int:
   """Counts the devices of a topology, in a separate process."""
-  return _in_process(_count, name, slices)
+  return in_process(_count, name, slices)
 
 
-def _in_process(function: Callable[..., T], *arguments: Any) -> T:
+def in_process(function: Callable[..., T], *arguments: Any) -> T:
+  """Calls a function in a process of its own; a signal ends both at once."""
   spawn = multiprocessing.get_context('spawn')
   with futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-    return pool.submit(function, *arguments).result()
+    try:
+      return pool.submit(function, *arguments).result()
+    except Stopped:
+      for child in multiprocessing.active_children():
+        child.kill()  # the pool would wait for its compilation
+      raise
 
 
 def _compile(

@@ -38,6 +38,31 @@ def test_products_of_the_step_are_those_of_the_model(looped):
   assert found.model_flops <= found.cost.flops <= 1.2 * found.model_flops
 
 
+COMPILES = """
+import hashlib, os, signal, threading
+import jax
+from gpt1_jax import cli
+from gpt1_jax.compiler import stats
+from gpt1_jax.train import chips
+from tests.support import compiled_steps
+
+def compiles(lowered):
+  threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+  hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)  # minutes in C
+
+jax.stages.Lowered.compile = compiles
+cli.run(lambda: stats.compile_step(
+  compiled_steps.small(), chips.topology('local', 1), compiled_steps.VOCAB, 10
+))
+"""
+
+
+def test_a_signal_ends_a_compilation_at_once():
+  done = commands.run_forked(COMPILES)
+  assert done.returncode == 75
+  assert done.stderr == 'stopped by SIGTERM: run the same command again\n'
+
+
 @pytest.mark.slow
 def test_looped_layers_cost_what_unrolled_layers_cost(looped):
   """FLOPs agree within 1 %: the loop's own arithmetic and repeated fusions.

@@ -7,6 +7,7 @@ from tests.support import commands
 # Runs in a process of its own, since its flags have the names of `pretrain`'s.
 SCRIPT = """
 import json, types
+import matplotlib
 from absl import flags
 import scaling
 from gpt1_jax.compiler import out_of_memory, stats
@@ -16,12 +17,13 @@ from tests.support import compiled_steps
 
 flags.FLAGS(['scaling', '--output=docs', '--tokens=327680000'])
 
-def topology(*layout):
-  name = 'v5e:' + 'x'.join(map(str, layout))
-  device = types.SimpleNamespace(device_kind='TPU v5 lite')
+def topology(*layout, name='v5e', kind='TPU v5 lite'):
+  name += ':' + 'x'.join(map(str, layout))
+  device = types.SimpleNamespace(device_kind=kind)
   return chips.Topology(name, 1, [device] * (layout[0] * layout[1]), layout)
 
-slices = [topology(2, 2), topology(4, 4), topology(16, 16)]
+v6e = topology(4, 4, name='v6e', kind='TPU v6 lite')
+slices = [topology(2, 2), topology(4, 4), topology(16, 16), v6e]
 recipes = [(b, t.name) for b, t in scaling.recipes(64, slices)]
 
 asked = []
@@ -40,23 +42,27 @@ stats.compile_step = compile_step
 config = compiled_steps.preset('paper')
 rows = [
   scaling.compile_row(config, b, t) for b, t in scaling.recipes(64, slices)]
-page, plot = scaling.page(rows, config), scaling.plot(rows)
-print(json.dumps([recipes, asked, page, plot]))
+page = scaling.page(rows, config)
+matplotlib.rcParams['svg.hashsalt'] = 'same'
+of_first = [row for row in rows if row.generation == 'v5e']
+plots = [scaling.plot(rows), scaling.plot(of_first), scaling.plot(rows[1:])]
+print(json.dumps([recipes, asked, page, plots]))
 """
 
 
 def test_page():
   out = commands.run_forked(SCRIPT).stdout
-  recipes, asked, page, plot = json.loads(out.splitlines()[-1])
+  recipes, asked, page, plots = json.loads(out.splitlines()[-1])
   assert recipes == [
     [64, 'v5e:2x2'],
     [64, 'v5e:4x4'],
     [64, 'v5e:16x16'],
+    [64, 'v6e:4x4'],
     [256, 'v5e:4x4'],
     [4096, 'v5e:16x16'],
   ]
   # 256 chips and 64 sequences: four chips share a sequence's heads.
-  assert asked == [[4, 1], [16, 1], [64, 4], [16, 1], [256, 1]]
+  assert asked == [[4, 1], [16, 1], [64, 4], [16, 1], [16, 1], [256, 1]]
   table = [
     [cell.strip() for cell in line.strip('|').split('|')]
     for line in page.splitlines()
@@ -80,9 +86,11 @@ def test_page():
   }
   assert {name: first[name] for name in expected} == expected
   assert table[-1][4] == 'no'
-  assert 'Compiled, not run' in page
+  assert 'Compiled, not run' in ' '.join(page.split())
   data = page.split('```json\n')[1].split('```')[0].splitlines()
   assert [json.loads(line)['batch_size'] for line in data] == [
     batch for batch, _ in recipes
   ]
-  assert plot.count('<svg') == 1
+  # The other generation is in the table only.
+  assert plots[0].count('<svg') == 1
+  assert plots[0] == plots[1] != plots[2]

@@ -352,7 +352,7 @@ def test_a_command_handles_signals_before_its_imports(command, tmp_path):
   (tmp_path / 'sitecustomize.py').write_text(EARLY)
   done = commands.run(command, PYTHONPATH=str(tmp_path))
   assert done.returncode == 75, done.stderr
-  assert done.stderr == 'stopped by SIGINT before the start: run it again\n'
+  assert done.stderr == 'stopped by SIGINT: run the same command again\n'
 
 
 STOPS = """

@@ -9,7 +9,7 @@ from rich import console
 
 from gpt1_jax.compiler import out_of_memory
 from gpt1_jax.errors import UserError
-from tests.support import compiled_steps
+from tests.support import commands, compiled_steps
 
 GIB = 2**30
 
@@ -122,3 +122,20 @@ def test_an_lstm_has_no_remat_to_search():
   config = compiled_steps.preset('lstm,tiny', **{'data.batch_size': 16})
   (config, _), _ = search(lambda _: found, config)
   assert 'remat' not in suggest.flags(config)
+
+
+WAITS = """
+import os, signal, threading, time
+import suggest
+from gpt1_jax import cli
+def main():
+  threading.Timer(2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+  suggest.in_process(time.sleep, 600)
+cli.run(main)
+"""
+
+
+def test_a_signal_ends_the_search_and_its_compilation_at_once():
+  done = commands.run_forked(WAITS)
+  assert done.returncode == 75
+  assert done.stderr == 'stopped by SIGTERM: run the same command again\n'

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from gpt1_jax import interrupts
 from gpt1_jax.compiler import (
   collectives as collectives_lib,
   hlo_cost,
@@ -150,7 +151,9 @@ def compile_step(
   lowered = program.lower()
   started = time.perf_counter()
   try:
-    compiled = lowered.compile()
+    # Takes minutes in C++, where a signal could only be noted.
+    with interrupts.within(interrupts.Phase.EXIT):
+      compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
