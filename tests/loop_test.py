@@ -25,18 +25,17 @@ from gpt1_jax.train import (
   telemetry,
 )
 from gpt1_jax.train.step import TrainState
-from tests.support import networks
+from tests.support import networks, updates
 
 NUM_STEPS = 4
-PACE = pace.Pace(
+SETTINGS = dataclasses.replace(
+  updates.pretrain_config().train,
   log_every=1,
-  eval_every=2,
-  checkpoint_every=100,
   checkpoint_minutes=0.0,
   stall_minutes=0.0,
   keep=3,
-  skip_nonfinite=0,
 )
+PACE = pace.Pace(SETTINGS, eval_every=2, checkpoint_every=100)
 
 
 def train(
@@ -71,7 +70,7 @@ def train(
     sharding.use(mesh),
     contextlib.closing(
       checkpoint.Checkpoints(
-        str(workdir), keep=pace.keep, keep_best=bool(pace.best_metric)
+        str(workdir), keep=pace.settings.keep, keep_best=bool(pace.best_metric)
       )
     ) as checkpoints,
   ):
@@ -119,8 +118,8 @@ def test_a_signal_during_an_evaluation_saves_the_update_before_it(
   assert rows(tmp_path / 'run') == rows(straight)
 
 
-PATIENT = dataclasses.replace(
-  PACE, eval_every=1, keep=1, best_metric='eval_accuracy', patience=1
+PATIENT = pace.Pace(
+  dataclasses.replace(SETTINGS, keep=1), 1, 100, 'eval_accuracy', patience=1
 )
 
 

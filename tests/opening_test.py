@@ -1,5 +1,6 @@
 """A run first prints devices, model and data; rates exclude compilation."""
 
+import dataclasses
 import json
 
 import jax
@@ -8,7 +9,10 @@ from gpt1_jax.train import opening, pace, run, telemetry
 from tests.support import networks, updates
 from tests.support.meshes import make_mesh
 
-PACE = pace.Pace(10, 100, 50, 10.0, 30.0, keep=3, skip_nonfinite=0)
+SETTINGS = dataclasses.replace(
+  updates.pretrain_config().train, checkpoint_minutes=10.0, keep=3
+)
+PACE = pace.Pace(SETTINGS, eval_every=100, checkpoint_every=50)
 
 
 def test_the_block_names_devices_model_data_and_files(tmp_path):

@@ -17,7 +17,6 @@ from gpt1_jax.train import (
   loop,
   norms,
   optim,
-  pace as pace_lib,
   sharding,
   step,
 )
@@ -180,8 +179,7 @@ def test_updates_that_are_not_finite_are_skipped_and_counted():
     skip_nonfinite=True,
   )
   log = mock.Mock()
-  pace = pace_lib.Pace(1, 1, 1, 0.0, 0.0, 1, skip_nonfinite=2)
-  reports = loop._Reports(log, pace.skip_nonfinite)
+  reports = loop._Reports(log, 2)
   states = [jax.device_put(first, placed)]
   for number, x in enumerate([1.0, 2.0, -1.0, 0.0, -1.0], start=1):
     batch = {'x': jnp.full(4, x)}

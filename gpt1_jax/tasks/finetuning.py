@@ -35,13 +35,13 @@ from gpt1_jax.train import (
   lock,
   loop,
   optim,
-  pace,
   profiling,
   program,
   run as run_lib,
   sharding,
   step,
 )
+from gpt1_jax.train.pace import Pace
 
 
 class Finetuner:
@@ -213,9 +213,7 @@ class Finetuner:
       self._source.tokenizer,
       label=f'finetune {self.task.name}',
       seed=config.train.seed,
-      pace=pace.from_settings(
-        config.train, every, every, metric, config.train.patience
-      ),
+      pace=Pace(config.train, every, every, metric, config.train.patience),
       meta=checkpoint.CheckpointMeta(
         self._source.model, self._source.tokenizer.fingerprint, self.task.name
       ),

@@ -77,9 +77,9 @@ def run_training(
   project.check()
   with (
     interrupts.within(interrupts.Phase.RECORD),
-    pulse.watched(run.pace.stall_minutes),
+    pulse.watched(run.pace.settings.stall_minutes),
     contextlib.closing(
-      Checkpoints(run.workdir, keep=run.pace.keep, keep_best=keep_best)
+      Checkpoints(run.workdir, keep=run.pace.settings.keep, keep_best=keep_best)
     ) as checkpoints,
   ):
     state = _first_state(program, run, checkpoints)
@@ -140,7 +140,7 @@ def fit(
   pace, stop = run.pace, program.num_steps
   start = done = int(state.step)
   saver = saving.Saver(checkpoints, run, log, start)
-  reports = _Reports(log, pace.skip_nonfinite)
+  reports = _Reports(log, pace.settings.skip_nonfinite)
 
   def evaluate() -> dict[str, float]:
     with log.paused(), log.timed('evaluate'):

@@ -57,9 +57,9 @@ def lines(
   begin = f'from checkpoint {start}' if start else 'from the beginning'
   yield 'updates', f'{program.num_steps:,}, {begin}'
   size = parameters * _BYTES_PER_PARAMETER
-  saved = [f'{size / 1e6:,.0f} MB each, the last {pace.keep} are kept']
-  if pace.checkpoint_minutes:
-    saved.insert(0, f'every {pace.checkpoint_minutes:g} minutes')
+  saved = [f'{size / 1e6:,.0f} MB each, the last {pace.settings.keep} are kept']
+  if pace.settings.checkpoint_minutes:
+    saved.insert(0, f'every {pace.settings.checkpoint_minutes:g} minutes')
   if pace.checkpoint_every:
     saved.insert(0, f'every {pace.checkpoint_every:,} updates')
   if not storage.is_remote(run.workdir):

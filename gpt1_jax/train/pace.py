@@ -10,50 +10,24 @@ class Pace:
   """Intervals at which a run logs, evaluates and saves.
 
   Attributes:
-    log_every, eval_every, checkpoint_every: intervals in updates.
-    checkpoint_minutes: maximum minutes between saves; 0 means no maximum.
-    stall_minutes, keep, skip_nonfinite: see `settings.TrainSettings`.
+    settings: config.train.
+    eval_every, checkpoint_every: intervals in updates.
     best_metric: score whose best checkpoint is also kept (higher is better);
       None keeps only the latest.
     patience: evaluations without a better score before stopping; 0
       trains to the end.
   """
 
-  log_every: int
+  settings: TrainSettings
   eval_every: int
   checkpoint_every: int
-  checkpoint_minutes: float
-  stall_minutes: float
-  keep: int
-  skip_nonfinite: int
   best_metric: str | None = None
   patience: int = 0
 
   def logs(self, done: int, num_steps: int) -> bool:
     """Returns True if the metrics of update `done` are written."""
-    return done % self.log_every == 0 or done in (1, num_steps)
+    return done % self.settings.log_every == 0 or done in (1, num_steps)
 
   def evaluates(self, done: int, num_steps: int) -> bool:
     """Returns True if the run is evaluated after `done` of its updates."""
     return done > 0 and (done == num_steps or done % self.eval_every == 0)
-
-
-def from_settings(
-  settings: TrainSettings,
-  eval_every: int,
-  checkpoint_every: int,
-  best_metric: str | None = None,
-  patience: int = 0,
-) -> Pace:
-  """Builds the intervals from config.train."""
-  return Pace(
-    settings.log_every,
-    eval_every,
-    checkpoint_every,
-    settings.checkpoint_minutes,
-    settings.stall_minutes,
-    settings.keep,
-    settings.skip_nonfinite,
-    best_metric,
-    patience,
-  )

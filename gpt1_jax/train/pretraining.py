@@ -19,7 +19,6 @@ from gpt1_jax.train import (
   initial_weights,
   loop,
   optim,
-  pace,
   perplexity,
   profiling,
   program as program_lib,
@@ -29,6 +28,7 @@ from gpt1_jax.train import (
   step,
 )
 from gpt1_jax.train.checkpoint import CheckpointMeta
+from gpt1_jax.train.pace import Pace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +176,7 @@ def _describe(
     loaded.tokenizer,
     label='pretrain',
     seed=train.seed,
-    pace=pace.from_settings(train, train.eval_every, train.checkpoint_every),
+    pace=Pace(train, train.eval_every, train.checkpoint_every),
     meta=CheckpointMeta(model, loaded.tokenizer.fingerprint),
     fork=fork,
   )

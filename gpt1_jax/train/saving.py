@@ -27,7 +27,7 @@ class Saver:
       start: number of updates done.
     """
     self._checkpoints, self._run, self._log = checkpoints, run, log
-    self._clock = _Clock(run.pace.checkpoint_minutes * 60, start)
+    self._clock = _Clock(run.pace.settings.checkpoint_minutes * 60, start)
     self._last, self._saved = start, time.monotonic()
 
   def due(self, done: int) -> bool:
