@@ -195,7 +195,7 @@ def release() -> None:
 def ignore() -> None:
   """Ignores the signals from now on: the command has ended.
 
-  While Python exits, it would give them their default effect.
+  Otherwise Python would restore their default effect while it exits.
   """
   if _interrupts:
     for number in _SIGNALS:

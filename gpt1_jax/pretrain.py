@@ -4,7 +4,7 @@ r"""Pretrains GPT-1 on prepared token shards (P §3.1, §4.1).
       --workdir=runs/mini --config.data.path=data/books
 
 The configuration is a file; the word after the colon is a preset (paper,
-openai, mini, tiny), and flags override any setting
+openai, mini, tiny, demo, record, lstm), and flags override any setting
 (--config.optim.peak_lr=1e-4). The same command resumes an interrupted run from
 its last checkpoint. Results: metrics.jsonl, tensorboard/, checkpoints/ and
 scores.json in WORKDIR.

@@ -76,7 +76,7 @@ def writable(name: str | os.PathLike[str]) -> Path:
 
 
 def check_utf8(name: str) -> None:
-  """Refuses a name, of a flag or a path, that is not UTF-8."""
+  """Raises UserError if a flag's value or a path is not UTF-8."""
   try:
     name.encode('utf-8')
   except UnicodeEncodeError:

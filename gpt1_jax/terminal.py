@@ -13,9 +13,9 @@ _GONE = (errno.EPIPE, errno.EIO)
 
 
 def guard_streams() -> None:
-  """Lets errors of stdout name it; discards messages that stderr cannot hold.
+  """Makes errors of stdout name it; discards text that stderr cannot write.
 
-  A full disk under stderr must not end a command.
+  A log on a full disk must not end a command.
   """
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):  # ASCII lacks \u2047
@@ -27,7 +27,7 @@ def guard_streams() -> None:
 
 
 def outlive() -> None:
-  """Ignores SIGHUP, and discards output that nobody reads or no disk holds."""
+  """Ignores SIGHUP; discards output without a reader or on a full disk."""
   signal.signal(signal.SIGHUP, signal.SIG_IGN)
   if isinstance(sys.stdout, _Naming):
     sys.stdout = _Outliving(sys.stdout.stream)
@@ -69,7 +69,7 @@ class _Stream:
 
 
 class _Naming(_Stream):
-  """Raises errors that name standard output, each once."""
+  """Names standard output in its first error; then discards all output."""
 
   def failed(self, error: OSError) -> None:
     self._discard()  # else Python fails again when it exits

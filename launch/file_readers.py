@@ -82,7 +82,7 @@ _PACK: dict[str, Callable[[bytes], bytes]] = {
 
 
 def document_readers(top: pathlib.Path) -> Iterator[Entry]:
-  """Yields name, share of the trials and reader of every kind of document."""
+  """Yields (name, share of the trials, reader) for each kind of document."""
   for kind, seed in (('txt', _TEXT), ('jsonl', _ROWS)):
     for packed, pack in _PACK.items():
       reader = _Documents(top / f'x.{kind}{packed}', seed.encode(), pack)
@@ -127,7 +127,7 @@ class _Documents:
     expect(not cut, 'a file that is cut short')
 
   def _expected(self, plain: bytes) -> list[str]:
-    """Reads intact content in the plainest way."""
+    """Returns the texts of undamaged content, read in the simplest way."""
     if '.txt' in self.file.name:
       return list(_decoded(plain))
     rows = []

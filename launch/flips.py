@@ -66,7 +66,7 @@ def _save(run: pathlib.Path) -> None:
 def _damages(
   folder: pathlib.Path,
 ) -> Iterator[tuple[str, pathlib.Path, bytes | None]]:
-  """Yields a kind of damage, the file and its new content; None deletes it."""
+  """Yields (kind of damage, file, new content); None means a deleted file."""
   rng = random.Random(_SEED.value)
   files = sorted(file for file in folder.rglob('*') if file.is_file())
   for number, file in enumerate(files):

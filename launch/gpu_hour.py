@@ -46,7 +46,7 @@ KEPT = ('config.json', 'metrics.jsonl', 'scores.json', 'samples.txt')
 
 
 class OutOfTimeError(Exception):
-  """Raised if the slice is over; the next one continues."""
+  """Raised when the time of this slice is over; the next one continues."""
 
 
 @dataclasses.dataclass

@@ -34,7 +34,7 @@ def mutate(content: bytes, rng: random.Random) -> bytes:
 def damages(
   content: bytes, rng: random.Random, bits: int
 ) -> Iterator[tuple[str, bytes | None]]:
-  """Yields kinds of damage and other contents of a file; None deletes it."""
+  """Yields (kind of damage, damaged content); None means a deleted file."""
   for _ in range(bits):
     yield 'bit', _flip(content, rng)
   yield 'zeros', bytes(len(content))

@@ -12,6 +12,8 @@ import datetime
 import io
 import json
 import pathlib
+import shlex
+import sys
 import textwrap
 from collections.abc import Iterable
 
@@ -24,7 +26,7 @@ from gpt1_jax import cli, config as config_lib, storage
 from gpt1_jax.compiler import executable, roofline, stats
 from gpt1_jax.errors import UserError
 from gpt1_jax.settings import MeshSettings
-from gpt1_jax.train import chips
+from gpt1_jax.train import chips, run
 
 _CONFIG = cli.define_config(
   'configs/pretrain.py', 'Configuration file: configs/pretrain.py[:PRESET].'
@@ -142,14 +144,16 @@ def page(rows: list[Row], config: config_lib.PretrainConfig) -> str:
     '**Compiled, not run**: times and utilisations are estimates. Assumptions: '
     f'{roofline.ASSUMPTIONS}.'
   )
+  command = shlex.join(['python', 'launch/scaling.py', *sys.argv[1:]])
+  made = (
+    f'- {datetime.date.today()}, commit {run.commit()}, jax {jax.__version__}, '
+    f'libtpu {executable.libtpu_version()}; `{command}`.'
+  )
   return f"""# Scaling on paper
 
 {textwrap.fill(opening, 80)}
 
-- {datetime.date.today()}, jax {jax.__version__}, libtpu
-  {executable.libtpu_version()}; `python launch/scaling.py --output=docs`,
-  model.dtype={config.model.dtype},
-  model.remat={getattr(config.model, 'remat', 'none')}.
+{textwrap.fill(made, 80, subsequent_indent='  ')}
 - Hours are for {_EPOCHS.value} epochs of {_TOKENS.value:,} tokens:
   the paper's 3.4 million updates of 64 x 512 tokens. A larger batch takes fewer
   updates for the same tokens; we did not test if it learns equally well.

@@ -63,7 +63,7 @@ class Meta(Provenance):
 class DocumentRow:
   """A document of the corpus; a line of documents.jsonl.
 
-  Each stage of `prepare` returns a row with more of it filled in.
+  Each stage of `prepare` returns a row with more attributes filled in.
 
   Attributes:
     source: name of the document, such as `books/emma.txt` or `a.jsonl:12`.

@@ -211,7 +211,7 @@ def encode_document(
 ) -> tuple[DocumentRow, np.ndarray]:
   """Returns the row with its number of tokens, and the tokens (uint16).
 
-  They end with the document boundary; a duplicate has none.
+  The last token is the document boundary. A duplicate has no tokens.
   """
   ids: list[int] = []
   if row.split != 'duplicate':

@@ -23,7 +23,7 @@ class SplitRule:
   hold_out: tuple[str, ...] = ()
 
   def settle(self, summary: 'SplitSummary') -> 'SplitRule':
-    """Returns this rule, or one that holds out a document if this has none.
+    """Returns this rule; if it holds out nothing, one that does.
 
     Args:
       summary: totals over all documents under this rule.

@@ -192,7 +192,7 @@ class Run:
     return self.follow(self.start(prompt, options_lib.parse(options)))
 
   def follow(self, sample: Continuation) -> Iterator[Piece]:
-    """Yields the tokens of a sample from `start` until it ends."""
+    """Extends a sample made by `start` until it ends; yields its tokens."""
     decoder = self.decoder()
     while sample.finish_reason is None:
       yield sample.feed(decoder.step([sample.row])[0])

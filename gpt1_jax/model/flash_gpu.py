@@ -259,7 +259,7 @@ def _backward(
 
 
 def _rows(block: Any) -> Any:
-  """Returns the index of the positions of a block."""
+  """Returns the slice of the positions that block number `block` covers."""
   return pl.ds(block * BLOCK, BLOCK)
 
 

@@ -58,7 +58,7 @@ def split(run: RunRecord, suffix: str, metric: str) -> str | None:
 
 
 def simple_method(run: RunRecord) -> Row:
-  """Returns the cell of the best simple method; none if the run has none.
+  """Returns the cell of the best simple method; {} if the run has none.
 
   Simple methods are scored on dev by the run's main metric; see
   `tasks.baselines`.

@@ -76,8 +76,8 @@ def fit(points: Sequence[Point], near: Law | None = None) -> Law:
   """Returns the law with the least Huber loss over the logs of the losses.
 
   Args:
-    near: a law to start from, that of nearly the same runs; None tries several
-      starting values and returns the best fit.
+    near: law to start the search from, such as one fitted to nearly the same
+      runs; None tries several starting values and returns the best fit.
   """
   n = np.array([point.parameters for point in points], np.float64)
   d = np.array([point.tokens for point in points], np.float64)

@@ -198,7 +198,7 @@ def _perplexity(run: RunRecord, name: str) -> str:
 
 
 def _bits_per_byte(run: RunRecord) -> Row:
-  """Returns a cell like `_perplexity`; none if bytes were not counted."""
+  """Returns a cell like `_perplexity`; {} if bytes were not counted."""
   name = 'eval_bits_per_byte'
   if run.pretraining:
     bits = run.pretraining.get(name)

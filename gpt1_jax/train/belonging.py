@@ -63,7 +63,7 @@ def check(workdir: str, header: run_lib.RunHeader) -> None:
 
 
 def check_free(folder: str, *own: str) -> None:
-  """Refuses a folder that holds something else than runs.
+  """Refuses a folder that holds anything other than runs.
 
   Args:
     folder: a directory without config.json, or a missing one.

@@ -184,7 +184,7 @@ class Telemetry:
     self._say(step, note)
 
   def sample(self, step: int, text: str) -> None:
-    """Draws a sample of the model's text; keeps the last in samples.txt."""
+    """Shows a sample of generated text; keeps the last in samples.txt."""
     if self._on:
       text = text.strip()
       self._boards.text(step, 'sample', text)

@@ -43,7 +43,7 @@ def timed(work: Callable[[], float]) -> Repeat:
 
 
 class MissingError(Exception):
-  """A library that a candidate needs is not installed."""
+  """Raised if a library that a candidate needs is not installed."""
 
 
 class Candidate:

@@ -90,7 +90,7 @@ def natural(text: str) -> list[tuple[int, str]]:
 def find(
   path: pathlib.Path, names: Sequence[str], folders: Sequence[str]
 ) -> list[Source]:
-  """Returns the files of one place that match the first of `names` found.
+  """Returns the files of one place that match the first name with a match.
 
   Args:
     names: file names, perhaps with `*` and with folders before them:

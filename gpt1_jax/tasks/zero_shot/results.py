@@ -45,7 +45,7 @@ def new_row(
   tokens_seen: int | None,
   commit: str | None,
 ) -> ZeroShotRow:
-  """Builds the row of a task's answers."""
+  """Builds the row that records the score of the answers."""
   task = questions.TASKS[answers.task]
   normalised = None
   if task.reference is not None:

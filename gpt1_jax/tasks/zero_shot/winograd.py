@@ -58,7 +58,7 @@ class Schema:
 
 
 class _UnusableRowError(Exception):
-  """A row of the published files that states no usable question."""
+  """Raised for a row of the published files without a usable question."""
 
 
 def read(name: str, path: str) -> tuple[list[Schema], list[str]]:
