@@ -102,7 +102,7 @@ class Decoder:
     return [made[text] for text in texts]
 
   def _decode(self, texts: list[Text]) -> tuple[Any, jax.Array]:
-    """Reads one token of each text that is in the cache."""
+    """Feeds the network the last token of each text in the cache."""
     cache = self._cache
     if texts != list(self._rows):
       cache = _taken(cache, _padded([self._rows[text] for text in texts]))

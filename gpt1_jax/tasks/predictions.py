@@ -130,7 +130,7 @@ def named(
 def _records(
   task: Task, examples: Sequence[Example], outputs_NY: np.ndarray
 ) -> Iterator[dict[str, object]]:
-  """Yields number, texts, label and `named` of each example."""
+  """Yields a record of each example: number, texts, label and `named`."""
   answers = named(task, examples, outputs_NY)
   for i, (example, answer) in enumerate(zip(examples, answers, strict=True)):
     row: dict[str, object] = dict(zip(task.texts, example.texts, strict=True))

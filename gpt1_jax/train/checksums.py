@@ -135,7 +135,7 @@ def latest_intact(
 def set_aside(
   directory: storage.Path, damaged: Mapping[int, str], intact: int
 ) -> None:
-  """Renames checkpoints to N.damaged, with a warning; in a bucket: removes."""
+  """Renames checkpoints to N.damaged, or removes them in a bucket; warns."""
   if jax.process_index() == 0:
     for step, why in damaged.items():
       print(

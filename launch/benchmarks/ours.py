@@ -23,7 +23,7 @@ _NUM_STEPS = 1_000_000  # length of the learning-rate schedule
 
 
 def train(case: Case) -> tuple[Repeat, dict[str, str]]:
-  """Trains on random tokens; its units are tokens."""
+  """Trains on random tokens; counts tokens."""
   settings = case.pretrain_config()
   model = pretraining.model_config(settings, case.vocab_size)
   mesh = _one_device()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def train(case: Case) -> tuple[Repeat, dict[str, str]]:
-  """Trains on random tokens, on a GPU if available; its units are tokens.
+  """Trains on random tokens, on a GPU if available; counts tokens.
 
   The network is OpenAIGPTLMHeadModel, or GPT2LMHeadModel with torch's fused
   attention.

@@ -280,7 +280,7 @@ class _Encode(beam.DoFn):
 def write_in_order(
   records: Iterable[Record], directory: pathlib.Path, shard_tokens: int
 ) -> shards.Splits:
-  """Writes encoded documents, which come in any order, in their own order."""
+  """Writes encoded documents, received in any order, in the input's order."""
   index = array.array('q')  # input, number, offset, bytes of row and of tokens
   with tempfile.TemporaryFile(dir=directory) as file:
     for record in records:
