@@ -17,6 +17,10 @@ __all__ = ['Run', 'load']
 if sys.argv[:1] == ['-m'] and any(
   word.startswith('gpt1_jax.') for word in sys.orig_argv
 ):
+  from gpt1_jax import memory
+
+  memory.install()
+
   from gpt1_jax import interrupts
 
   interrupts.install()

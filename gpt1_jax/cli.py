@@ -18,6 +18,7 @@ from typing import NoReturn, TypeVar
 from absl import app, flags, logging
 
 from gpt1_jax import config, errors, interrupts, staging, storage, terminal
+from gpt1_jax.memory import explain_shortage
 
 STAGE_TO = flags.DEFINE_string(
   'stage_to',
@@ -109,14 +110,14 @@ def _one_line_errors() -> Iterator[None]:
   """Ends the command with one line for every error but a bug."""
   try:
     yield
-  except errors.UserError as error:
-    _fail(str(error), error.exit_code)
   except errors.Stopped as stopped:
     print(stopped, file=sys.stderr, flush=True)
-    _exit(interrupts.EXIT_CODE, together=True)
+    leave(interrupts.EXIT_CODE, together=True)
   except Exception as error:
-    if line := storage.bucket_error(error):
+    if line := explain_shortage(error) or storage.bucket_error(error):
       _fail(line, errors.RunError.exit_code)
+    if isinstance(error, errors.UserError):
+      _fail(str(error), error.exit_code)
     if isinstance(error, OSError):
       _fail(*errors.describe(error))
     raise
@@ -274,10 +275,10 @@ def required(flag: str, value: str | None) -> str:
 
 def _fail(message: str, code: int = errors.UserError.exit_code) -> NoReturn:
   print(f'error: {message}', file=sys.stderr, flush=True)
-  _exit(code)
+  leave(code)
 
 
-def _exit(code: int, together: bool = False) -> NoReturn:
+def leave(code: int, together: bool = False) -> NoReturn:
   """Exits at once, even while the devices still compute.
 
   If jax is loaded, skips Python's own shutdown: it would free objects that

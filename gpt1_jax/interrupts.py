@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 from gpt1_jax.errors import Stopped
 
@@ -66,8 +67,7 @@ class _Interrupts:
   def install(self) -> None:
     """Handles the signals from now on."""
     signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-    for number in _SIGNALS:
-      signal.signal(number, self.raise_stopped)
+    _set_handlers(self.raise_stopped)
     os.register_at_fork(after_in_child=_restore)
     sys.unraisablehook = self._raise_again
     threading.Thread(target=self._listen, daemon=True).start()
@@ -217,8 +217,15 @@ def relay() -> None:
 def _restore() -> None:
   """Sets the default handlers, as in a forked child."""
   signal.set_wakeup_fd(-1)
+  _set_handlers(signal.SIG_DFL)
+
+
+def _set_handlers(handler: Any) -> None:
+  """Sets all handlers; SIGHUP stays ignored where it is, as by nohup."""
   for number in _SIGNALS:
-    signal.signal(number, signal.SIG_DFL)
+    is_ignored = signal.getsignal(number) is signal.SIG_IGN
+    if not (number == signal.SIGHUP and is_ignored):
+      signal.signal(number, handler)
 
 
 def _say(message: str) -> None:

@@ -11,7 +11,9 @@ Requests run in one batch. There is no password: --host=0.0.0.0 opens the server
 to everyone who can reach this machine. Needs pip install 'gpt1_jax[serve]'.
 """
 
+import asyncio
 import contextlib
+import logging
 import pathlib
 
 from absl import flags
@@ -28,6 +30,7 @@ _PORT = flags.DEFINE_integer(
   'port', 8000, 'Port to listen on.', lower_bound=0, upper_bound=65535
 )
 _STEP = cli.define_step()
+_GRACE = 2  # seconds for the answers under way when the server ends
 
 
 def main() -> None:
@@ -46,17 +49,26 @@ def main() -> None:
     host=_HOST.value,
     port=_PORT.value,
     log_level='warning',
+    timeout_graceful_shutdown=_GRACE,
   )
+  logging.getLogger('uvicorn.error').addFilter(_is_no_cancellation)
   server = uvicorn.Server(config)
-  interrupts.release()
-  socket = config.bind_socket()
-  socket.listen(config.backlog)  # clients may connect once they see the address
-  print(
-    f'{run}\nhttp://{_HOST.value}:{socket.getsockname()[1]} (Ctrl-C ends it)',
-    flush=True,
-  )
   with contextlib.suppress(KeyboardInterrupt):  # uvicorn has shut down
+    interrupts.release()
+    socket = config.bind_socket()
+    socket.listen(config.backlog)  # clients may connect once they see this:
+    print(
+      f'{run}\nhttp://{_HOST.value}:{socket.getsockname()[1]} (Ctrl-C ends it)',
+      flush=True,
+    )
     server.run(sockets=[socket])
+  cli.leave(0)  # the engine may still compile
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+  """Filters out tracebacks of requests that the server's end cancels."""
+  error = record.exc_info and record.exc_info[1]
+  return not isinstance(error, asyncio.CancelledError)
 
 
 if __name__ == '__main__':

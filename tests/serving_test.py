@@ -2,6 +2,9 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
+import json
+import socket
 from unittest import mock
 
 import numpy as np
@@ -219,3 +222,39 @@ def test_a_client_that_leaves_within_its_request_is_no_error():
   server = app.Server(mock.MagicMock(), 'x').app()
   asyncio.run(server(scope, receive, send))
   assert sent[0]['status'] == 400
+
+
+HEADERS = (
+  'POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n'
+)
+
+
+def _connect(url, text):
+  host, port = url.removeprefix('http://').split(':')
+  connection = socket.create_connection((host, int(port)))
+  connection.sendall(text.encode())
+  return connection
+
+
+def _post(**values):
+  body = json.dumps(values)
+  return HEADERS.format(len(body)) + body
+
+
+def test_ctrl_c_ends_a_server_with_open_connections(pretrained):
+  """`commands.serving` requires exit code 0 and no traceback."""
+  texts = [
+    '',  # silence
+    'POST /v1/compl',
+    'POST /v1/completions HTTP/1.1\r\nHost: x\r\n',
+    HEADERS.format(1000) + '{"prompt"',  # half of a body
+    _post(prompt=PROMPT, max_tokens=4096, temperature=0),  # a long answer
+    _post(prompt=PROMPT, max_tokens=4096, stream=True),  # which nobody reads
+  ]
+  with contextlib.ExitStack() as stack, commands.serving(pretrained) as url:
+    for text in 8 * texts:
+      stack.enter_context(_connect(url, text))
+    # Answered after the server has read the requests before.
+    last = 'GET /health HTTP/1.1\r\nHost: x\r\n\r\n'
+    answer = stack.enter_context(_connect(url, last)).recv(100)
+    assert b' 200 ' in answer

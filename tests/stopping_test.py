@@ -440,3 +440,24 @@ def test_a_save_is_due_after_its_minutes(monkeypatch):
   clock.restart(7)
   assert not clock.due(8)
   assert not saving._Clock(0.0, 5).due(6)
+
+
+HANGS_UP = """
+import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+from gpt1_jax import cli, interrupts
+def main():
+  os.kill(os.getpid(), signal.SIGHUP)
+  if not os.fork():  # as a worker
+    os.kill(os.getpid(), signal.SIGHUP)
+    os._exit(3)
+  assert os.waitstatus_to_exitcode(os.wait()[1]) == 3
+  interrupts.release()  # as a server does
+  os.kill(os.getpid(), signal.SIGHUP)
+  print('alive')
+cli.run(main)
+"""
+
+
+def test_a_command_under_nohup_outlives_its_terminal():
+  assert commands.succeed('-c', HANGS_UP) == 'alive\n'

@@ -55,11 +55,11 @@ class Engine:
     self._thread.start()
 
   def close(self) -> None:
-    """Ends the thread after its current step."""
+    """Ends the thread after its current step; does not wait if that is long."""
     with self._wake:
       self._stopped = True
       self._wake.notify()
-    self._thread.join()
+    self._thread.join(timeout=1)
 
   def check_room(self, count: int) -> None:
     """Raises BusyError unless `count` more texts may wait."""

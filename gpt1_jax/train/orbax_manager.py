@@ -16,12 +16,12 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.path import atomicity
 
-from gpt1_jax import storage
+from gpt1_jax import memory, storage
 from gpt1_jax.errors import DISK_FULL, RunError
 from gpt1_jax.train import checksums
 
 _FULL = 'the disk is full; free some space'
-_SAYS_FULL = ('No space left', 'RESOURCE_EXHAUSTED', 'File too large')
+_SAYS_FULL = ('No space left', 'quota', 'File too large')
 _lasting: list[contextlib.ExitStack] = []  # see `saving`
 
 
@@ -126,14 +126,14 @@ def saving(
   """
   try:
     yield
-  except (OSError, ValueError, RuntimeError) as error:
+  except (OSError, ValueError, RuntimeError, MemoryError) as error:
     _lasting.append(silence.pop_all())
-    why = ' '.join(str(error).split())
+    why = memory.explain_shortage(error) or ' '.join(str(error).split())
     if isinstance(error, OSError) and error.errno in DISK_FULL:
       why = _FULL
     if any(words in why for words in _SAYS_FULL):
       why = _FULL
     raise RunError(
-      f'{directory}: the checkpoint cannot be saved: {why[:200]}; earlier '
+      f'{directory}: the checkpoint cannot be saved: {why[:400]}; earlier '
       'checkpoints are intact, and the same command continues from the latest'
     ) from None

@@ -1,0 +1,89 @@
+"""Explains in one line that memory has run out.
+
+Libraries say so in many ways, from MemoryError to a thread that does not start.
+XLA and LLVM may also end the process themselves, which Python cannot explain.
+"""
+
+import errno
+import os
+import re
+import sys
+from collections.abc import Iterator
+from types import TracebackType
+
+_RAN_OUT = re.compile(
+  'RESOURCE_EXHAUSTED|[Oo]ut of memory|OUT_OF_MEMORY|bad_alloc'
+)
+_STATUS = 'RESOURCE_EXHAUSTED'  # of TensorStore
+# A SystemError, if Python had no memory for the exception itself.
+_NO_EXCEPTION = 'error return without exception set'
+_NO_THREAD = re.compile("can't start new thread|[Tt]hread creation failed")
+_NOT_MAPPED = re.compile('failed to map segment|cannot (allocate|map)')
+_OF_THE_DISK = re.compile('No space left|File too large|quota')
+_REMEDY = (
+  'close other programs, raise the limit (ulimit -v, the memory of the job or '
+  'container), or use a smaller batch, more microbatches, fewer samples or '
+  'fewer workers'
+)
+
+
+def explain_shortage(error: BaseException) -> str | None:
+  """Returns the line to print if an error, or its cause, is lack of memory."""
+  for each in _chain(error):
+    what = _shortage(each)
+    if what:
+      return f'{what} ({_first_line(each)}): {_REMEDY}'
+  return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+  """Yields an error, what it was raised from, and so on."""
+  seen: set[int] = set()
+  while error is not None and id(error) not in seen:
+    seen.add(id(error))
+    yield error
+    error = error.__cause__ or error.__context__
+
+
+def _shortage(error: BaseException) -> str | None:
+  text = str(error)
+  if isinstance(error, MemoryError):
+    return 'memory ran out'
+  if isinstance(error, OSError):
+    return 'memory ran out' if error.errno == errno.ENOMEM else None
+  if isinstance(error, ImportError) and _NOT_MAPPED.search(text):
+    return 'memory ran out while a library was loaded'
+  if isinstance(error, SystemError):
+    return 'memory ran out' if text == _NO_EXCEPTION else None
+  if isinstance(error, ValueError) and not text.startswith(_STATUS):
+    return None  # it may quote a user's text
+  if not isinstance(error, RuntimeError | ValueError):
+    return None
+  if _NO_THREAD.search(text):
+    return 'memory, or the number of threads (ulimit -u), ran out'
+  if _RAN_OUT.search(text) and not _OF_THE_DISK.search(text):
+    return 'memory ran out'
+  return None
+
+
+def _first_line(error: BaseException) -> str:
+  lines = str(error).strip().splitlines()
+  return (lines[0] if lines else type(error).__name__)[:200]
+
+
+def install() -> None:
+  """Prints one line for lack of memory that nothing else has caught."""
+  default = sys.excepthook
+
+  def hook(
+    kind: type[BaseException],
+    error: BaseException,
+    trace: TracebackType | None,
+  ) -> None:
+    line = explain_shortage(error)
+    if line is None:
+      return default(kind, error, trace)
+    print(f'error: {line}', file=sys.stderr, flush=True)
+    os._exit(1)  # what was loaded may not be able to end
+
+  sys.excepthook = hook
