@@ -68,7 +68,7 @@ def describe(annotation: Any) -> str:
     inner, *limits = typing.get_args(annotation)
     signs = {'ge': '≥', 'gt': '>', 'le': '≤', 'lt': '<'}
     bounds = [
-      f'{sign} {getattr(limit, name):g}'
+      f'{sign} {_number(getattr(limit, name))}'
       for field in limits
       for limit in getattr(field, 'metadata', [field])
       for name, sign in signs.items()
@@ -76,6 +76,10 @@ def describe(annotation: Any) -> str:
     ]
     return ', '.join([describe(inner), *bounds])
   return getattr(annotation, '__name__', str(annotation)).replace('|', 'or')
+
+
+def _number(value: float) -> str:
+  return f'{value:,}' if isinstance(value, int) else f'{value:g}'
 
 
 def table(cls: type, section: str, values: dict[str, Any]) -> Iterator[str]:
@@ -86,7 +90,7 @@ def table(cls: type, section: str, values: dict[str, Any]) -> Iterator[str]:
   hints = typing.get_type_hints(cls, include_extras=True)
   for field in dataclasses.fields(cls):
     default = values.get(field.name)
-    shown = '' if default is None else f'`{default}`'
+    shown = '' if default is None else f'`{str(default) or "''"}`'
     kind = describe(hints[field.name])
     if field.name not in known:
       raise KeyError(f'{cls.__name__} does not describe {field.name}')

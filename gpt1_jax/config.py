@@ -28,7 +28,8 @@ class PretrainTrainSettings(settings.TrainSettings):
   """config.train for pretraining.
 
   Attributes:
-    eval_every, checkpoint_every: intervals in updates.
+    eval_every: updates between evaluations.
+    checkpoint_every: updates between checkpoints.
     sample_tokens: length of the text sampled at each evaluation; 0: none.
   """
 
@@ -42,7 +43,8 @@ class FinetuneTrainSettings(settings.TrainSettings):
   """config.train for fine-tuning.
 
   Attributes:
-    eval_every: interval in updates; 0 evaluates and saves after each epoch.
+    eval_every: updates between evaluations, each after a save; 0 evaluates
+      after each epoch.
     patience: stop after this many consecutive evaluations without a better
       dev score; 0 trains to the end. The schedule spans the full length
       either way, and the checkpoint with the best dev score is kept and

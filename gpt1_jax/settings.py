@@ -184,7 +184,8 @@ class OptimSettings:
     schedule: 'cosine' (P §4.1, pretraining) or 'linear' (fine-tuning).
     peak_lr: learning rate after the warm-up.
     warmup: number of updates if at least 1, else a fraction of all updates.
-    b1, b2, eps: Adam's constants (C: opt.py).
+    b1, b2: decay rates of Adam's first and second moment (C: opt.py).
+    eps: added to the root of Adam's second moment (C: opt.py).
     weight_decay: decoupled weight decay on everything except biases and gains
       (P §4.1).
     clip_norm: maximum global gradient norm; 0 disables clipping.
@@ -207,7 +208,8 @@ class TrainSettings:
 
   Attributes:
     num_steps, num_epochs: length of the run; set one and leave the other 0.
-    log_every, eval_every: intervals in updates.
+    log_every: updates between rows of metrics.jsonl.
+    eval_every: updates between evaluations.
     checkpoint_minutes: minutes after which a checkpoint is saved at the latest;
       0 means never.
     stall_minutes: minutes without a finished update after which a run counts as
@@ -254,9 +256,10 @@ class MeshSettings:
   """config.mesh: the shape of the device mesh.
 
   Attributes:
-    data, fsdp, tensor: devices along each axis; data divides the batch, fsdp
-      the batch and the parameters, tensor the heads and the width. One of the
-      three may be -1, which uses all remaining devices.
+    data: devices that divide the batch. -1, allowed for one of the three axes,
+      takes all remaining devices.
+    fsdp: devices that divide the batch and the parameters; -1 as for data.
+    tensor: devices that divide the heads and the width; -1 as for data.
     shard_optimizer: True divides Adam's moments and its work over the data axis
       too (ZeRO-1): gradients are reduce-scattered, parameters gathered.
   """
