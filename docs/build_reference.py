@@ -90,7 +90,8 @@ def table(cls: type, section: str, values: dict[str, Any]) -> Iterator[str]:
   hints = typing.get_type_hints(cls, include_extras=True)
   for field in dataclasses.fields(cls):
     default = values.get(field.name)
-    shown = '' if default is None else f'`{str(default) or "''"}`'
+    shown = '' if default is None else str(default) or "''"
+    shown = shown and f'`{shown}`'
     kind = describe(hints[field.name])
     if field.name not in known:
       raise KeyError(f'{cls.__name__} does not describe {field.name}')

@@ -155,7 +155,8 @@ def _print_help() -> None:
   shared = flags.FLAGS.module_help('gpt1_jax.cli')
   # The help of a module begins with a line that names its file.
   for part in (text, own.split(':', 1)[-1], shared.split(':', 1)[-1]):
-    print(part.strip('\n'), end='\n\n', flush=True)
+    if part.strip():  # some commands have no flags of their own
+      print(part.strip('\n'), end='\n\n', flush=True)
 
 
 def define_config(default: str, help_text: str) -> flags.FlagHolder[str]:

@@ -63,7 +63,7 @@ class Row:
 
   @property
   def sequences_per_second(self) -> float:
-    """The estimate; 0 if there is none."""
+    """Estimated sequences per second; 0 without an estimate."""
     seconds = self.stats.step_seconds
     return self.batch_size / seconds if seconds else 0.0
 
