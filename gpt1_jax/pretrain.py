@@ -26,7 +26,7 @@ from absl import flags
 from gpt1_jax import cli, config
 from gpt1_jax.compiler import executable
 from gpt1_jax.corpus import shards
-from gpt1_jax.interop import pretrained
+from gpt1_jax.interop import conversion
 from gpt1_jax.train import checkpoint, lock, pretraining, profiling, run
 
 _CONFIG = cli.define_config(
@@ -57,8 +57,8 @@ def main() -> None:
   with cli.connected(), lock.held(workdir):
     data = shards.fetch(settings.data.path, cli.STAGE_TO.value)
     initial = None
-    if settings.init_from != pretrained.NONE and not run.has_begun(workdir):
-      initial = pretrained.read(settings.init_from, cli.STAGE_TO.value)
+    if settings.init_from != 'none' and not run.has_begun(workdir):
+      initial = conversion.read_weights(settings.init_from, cli.STAGE_TO.value)
     loaded = pretraining.load(settings, data, initial)
     if _EXECUTABLE.value:
       program = executable.load(_EXECUTABLE.value, loaded.program, settings)

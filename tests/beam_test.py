@@ -1,5 +1,6 @@
 """`prepare --engine=beam` writes the bytes and errors of the local engine."""
 
+import functools
 import gzip
 import json
 import os
@@ -29,12 +30,8 @@ from tests.support import books as library, commands, vocabulary
 _BEAM = '--engine=beam'
 
 
-def _prepare(*args: object) -> str:
-  return commands.succeed('prepare', *args)
-
-
-def _refused(*args: object) -> str:
-  return commands.fail('prepare', *args)
+_prepare = functools.partial(commands.succeed, 'prepare')
+_refused = functools.partial(commands.fail, 'prepare')
 
 
 def _files(directory: pathlib.Path) -> dict[str, bytes]:

@@ -5,6 +5,7 @@ Logits agree to 2e-5 in float32, token ids exactly. Skips without the peers.
 
 import pathlib
 import pickle
+import shutil
 import warnings
 
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from gpt1_jax.train import checkpoint
 from tests.support import released, transformers_folder
 
 pytestmark = [pytest.mark.peers, pytest.mark.slow]
+NO_WEIGHTS = shutil.ignore_patterns('*.safetensors')
 NEEDED = "needs the peers: pip install -e '.[test,openai,peers]'"
 torch = pytest.importorskip('torch', reason=NEEDED)
 pytest.importorskip('spacy', reason=NEEDED)
@@ -139,10 +141,7 @@ def test_a_bin_of_theirs(theirs, tmp_path):
   bare['h.0.attn.bias'] = torch.ones(1, 1, 16, 16, dtype=torch.bool)
   for i, weights in enumerate((state, bare)):
     other = tmp_path / f'bin{i}'
-    other.mkdir()
-    for file in folder.iterdir():
-      if file.suffix != '.safetensors':
-        (other / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(folder, other, ignore=NO_WEIGHTS)
     torch.save(weights, other / 'pytorch_model.bin')
     params, *_ = read(tmp_path / f'run{i}', other)
     released.assert_same(params, want)
@@ -163,10 +162,7 @@ def test_a_bin_of_theirs(theirs, tmp_path):
 def test_no_pickle_is_executed(theirs, tmp_path):
   folder, _ = theirs
   other = tmp_path / 'hf'
-  other.mkdir()
-  for file in folder.iterdir():
-    if file.suffix != '.safetensors':
-      (other / file.name).write_bytes(file.read_bytes())
+  shutil.copytree(folder, other, ignore=NO_WEIGHTS)
   harm = {'tokens_embed.weight': released.Harm(tmp_path / 'harmed')}
   for write in (
     lambda path: torch.save(harm, path),

@@ -26,6 +26,8 @@ from gpt1_jax.train import (
 )
 from gpt1_jax.train.step import TrainState
 from tests.support import networks, updates
+from tests.support.meshes import make_mesh
+from tests.support.small_runs import rows
 
 NUM_STEPS = 4
 SETTINGS = dataclasses.replace(
@@ -42,7 +44,7 @@ def train(
   workdir, evaluate, sample=None, profile=None, project=None, pace=PACE
 ):
   """Continues the run in `workdir`; returns its last scores."""
-  mesh = sharding.make_mesh(jax.devices()[:1], data=1, fsdp=1, tensor=1)
+  mesh = make_mesh(1, 1, 1)
   placed = sharding.replicated(mesh)
 
   def update(state, batch, seed):
@@ -84,12 +86,6 @@ def train(
     with telemetry.Telemetry(str(workdir), 'run', span, 1.0, project) as log:
       _, scores = loop.fit(state, program, data, run, checkpoints, log)
   return scores
-
-
-def rows(workdir):
-  found = telemetry.read_rows(workdir / 'metrics.jsonl')
-  timed = {'seconds', 'tokens_per_second'}
-  return [{k: row[k] for k in row.keys() - timed} for row in found]
 
 
 @pytest.mark.parametrize('moment', [2, NUM_STEPS])

@@ -1,6 +1,7 @@
 """`prepare`: its output, its refusals, and what a killed run leaves."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -34,12 +35,8 @@ from tests.support import books as library, commands, vocabulary
 _FLAGS = ('--merges=60', '--validation_fraction=0.25', '--workers=1')
 
 
-def _prepare(*args: object) -> str:
-  return commands.succeed('prepare', *args)
-
-
-def _refused(*args: object) -> str:
-  return commands.fail('prepare', *args)
+_prepare = functools.partial(commands.succeed, 'prepare')
+_refused = functools.partial(commands.fail, 'prepare')
 
 
 def _splits(output: pathlib.Path) -> dict[str, str]:

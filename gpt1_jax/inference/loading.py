@@ -9,7 +9,6 @@ See `Run` for all methods.
 """
 
 import os
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Unpack
 
@@ -287,6 +286,4 @@ def load(
     return Run(name, found, belonging.tokenizer(name, found.meta))
   if checkpoint_step is not None:
     raise UserError(f'{name}: has no checkpoints to choose from')
-  here = pathlib.Path(staging.fetch(name, staging.STAGE_TO))
-  weights = conversion.read_folder(here)
-  return Run(name, *conversion.as_checkpoint(weights, here))
+  return Run(name, *conversion.fetch(name, staging.STAGE_TO))

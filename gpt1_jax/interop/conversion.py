@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpt1_jax import config as config_lib, storage
+from gpt1_jax import config as config_lib, staging, storage
 from gpt1_jax.corpus import openai_tokenizer, tokenization, vocabulary
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop import (
@@ -71,6 +71,30 @@ def read_folder(
   if detect(source) == 'openai':
     return openai.read(source, n_head)
   return huggingface.read(source)
+
+
+def read_weights(source: str, stage_to: str) -> checkpoint.Checkpoint:
+  """Reads the weights of a run or of another program's folder.
+
+  Args:
+    source: a run, a folder of OpenAI's arrays, or a Hugging Face folder; the
+      latter two with their vocabulary.
+
+  Raises:
+    UserError: the folder holds none of these, or is damaged.
+  """
+  run_folder, step = checkpoint.split_step(source)
+  if detect(storage.path(run_folder)) == 'run':
+    return checkpoint.read(run_folder, step)
+  return fetch(source, stage_to)[0]
+
+
+def fetch(
+  source: str, stage_to: str
+) -> tuple[checkpoint.Checkpoint, tokenization.Tokenizer]:
+  """Reads another program's folder, local or in a bucket."""
+  here = pathlib.Path(staging.fetch(source, stage_to))
+  return as_checkpoint(read_folder(here), here)
 
 
 def as_checkpoint(

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Sequence
 
 from gpt1_jax import storage
-from gpt1_jax.reporting import cells, paper, plots, shapes, tables
+from gpt1_jax.reporting import cells, paper, plots, tables
 from gpt1_jax.reporting.records import RunRecord, short_commit
 from gpt1_jax.tasks.zero_shot import results
 
@@ -65,7 +65,7 @@ def zero_shot(
   return tables.Table(caption, rows), lines
 
 
-def zero_shot_lines(rows: Sequence[shapes.ZeroShot]) -> list[plots.Line]:
+def zero_shot_lines(rows: Sequence[results.ZeroShotScore]) -> list[plots.Line]:
   """Returns a line of normalised scores for each task of one run.
 
   Omits tasks without a reference score, and the halves of RACE if the whole was
@@ -152,10 +152,10 @@ def _group_by_origin(
 
 
 def _by_task(
-  rows: Sequence[shapes.ZeroShot],
-) -> dict[str, list[shapes.ZeroShot]]:
+  rows: Sequence[results.ZeroShotScore],
+) -> dict[str, list[results.ZeroShotScore]]:
   """Returns task -> rows sorted by step; a later row of a step replaces."""
-  found: dict[str, dict[int, shapes.ZeroShot]] = {}
+  found: dict[str, dict[int, results.ZeroShotScore]] = {}
   for row in rows:
     found.setdefault(row['task'], {})[row['step']] = row
   return {
@@ -163,7 +163,7 @@ def _by_task(
   }
 
 
-def _zero_shot_row(run: RunRecord, row: shapes.ZeroShot) -> cells.Row:
+def _zero_shot_row(run: RunRecord, row: results.ZeroShotScore) -> cells.Row:
   reference = normalised = tokens = cells.NOTHING
   if row['reference'] is not None:
     reference = f'{100 * row["reference"]:.1f}, {row["reference_source"]}'

@@ -7,6 +7,7 @@ from typing import Any
 from gpt1_jax import storage
 from gpt1_jax.reporting import paper, shapes
 from gpt1_jax.tasks import initialization
+from gpt1_jax.tasks.zero_shot import results
 from gpt1_jax.train import run as run_lib
 
 
@@ -30,7 +31,7 @@ class RunRecord:
   pretraining: shapes.PretrainingScores | None
   state: str
   metrics: Sequence[Mapping[str, Any]]
-  zero_shot: Sequence[shapes.ZeroShot] = ()
+  zero_shot: Sequence[results.ZeroShotScore] = ()
   samples: str = ''
 
   @property

@@ -14,9 +14,8 @@ from typing_extensions import TypedDict
 
 from gpt1_jax import storage
 from gpt1_jax.errors import UserError
+from gpt1_jax.tasks.zero_shot.results import Count, Number, ZeroShotScore
 
-Count = Annotated[int, pydantic.Field(ge=0, le=2**62)]
-Number = Annotated[float, pydantic.Field(ge=-1e300, le=1e300)]
 Metrics = dict[str, Number]  # metric -> score between -1 and 1
 
 
@@ -51,23 +50,6 @@ class PretrainingScores(TypedDict):
   eval_perplexity: Number
   eval_word_perplexity: Number
   eval_bits_per_byte: NotRequired[Number]
-
-
-class ZeroShot(TypedDict):
-  """Keys of a row of zero_shot.jsonl."""
-
-  step: Count
-  tokens_seen: Count | None
-  task: str
-  metric: str
-  score: Number
-  examples: Count
-  split: str
-  chance: Number
-  reference: Number | None
-  reference_source: str
-  normalised: Number | None
-  commit: str | None
 
 
 def _shape(**types: Any) -> Any:
@@ -114,7 +96,7 @@ _BY_COMMAND: Any = Annotated[_COMMANDS, pydantic.Discriminator('command')]
 HEADER: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(_BY_COMMAND)
 TUNING_SCORES = pydantic.TypeAdapter(TuningScores)
 PRETRAINING_SCORES = pydantic.TypeAdapter(PretrainingScores)
-ZERO_SHOT = pydantic.TypeAdapter(list[ZeroShot])
+ZERO_SHOT = pydantic.TypeAdapter(list[ZeroShotScore])
 
 
 def read(path: storage.Path, adapter: pydantic.TypeAdapter[Any]) -> Any:

@@ -26,7 +26,7 @@ _MODULES = (
   'orbax.checkpoint',
   'gpt1_jax.cli',
   'gpt1_jax.corpus.preparation',
-  'gpt1_jax.interop.pretrained',
+  'gpt1_jax.interop.conversion',
   'gpt1_jax.tasks.finetuning',
   'gpt1_jax.train.pretraining',
 )

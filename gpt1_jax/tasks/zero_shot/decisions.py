@@ -2,9 +2,9 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TypedDict
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from gpt1_jax.tasks import metrics
 from gpt1_jax.tasks.zero_shot.questions import RACE_HALVES, TASKS, Questions

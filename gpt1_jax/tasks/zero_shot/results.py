@@ -6,6 +6,12 @@ WORKDIR/zero_shot/TASK-STEP.tsv every answer and the figures that decided it.
 
 import json
 from collections.abc import Sequence
+from typing import Annotated
+
+import pydantic
+
+# pydantic rejects typing.TypedDict before Python 3.12.
+from typing_extensions import TypedDict
 
 from gpt1_jax import storage
 from gpt1_jax.errors import UserError
@@ -14,8 +20,12 @@ from gpt1_jax.tasks.zero_shot import decisions, questions
 ROWS, ANSWERS = 'zero_shot.jsonl', 'zero_shot'
 
 
-class ZeroShotRow(decisions.Diagnostics):
-  """A row of zero_shot.jsonl: the score of one task at one checkpoint.
+Count = Annotated[int, pydantic.Field(ge=0, le=2**62)]
+Number = Annotated[float, pydantic.Field(ge=-1e300, le=1e300)]
+
+
+class ZeroShotScore(TypedDict):
+  """The score of one task at one checkpoint, in a row of zero_shot.jsonl.
 
   Keys:
     tokens_seen: tokens of pretraining until then; None if unknown.
@@ -25,18 +35,22 @@ class ZeroShotRow(decisions.Diagnostics):
     commit: commit of this project that computed the row.
   """
 
-  step: int
-  tokens_seen: int | None
+  step: Count
+  tokens_seen: Count | None
   task: str
   metric: str
-  score: float
-  examples: int
+  score: Number
+  examples: Count
   split: str
-  chance: float
-  reference: float | None
+  chance: Number
+  reference: Number | None
   reference_source: str
-  normalised: float | None
+  normalised: Number | None
   commit: str | None
+
+
+class ZeroShotRow(ZeroShotScore, decisions.Diagnostics):
+  """A row of zero_shot.jsonl."""
 
 
 def new_row(
