@@ -27,7 +27,7 @@ _DEVICES = flags.DEFINE_integer(
   'devices_per_process', 1, 'CPU devices per process.', lower_bound=1
 )
 _GRACE = flags.DEFINE_float(
-  'grace', 2.0, 'Seconds from a failure to SIGTERM, and on to SIGKILL.', 0.0
+  'grace', 2.0, 'Seconds from a failure to SIGTERM, and then to SIGKILL.', 0.0
 )
 
 STOPPED = 75  # exit code of a run that a signal stopped, saved

@@ -40,7 +40,9 @@ _INPUTS = flags.DEFINE_integer(
   'inputs', None, 'Inputs of all readers; default: 1,000 for each share.'
 )
 _READER = flags.DEFINE_string('reader', '', 'Only this reader.')
-_FIRST = flags.DEFINE_integer('first', 0, 'Number of its first input.')
+_FIRST = flags.DEFINE_integer(
+  'first', 0, 'Number of the first input of --reader.'
+)
 _RANDOM_SEED = flags.DEFINE_integer('random_seed', 0, 'Seeds all inputs.')
 _WORKER = flags.DEFINE_string(
   'worker', '', 'Internal: folder of the process that reads.'

@@ -31,7 +31,7 @@ _MERGES = 8_000
 
 _BOOKS = flags.DEFINE_string('books', None, 'Folder of the novels.')
 _OUTPUT = flags.DEFINE_string(
-  'output', 'runs/record', 'Folder to write; the corpus in it is used again.'
+  'output', 'runs/record', 'Folder to write; a corpus in it is reused.'
 )
 _CONFIG = cli.define_config(
   'configs/pretrain.py:record', 'Configuration of the run.'

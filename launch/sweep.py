@@ -56,7 +56,9 @@ _SEEDS = flags.DEFINE_integer('seeds', 1, 'Seeds per job.', lower_bound=1)
 _DATA = flags.DEFINE_string('data_path', None, 'Value of config.data.path.')
 _HOSTS = flags.DEFINE_integer('hosts', 1, 'Processes that share the jobs.')
 _HOST = flags.DEFINE_integer('host', 0, 'Number of this process, from 0.')
-_DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print commands, run nothing.')
+_DRY_RUN = flags.DEFINE_bool(
+  'dry_run', False, 'Print the commands without running them.'
+)
 
 _WORDS = ('scratch', 'no_aux', 'lstm')  # words of configs/finetune.py
 # Settings that the grid controls, and the flag that sets each.

@@ -38,7 +38,7 @@ _OUTPUT = flags.DEFINE_string(
 _TRIALS = flags.DEFINE_integer(
   'trials',
   70,
-  'Stops of each command. A third as many full disks, and second processes.',
+  'Stops of each command; a third as many full disks and double starts.',
   lower_bound=1,
 )
 _SEED = flags.DEFINE_integer('seed', 0, 'Seeds the moments and the signals.')
