@@ -26,7 +26,7 @@ def run():
 
 
 def test_perplexity_of_a_fixed_passage(run):
-  assert np.exp(-run.score(PASSAGE).mean()) == pytest.approx(20.82, rel=0.02)
+  assert np.exp(-run.score(PASSAGE).mean()) == pytest.approx(14.16, rel=0.02)
 
 
 def test_word_order_matters_to_it(run):
