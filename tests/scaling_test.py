@@ -44,7 +44,7 @@ rows = [
   scaling.compile_row(config, b, t) for b, t in scaling.recipes(64, slices)]
 page = scaling.page(rows, config)
 matplotlib.rcParams['svg.hashsalt'] = 'same'
-of_first = [row for row in rows if row.generation == 'v5e']
+of_first = [r for r in rows if scaling.generation(r.topology) == 'v5e']
 plots = [scaling.plot(rows), scaling.plot(of_first), scaling.plot(rows[1:])]
 print(json.dumps([recipes, asked, page, plots]))
 """

@@ -128,9 +128,14 @@ WAITS = """
 import os, signal, threading, time
 import suggest
 from gpt1_jax import cli
+def after(seconds, function, *args):
+  timer = threading.Timer(seconds, function, args)
+  timer.daemon = True
+  timer.start()
 def main():
-  threading.Timer(2, os.kill, (os.getpid(), signal.SIGTERM)).start()
-  suggest.in_process(time.sleep, 600)
+  after(2, os.kill, os.getpid(), signal.SIGTERM)
+  after(20, os.write, 1, b'waited')
+  suggest.in_process(time.sleep, 40)
 cli.run(main)
 """
 
@@ -138,4 +143,5 @@ cli.run(main)
 def test_a_signal_ends_the_search_and_its_compilation_at_once():
   done = commands.run_forked(WAITS)
   assert done.returncode == 75
+  assert done.stdout == ''
   assert done.stderr == 'stopped by SIGTERM: run the same command again\n'
