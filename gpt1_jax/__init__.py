@@ -17,12 +17,9 @@ __all__ = ['Run', 'load']
 if sys.argv[:1] == ['-m'] and any(
   word.startswith('gpt1_jax.') for word in sys.orig_argv
 ):
-  from gpt1_jax import memory
+  from gpt1_jax import interrupts, memory
 
   memory.install()
-
-  from gpt1_jax import interrupts
-
   interrupts.install()
 
 

@@ -4,9 +4,12 @@ Any module may raise them; `cli.run` prints the line and exits.
 """
 
 import errno
+import re
 
 # Error numbers of a full disk, a full quota and the largest size of a file.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# The same in the messages of libraries that raise errors of other types.
+SAYS_DISK_FULL = re.compile('No space left|quota|File too large')
 
 # Errors that a path given by the user can cause.
 _GIVEN = (

@@ -221,7 +221,7 @@ def _restore() -> None:
 
 
 def _set_handlers(handler: Any) -> None:
-  """Sets all handlers; SIGHUP stays ignored where it is, as by nohup."""
+  """Sets the handler of all signals, except SIGHUP if nohup ignores it."""
   for number in _SIGNALS:
     is_ignored = signal.getsignal(number) is signal.SIG_IGN
     if not (number == signal.SIGHUP and is_ignored):

@@ -1,7 +1,7 @@
-"""Explains in one line that memory has run out.
+"""Explains in one line that memory ran out.
 
-Libraries say so in many ways, from MemoryError to a thread that does not start.
-XLA and LLVM may also end the process themselves, which Python cannot explain.
+Libraries report it in many ways, from MemoryError to a thread that fails to
+start. XLA and LLVM may also abort the process, which Python cannot explain.
 """
 
 import errno
@@ -11,15 +11,16 @@ import sys
 from collections.abc import Iterator
 from types import TracebackType
 
+from gpt1_jax.errors import SAYS_DISK_FULL
+
 _RAN_OUT = re.compile(
   'RESOURCE_EXHAUSTED|[Oo]ut of memory|OUT_OF_MEMORY|bad_alloc'
 )
-_STATUS = 'RESOURCE_EXHAUSTED'  # of TensorStore
-# A SystemError, if Python had no memory for the exception itself.
+_STATUS = 'RESOURCE_EXHAUSTED'  # begins TensorStore's message
+# Text of a SystemError: Python had no memory for the exception itself.
 _NO_EXCEPTION = 'error return without exception set'
 _NO_THREAD = re.compile("can't start new thread|[Tt]hread creation failed")
 _NOT_MAPPED = re.compile('failed to map segment|cannot (allocate|map)')
-_OF_THE_DISK = re.compile('No space left|File too large|quota')
 _REMEDY = (
   'close other programs, raise the limit (ulimit -v, the memory of the job or '
   'container), or use a smaller batch, more microbatches, fewer samples or '
@@ -28,7 +29,7 @@ _REMEDY = (
 
 
 def explain_shortage(error: BaseException) -> str | None:
-  """Returns the line to print if an error, or its cause, is lack of memory."""
+  """Returns a line for an error that lack of memory caused, else None."""
   for each in _chain(error):
     what = _shortage(each)
     if what:
@@ -37,7 +38,7 @@ def explain_shortage(error: BaseException) -> str | None:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-  """Yields an error, what it was raised from, and so on."""
+  """Yields an error, then its cause or context, and so on."""
   seen: set[int] = set()
   while error is not None and id(error) not in seen:
     seen.add(id(error))
@@ -61,7 +62,7 @@ def _shortage(error: BaseException) -> str | None:
     return None
   if _NO_THREAD.search(text):
     return 'memory, or the number of threads (ulimit -u), ran out'
-  if _RAN_OUT.search(text) and not _OF_THE_DISK.search(text):
+  if _RAN_OUT.search(text) and not SAYS_DISK_FULL.search(text):
     return 'memory ran out'
   return None
 
@@ -72,7 +73,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def install() -> None:
-  """Prints one line for lack of memory that nothing else has caught."""
+  """Prints one line if an error that nobody catches is lack of memory."""
   default = sys.excepthook
 
   def hook(

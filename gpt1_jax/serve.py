@@ -56,7 +56,7 @@ def main() -> None:
   with contextlib.suppress(KeyboardInterrupt):  # uvicorn has shut down
     interrupts.release()
     socket = config.bind_socket()
-    socket.listen(config.backlog)  # clients may connect once they see this:
+    socket.listen(config.backlog)  # before clients see the address
     print(
       f'{run}\nhttp://{_HOST.value}:{socket.getsockname()[1]} (Ctrl-C ends it)',
       flush=True,

@@ -57,11 +57,6 @@ class Row:
   stats: stats.CompileStats
 
   @property
-  def generation(self) -> str:
-    """The part of the slice's name before its layout, such as 'v5e'."""
-    return self.topology.split(':')[0]
-
-  @property
   def sequences_per_second(self) -> float:
     """Estimated sequences per second; 0 without an estimate."""
     seconds = self.stats.step_seconds
@@ -96,9 +91,14 @@ def recipes(
   for topology in topologies:
     yield batch_size, topology
   for topology in topologies[1:]:
-    if topology.kind == first.kind:
+    if generation(topology.name) == generation(first.name):
       growth = len(topology.devices) // len(first.devices)
       yield batch_size * growth, topology
+
+
+def generation(name: str) -> str:
+  """Returns the part of a slice's name before its layout, such as 'v5e'."""
+  return name.split(':')[0]
 
 
 def compile_row(
@@ -225,7 +225,8 @@ def plot(rows: list[Row]) -> str:
 
   Shows the slices of the first one's generation.
   """
-  rows = [r for r in rows if r.generation == rows[0].generation]
+  shown = generation(rows[0].topology)
+  rows = [row for row in rows if generation(row.topology) == shown]
   canvas = figure.Figure(figsize=(9, 3.6), layout='constrained')
   left, right = canvas.subplots(1, 2)
   first = rows[0]

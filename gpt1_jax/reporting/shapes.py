@@ -14,7 +14,8 @@ from typing_extensions import TypedDict
 
 from gpt1_jax import storage
 from gpt1_jax.errors import UserError
-from gpt1_jax.tasks.zero_shot.results import Count, Number, ZeroShotScore
+from gpt1_jax.tasks.scores import Count, Number
+from gpt1_jax.tasks.zero_shot.results import ZeroShotScore
 
 Metrics = dict[str, Number]  # metric -> score between -1 and 1
 

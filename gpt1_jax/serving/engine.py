@@ -55,7 +55,7 @@ class Engine:
     self._thread.start()
 
   def close(self) -> None:
-    """Ends the thread after its current step; does not wait if that is long."""
+    """Ends the thread after its current step; waits for at most a second."""
     with self._wake:
       self._stopped = True
       self._wake.notify()

@@ -1,7 +1,12 @@
 """Declares `Scores`, the contents of scores.json of a fine-tuning run."""
 
-from typing import Any, NotRequired, TypedDict, final
+from typing import Annotated, Any, NotRequired, TypedDict, final
 
+import pydantic
+
+# Numbers in a file of scores, with the bounds that its readers check.
+Count = Annotated[int, pydantic.Field(ge=0, le=2**62)]
+Number = Annotated[float, pydantic.Field(ge=-1e300, le=1e300)]
 Metrics = dict[str, float]  # metric -> score between -1 and 1
 
 

@@ -17,11 +17,10 @@ from absl import logging
 from orbax.checkpoint.path import atomicity
 
 from gpt1_jax import memory, storage
-from gpt1_jax.errors import DISK_FULL, RunError
+from gpt1_jax.errors import DISK_FULL, SAYS_DISK_FULL, RunError
 from gpt1_jax.train import checksums
 
 _FULL = 'the disk is full; free some space'
-_SAYS_FULL = ('No space left', 'quota', 'File too large')
 _lasting: list[contextlib.ExitStack] = []  # see `saving`
 
 
@@ -129,9 +128,8 @@ def saving(
   except (OSError, ValueError, RuntimeError, MemoryError) as error:
     _lasting.append(silence.pop_all())
     why = memory.explain_shortage(error) or ' '.join(str(error).split())
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
-      why = _FULL
-    if any(words in why for words in _SAYS_FULL):
+    numbered = isinstance(error, OSError) and error.errno in DISK_FULL
+    if numbered or SAYS_DISK_FULL.search(why):
       why = _FULL
     raise RunError(
       f'{directory}: the checkpoint cannot be saved: {why[:400]}; earlier '

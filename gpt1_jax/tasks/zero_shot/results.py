@@ -6,22 +6,16 @@ WORKDIR/zero_shot/TASK-STEP.tsv every answer and the figures that decided it.
 
 import json
 from collections.abc import Sequence
-from typing import Annotated
-
-import pydantic
 
 # pydantic rejects typing.TypedDict before Python 3.12.
 from typing_extensions import TypedDict
 
 from gpt1_jax import storage
 from gpt1_jax.errors import UserError
+from gpt1_jax.tasks.scores import Count, Number
 from gpt1_jax.tasks.zero_shot import decisions, questions
 
 ROWS, ANSWERS = 'zero_shot.jsonl', 'zero_shot'
-
-
-Count = Annotated[int, pydantic.Field(ge=0, le=2**62)]
-Number = Annotated[float, pydantic.Field(ge=-1e300, le=1e300)]
 
 
 class ZeroShotScore(TypedDict):
