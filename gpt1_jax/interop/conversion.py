@@ -92,15 +92,10 @@ def read_weights(source: str, stage_to: str) -> checkpoint.Checkpoint:
 def fetch(
   source: str, stage_to: str
 ) -> tuple[checkpoint.Checkpoint, tokenization.Tokenizer]:
-  """Reads the weights and the tokenizer of another program's folder.
-
-  Args:
-    source: a folder of OpenAI's arrays or a Hugging Face folder, with its
-      vocabulary; local or in a bucket.
-    stage_to: local folder for a copy of what is in a bucket.
+  """Reads another program's folder; copies one in a bucket to `stage_to`.
 
   Raises:
-    UserError: the folder holds neither of these, or is damaged.
+    UserError: the folder holds no weights, or is damaged.
   """
   here = pathlib.Path(staging.fetch(source, stage_to))
   return as_checkpoint(read_folder(here), here)
