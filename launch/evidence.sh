@@ -51,8 +51,8 @@ pretrain() {
 
 law() {
   local width layers heads steps
-  for steps in 488 977 1953; do # 1, 2 and 4 M tokens
-    for shape in 64,2,2 128,3,4 256,4,4; do
+  for steps in 732 1465 2930; do # 1.5, 3 and 6 M tokens
+    for shape in 32,2,1 64,2,2 128,4,4; do
       IFS=, read -r width layers heads <<< "$shape"
       "$PYTHON" -m gpt1_jax.pretrain --config=configs/pretrain.py:mini \
         --workdir="$OUT/law/$width-$steps" --config.data.path="$OUT/corpus" \
@@ -62,7 +62,7 @@ law() {
         --config.model.n_head="$heads" --config.model.unroll="$layers" \
         --config.model.embd_pdrop=0.0 --config.model.attn_pdrop=0.0 \
         --config.model.resid_pdrop=0.0 --config.data.batch_size=8 \
-        --config.optim.warmup=150.0 --config.optim.peak_lr=1e-3
+        --config.optim.warmup=300.0 --config.optim.peak_lr=1e-3
     done
   done
   "$PYTHON" -m gpt1_jax.report --runs="$OUT/law,$OUT/mini" \
