@@ -11,6 +11,10 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # The same in the messages of libraries that raise errors of other types.
 SAYS_DISK_FULL = re.compile('No space left|quota|File too large')
 
+# TensorStore reports this as a lack of memory.
+SAYS_MANY_FILES = 'Too many open files'
+MANY_FILES = f'{SAYS_MANY_FILES}: raise the limit with ulimit -n'
+
 # Errors that a path given by the user can cause.
 _GIVEN = (
   errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR,
@@ -52,5 +56,5 @@ def describe(error: OSError) -> tuple[str, int]:
   if error.errno in DISK_FULL:
     line += '; free some disk space and run the command again'
   elif error.errno == errno.EMFILE:
-    line = f'{error.strerror}: raise the limit with ulimit -n'
+    line = MANY_FILES
   return line, RunError.exit_code

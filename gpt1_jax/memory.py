@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from types import TracebackType
 
-from gpt1_jax.errors import SAYS_DISK_FULL
+from gpt1_jax.errors import MANY_FILES, SAYS_DISK_FULL, SAYS_MANY_FILES
 
 _RAN_OUT = re.compile(
   'RESOURCE_EXHAUSTED|[Oo]ut of memory|OUT_OF_MEMORY|bad_alloc'
@@ -32,6 +32,8 @@ def explain_shortage(error: BaseException) -> str | None:
   """Returns a line for an error that lack of memory caused, else None."""
   for each in _chain(error):
     what = _shortage(each)
+    if what and SAYS_MANY_FILES in str(each):
+      return MANY_FILES
     if what:
       return f'{what} ({_first_line(each)}): {_REMEDY}'
   return None

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from gpt1_jax import memory
-from gpt1_jax.errors import UserError
+from gpt1_jax.errors import UserError, describe
 from tests.support import commands
 
 
@@ -34,6 +34,17 @@ def test_errors_that_mean_lack_of_memory(error, is_memory):
   damaged = UserError('the file is damaged')
   damaged.__context__ = error  # raised while handling it
   assert (memory.explain_shortage(damaged) is not None) == is_memory
+
+
+def test_too_many_open_files_are_no_lack_of_memory():
+  text = 'Error opening "zarr" driver: [EMFILE Too many open files]'
+  error = ValueError(f'RESOURCE_EXHAUSTED: {text}')
+  limit = 'Too many open files: raise the limit with ulimit -n'
+  assert memory.explain_shortage(error) == limit
+  assert describe(OSError(errno.EMFILE, 'Too many open files', 'x')) == (
+    limit,
+    1,
+  )
 
 
 FAILS = """
