@@ -19,6 +19,7 @@ testclient = pytest.importorskip(
 openai = pytest.importorskip('openai', reason="pip install 'gpt1_jax[test]'")
 
 app = pytest.importorskip('gpt1_jax.serving.app')
+exchange = pytest.importorskip('gpt1_jax.serving.exchange')
 PROMPT = 'the string module'
 
 
@@ -127,6 +128,25 @@ def test_several_prompts_samples_and_a_stop_text(local, run):
   assert choice['finish_reason'] == 'stop'
 
 
+def test_settings_that_change_nothing_are_accepted(local):
+  neutral = {'frequency_penalty': 0, 'presence_penalty': 0.0, 'user': 'me'}
+  neutral |= {'logit_bias': {}, 'suffix': None, 'best_of': 1, 'n': 1}
+  assert ask(local, prompt='the', max_tokens=1, **neutral).status_code == 200
+
+
+def test_a_stream_ends_with_usage_if_asked(client):
+  events = client.completions.create(
+    model='any', prompt=['the', ''], max_tokens=3, n=2, stream=True,
+    stream_options={'include_usage': True}, seed=1,
+  )  # fmt: skip
+  *others, last = events
+  assert all(event.usage is None for event in others)
+  made = client.completions.create(
+    model='any', prompt=['the', ''], max_tokens=3, n=2, seed=1
+  )
+  assert (last.choices, last.usage) == ([], made.usage)
+
+
 def test_no_tokens_are_asked_for(local, run):
   body = ask(local, prompt=PROMPT, max_tokens=0, echo=True, logprobs=0).json()
   (choice,) = body['choices']
@@ -148,7 +168,12 @@ def test_no_tokens_are_asked_for(local, run):
     ({'prompt': [1] * 65}, 'the prompt has 65 tokens; this model reads 64'),
     ({'prompt': 7}, 'prompt: '),
     ({'best_of': 3}, 'best_of is not supported'),
-    ({'suffix': 'x'}, 'suffix: '),
+    ({'suffix': 'x'}, 'suffix is not supported'),
+    ({'frequency_penalty': 0.5}, 'frequency_penalty is not supported'),
+    ({'presence_penalty': -0.5}, 'presence_penalty is not supported'),
+    ({'logit_bias': {'5': 100}}, 'logit_bias is not supported'),
+    ({'repetition_penalty': 1.2}, 'repetition_penalty: not supported'),
+    ({'stream_options': {'x': 1}}, 'stream_options: not supported'),
   ],
 )
 def test_limits_answer_400_with_a_sentence(local, body, message):
@@ -164,7 +189,7 @@ def test_other_mistakes_answer_4xx(local, monkeypatch):
   assert local.post('/v1/models').status_code == 405
   assert local.get('/v1/models/other').status_code == 404
   assert 'this server has /v1/models' in local.get('/v2').text
-  long = local.post('/v1/completions', content=b' ' * (app.MAX_BODY + 1))
+  long = local.post('/v1/completions', content=b' ' * (exchange.MAX_BODY + 1))
   assert 'longer than' in long.json()['error']['message']
   monkeypatch.setattr(app.engine_lib, 'MAX_WAITING', 3)
   answer = ask(local, prompt='the', n=4)
@@ -222,6 +247,40 @@ def test_a_client_that_leaves_within_its_request_is_no_error():
   server = app.Server(mock.MagicMock(), 'x').app()
   asyncio.run(server(scope, receive, send))
   assert sent[0]['status'] == 400
+
+
+def test_texts_for_clients_that_left_are_dropped(run):
+  """Else 256 long texts keep everybody else waiting for minutes."""
+  server = app.Server(run, 'x')
+  body = json.dumps({'prompt': 'the', 'n': 256, 'max_tokens': 4096}).encode()
+  ask_for = {'type': 'http.request', 'body': body, 'more_body': False}
+  messages = iter([ask_for, {'type': 'http.disconnect'}])
+  sent, jobs = [], []
+
+  async def receive():
+    return next(messages)
+
+  async def send(message):
+    sent.append(message)
+
+  submit = server._engine.submit
+
+  def submitted(sample):
+    jobs.append(submit(sample))
+    return jobs[-1]
+
+  scope = {'type': 'http', 'method': 'POST', 'path': '/v1/completions'}
+  scope |= {'headers': [], 'query_string': b''}
+
+  async def answer():
+    with mock.patch.object(server._engine, 'submit', submitted):
+      await server.app()(scope, receive, send)
+    server._engine.close()  # before the event loop, which it calls
+
+  asyncio.run(answer())
+  assert sent[0]['status'] == 400
+  assert len(jobs) == 256
+  assert all(job.cancelled for job in jobs)
 
 
 HEADERS = (

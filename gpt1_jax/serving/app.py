@@ -3,7 +3,7 @@
 import contextlib
 import json
 import pathlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pydantic
@@ -13,11 +13,10 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.inference import continuation
 from gpt1_jax.inference.continuation import Piece
 from gpt1_jax.inference.loading import Run
-from gpt1_jax.serving import completions, engine as engine_lib
+from gpt1_jax.serving import completions, engine as engine_lib, exchange
 from gpt1_jax.serving.completions import Logprobs, Request, Sample
 from gpt1_jax.settings import GPTConfig
 
-MAX_BODY = 4_000_000  # bytes
 _PAGE = pathlib.Path(__file__).with_name('page.html')
 _Json = responses.JSONResponse
 
@@ -46,13 +45,13 @@ class Server:
         routing.Route('/detokenize', self.detokenize, methods=post),
       ],
       exception_handlers={
-        UserError: _refused,
-        requests.ClientDisconnect: _refused,  # nobody reads the answer
-        completions.LimitError: _refused,
-        pydantic.ValidationError: _invalid,
-        engine_lib.BusyError: _busy,
-        404: _unknown,
-        405: _unknown,
+        UserError: exchange.refused,
+        requests.ClientDisconnect: exchange.refused,  # nobody reads the answer
+        completions.LimitError: exchange.refused,
+        pydantic.ValidationError: exchange.invalid,
+        engine_lib.BusyError: exchange.busy,
+        404: exchange.unknown,
+        405: exchange.unknown,
       },
       lifespan=self._lifespan,
     )
@@ -84,39 +83,57 @@ class Server:
     if wanted is None:
       return _Json({'object': 'list', 'data': [model]})
     if wanted != self._name:
-      return _error(404, f'no model {wanted!r} here, only {self._name!r}')
+      return exchange.error(
+        404, f'no model {wanted!r} here, only {self._name!r}'
+      )
     return _Json(model)
 
   async def complete(self, request: requests.Request) -> responses.Response:
     """Answers /v1/completions."""
-    asked = Request.model_validate_json(await _body(request))
+    asked = Request.model_validate_json(await exchange.body(request))
     wanted = completions.samples(self._run, asked)
     self._engine.check_room(len(wanted))
     envelope = completions.envelope(self._name)
     if asked.stream:
       events = self._events(asked, wanted, envelope)
       return responses.StreamingResponse(events, media_type='text/event-stream')
-    jobs = self._submit(wanted)
-    choices, made = [], []
-    for sample, job in zip(wanted, jobs, strict=True):
-      prefix, logprobs = await self._prompt(asked, sample)
-      pieces = [piece async for piece in job.pieces()] if job else []
-      for piece in pieces:
-        _add(logprobs, piece)
-      done = sample.sample
-      text = prefix + (done.text if done else '')
-      reason = done.finish_reason if done else 'length'
-      choices.append(completions.choice(sample.index, text, reason, logprobs))
-      made.append((sample, pieces))
-    usage = completions.count_usage(made)
-    return _Json({**envelope, 'choices': choices, 'usage': usage})
+    return _Json(
+      await exchange.unless_left(request, self._answer(asked, wanted, envelope))
+    )
 
-  def _submit(self, wanted: list[Sample]) -> list[engine_lib.Job | None]:
-    """Submits all samples before waiting for any, so that they run together."""
-    return [
+  async def _answer(
+    self, asked: Request, wanted: list[Sample], envelope: dict[str, object]
+  ) -> dict[str, object]:
+    """Returns the whole response."""
+    choices, made = [], []
+    with self._submitted(wanted) as jobs:
+      for sample, job in zip(wanted, jobs, strict=True):
+        prefix, logprobs = await self._prompt(asked, sample)
+        pieces = [piece async for piece in job.pieces()] if job else []
+        for piece in pieces:
+          _add(logprobs, piece)
+        done = sample.sample
+        text = prefix + (done.text if done else '')
+        reason = done.finish_reason if done else 'length'
+        choices.append(completions.choice(sample.index, text, reason, logprobs))
+        made.append((sample, len(pieces)))
+    usage = completions.count_usage(made)
+    return {**envelope, 'choices': choices, 'usage': usage}
+
+  @contextlib.contextmanager
+  def _submitted(
+    self, wanted: list[Sample]
+  ) -> Iterator[list[engine_lib.Job | None]]:
+    """Submits all samples, so that they run together; cancels them on exit."""
+    jobs = [
       self._engine.submit(sample.sample) if sample.sample else None
       for sample in wanted
     ]
+    try:
+      yield jobs
+    finally:  # the client may have left
+      for job in filter(None, jobs):
+        job.cancelled = True
 
   async def _prompt(
     self, asked: Request, sample: Sample
@@ -140,38 +157,43 @@ class Server:
     self, asked: Request, wanted: list[Sample], envelope: dict[str, object]
   ) -> AsyncIterator[str]:
     """Yields server-sent events, one sample of a request after another."""
-    jobs = self._submit(wanted)
+    made = []
     try:
-      for sample, job in zip(wanted, jobs, strict=True):
-        prefix, logprobs = await self._prompt(asked, sample)
-        if prefix or job is None:
-          reason = None if job else 'length'
-          choice = completions.choice(sample.index, prefix, reason, logprobs)
-          yield _event({**envelope, 'choices': [choice]})
-        if job is None:
-          continue
-        async for piece in job.pieces():
-          _add(logprobs, piece)
-          reason = job.sample.finish_reason if piece.last else None
-          choice = completions.choice(
-            sample.index, piece.text, reason, logprobs
-          )
-          yield _event({**envelope, 'choices': [choice]})
+      with self._submitted(wanted) as jobs:
+        for sample, job in zip(wanted, jobs, strict=True):
+          made.append((sample, 0))
+          prefix, logprobs = await self._prompt(asked, sample)
+          if prefix or job is None:
+            reason = None if job else 'length'
+            choice = completions.choice(sample.index, prefix, reason, logprobs)
+            yield _event({**envelope, 'choices': [choice]})
+          if job is None:
+            continue
+          async for piece in job.pieces():
+            _add(logprobs, piece)
+            reason = job.sample.finish_reason if piece.last else None
+            choice = completions.choice(
+              sample.index, piece.text, reason, logprobs
+            )
+            made[-1] = (sample, made[-1][1] + 1)
+            yield _event({**envelope, 'choices': [choice]})
+      if asked.include_usage:
+        usage = completions.count_usage(made)
+        yield _event({**envelope, 'choices': [], 'usage': usage})
     except Exception as error:  # sent in the stream
-      yield _event(_message(500, f'{type(error).__name__}: {error}'))
-    finally:  # the client may have left
-      for job in filter(None, jobs):
-        job.cancelled = True
+      yield _event(exchange.message(500, f'{type(error).__name__}: {error}'))
     yield 'data: [DONE]\n\n'
 
   async def attention(self, request: requests.Request) -> responses.Response:
     """Returns {tokens, weights [T, T]} of one head, for the page."""
-    asked = _AttentionRequest.model_validate_json(await _body(request))
+    asked = _AttentionRequest.model_validate_json(await exchange.body(request))
     ids = self._run.encode(asked.prompt)[-self._run.config.n_ctx :]
     found = await self._engine.call(lambda: self._run.attentions(ids))
     layers, heads = found.shape[:2]
     if asked.layer >= layers or asked.head >= heads:
-      return _error(400, f'layer and head must be below {layers} and {heads}')
+      return exchange.error(
+        400, f'layer and head must be below {layers} and {heads}'
+      )
     return _Json(
       {
         'tokens': continuation.pieces(self._run.tokenizer, ids),
@@ -184,7 +206,7 @@ class Server:
     return _Json({'eos_token': end, 'bos_token': end, 'pad_token': end})
 
   async def tokenize(self, request: requests.Request) -> responses.Response:
-    asked = _TokenizeRequest.model_validate_json(await _body(request))
+    asked = _TokenizeRequest.model_validate_json(await exchange.body(request))
     ids = self._run.ids(asked.prompt)
     if asked.prompt == self._end():
       ids = [self._run.tokenizer.document_id]
@@ -197,7 +219,7 @@ class Server:
     )
 
   async def detokenize(self, request: requests.Request) -> responses.Response:
-    asked = _DetokenizeRequest.model_validate_json(await _body(request))
+    asked = _DetokenizeRequest.model_validate_json(await exchange.body(request))
     return _Json({'prompt': self._run.tokenizer.decode(asked.tokens)})
 
   def _end(self) -> str:
@@ -224,58 +246,5 @@ def _add(logprobs: Logprobs | None, piece: Piece) -> None:
     logprobs.add(piece.spelled, piece.token)
 
 
-async def _body(request: requests.Request) -> bytes:
-  """Returns the body of a request.
-
-  Raises:
-    LimitError: it is too long.
-  """
-  body = b''
-  async for part in request.stream():
-    body += part
-    if len(body) > MAX_BODY:
-      raise completions.LimitError(
-        f'the request is longer than {MAX_BODY:,} bytes'
-      )
-  return body
-
-
 def _event(value: Any) -> str:
   return f'data: {json.dumps(value)}\n\n'
-
-
-def _message(status: int, message: str) -> dict[str, dict[str, str | int]]:
-  kind = 'invalid_request_error' if status < 500 else 'server_error'
-  return {'error': {'message': message, 'type': kind, 'code': status}}
-
-
-def _error(status: int, message: str) -> responses.Response:
-  return _Json(_message(status, message), status)
-
-
-def _refused(_: requests.Request, error: Exception) -> responses.Response:
-  return _error(400, str(error))
-
-
-def _invalid(_: requests.Request, error: Exception) -> responses.Response:
-  """Names each wrong key once; pydantic reports one error per union member."""
-  assert isinstance(error, pydantic.ValidationError)
-  found: dict[str, str] = {}
-  for mistake in error.errors():
-    key = str(mistake['loc'][0]) if mistake['loc'] else 'the request'
-    found.setdefault(key, mistake['msg'])
-  text = '; '.join(f'{key}: {message}' for key, message in found.items())
-  return _error(400, text)
-
-
-def _busy(_: requests.Request, error: Exception) -> responses.Response:
-  waiting = engine_lib.MAX_WAITING
-  return _error(429, f'{waiting} texts wait already: try again later')
-
-
-def _unknown(request: requests.Request, error: Any) -> responses.Response:
-  return _error(
-    error.status_code,
-    f'{request.method} {request.url.path}: {error.detail}; this server has '
-    '/v1/models and /v1/completions',
-  )

@@ -10,7 +10,7 @@ import pydantic
 from pydantic import Field
 
 from gpt1_jax.inference import continuation, options
-from gpt1_jax.inference.continuation import Continuation, Piece
+from gpt1_jax.inference.continuation import Continuation
 from gpt1_jax.inference.loading import Run
 from gpt1_jax.model import continuous, inspection
 
@@ -18,11 +18,22 @@ MAX_TOKENS = 4096  # per sample
 MAX_TEXTS = 256  # samples per request
 
 Ids = list[int]
+_LACKING = ('suffix', 'frequency_penalty', 'presence_penalty', 'logit_bias')
 Prompt = str | Ids | list[str] | list[Ids]
 
 
+class _StreamOptions(pydantic.BaseModel):
+  """How to stream; `include_usage` ends the stream with an event of `usage`."""
+
+  model_config = pydantic.ConfigDict(extra='forbid')
+  include_usage: bool | None = False
+
+
 class Request(pydantic.BaseModel):
-  """The body of a request to /v1/completions; ignores unknown keys.
+  """The body of a request to /v1/completions.
+
+  A key that would change the answer in a way we lack is refused, unless its
+  value changes nothing, as a penalty of 0.
 
   Attributes:
     prompt: a text, token ids, or a list of either; '' starts a new document.
@@ -32,6 +43,7 @@ class Request(pydantic.BaseModel):
     model, suffix, ...: see OpenAI's reference. `top_k` is an addition.
   """
 
+  model_config = pydantic.ConfigDict(extra='forbid')
   prompt: Prompt = ''
   model: str | None = None
   max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = 16
@@ -46,13 +58,26 @@ class Request(pydantic.BaseModel):
     Annotated[int, Field(ge=0, le=continuous.ALTERNATIVES)] | bool | None
   ) = None
   stream: bool | None = False
-  suffix: None = None
+  stream_options: _StreamOptions | None = None
+  user: str | None = None
+  suffix: str | None = None
   best_of: int | None = None
+  frequency_penalty: float | None = None
+  presence_penalty: float | None = None
+  logit_bias: dict[str, float] | None = None
+
+  @property
+  def include_usage(self) -> bool:
+    """True if the stream shall end with an event of `usage`."""
+    return bool(self.stream_options and self.stream_options.include_usage)
 
   @pydantic.model_validator(mode='after')
-  def _best_of_is_n(self) -> 'Request':
+  def _asks_for_what_we_have(self) -> 'Request':
     if self.best_of not in (None, self.n or 1):
       raise ValueError('best_of is not supported: ask for n and choose')
+    for name in _LACKING:
+      if getattr(self, name):
+        raise ValueError(f'{name} is not supported')
     return self
 
 
@@ -221,11 +246,14 @@ def envelope(model: str) -> dict[str, object]:
 
 
 def count_usage(
-  made: Sequence[tuple[Sample, Sequence[Piece]]],
+  made: Sequence[tuple[Sample, int]],
 ) -> dict[str, int]:
-  """Returns `usage`; a prompt counts once per sample."""
+  """Returns `usage` from samples and their numbers of tokens.
+
+  A prompt counts once per sample.
+  """
   prompt = sum(len(sample.prompt) for sample, _ in made)
-  completion = sum(len(pieces) for _, pieces in made)
+  completion = sum(count for _, count in made)
   return {
     'prompt_tokens': prompt,
     'completion_tokens': completion,

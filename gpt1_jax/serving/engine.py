@@ -29,6 +29,8 @@ class Job:
 
   def put(self, piece: Piece | Exception) -> None:
     """Passes a token or an error to the request; may run in any thread."""
+    if self.cancelled:  # nobody reads it, and the loop may have ended
+      return
     self._loop.call_soon_threadsafe(self._queue.put_nowait, piece)
 
   async def pieces(self) -> AsyncIterator[Piece]:
