@@ -210,7 +210,7 @@ def config_values(spec: str) -> config.Values:
     UserError: the file, preset or task does not exist.
   """
   name, colon, words = spec.partition(':')
-  found = pathlib.Path(name)
+  found = pathlib.Path(storage.expanded(name))
   if not found.is_absolute() and not found.exists():
     found = _HOME / name
   if not found.is_file():

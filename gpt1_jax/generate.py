@@ -19,7 +19,6 @@ keys recall earlier prompts.
 import contextlib
 import dataclasses
 import itertools
-import pathlib
 import sys
 from collections.abc import Iterator
 
@@ -66,7 +65,7 @@ _TOP_P = flags.DEFINE_float(
 )
 _SEED = flags.DEFINE_integer('seed', 0, 'Random seed for sampling.')
 _STEP = cli.define_step()
-_HISTORY = pathlib.Path('~/.cache/gpt1_jax/prompts')
+_HISTORY = '~/.cache/gpt1_jax/prompts'
 
 
 def main() -> None:
@@ -173,14 +172,14 @@ def _history() -> Iterator[None]:
   except ImportError:  # Python was built without it
     yield
     return
-  path = _HISTORY.expanduser()
-  with contextlib.suppress(OSError):
-    readline.read_history_file(path)
+  with contextlib.suppress(UserError, OSError):
+    readline.read_history_file(storage.path(_HISTORY))
   readline.set_history_length(1000)
   try:
     yield
   finally:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(UserError, OSError):
+      path = storage.path(_HISTORY)
       path.parent.mkdir(parents=True, exist_ok=True)
       readline.write_history_file(path)
 

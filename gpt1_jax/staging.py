@@ -46,7 +46,7 @@ def fetch(
   that changed data is copied again.
 
   Args:
-    source: a path in a bucket; a local path is returned unchanged.
+    source: a path in a bucket; of a local path, only a leading `~` is replaced.
     check: validates the copy before it is kept; raises if it is damaged.
 
   Returns:
@@ -56,14 +56,14 @@ def fetch(
     UserError: the source is missing or damaged, or the disk is full.
   """
   if not storage.is_remote(source):
-    return source
+    return storage.expanded(source)
   top = os.fspath(storage.path(source)).removeprefix(storage.REMOTE)
   parent, _, last = top.rpartition('/')
   objects = _list_objects(top, parent)
   if not objects:
     raise UserError(f'{source}: no such file or folder in the bucket')
   key = hashlib.sha256(json.dumps([top, objects]).encode()).hexdigest()
-  stage = pathlib.Path(stage_to).expanduser()
+  stage = pathlib.Path(storage.expanded(stage_to))
   copy = stage / f'{last}-{key[:20]}'
   try:
     stage.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,6 @@ import math
 import os
 import pathlib
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -37,13 +36,28 @@ def is_remote(path: str | os.PathLike[str] | None) -> bool:
   return os.fspath(path or '').startswith(REMOTE)
 
 
-def path(name: str | os.PathLike[str]) -> Path:
-  """Returns the path object for a name.
+def expanded(name: str) -> str:
+  """Replaces a leading `~` by the home folder; a shell leaves it in --x=~/y.
 
   Raises:
-    UserError: the scheme is neither local nor gs://, or gcsfs is missing.
+    UserError: the home folder is unknown.
   """
-  name = os.fspath(name)
+  found = os.path.expanduser(name)
+  if found.startswith('~'):
+    raise UserError(
+      f'{name}: the home folder is unknown; give the whole path, or ./{name}'
+    )
+  return found
+
+
+def path(name: str | os.PathLike[str]) -> Path:
+  """Returns the path object for a name; replaces a leading `~`.
+
+  Raises:
+    UserError: the scheme is neither local nor gs://, gcsfs is missing, or the
+      home folder is unknown.
+  """
+  name = expanded(os.fspath(name))
   if is_remote(name):
     filesystem()
     return epath.Path(name)
@@ -233,43 +247,6 @@ def _taken(output: pathlib.Path) -> UserError:
     f'{output}: another process is writing it, or has just written it; wait '
     'for it to finish, or use another --output'
   )
-
-
-class UploadBuffer:
-  """Provides a local folder for growing files and uploads them to a bucket.
-
-  Attributes:
-    folder: where to write: the target itself, or a temporary folder if the
-      target is in a bucket.
-  """
-
-  def __init__(self, target: str | os.PathLike[str]):
-    self._target = path(target)
-    self._uploaded: dict[pathlib.Path, int] = {}  # file -> bytes
-    self._temporary: tempfile.TemporaryDirectory[str] | None = None
-    if isinstance(self._target, pathlib.Path):
-      self.folder = self._target
-    else:
-      self._temporary = tempfile.TemporaryDirectory(prefix='gpt1_jax-')
-      self.folder = pathlib.Path(self._temporary.name)
-
-  def upload(self) -> None:
-    """Uploads every file whose size has changed since the last upload."""
-    if not self._temporary:
-      return
-    for file in sorted(self.folder.rglob('*')):
-      if not file.is_file():
-        continue
-      content = file.read_bytes()
-      if self._uploaded.get(file) != len(content):
-        write_bytes(self._target / file.relative_to(self.folder), content)
-        self._uploaded[file] = len(content)
-
-  def close(self) -> None:
-    """Uploads changed files and removes the temporary folder."""
-    if self._temporary:
-      self.upload()
-      self._temporary.cleanup()
 
 
 def bucket_error(error: BaseException) -> str | None:

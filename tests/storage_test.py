@@ -1,14 +1,18 @@
 """Local folders and folders in a bucket behave alike."""
 
+import hashlib
 import json
 import os
 import pathlib
+import pwd
 
 import pytest
 
-from gpt1_jax import storage
+from gpt1_jax import generate, staging, storage
+from gpt1_jax.corpus import verification
 from gpt1_jax.errors import UserError
 from gpt1_jax.reporting import runs
+from gpt1_jax.tasks.readers import sources
 from gpt1_jax.train import telemetry
 from tests.support import fake_bucket
 
@@ -173,3 +177,34 @@ def test_json_has_null_for_nan_and_infinity(tmp_path):
   storage.write_json(tmp_path / 'x.json', value)
   found = json.loads((tmp_path / 'x.json').read_text())
   assert found == {'a': None, 'b': [1.5, None], 'c': 'NaN'}
+
+
+def test_a_leading_tilde_is_the_home_folder(tmp_path, monkeypatch):
+  """A shell replaces it in `--x ~/y`, but not in `--x=~/y`."""
+  monkeypatch.setenv('HOME', str(tmp_path))
+  run = tmp_path / 'run'
+  assert storage.path('~/run') == run
+  assert storage.writable('~/run') == run
+  assert staging.fetch('~/run') == str(run)
+  assert sources.folder_of('~/run') == run
+  assert sources.tfds_folder('tfds:~/run') == str(run)
+  for name in ('a~', './~', 'b/~/c'):
+    assert storage.path(name) == pathlib.Path(name)
+
+
+def test_an_unknown_home_folder_is_named(tmp_path, monkeypatch):
+  """A container may run as a user that its /etc/passwd lacks."""
+  with pytest.raises(UserError, match=r'~nobody0/x: the home folder is unk'):
+    sources.folder_of('~nobody0/x')
+  monkeypatch.delenv('HOME')
+  monkeypatch.setattr(pwd, 'getpwuid', lambda uid: {}[uid])
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(UserError, match='~/run: the home folder is unknown'):
+    storage.path('~/run')
+  shard = tmp_path / 'shard'
+  shard.write_bytes(bytes(4))
+  sha256 = hashlib.sha256(bytes(4)).hexdigest()
+  verification.check_shard(shard, sha256, 1)
+  with generate._history():
+    pass
+  assert list(tmp_path.iterdir()) == [shard]

@@ -70,7 +70,7 @@ def check(
   Raises:
     UserError: `folder` holds no such file, or `data` is not prepared data.
   """
-  top = pathlib.Path(folder)
+  top = pathlib.Path(storage.path(folder))
   files = sorted(
     path for path in top.rglob('*') if path.suffix.lower() in SUFFIXES
   )

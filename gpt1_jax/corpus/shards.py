@@ -147,7 +147,7 @@ class Tokens:
     Raises:
       UserError: a shard is missing or damaged; see `verification`.
     """
-    self.directory = pathlib.Path(path)
+    self.directory = pathlib.Path(storage.path(path))
     self.split = split
     self._meta = meta = read_meta(path)
     counts = meta['splits'][split]
@@ -224,7 +224,7 @@ def read_meta(path: str | os.PathLike[str]) -> Meta:
 
 def read_documents(path: str | os.PathLike[str]) -> Iterator[DocumentRow]:
   """Reads documents.jsonl, row by row."""
-  with (pathlib.Path(path) / DOCUMENTS).open(encoding='utf-8') as file:
+  with (storage.path(path) / DOCUMENTS).open(encoding='utf-8') as file:
     for line in file:
       yield DocumentRow(**json.loads(line))
 
@@ -271,7 +271,7 @@ def verify(path: str | os.PathLike[str]) -> int:
   """
   files = read_meta(path)['files']
   for name, expected in files.items():
-    file = pathlib.Path(path) / name
+    file = pathlib.Path(storage.path(path), name)
     if not file.exists():
       raise UserError(f'{file}: missing; prepare or copy the data again')
     size = file.stat().st_size

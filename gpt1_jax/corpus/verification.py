@@ -19,7 +19,7 @@ from gpt1_jax import storage
 from gpt1_jax.corpus.metadata import Meta
 from gpt1_jax.errors import UserError
 
-_CACHE = pathlib.Path('~/.cache/gpt1_jax/verified')
+_CACHE = '~/.cache/gpt1_jax/verified'
 _DTYPE = np.dtype('<u2')  # of the tokens in a shard
 _CHUNK = 1 << 23  # tokens to read at once
 _META = pydantic.TypeAdapter(Meta)
@@ -70,12 +70,12 @@ def check_shard(file: pathlib.Path, sha256: str, vocab_size: int) -> None:
   Raises:
     UserError: they differ from meta.json.
   """
-  note = _CACHE.expanduser() / _identity(file)
+  note = f'{_CACHE}/{_identity(file)}'
   try:
-    found, highest = json.loads(note.read_text())
-  except (OSError, ValueError, TypeError):
+    found, highest = json.loads(storage.path(note).read_text())
+  except (UserError, OSError, ValueError, TypeError):
     found, highest = _read(file)
-    with contextlib.suppress(OSError):  # else the shard is read again
+    with contextlib.suppress(UserError, OSError):  # else it is read again
       storage.write_json(note, [found, highest])
   _compare(file, found, sha256)
   if highest >= vocab_size:

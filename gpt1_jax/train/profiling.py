@@ -9,6 +9,7 @@ import jax
 
 from gpt1_jax import storage
 from gpt1_jax.errors import UserError
+from gpt1_jax.train import uploads
 
 FOLDER = 'profile'  # in the run directory
 
@@ -69,7 +70,7 @@ class Profiler:
 
   def _start(self) -> None:
     """Starts the trace in the run directory, or locally if that is remote."""
-    self._buffer = storage.UploadBuffer(storage.path(self._workdir) / FOLDER)
+    self._buffer = uploads.UploadBuffer(storage.path(self._workdir) / FOLDER)
     jax.profiler.start_trace(self._buffer.folder)
     self._active = True
 

@@ -24,7 +24,7 @@ from jax.experimental import multihost_utils
 from rich import console, progress
 
 from gpt1_jax import storage
-from gpt1_jax.train import chips, time_split
+from gpt1_jax.train import chips, time_split, uploads
 from gpt1_jax.train.boards import Boards, Project
 
 METRICS = 'metrics.jsonl'
@@ -77,7 +77,7 @@ class Telemetry:
     self.timed = self._split.timed
     if not self._on:
       return
-    self._buffer = storage.UploadBuffer(workdir)
+    self._buffer = uploads.UploadBuffer(workdir)
     self._uploaded = time.perf_counter()
     path = self._buffer.folder / METRICS
     rows = read_rows(storage.path(workdir) / METRICS)

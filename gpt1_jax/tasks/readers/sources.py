@@ -4,13 +4,13 @@ Rows have the columns that the `Task` names, wherever they come from.
 """
 
 import dataclasses
-import os
 import pathlib
 from collections.abc import Iterator
 
 import numpy as np
 from absl import logging
 
+from gpt1_jax import storage
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import table
 from gpt1_jax.tasks.definition import Task
@@ -65,7 +65,7 @@ def read(task: Task, path: str | None, split: str) -> tuple[str, Iterator[Row]]:
 def tfds_folder(path: str | None) -> str | None:
   """Returns the folder of 'tfds:FOLDER', '' for 'tfds', None for a path."""
   scheme, _, folder = str(path or '').partition(':')
-  return os.path.expanduser(folder) if scheme == 'tfds' else None
+  return storage.expanded(folder) if scheme == 'tfds' else None
 
 
 def folder_of(path: str | None) -> pathlib.Path:
@@ -75,7 +75,7 @@ def folder_of(path: str | None) -> pathlib.Path:
       "config.data.path is not set: give the folder, zip or tar of the task's "
       'files, or tfds'
     )
-  return pathlib.Path(path).expanduser()
+  return pathlib.Path(storage.expanded(path))
 
 
 def _from_tfds(
