@@ -1,8 +1,10 @@
 """Shards on disk: reading returns what was written; damage is named."""
 
+import hashlib
 import json
 import os
 import random
+import re
 
 import numpy as np
 import pytest
@@ -106,6 +108,7 @@ def test_reading_does_not_load_the_shards(tmp_path, monkeypatch):
     tokens=count, shards=[{'name': name, 'tokens': count}]
   )
   meta['files'][name] = {'sha256': '', 'bytes': 2 * count}
+  del meta['checksum']
   (tmp_path / 'data' / 'meta.json').write_text(json.dumps(meta))
   tokens = shards.Tokens(tmp_path / 'data', 'train')
   np.testing.assert_array_equal(tokens.read(count - 4, 4), [0, 1, 2, 3])
@@ -200,6 +203,7 @@ def test_ids_outside_the_vocabulary_are_found(tmp_path):
   _write(tmp_path / 'data')
   meta = shards.read_meta(tmp_path / 'data')
   meta['tokenizer']['vocab_size'] = 1000
+  del meta['checksum']
   (tmp_path / 'data' / 'meta.json').write_text(json.dumps(meta))
   with pytest.raises(UserError, match=r'holds token id .* has 1000'):
     shards.Tokens(tmp_path / 'data', 'train')
@@ -225,6 +229,41 @@ def test_meta_of_a_wrong_shape_names_the_place(tmp_path, path, value, words):
   (tmp_path / 'data' / 'meta.json').write_text(json.dumps(meta))
   with pytest.raises(UserError, match=f'meta.json: damaged .*{words}'):
     shards.Tokens(tmp_path / 'data', 'train')
+
+
+def test_no_changed_number_of_meta_goes_unnoticed(tmp_path):
+  """As of the words, by which perplexity per word divides."""
+  _write(tmp_path / 'data')
+  file = tmp_path / 'data' / 'meta.json'
+  whole = file.read_text()
+  for place in re.finditer('[0-9]', whole):
+    digit = str((int(place[0]) + 1) % 10)
+    file.write_text(whole[: place.start()] + digit + whole[place.end() :])
+    with pytest.raises(UserError, match=r'meta\.json: (damaged|version)'):
+      shards.read_meta(tmp_path / 'data')
+
+
+@pytest.mark.parametrize(
+  'note',
+  [
+    '["0", 1]',
+    '["SHA", "x"]',
+    '["SHA", null]',
+    '["SHA", 60000]',
+    '[]',
+    '[' * 9999,
+  ],
+)
+def test_a_damaged_note_of_a_checked_shard_is_replaced(tmp_path, note):
+  shard = tmp_path / 'a.bin'
+  shard.write_bytes(bytes(6))
+  sha256 = hashlib.sha256(bytes(6)).hexdigest()
+  verification.check_shard(shard, sha256, 9)
+  (file,) = (tmp_path / 'verified').iterdir()
+  good = file.read_text()
+  file.write_text(note.replace('SHA', sha256))
+  verification.check_shard(shard, sha256, 9)
+  assert file.read_text() == good
 
 
 def test_meta_that_cannot_be_read(tmp_path):

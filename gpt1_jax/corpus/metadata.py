@@ -53,10 +53,16 @@ class Provenance(TypedDict):
 
 
 class Meta(Provenance):
-  """The contents of meta.json."""
+  """The contents of meta.json.
+
+  Attributes:
+    checksum: sha256 of the other keys; absent in data prepared before it was
+      added.
+  """
 
   version: int
   files: dict[str, FileMeta]
+  checksum: NotRequired[str]
 
 
 @dataclasses.dataclass(frozen=True)

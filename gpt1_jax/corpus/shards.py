@@ -235,7 +235,8 @@ def write_meta(directory: pathlib.Path, provenance: Provenance) -> None:
     file.name: {'sha256': sha256(file), 'bytes': file.stat().st_size}
     for file in sorted(directory.iterdir())
   }
-  meta = {'version': VERSION, **provenance, 'files': files}
+  meta: Meta = {**provenance, 'version': VERSION, 'files': files}
+  meta['checksum'] = verification.digest(meta)
   storage.write_json(directory / META, meta)
 
 

@@ -47,7 +47,15 @@ def check_meta(content: Any, file: storage.Path) -> Meta:
     for shard in counts['shards']:
       if shard['name'] not in meta['files'] or shard['tokens'] < 0:
         raise _damaged(file, f'splits.{split}.shards: {shard["name"]}')
+  if meta.get('checksum', expected := digest(meta)) != expected:
+    raise _damaged(file, 'its checksum differs')
   return meta
+
+
+def digest(meta: Meta) -> str:
+  """Returns the sha256 of meta.json's other keys, hex."""
+  others = {key: value for key, value in meta.items() if key != 'checksum'}
+  return hashlib.sha256(storage.to_json(others).encode()).hexdigest()
 
 
 def _damaged(file: storage.Path, what: str) -> UserError:
@@ -71,12 +79,13 @@ def check_shard(file: pathlib.Path, sha256: str, vocab_size: int) -> None:
     UserError: they differ from meta.json.
   """
   note = f'{_CACHE}/{_identity(file)}'
-  try:
-    found, highest = json.loads(storage.path(note).read_text())
-  except (UserError, OSError, ValueError, TypeError):
-    found, highest = _read(file)
-    with contextlib.suppress(UserError, OSError):  # else it is read again
-      storage.write_json(note, [found, highest])
+  with contextlib.suppress(UserError, OSError, ValueError, TypeError):
+    found, highest = storage.read_json(note)
+    if found == sha256 and highest < vocab_size:
+      return
+  found, highest = _read(file)  # a note that says otherwise may be damaged
+  with contextlib.suppress(UserError, OSError):  # else it is read again
+    storage.write_json(note, [found, highest])
   _compare(file, found, sha256)
   if highest >= vocab_size:
     raise UserError(
