@@ -8,6 +8,7 @@ a bucket replaces whole objects and cannot rename or append.
 
 import contextlib
 import fcntl
+import glob
 import importlib.util
 import json
 import math
@@ -87,6 +88,20 @@ def writable(name: str | os.PathLike[str]) -> Path:
   place = resolved(name)
   check_utf8(os.fspath(place))
   return place
+
+
+def check_no_pattern(place: Path) -> None:
+  """Raises UserError if a path has one of `*?[`.
+
+  Orbax looks for the files of a save with a glob of the whole path. In such a
+  folder it would find none, and commit a checkpoint that cannot be read.
+  """
+  name = os.fspath(place)
+  if glob.escape(name) != name:
+    raise UserError(
+      f'{name}: has *, ? or [ in its name, which Orbax takes for a pattern; '
+      'give another folder'
+    )
 
 
 def check_utf8(name: str) -> None:

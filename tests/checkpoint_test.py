@@ -61,6 +61,8 @@ def test_a_run_resumes_with_the_optimizer_divided_or_not(divided, tmp_path):
     ),
     before,
   )
+  step = sharding.put(np.int32(1), before.step.sharding)
+  state = state.replace(step=step)
   checkpoints = checkpoint.Checkpoints(tmp_path, keep=1, keep_best=False)
   meta = checkpoint.CheckpointMeta(updates.UNROLLED, 'tokenizer')
   checkpoints.save(1, state, meta)

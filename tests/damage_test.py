@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+import sys
 from unittest import mock
 
 import jax.numpy as jnp
@@ -80,6 +81,58 @@ def test_no_damage_goes_unnoticed(intact, tmp_path, capsys):
         assert checkpoint.steps(str(run)) == [4]
       assert 'checkpoints/8: damaged' in capsys.readouterr().err
       assert (run / 'checkpoints' / '8.damaged').is_dir()
+
+
+@pytest.mark.parametrize('name', ['run [1]', 'r*', 'lr?'])
+def test_no_run_begins_where_orbax_cannot_save(tmp_path, name):
+  """A checkpoint in `run [1]` was committed without its arrays."""
+  start = lock.held(str(tmp_path / name))
+  with pytest.raises(UserError, match='Orbax takes for a pattern'), start:
+    pass
+  with pytest.raises(UserError, match='Orbax takes for a pattern'):
+    checkpoint.Checkpoints(str(tmp_path / name), keep=1, keep_best=False)
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_run_may_be_named_like_a_step_of_another(intact, tmp_path):
+  run = shutil.copytree(intact, tmp_path / 'run@4')
+  assert checkpoint.split_step(str(run)) == (str(run), None)
+  assert checkpoint.split_step(f'{run}@8') == (str(run), 8)
+  run.rename(tmp_path / 'run')
+  assert checkpoint.split_step(str(run)) == (str(tmp_path / 'run'), 4)
+
+
+@pytest.mark.parametrize('name', [checksums.CHECKSUMS, 'meta/metadata'])
+@pytest.mark.parametrize('target', ['.', '/proc/self/mem', '8'])
+def test_a_file_that_the_disk_cannot_read_is_damaged(
+  intact, tmp_path, name, target
+):
+  """A folder in its place, an input/output error, a loop of links."""
+  if target.startswith('/proc') and sys.platform != 'linux':
+    pytest.skip('needs /proc')
+  run = shutil.copytree(intact, tmp_path / 'run')
+  file = run / 'checkpoints' / '8' / name
+  file.unlink()
+  file.symlink_to(file.name if target == '8' else target)
+  with pytest.raises(UserError, match=r'checkpoints/8: damaged .*--step=4'):
+    checkpoint.read(str(run))
+  with opened(run) as checkpoints:
+    assert checkpoints.latest_intact() == 4
+
+
+def test_a_checkpoint_under_another_name_is_refused(tmp_path):
+  """Else 40 updates count as done of which 4 were."""
+  state = TrainState(jnp.asarray(4), {'w': jnp.ones(3)}, None)
+  meta = checkpoint.CheckpointMeta(networks.GPT_CONFIG, 'tokenizer')
+  with opened(tmp_path / 'run') as checkpoints:
+    checkpoints.save(4, state, meta)
+    checkpoints.wait()
+  folder = tmp_path / 'run' / 'checkpoints'
+  (folder / '4').rename(folder / '40')
+  with opened(tmp_path / 'run') as checkpoints:
+    assert checkpoints.latest_intact() == 40
+    with pytest.raises(UserError, match=r'/40: renamed, .* update 4'):
+      checkpoints.restore(40, state)
 
 
 @pytest.mark.parametrize(

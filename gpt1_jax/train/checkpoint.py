@@ -65,8 +65,12 @@ class Checkpoints:
       keep: number of latest checkpoints to keep.
       keep_best: True also keeps the checkpoint with the highest score; see
         `rank`.
+
+    Raises:
+      UserError: Orbax cannot save in a folder of this name.
     """
     self._directory = _directory(workdir)
+    storage.check_no_pattern(self._directory)
     self._ranking = ranking.Ranking(workdir)
     policy: preservation_policy.PreservationPolicy
     policy = preservation_policy.LatestN(keep)
@@ -209,7 +213,9 @@ def read_state(
 def split_step(name: str) -> tuple[str, int | None]:
   """Splits RUN@STEP; RUN alone means the best or the latest checkpoint."""
   found = re.fullmatch('(.+)@([0-9]{1,18})', name, re.DOTALL)
-  return (found[1], int(found[2])) if found else (name, None)
+  if not found or storage.path(name).is_dir():  # a folder may be named a@1
+    return name, None
+  return found[1], int(found[2])
 
 
 def steps(workdir: str) -> list[int]:
@@ -246,7 +252,13 @@ def _restore(
   arguments = ocp.checkpoint_utils.construct_restore_args(state)
   item = ocp.args.PyTreeRestore(state, restore_args=arguments)
   with _fits(directory, step):
-    return manager.restore(step, args=ocp.args.Composite(state=item))['state']
+    found = manager.restore(step, args=ocp.args.Composite(state=item))['state']
+  if found.step != step:
+    raise UserError(
+      f'{directory}/{step}: renamed, holds the state after update '
+      f'{found.step}; give the folder that name'
+    )
+  return found
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ other file of the checkpoint is read.
 import base64
 import concurrent.futures
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -25,6 +26,11 @@ from gpt1_jax.errors import UserError
 
 CHECKSUMS = 'checksums.json'
 _COMMIT = 'commit_success.txt'  # Orbax writes it last
+# Errors of a file that was damaged. Others, as of permission, may pass.
+_UNREADABLE = (
+  errno.EIO, errno.EBADMSG, errno.EISDIR, errno.ENOTDIR, errno.ELOOP,
+  getattr(errno, 'EUCLEAN', errno.EIO),
+)  # fmt: skip
 _THREADS = 8  # in parallel: hashlib releases the GIL
 
 
@@ -62,6 +68,15 @@ def write(folder: storage.Path) -> None:
 
 def damage(folder: storage.Path) -> str | None:
   """Describes the damage of a checkpoint in a few words; None if intact."""
+  try:
+    return _damage(folder)
+  except OSError as error:
+    if error.errno not in _UNREADABLE:
+      raise
+    return f'{pathlib.Path(error.filename or folder).name}: {error.strerror}'
+
+
+def _damage(folder: storage.Path) -> str | None:
   try:
     expected = _read(folder / CHECKSUMS)
   except FileNotFoundError:

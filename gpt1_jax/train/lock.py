@@ -41,9 +41,11 @@ def held(workdir: str) -> Iterator[None]:
   Removes the directory at the end if no run began in it.
 
   Raises:
-    UserError: another process runs there; the message names it.
+    UserError: another process runs there, and the message names it; or Orbax
+      cannot save in a folder of this name.
   """
   place = storage.writable(workdir)
+  storage.check_no_pattern(place)
   if jax.process_index() or str(place) in _held:
     yield
     return
