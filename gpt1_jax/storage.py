@@ -8,7 +8,6 @@ a bucket replaces whole objects and cannot rename or append.
 
 import contextlib
 import fcntl
-import glob
 import importlib.util
 import json
 import math
@@ -91,16 +90,16 @@ def writable(name: str | os.PathLike[str]) -> Path:
 
 
 def check_no_pattern(place: Path) -> None:
-  """Raises UserError if a path has one of `*?[`.
+  r"""Raises UserError if a path has one of `*?[\`.
 
   Orbax looks for the files of a save with a glob of the whole path. In such a
   folder it would find none, and commit a checkpoint that cannot be read.
   """
   name = os.fspath(place)
-  if glob.escape(name) != name:
+  if found := set(name) & set('*?[\\'):
     raise UserError(
-      f'{name}: has *, ? or [ in its name, which Orbax takes for a pattern; '
-      'give another folder'
+      f'{name}: has {" ".join(sorted(found))} in its name, which Orbax takes '
+      'for a pattern; give another folder'
     )
 
 

@@ -83,7 +83,7 @@ def test_no_damage_goes_unnoticed(intact, tmp_path, capsys):
       assert (run / 'checkpoints' / '8.damaged').is_dir()
 
 
-@pytest.mark.parametrize('name', ['run [1]', 'r*', 'lr?'])
+@pytest.mark.parametrize('name', ['run [1]', 'r*', 'lr?', 'a\\b'])
 def test_no_run_begins_where_orbax_cannot_save(tmp_path, name):
   """A checkpoint in `run [1]` was committed without its arrays."""
   start = lock.held(str(tmp_path / name))
