@@ -1,7 +1,7 @@
 # Commands for a checkout: `make help` lists them.
 #
 # The environment $(VENV) is created with $(PYTHON) on first use. Stamp files in
-# it record the installed extras; it is recreated when setup.py changes.
+# it record the installed extras, which are updated when setup.py changes.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -103,10 +103,9 @@ $(VENV)/installed: setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo 'error: $(PYTHON) is missing or older than Python 3.11;' \
 	    'select another: make PYTHON=python3.12 ...' >&2; exit 1; }
-	@echo 'Creating $(VENV) and installing gpt1_jax and its requirements'
+	@echo 'Installing gpt1_jax and its requirements in $(VENV)'
 	@echo '(once; about 500 MB from the package index, a few minutes) ...'
-	@rm -rf $(VENV)
-	@$(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) --editable .
 	@touch $@
 

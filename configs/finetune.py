@@ -128,7 +128,7 @@ PAPER: dict[str, Any] = {
 }
 # The settings that each word changes.
 WORDS: dict[str, dict[str, Any]] = {
-  'scratch': {'init_from': 'none'},  # P Table 5: "w/o pre-training"
+  'scratch': {'init_from': 'none', 'like': None},  # P Table 5: no pre-training
   'no_aux': {'head.lm_coef': 0.0},  # P Table 5: "w/o aux LM"
   'lstm': {  # P Table 5: "LSTM w/ aux LM"; P gives no dropout rates
     'model': {

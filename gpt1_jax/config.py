@@ -198,6 +198,11 @@ class FinetuneConfig:
         'init_from is none: set --config.like=RUN to the run that provides '
         'the model shape and tokenizer'
       )
+    if self.init_from != 'none' and self.like:
+      raise ValueError(
+        f'init_from is {self.init_from} and like is {self.like}: give only '
+        'init_from for a pretrained model, only like to train from scratch'
+      )
     return self
 
 

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import logging
 import pathlib
+import socket as socket_lib
 
 from absl import flags
 
@@ -55,14 +56,32 @@ def main() -> None:
   server = uvicorn.Server(config)
   with contextlib.suppress(KeyboardInterrupt):  # uvicorn has shut down
     interrupts.release()
-    socket = config.bind_socket()
-    socket.listen(config.backlog)  # before clients see the address
+    socket = _listen(_HOST.value, _PORT.value, config.backlog)
     print(
       f'{run}\nhttp://{_HOST.value}:{socket.getsockname()[1]} (Ctrl-C ends it)',
       flush=True,
     )
     server.run(sockets=[socket])
   cli.leave(0)  # the engine may still compile
+
+
+def _listen(host: str, port: int, backlog: int) -> socket_lib.socket:
+  """Returns a listening socket, before clients see the address.
+
+  Raises:
+    UserError: the address is in use, not of this machine, or not allowed.
+  """
+  family = socket_lib.AF_INET6 if ':' in host else socket_lib.AF_INET
+  try:
+    return socket_lib.create_server(
+      (host, port), family=family, backlog=backlog
+    )
+  except OSError as error:
+    reason = str(error.strerror).partition(' (while')[0]
+    raise UserError(
+      f'--host={host} --port={port}: {reason}; choose others (--port=0 takes a '
+      'free port)'
+    ) from None
 
 
 def _is_no_cancellation(record: logging.LogRecord) -> bool:

@@ -65,7 +65,11 @@ law() {
         --config.optim.warmup=300.0 --config.optim.peak_lr=1e-3
     done
   done
-  "$PYTHON" -m gpt1_jax.report --runs="$OUT/law,$OUT/mini" \
+  # The small files of the runs, and the report made of them alone.
+  (cd "$OUT" && find law -path '*checkpoints*' -prune -o \
+    \( -name config.json -o -name scores.json -o -name metrics.jsonl \) -print |
+    tar -cf - -T -) | tar -xf - -C docs/results
+  "$PYTHON" -m gpt1_jax.report --runs=docs/results/law,models/mini \
     --output="$OUT/law_report"
 }
 

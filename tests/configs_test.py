@@ -7,6 +7,8 @@ import sys
 import pytest
 
 from configs import finetune, own_task, pretrain
+from gpt1_jax import config as config_lib
+from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
 from gpt1_jax.task_settings import OwnTask
 from gpt1_jax.tasks import table
@@ -109,6 +111,18 @@ def test_finetune_wants_one_task_or_all():
   assert finetune.get_config().task is None
   with pytest.raises(ValueError, match='one task'):
     finetune.get_config('rte,cola')
+
+
+def test_scratch_and_a_pretrained_run_exclude_each_other():
+  values = finetune.get_config('cola,scratch').to_dict()
+  values['data']['path'] = 'glue/CoLA'
+  values['init_from'] = 'runs/mini'
+  with pytest.raises(UserError, match=r'config\.like is not set'):
+    config_lib.parse(config_lib.FinetuneConfig, values)
+  with pytest.raises(UserError, match='only like to train from scratch'):
+    config_lib.parse(config_lib.FinetuneConfig, values | {'like': 'runs/mini'})
+  values |= {'init_from': 'none', 'like': 'runs/mini'}
+  assert config_lib.parse(config_lib.FinetuneConfig, values).like == 'runs/mini'
 
 
 def test_the_rows_of_table_5_are_words():

@@ -8,6 +8,7 @@ import pytest
 import gpt1_jax
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import all_tasks, labelling
+from gpt1_jax.tasks.examples import Example
 from tests.support import commands, finetuning
 from tests.support.refusals import assert_refused
 
@@ -98,6 +99,16 @@ def test_the_command(tuned, tmp_path):
   output = tmp_path / 'out' / 'labelled.jsonl'
   assert commands.succeed('predict', *args, f'--output={output}') == ''
   assert read_lines(output.read_text()) == [row]
+
+
+def test_texts_that_do_not_fit_are_reported(tuned, caplog):
+  run = labelling.Labeller(str(tuned[0]), None, 1)
+  own = [Example(texts=(text,)) for text in (TEXTS[0], 'good ' * 500)]
+  run.answer(own[:1])
+  assert not caplog.messages
+  run.answer(own)
+  (message,) = caplog.messages
+  assert message.startswith('1 of 2 examples are cut to the context of ')
 
 
 def test_rows_that_cannot_be_labelled_are_refused(tuned, tmp_path):

@@ -300,6 +300,16 @@ def _post(**values):
   return HEADERS.format(len(body)) + body
 
 
+def test_a_port_in_use_is_refused_in_one_line(pretrained):
+  with contextlib.closing(socket.create_server(('127.0.0.1', 0))) as taken:
+    port = taken.getsockname()[1]
+    error = commands.fail('serve', f'--workdir={pretrained}', f'--port={port}')
+  assert error == (
+    f'error: --host=127.0.0.1 --port={port}: Address already in use; choose '
+    'others (--port=0 takes a free port)'
+  )
+
+
 def test_ctrl_c_ends_a_server_with_open_connections(pretrained):
   """`commands.serving` requires exit code 0 and no traceback."""
   texts = [

@@ -192,7 +192,7 @@ def train(
     possible = tokenizer.merges
   raise UserError(
     f'--merges={merges}: this text allows only {possible}; ask for that many '
-    'or give more text'
+    'or fewer (8000 suit a few books), or give more text'
   )
 
 

@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Sequence
 
 import jax
+from absl import logging
 
 from gpt1_jax import config as config_lib, storage
 from gpt1_jax.config import FinetuneConfig
@@ -64,6 +65,8 @@ class Labeller:
       self._n_ctx,
       self._config.data.truncation,
     )
+    if notice := laid_out.cut_notice():
+      logging.warning(notice)
     made = batches.Batches(
       laid_out,
       batches.BatchSettings(
