@@ -11,10 +11,10 @@ auxiliary LM, it is a full model (Tables 2 to 4, first row of Table 5). If
 several runs fit a cell, the one with the most finished seeds is shown; ties go
 to the last, in the order given and by name within a folder. All are listed.
 
-Writes OUTPUT/report.html, which needs no network, OUTPUT/results.md and, as a
-picture for other pages, OUTPUT/pretraining.svg (the losses of pretraining). An
-unfinished run is shown as far as it went. Runs and OUTPUT may lie in a bucket
-(gs://BUCKET/...).
+Writes OUTPUT/report.html, which needs no network, OUTPUT/results.md and, as
+pictures for other pages, OUTPUT/pretraining.svg (the losses of pretraining) and
+law.svg (the scaling law, if the runs allow one). An unfinished run is shown as
+far as it went. Runs and OUTPUT may lie in a bucket (gs://BUCKET/...).
 """
 
 from absl import flags
@@ -32,7 +32,7 @@ _OUTPUT = flags.DEFINE_string(
 
 def main() -> None:
   # jax and matplotlib are slow to import, and --help needs neither.
-  from gpt1_jax.reporting import figures, page, runs as runs_lib, sections
+  from gpt1_jax.reporting import figures, law, page, runs as runs_lib, sections
 
   output = storage.path(_OUTPUT.value)
   if (output / 'results.json').exists():
@@ -45,6 +45,8 @@ def main() -> None:
   storage.write_text(output / 'report.html', page.html(report))
   if drawn := figures.pretraining_plot(runs):
     storage.write_text(output / 'pretraining.svg', drawn)
+  if drawn := law.plot(runs):
+    storage.write_text(output / 'law.svg', drawn)
   for run in runs:
     print(f'{run.name}: {run.describe()}')
   print(f'{output}/report.html and results.md: {runs_lib.summarize(runs)}')

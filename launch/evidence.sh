@@ -4,6 +4,7 @@
 #   launch/evidence.sh corpus BOOKS LIBRARY GLUE   # prepare; count dev sentences
 #   launch/evidence.sh pretrain                    # STEPS updates of `mini`
 #   launch/evidence.sh law                         # nine small runs and their fit
+#   launch/evidence.sh records FOLDER              # OUT/FOLDER to docs/results
 #   launch/evidence.sh search GLUE                 # rates and epochs, one seed
 #   launch/evidence.sh tasks GLUE                  # pretrained and from scratch
 #   launch/evidence.sh report GLUE                 # zero-shot, slim run, page
@@ -65,12 +66,15 @@ law() {
         --config.optim.warmup=300.0 --config.optim.peak_lr=1e-3
     done
   done
-  # The small files of the runs, and the report made of them alone.
-  (cd "$OUT" && find law -path '*checkpoints*' -prune -o \
+  "$PYTHON" -m gpt1_jax.report --runs="$OUT/law,models/mini" \
+    --output="$OUT/law_report"
+}
+
+# Copies what `report` reads of the runs of a folder, without weights.
+records() {
+  (cd "$OUT" && find "$1" -path '*checkpoints*' -prune -o \
     \( -name config.json -o -name scores.json -o -name metrics.jsonl \) -print |
     tar -cf - -T -) | tar -xf - -C docs/results
-  "$PYTHON" -m gpt1_jax.report --runs=docs/results/law,models/mini \
-    --output="$OUT/law_report"
 }
 
 # sweep OUTPUT TASKS ABLATIONS SEEDS RATE EPOCHS GLUE
@@ -103,11 +107,12 @@ case ${1:-} in
   corpus) corpus "${2:?BOOKS is missing}" "${3:?LIBRARY is missing}" "${4:?GLUE is missing}" ;;
   pretrain) pretrain "${@:2}" ;;
   law) law ;;
+  records) records "${2:?FOLDER is missing}" ;;
   search) search "${2:?GLUE is missing}" ;;
   tasks) sweep "$OUT/tasks" "$TASKS" "$ABLATIONS" "$SEEDS" "$RATE" "$EPOCHS" "${2:?GLUE is missing}" ;;
   report) report "${2:?GLUE is missing}" ;;
   *)
-    sed -n '2,14s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,15s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

@@ -36,10 +36,10 @@ def test_pretraining_sets_known_settings():
 def test_law_runs_three_sizes_on_three_amounts_of_text():
   *runs, report = printed('law')
   assert len({tuple(run) for run in runs}) == 9
-  assert '--runs=out/law,out/mini' in report
+  assert '--runs=out/law,models/mini' in report
   shown = commands.succeed('pretrain', *runs[4][2:], '--print_config')
-  assert '--config.model.n_embd=128\n' in shown
-  assert '--config.train.num_steps=977\n' in shown
+  assert '--config.model.n_embd=64\n' in shown
+  assert '--config.train.num_steps=1465\n' in shown
 
 
 def test_tasks_are_run_pretrained_and_from_scratch():

@@ -2,6 +2,7 @@
 
 import json
 import math
+import pathlib
 
 import pytest
 
@@ -94,6 +95,7 @@ def test_no_law_without_a_grid(top, missing):
 
 
 def test_report_has_the_section(top):
+  assert law.plot(find(top)).startswith('<svg')
   report = sections.build(find(top))
   (section,) = (each for each in report.sections if each.name == 'law')
   assert section.note.startswith('loss = 2.0')
@@ -103,3 +105,17 @@ def test_report_has_the_section(top):
     '600.0 k parameters',
     '600.0 k parameters, law',
   ]
+
+
+def test_the_runs_that_ship_give_the_law_of_the_docs():
+  folder = pathlib.Path(__file__).resolve().parents[1] / 'docs' / 'results'
+  text = (folder / 'law.md').read_text(encoding='utf-8')
+  runs = find(folder / 'law')
+  study = law.study(runs)
+  assert law.formula(study.law) in text
+  rows = law.table(study).rows
+  assert all(row['loss'] in text for row in rows if row['role'] == 'fitted')
+  assert len([row for row in rows if row['role'] == 'fitted']) == 9
+  perplexity, low, high = rows[-1]['perplexity per token'].split()
+  assert f'2.50 ({perplexity})' in text
+  assert f'{low[1:-1]} to {high[:-1]} for a hundred' in text.replace('\n', ' ')

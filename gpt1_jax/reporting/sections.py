@@ -90,7 +90,6 @@ _LAW = (
   f'runs’ vocabulary, not the paper’s, whose {paper.PERPLEXITY} do not compare '
   'directly.'
 )
-_TOKENS = plots.Scales('tokens', 'validation loss (nats per token)', log=True)
 
 
 def build(runs: Sequence[RunRecord]) -> Report:
@@ -174,7 +173,7 @@ def _law(runs: Sequence[RunRecord]) -> list[Section]:
   study = law.study(runs)
   if not study:
     return []
-  drawn = _plots('Loss over tokens', 'law', law.lines(study), _TOKENS)
+  drawn = _plots('Loss over tokens', 'law', law.lines(study), law.SCALES)
   note = f'{law.formula(study.law)}. {_LAW}'
   title = 'A small scaling law'
   return [Section('law', title, note, [law.table(study)], drawn)]
