@@ -203,6 +203,9 @@ def test_extreme_options_are_greedy(run):
 def test_texts_that_do_not_fit_are_refused(run):
   with pytest.raises(UserError, match='has 49 tokens, the model reads 48'):
     run.logits([1] * 49)
+  for wrong in (b'abc', None, [1.5], ['5']):
+    with pytest.raises(UserError, match='give a text'):
+      run.logits(wrong)
   with pytest.raises(UserError, match='token id 99999 is outside'):
     run.logits([99999])
 

@@ -85,6 +85,9 @@ def test_the_python_api_gives_the_same_labels(tuned):
   assert run.classify([]) == []
   with pytest.raises(UserError, match='example 1: own takes text'):
     run.classify(['a', ('a', 'b')])
+  for wrong in ({'text': 'a'}, b'a', [5], 5):
+    with pytest.raises(UserError, match='example 0: own takes text'):
+      run.classify([wrong])
   with pytest.raises(UserError, match='takes a list'):
     run.classify('a')
 

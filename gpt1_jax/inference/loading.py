@@ -8,6 +8,7 @@
 See `Run` for all methods.
 """
 
+import operator
 import os
 from collections.abc import Iterator, Sequence
 from typing import Unpack
@@ -78,7 +79,12 @@ class Run:
     """Returns token ids, none for an empty text; checks ids passed in."""
     if isinstance(text, str):
       return self.tokenizer.encode(text)
-    ids = [int(i) for i in text]
+    if isinstance(text, bytes):
+      raise UserError('give a text as str, not as bytes')
+    try:
+      ids = list(map(operator.index, text))
+    except TypeError:
+      raise UserError('give a text, or a list of token ids') from None
     for i in ids:
       if not 0 <= i < self.config.token_rows:
         raise UserError(
@@ -235,16 +241,19 @@ class Run:
     wanted = len(task.texts) + (task.kind == 'choice')
     found = []
     for number, given in enumerate(texts):
-      parts = [given] if isinstance(given, str) else list(given)
+      several = isinstance(given, Sequence) and not isinstance(given, str)
+      parts = list(given) if several else [given]
       answers = parts.pop() if task.kind == 'choice' and parts else ()
-      if len(parts) + (task.kind == 'choice') != wanted or isinstance(
-        answers, str
+      if (
+        len(parts) + (task.kind == 'choice') != wanted
+        or isinstance(answers, str)
+        or not all(isinstance(x, str) for x in (*parts, *answers))
       ):
         raise UserError(
           f'example {number}: {task.name} takes {", ".join(task.texts)}'
           + (' and a list of answers' if task.kind == 'choice' else '')
         )
-      found.append(Example(tuple(map(str, parts)), tuple(answers)))
+      found.append(Example(tuple(map(str, parts)), tuple(map(str, answers))))
     return self._labeller.answer(found) if found else []
 
   def _one(self, text: TextLike) -> tuple[np.ndarray, int]:

@@ -282,9 +282,10 @@ def _open(workdir: str) -> Iterator[ocp.CheckpointManager]:
   """Opens a run's checkpoints for reading."""
   directory = _directory(workdir)
   if not directory.is_dir():
+    found = storage.path(workdir).is_dir()
+    what = 'not a run (it has no checkpoints)' if found else 'no such folder'
     raise UserError(
-      f'{workdir}: not a run (it has no checkpoints folder); give the '
-      '--workdir of a pretrain or finetune command'
+      f'{workdir}: {what}; give the --workdir of a pretrain or finetune command'
     )
   with (
     orbax_manager.quiet(),
