@@ -295,11 +295,7 @@ def test_a_compiled_step_is_saved_in_the_bucket(machine, straight):
 
 def test_mistakes_are_reported_in_one_line(machine):
   for command, options, words in (
-    (
-      'evaluate',
-      ['--workdir=gs://bucket/no'],
-      'gs://bucket/no: no such folder',
-    ),
+    ('evaluate', ['--workdir=gs://bucket/no'], 'gs://bucket/no: not a run'),
     (
       'pretrain',
       [*TINY, '--workdir=gs://bucket/x', '--config.data.path=gs://bucket/no'],
