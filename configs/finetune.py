@@ -128,7 +128,8 @@ PAPER: dict[str, Any] = {
 }
 # The settings that each word changes.
 WORDS: dict[str, dict[str, Any]] = {
-  'scratch': {'init_from': 'none', 'like': None},  # P Table 5: no pre-training
+  # P Table 5: "w/o pre-training". `like` has to be given.
+  'scratch': {'init_from': 'none', 'like': None},
   'no_aux': {'head.lm_coef': 0.0},  # P Table 5: "w/o aux LM"
   'lstm': {  # P Table 5: "LSTM w/ aux LM"; P gives no dropout rates
     'model': {

@@ -32,7 +32,7 @@ _OUTPUT = flags.DEFINE_string(
 
 def main() -> None:
   # jax and matplotlib are slow to import, and --help needs neither.
-  from gpt1_jax.reporting import figures, law, page, runs as runs_lib, sections
+  from gpt1_jax.reporting import figures, page, runs as runs_lib, sections
 
   output = storage.path(_OUTPUT.value)
   if (output / 'results.json').exists():
@@ -45,7 +45,7 @@ def main() -> None:
   storage.write_text(output / 'report.html', page.html(report))
   if drawn := figures.pretraining_plot(runs):
     storage.write_text(output / 'pretraining.svg', drawn)
-  if drawn := law.plot(runs):
+  if drawn := sections.law_picture(report):
     storage.write_text(output / 'law.svg', drawn)
   for run in runs:
     print(f'{run.name}: {run.describe()}')

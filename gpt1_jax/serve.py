@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def _listen(host: str, port: int, backlog: int) -> socket_lib.socket:
-  """Returns a listening socket, before clients see the address.
+  """Returns a socket that listens on an address.
 
   Raises:
     UserError: the address is in use, not of this machine, or not allowed.
@@ -77,6 +77,7 @@ def _listen(host: str, port: int, backlog: int) -> socket_lib.socket:
       (host, port), family=family, backlog=backlog
     )
   except OSError as error:
+    # create_server adds the address to the system's words.
     reason = str(error.strerror).partition(' (while')[0]
     raise UserError(
       f'--host={host} --port={port}: {reason}; choose others (--port=0 takes a '

@@ -121,7 +121,7 @@ def test_a_file_that_the_disk_cannot_read_is_damaged(
 
 
 def test_a_checkpoint_under_another_name_is_refused(tmp_path):
-  """Else 40 updates count as done of which 4 were."""
+  """Otherwise 40 updates would count as done after 4."""
   state = TrainState(jnp.asarray(4), {'w': jnp.ones(3)}, None)
   meta = checkpoint.CheckpointMeta(networks.GPT_CONFIG, 'tokenizer')
   with opened(tmp_path / 'run') as checkpoints:

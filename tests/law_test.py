@@ -95,7 +95,6 @@ def test_no_law_without_a_grid(top, missing):
 
 
 def test_report_has_the_section(top):
-  assert law.plot(find(top)).startswith('<svg')
   report = sections.build(find(top))
   (section,) = (each for each in report.sections if each.name == 'law')
   assert section.note.startswith('loss = 2.0')
@@ -105,6 +104,9 @@ def test_report_has_the_section(top):
     '600.0 k parameters',
     '600.0 k parameters, law',
   ]
+  drawn = sections.law_picture(report)
+  assert drawn.count('>600.0 k parameters, law<') == 1
+  assert sections.law_picture(sections.build([])) is None
 
 
 def test_the_runs_that_ship_give_the_law_of_the_docs():

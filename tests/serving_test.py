@@ -250,7 +250,7 @@ def test_a_client_that_leaves_within_its_request_is_no_error():
 
 
 def test_texts_for_clients_that_left_are_dropped(run):
-  """Else 256 long texts keep everybody else waiting for minutes."""
+  """Otherwise 256 long texts would block other clients for minutes."""
   server = app.Server(run, 'x')
   body = json.dumps({'prompt': 'the', 'n': 256, 'max_tokens': 4096}).encode()
   ask_for = {'type': 'http.request', 'body': body, 'more_body': False}

@@ -232,7 +232,7 @@ def test_meta_of_a_wrong_shape_names_the_place(tmp_path, path, value, words):
 
 
 def test_no_changed_number_of_meta_goes_unnoticed(tmp_path):
-  """As of the words, by which perplexity per word divides."""
+  """Perplexity per word, for one, divides by a number in meta.json."""
   _write(tmp_path / 'data')
   file = tmp_path / 'data' / 'meta.json'
   whole = file.read_text()

@@ -34,9 +34,6 @@ _STARTS = [
 ]
 
 
-SCALES = plots.Scales('tokens', 'validation loss (nats)', log=True)
-
-
 @dataclasses.dataclass(frozen=True)
 class Point:
   """A finished run: its size, the tokens it read and its validation loss."""
@@ -179,12 +176,6 @@ def lines(study: Study) -> list[plots.Line]:
     out.append(plots.Line(label, of_size, number, marks=True))
     out.append(plots.Line(f'{label}, law', curve, number, dashed=True))
   return out
-
-
-def plot(runs: Sequence[RunRecord]) -> str | None:
-  """Draws the law for a file; None if none can be fitted."""
-  found = study(runs)
-  return plots.draw('law', lines(found), SCALES, file=True) if found else None
 
 
 def _usable(run: RunRecord) -> bool:

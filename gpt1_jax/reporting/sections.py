@@ -90,6 +90,7 @@ _LAW = (
   f'runs’ vocabulary, not the paper’s, whose {paper.PERPLEXITY} do not compare '
   'directly.'
 )
+_TOKENS = plots.Scales('tokens', 'validation loss (nats)', log=True)
 
 
 def build(runs: Sequence[RunRecord]) -> Report:
@@ -173,10 +174,18 @@ def _law(runs: Sequence[RunRecord]) -> list[Section]:
   study = law.study(runs)
   if not study:
     return []
-  drawn = _plots('Loss over tokens', 'law', law.lines(study), law.SCALES)
+  drawn = _plots('Loss over tokens', 'law', law.lines(study), _TOKENS)
   note = f'{law.formula(study.law)}. {_LAW}'
   title = 'A small scaling law'
   return [Section('law', title, note, [law.table(study)], drawn)]
+
+
+def law_picture(report: Report) -> str | None:
+  """Draws the scaling law of a report for a file; None if it has none."""
+  for section in report.sections:
+    if section.name == 'law':
+      return plots.draw('law', section.plots[0].lines, _TOKENS, file=True)
+  return None
 
 
 def _finetuning(runs: Sequence[RunRecord]) -> Section:

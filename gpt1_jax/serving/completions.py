@@ -23,7 +23,11 @@ Prompt = str | Ids | list[str] | list[Ids]
 
 
 class _StreamOptions(pydantic.BaseModel):
-  """How to stream; `include_usage` ends the stream with an event of `usage`."""
+  """Configures a stream.
+
+  Attributes:
+    include_usage: True ends the stream with an event that holds `usage`.
+  """
 
   model_config = pydantic.ConfigDict(extra='forbid')
   include_usage: bool | None = False
@@ -32,8 +36,8 @@ class _StreamOptions(pydantic.BaseModel):
 class Request(pydantic.BaseModel):
   """The body of a request to /v1/completions.
 
-  A key that would change the answer in a way we lack is refused, unless its
-  value changes nothing, as a penalty of 0.
+  Refuses unknown keys. Refuses unsupported ones, too, unless their value
+  changes nothing, such as a penalty of 0.
 
   Attributes:
     prompt: a text, token ids, or a list of either; '' starts a new document.
@@ -68,7 +72,7 @@ class Request(pydantic.BaseModel):
 
   @property
   def include_usage(self) -> bool:
-    """True if the stream shall end with an event of `usage`."""
+    """True if the stream ends with an event that holds `usage`."""
     return bool(self.stream_options and self.stream_options.include_usage)
 
   @pydantic.model_validator(mode='after')

@@ -19,7 +19,7 @@ async def unless_left(
   """Returns the answer; cancels it when the client closes the connection.
 
   Raises:
-    ClientDisconnect: it did.
+    ClientDisconnect: the client closed the connection first.
   """
   answering = asyncio.create_task(answer)
   leaving = asyncio.create_task(_until_left(request))
@@ -36,7 +36,7 @@ async def unless_left(
 
 
 async def _until_left(request: requests.Request) -> None:
-  """Returns when the client, whose whole request was read, leaves."""
+  """Waits until the client closes the connection; its request was read."""
   while (await request.receive())['type'] != 'http.disconnect':
     pass
 
@@ -58,15 +58,18 @@ async def body(request: requests.Request) -> bytes:
 
 
 def message(status: int, text: str) -> dict[str, dict[str, str | int]]:
+  """Returns the body of an error response, in OpenAI's form."""
   kind = 'invalid_request_error' if status < 500 else 'server_error'
   return {'error': {'message': text, 'type': kind, 'code': status}}
 
 
 def error(status: int, text: str) -> responses.Response:
+  """Returns an error response."""
   return responses.JSONResponse(message(status, text), status)
 
 
 def refused(_: requests.Request, raised: Exception) -> responses.Response:
+  """Answers 400 with the message of the exception."""
   return error(400, str(raised))
 
 
@@ -83,11 +86,13 @@ def invalid(_: requests.Request, raised: Exception) -> responses.Response:
 
 
 def busy(_: requests.Request, raised: Exception) -> responses.Response:
+  """Answers 429: too many texts are waiting."""
   waiting = engine.MAX_WAITING
   return error(429, f'{waiting} texts wait already: try again later')
 
 
 def unknown(request: requests.Request, raised: Any) -> responses.Response:
+  """Answers 404 or 405 and names the routes of the API."""
   return error(
     raised.status_code,
     f'{request.method} {request.url.path}: {raised.detail}; this server has '

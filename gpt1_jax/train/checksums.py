@@ -26,7 +26,7 @@ from gpt1_jax.errors import UserError
 
 CHECKSUMS = 'checksums.json'
 _COMMIT = 'commit_success.txt'  # Orbax writes it last
-# Errors of a file that was damaged. Others, as of permission, may pass.
+# These mean damage; others, such as a refused permission, may be temporary.
 _UNREADABLE = (
   errno.EIO, errno.EBADMSG, errno.EISDIR, errno.ENOTDIR, errno.ELOOP,
   getattr(errno, 'EUCLEAN', errno.EIO),
