@@ -31,7 +31,7 @@ def started(monkeypatch):
 
   monkeypatch.setattr(gpu_hour.Hour, 'call', call)
   monkeypatch.setattr(gpu_hour.Hour, 'updates', lambda *_: 10)
-  flags.FLAGS(['test'])
+  flags.FLAGS.mark_as_parsed()  # other tests of this process define more
   return started
 
 

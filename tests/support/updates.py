@@ -57,8 +57,9 @@ def pretrain_config(
   values['mesh']['shard_optimizer'] = shard_optimizer
   values['data'].update(path='not read', batch_size=len(BATCH['tokens']))
   # With Adam's own eps (1e-8) a weight whose gradient is nearly zero moves by
-  # the sign of a rounding error.
-  values['optim'] = dataclasses.asdict(OPTIM) | {'eps': 1e-2}
+  # the sign of a rounding error. With 1, which no clipped gradient exceeds,
+  # small gradients are rounded in proportion to the largest.
+  values['optim'] = dataclasses.asdict(OPTIM) | {'eps': 1.0}
   return config_lib.parse(PretrainConfig, values)
 
 
