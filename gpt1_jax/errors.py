@@ -48,6 +48,11 @@ class Stopped(BaseException):
   """
 
 
+def first_line(error: BaseException) -> str:
+  """Returns the first line of an error's message; if empty, its type."""
+  return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def describe(error: OSError) -> tuple[str, int]:
   """Returns the line to print for an OSError, and the exit code."""
   line = f'{error.strerror or error}: {error.filename or "(no file)"}'

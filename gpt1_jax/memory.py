@@ -11,7 +11,12 @@ import sys
 from collections.abc import Iterator
 from types import TracebackType
 
-from gpt1_jax.errors import MANY_FILES, SAYS_DISK_FULL, SAYS_MANY_FILES
+from gpt1_jax.errors import (
+  MANY_FILES,
+  SAYS_DISK_FULL,
+  SAYS_MANY_FILES,
+  first_line,
+)
 
 _RAN_OUT = re.compile(
   'RESOURCE_EXHAUSTED|[Oo]ut of memory|OUT_OF_MEMORY|bad_alloc'
@@ -35,7 +40,7 @@ def explain_shortage(error: BaseException) -> str | None:
     if what and SAYS_MANY_FILES in str(each):
       return MANY_FILES
     if what:
-      return f'{what} ({_first_line(each)}): {_REMEDY}'
+      return f'{what} ({first_line(each)[:200]}): {_REMEDY}'
   return None
 
 
@@ -67,11 +72,6 @@ def _shortage(error: BaseException) -> str | None:
   if _RAN_OUT.search(text) and not SAYS_DISK_FULL.search(text):
     return 'memory ran out'
   return None
-
-
-def _first_line(error: BaseException) -> str:
-  lines = str(error).strip().splitlines()
-  return (lines[0] if lines else type(error).__name__)[:200]
 
 
 def install() -> None:

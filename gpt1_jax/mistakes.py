@@ -8,6 +8,8 @@ import typing
 from collections.abc import Iterator
 from typing import Any, cast
 
+import pydantic
+
 # pydantic's error type -> requirement; pydantic's error context fills it in.
 _ALLOWED = {
   'int_type': 'must be an integer',
@@ -28,6 +30,14 @@ _ALLOWED = {
   'union_tag_invalid': 'must be {expected_tags}',
   'too_short': 'must have at least {min_length} value',
 }
+
+
+def first(error: pydantic.ValidationError) -> str:
+  """Describes the first error of a file's content: its place and problem."""
+  found = error.errors(include_url=False)[0]
+  return ': '.join(
+    filter(None, ['.'.join(map(str, found['loc'])), found['msg']])
+  )
 
 
 def line(kind: type, mistake: Any) -> str:

@@ -95,12 +95,8 @@ def cost(hlo: HloText, computation: Computation, i: Instruction) -> Cost:
   if i.opcode != 'fusion':
     return Cost(*_flops(computation, i), moved, in_hbm)
   inside = hlo.computations[i.attribute('calls')]
-  inner = [cost(hlo, inside, x) for x in inside.values()]
-  products, other = (
-    sum(c.products for c in inner),
-    sum(c.other for c in inner),
-  )
-  return Cost(products, other, moved, in_hbm)
+  inner = sum((cost(hlo, inside, x) for x in inside.values()), Cost())
+  return Cost(inner.products, inner.other, moved, in_hbm)
 
 
 def _moved(

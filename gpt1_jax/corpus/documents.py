@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any, cast
 
 from gpt1_jax.corpus import inputs
-from gpt1_jax.errors import UserError
+from gpt1_jax.errors import UserError, first_line
 
 MAX_BYTES = 100_000_000  # of one document, unpacked
 
@@ -228,8 +228,9 @@ def _read_parquet(name: str, path: str, field: str) -> Iterator[Document]:
   except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
     if isinstance(error, OSError) and error.errno:
       raise
-    first = str(error).strip().partition('\n')[0]
-    raise UserError(f'{name}: not a readable Parquet file ({first})') from None
+    raise UserError(
+      f'{name}: not a readable Parquet file ({first_line(error)})'
+    ) from None
   if not number:
     raise UserError(f'{name}: empty; remove it from the input')
 
@@ -242,7 +243,7 @@ def _read_dataset(found: inputs.Input, field: str) -> Iterator[Document]:
   try:
     rows = (_load_tfds if found.kind == 'tfds' else _load_hf)(name, split)
   except Exception as error:  # both raise the errors of many libraries
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    first = first_line(error)
     if isinstance(error, ImportError) and found.kind == 'hf':
       first += "; pip install 'gpt1_jax[hf]'"
     raise UserError(

@@ -14,7 +14,7 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,7 +87,10 @@ def check(
     ]
     for path, found in sentences.items()
   }
-  present = _present(tokens, _Pieces(bpe), _different(runs.values()))
+  wanted = np.unique(
+    np.concatenate([r for each in runs.values() for r in each])
+  )
+  present = _present(tokens, _Pieces(bpe), wanted)
   return [
     _count(str(path.relative_to(top)), sentences[path], runs[path], present)
     for path in files
@@ -241,11 +244,6 @@ def _runs(words: np.ndarray, size: int) -> np.ndarray:
     out = (out ^ words[offset : offset + count]) * _STEP
     out ^= out >> np.uint64(29)
   return out
-
-
-def _different(each: Iterable[Sequence[np.ndarray]]) -> np.ndarray:
-  """Returns the distinct runs, sorted."""
-  return np.unique(np.concatenate([r for runs in each for r in runs]))
 
 
 def _present(

@@ -64,7 +64,7 @@ class ShardWriter:
     if kind is not None:
       return
     for i, size in enumerate(self._sizes):
-      name = shard_name(self._split, i, len(self._sizes))
+      name = f'{self._split}-{i:05d}-of-{len(self._sizes):05d}.bin'
       os.replace(self._part(i), self._directory / name)
       self.shards.append({'name': name, 'tokens': size})
 
@@ -87,11 +87,6 @@ class ShardWriter:
 
   def _part(self, i: int) -> pathlib.Path:
     return self._directory / f'{self._split}-{i:05d}.part'
-
-
-def shard_name(split: str, i: int, count: int) -> str:
-  """Returns the file name of shard `i` of `count`."""
-  return f'{split}-{i:05d}-of-{count:05d}.bin'
 
 
 def write(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pydantic
 
-from gpt1_jax import storage
+from gpt1_jax import mistakes, storage
 from gpt1_jax.corpus.metadata import Meta
 from gpt1_jax.errors import UserError
 
@@ -34,9 +34,7 @@ def check_meta(content: Any, file: storage.Path) -> Meta:
   try:
     _META.validate_python(content, strict=True)
   except pydantic.ValidationError as error:
-    first = error.errors(include_url=False)[0]
-    place = '.'.join(map(str, first['loc']))
-    raise _damaged(file, f'{place}: {first["msg"]}') from None
+    raise _damaged(file, mistakes.first(error)) from None
   meta: Meta = content
   for split in ('train', 'validation'):
     if split not in meta['splits']:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gpt1_jax import storage
-from gpt1_jax.errors import UserError
+from gpt1_jax.errors import UserError, first_line
 from gpt1_jax.interop import folder_config, layouts, openai
 from gpt1_jax.settings import GPTConfig
 from gpt1_jax.train import checkpoint
@@ -196,7 +196,7 @@ def _read_bin(file: pathlib.Path) -> layouts.Named:
   except Exception as error:
     raise UserError(
       f'{file}: damaged, or contains code, which is not executed '
-      f'({str(error).splitlines()[0]})'
+      f'({first_line(error)})'
     ) from None
   if not isinstance(found, dict):
     raise UserError(

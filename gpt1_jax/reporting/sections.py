@@ -98,12 +98,13 @@ def build(runs: Sequence[RunRecord]) -> Report:
   beside = [*_scores(runs), *_figure_2(runs)]
   shown = [s for s in beside if any(table.rows for table in s.tables)]
   rest = [table for s in beside if s not in shown for table in s.tables]
+  samples = [(run.name, run.samples) for run in runs if run.samples]
   sections = [
     _overview(runs),
     _pretraining(runs),
     *_law(runs),
     _finetuning(runs),
-    Section('samples', 'Samples', samples=_samples(runs)),
+    Section('samples', 'Samples', samples=samples),
     *shown,
     Section('not-run', 'The paper’s other scores', tables=rest),
   ]
@@ -198,10 +199,6 @@ def _finetuning(runs: Sequence[RunRecord]) -> Section:
   note = 'Every run that was found. Curves are of the first seed.'
   table = tables.finetuning(runs)
   return Section('fine-tuning', 'Fine-tuning', note, [table], drawn)
-
-
-def _samples(runs: Sequence[RunRecord]) -> list[tuple[str, str]]:
-  return [(run.name, run.samples) for run in runs if run.samples]
 
 
 def _plots(

@@ -12,7 +12,7 @@ import pydantic
 # pydantic rejects typing.TypedDict before Python 3.12.
 from typing_extensions import TypedDict
 
-from gpt1_jax import storage
+from gpt1_jax import mistakes, storage
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.scores import Count, Number
 from gpt1_jax.tasks.zero_shot.results import ZeroShotScore
@@ -129,10 +129,7 @@ def check(
   try:
     adapter.validate_python(content)
   except pydantic.ValidationError as error:
-    first = error.errors(include_url=False)[0]
-    place = '.'.join(map(str, first['loc']))
     raise UserError(
-      f'{source}: not written by gpt1_jax, or damaged '
-      f'({place + ": " if place else ""}{first["msg"]})'
+      f'{source}: not written by gpt1_jax, or damaged ({mistakes.first(error)})'
     ) from None
   return content

@@ -11,8 +11,6 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.definition import Task
 from gpt1_jax.tasks.examples import Example
 
-NUM_SPECIALS = 3  # start, delimiter, extract, after the vocabulary (P §3.3)
-
 
 class Encoder(Protocol):
   """The attributes of a tokenizer that `build` uses."""

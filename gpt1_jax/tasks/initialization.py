@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gpt1_jax.config import FinetuneConfig, HeadSettings
-from gpt1_jax.corpus import tokenization
+from gpt1_jax.corpus import tokenization, vocabulary
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import heads, models
 from gpt1_jax.settings import GPTConfig, ModelConfig
-from gpt1_jax.tasks import features
 from gpt1_jax.tasks.definition import Task
 from gpt1_jax.train import belonging, checkpoint, sharding
 
@@ -59,7 +58,7 @@ def read_source(config: FinetuneConfig) -> Source:
   model = dataclasses.replace(
     shape,
     **dataclasses.asdict(config.model),
-    n_special=features.NUM_SPECIALS,
+    n_special=vocabulary.NUM_SPECIALS,
   )
   layers = _num_layers(config.transfer.layers, run, model, scratch)
   return Source(

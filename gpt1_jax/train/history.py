@@ -2,7 +2,6 @@
 
 import json
 import platform
-import sys
 import time
 from typing import TypedDict
 
@@ -10,7 +9,7 @@ import jax
 
 from gpt1_jax import storage
 from gpt1_jax.errors import UserError
-from gpt1_jax.train import run as run_lib
+from gpt1_jax.train import hosts, run as run_lib
 
 HISTORY = 'history.jsonl'
 
@@ -44,7 +43,12 @@ def begin(run: run_lib.Run, step: int) -> None:
     scores = storage.path(workdir) / 'scores.json'
     if step < header['num_steps'] and scores.exists():
       scores.unlink()  # outdated: the run was shorter
-    _print_length(workdir, step, before, header)
+  if before and before['num_steps'] != header['num_steps']:
+    hosts.say(
+      f'{workdir}: {header["num_steps"]} updates now, {before["num_steps"]} '
+      f'before; after update {step} the learning rate follows the schedule of '
+      f'{header["num_steps"]} updates'
+    )
   run_lib.record(workdir, header)
   if jax.process_index() == 0:
     _append(workdir, _row(step, header, changes))
@@ -77,23 +81,6 @@ def _row(
     'devices': f'{jax.device_count()} {device.device_kind}',
     'changes': changes or {},
   }
-
-
-def _print_length(
-  workdir: str,
-  step: int,
-  before: run_lib.RunHeader | None,
-  now: run_lib.RunHeader,
-) -> None:
-  """Prints the effect of a changed number of updates."""
-  if before and before['num_steps'] != now['num_steps']:
-    print(
-      f'{workdir}: {now["num_steps"]} updates now, {before["num_steps"]} '
-      f'before; after update {step} the learning rate follows the schedule of '
-      f'{now["num_steps"]} updates',
-      file=sys.stderr,
-      flush=True,
-    )
 
 
 def _append(workdir: str, row: _Start) -> None:

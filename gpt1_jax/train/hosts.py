@@ -12,12 +12,13 @@ import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import jax
+from jax.experimental import multihost_utils
 
 from gpt1_jax import interrupts
-from gpt1_jax.errors import RunError, UserError
+from gpt1_jax.errors import RunError, UserError, first_line
 from gpt1_jax.train import heartbeat
 
 # Variables for clusters that JAX does not detect; launch/local_cluster.py sets
@@ -84,7 +85,7 @@ def connected(settings: HostSettings) -> Iterator[None]:
       raise
     heartbeat.end(
       f'another host was lost; host {jax.process_index()} stops '
-      f'({str(error).splitlines()[0][:200]})'
+      f'({first_line(error)[:200]})'
     )
 
 
@@ -92,6 +93,19 @@ def say(line: str) -> None:
   """Prints a line to stderr on the first host."""
   if jax.process_index() == 0:
     print(line, file=sys.stderr, flush=True)
+
+
+def meet(moment: str) -> None:
+  """Waits until every host has reached this moment."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(moment)
+
+
+def from_first(value: Any) -> Any:
+  """Returns the first host's value, a numpy array or scalar, on every host."""
+  if jax.process_count() == 1:
+    return value
+  return multihost_utils.broadcast_one_to_all(value)
 
 
 def num_hosts(environment: Mapping[str, str]) -> int | None:
@@ -174,7 +188,7 @@ def _join(settings: HostSettings, count: int | None) -> None:
     )
   except (ValueError, RuntimeError) as error:
     raise RunError(
-      f'cannot join other hosts ({str(error).splitlines()[0]}): start the '
+      f'cannot join other hosts ({first_line(error)}): start the '
       'command on every host with srun or mpirun, on all workers of a TPU, or '
       f'with {ADDRESS}, {COUNT} and {INDEX} set; --multihost=off runs on this '
       'host alone'

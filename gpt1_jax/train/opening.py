@@ -3,13 +3,13 @@
 import os
 import pathlib
 import shutil
-import sys
 from collections.abc import Iterator
 
 import jax
 
 from gpt1_jax import storage
 from gpt1_jax.model import models
+from gpt1_jax.train import hosts
 from gpt1_jax.train.program import Program
 from gpt1_jax.train.run import Run
 
@@ -22,10 +22,9 @@ _BYTES_PER_PARAMETER = 12  # weight and both moments, float32
 
 
 def say(program: Program, run: Run, about_data: str, start: int) -> None:
-  """Prints the lines to stderr, on process 0."""
-  if jax.process_index() == 0:
-    for name, text in lines(program, run, about_data, start):
-      print(f'{name:>12}  {text}', file=sys.stderr, flush=True)
+  """Prints the lines to stderr, on the first host."""
+  for name, text in lines(program, run, about_data, start):
+    hosts.say(f'{name:>12}  {text}')
 
 
 def lines(

@@ -5,7 +5,6 @@ reproduces the released opt.py, which differs from optax (docs/reference.md §3)
 """
 
 import math
-import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from gpt1_jax.settings import OptimSettings
+from gpt1_jax.train import hosts
 
 Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
 
@@ -49,14 +49,12 @@ def make_optimizer(settings: OptimSettings, num_steps: int) -> Optimizer:
 
 
 def warn_of_warmup(settings: OptimSettings, num_steps: int) -> None:
-  """Prints a warning, on host 0, if the warm-up does not end before the run."""
-  if jax.process_index() == 0 and settings.warmup >= max(num_steps, 1):
-    print(
+  """Prints a warning if the warm-up does not end before the run."""
+  if settings.warmup >= max(num_steps, 1):
+    hosts.say(
       f'warning: config.optim.warmup is {settings.warmup:g} updates, and the '
       f'run has {num_steps}: the learning rate does not reach '
-      f'config.optim.peak_lr ({settings.peak_lr:g})',
-      file=sys.stderr,
-      flush=True,
+      f'config.optim.peak_lr ({settings.peak_lr:g})'
     )
 
 

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from typing import Any, NotRequired, TypedDict, cast
 
 import jax
-from jax.experimental import multihost_utils
 
 from gpt1_jax import revision, storage
 from gpt1_jax.config import Values
 from gpt1_jax.corpus.tokenization import Tokenizer
 from gpt1_jax.errors import UserError
+from gpt1_jax.train import hosts
 from gpt1_jax.train.checkpoint import CheckpointMeta
 from gpt1_jax.train.pace import Pace
 from gpt1_jax.train.profiling import Window
@@ -206,12 +206,12 @@ def same_length(changes: Changes | None) -> bool:
 def record(workdir: str, header: RunHeader) -> None:
   """Writes config.json; all hosts wait until host 0 has written it."""
   path = storage.path(workdir) / 'config.json'
-  _wait_for_all_hosts(f'checked {path}')
+  hosts.meet(f'checked {path}')
   if jax.process_index() == 0:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists() or storage.read_json(path) != header:
       storage.write_json(path, header)
-  _wait_for_all_hosts(f'wrote {path}')
+  hosts.meet(f'wrote {path}')
 
 
 def load(workdir: str) -> RunHeader:
@@ -265,8 +265,3 @@ def _differences(
       yield from _differences(a.get(key), b.get(key), f'{prefix}{key}.')
   elif a != b:
     yield prefix.rstrip('.'), [a, b]
-
-
-def _wait_for_all_hosts(moment: str) -> None:
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(moment)

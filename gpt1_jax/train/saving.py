@@ -5,10 +5,9 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 
 from gpt1_jax.errors import RunError
-from gpt1_jax.train import lock
+from gpt1_jax.train import hosts, lock
 from gpt1_jax.train.checkpoint import Checkpoints
 from gpt1_jax.train.run import Run
 from gpt1_jax.train.step import TrainState
@@ -95,9 +94,7 @@ class _Clock:
     """Returns True on every host if the period is over."""
     if not self._seconds or done < self._ask_at:
       return False
-    wait = self._updates_left(done)
-    if jax.process_count() > 1:
-      wait = int(multihost_utils.broadcast_one_to_all(np.int32(wait)))
+    wait = int(hosts.from_first(np.int32(self._updates_left(done))))
     self._ask_at = done + max(wait, 1)
     return wait == 0
 

@@ -20,11 +20,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from rich import console, progress
 
 from gpt1_jax import storage
-from gpt1_jax.train import chips, time_split, uploads
+from gpt1_jax.train import chips, hosts, time_split, uploads
 from gpt1_jax.train.boards import Boards, Project
 
 METRICS = 'metrics.jsonl'
@@ -206,10 +205,7 @@ class Telemetry:
 
   def evaluated(self, step: int) -> bool:
     """Returns True on every host if a row holds the scores of `step`."""
-    found = step in self._evaluated
-    if jax.process_count() > 1:
-      found = bool(multihost_utils.broadcast_one_to_all(np.bool_(found)))
-    return found
+    return bool(hosts.from_first(np.bool_(step in self._evaluated)))
 
   def saved(self, step: int, seconds: float, since: float) -> None:
     """Prints the time that a save took.

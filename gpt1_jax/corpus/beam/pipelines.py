@@ -15,9 +15,7 @@ document; on disk, the tokens twice until the run ends.
 import array
 import collections
 import dataclasses
-import functools
 import json
-import operator
 import pathlib
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -123,7 +121,8 @@ class BeamEngine:
       summary = (
         records
         | 'summarize' >> beam.Map(lambda record: rule.summarize(_row(record)))
-        | 'add summaries' >> beam.CombineGlobally(_add_summaries)
+        | 'add summaries'
+        >> beam.CombineGlobally(lambda each: sum(each, splits.SplitSummary()))
       )
       fields = summary | 'fields' >> beam.Map(
         lambda summary: [summary.counts, summary.extremes, summary.train_bytes]
@@ -240,12 +239,6 @@ def _record(position: Position, row: DocumentRow, content: bytes) -> Record:
 
 def _row(record: Record) -> DocumentRow:
   return DocumentRow(**json.loads(record['row']))
-
-
-def _add_summaries(
-  summaries: Iterable[splits.SplitSummary],
-) -> splits.SplitSummary:
-  return functools.reduce(operator.add, summaries, splits.SplitSummary())
 
 
 def _count_words(

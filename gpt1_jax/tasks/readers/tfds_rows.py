@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt1_jax.errors import UserError
+from gpt1_jax.errors import UserError, first_line
 from gpt1_jax.tasks.readers import archives
 from gpt1_jax.tasks.readers.archives import MissingError
 from gpt1_jax.tasks.readers.rows import Cells, Row
@@ -114,10 +114,9 @@ def _failure_in_one_line(where: str) -> Iterator[None]:
   try:
     yield
   except Exception as error:  # TFDS raises errors of many libraries
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
     raise MissingError(
-      f'{where}: cannot be read ({first}); set config.data.path to the files '
-      'of the original archive instead'
+      f'{where}: cannot be read ({first_line(error)}); set config.data.path to '
+      'the files of the original archive instead'
     ) from None
 
 
