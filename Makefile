@@ -52,7 +52,6 @@ test: $(VENV)/installed-test
 	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 torture: $(VENV)/installed-test
-	$(BIN)/python launch/flips.py $(if $(ARGS),--flips=100)
 	$(BIN)/python launch/malformed.py $(if $(ARGS),--inputs=2000)
 	$(BIN)/python launch/torture.py --output=runs/torture $(ARGS)
 

@@ -17,7 +17,7 @@ import checkout  # noqa: F401
 import jax
 import numpy as np
 import pyarrow
-from mutations import mutate, mutate_json
+from mutations import damages, mutate, mutate_json
 from pyarrow import parquet
 
 from gpt1_jax.corpus import cleaning, documents, inputs, shards, tokenization
@@ -51,10 +51,13 @@ class WrongError(Exception):
 
 
 @contextlib.contextmanager
-def changed(file: pathlib.Path, content: bytes) -> Iterator[None]:
-  """Replaces the content of a file within the context."""
+def changed(file: pathlib.Path, content: bytes | None) -> Iterator[None]:
+  """Replaces the content of a file within the context; None deletes it."""
   kept = file.read_bytes()
-  file.write_bytes(content)
+  if content is None:
+    file.unlink()
+  else:
+    file.write_bytes(content)
   try:
     yield
   finally:
@@ -219,29 +222,35 @@ def shard_readers(prepared: pathlib.Path) -> Iterator[Entry]:
 def run_readers(run: pathlib.Path, runs: pathlib.Path) -> Iterator[Entry]:
   """Yields the readers of one run folder, and of a report's run folders."""
   saved = run / 'checkpoints' / '3'
+  stored = sorted(path for path in saved.rglob('*') if path.is_file())
   expected, meta, _ = checkpoint.read(str(run))
 
-  def read(rng: Rng, files: list[pathlib.Path], seal: bool) -> None:
-    file = rng.choice(files)
-    with changed(file, mutate_json(file.read_bytes(), rng)):
-      sums = (saved / checksums.CHECKSUMS).read_bytes()
-      with changed(saved / checksums.CHECKSUMS, sums):
-        if seal:
-          (saved / checksums.CHECKSUMS).unlink()
-          checksums.write(saved)
-        found = checkpoint.read(str(run))
-    if seal:  # a forged checkpoint: whatever can be read is right
-      return
+  def read() -> None:
+    found = checkpoint.read(str(run))
     same = jax.tree.map(np.array_equal, found.params, expected)
     expect(all(jax.tree.leaves(same)), 'other weights')
     expect(found.meta == meta, 'other metadata')
 
   def arrays(rng: Rng) -> None:
-    read(rng, sorted(p for p in saved.rglob('*') if p.is_file()), seal=False)
+    file = rng.choice(stored)
+    with changed(file, mutate_json(file.read_bytes(), rng)):
+      read()
+
+  def bits(rng: Rng) -> None:
+    file = rng.choice(stored)
+    found = damages(file.read_bytes(), rng, bits=40)
+    with changed(file, rng.choice([content for _, content in found])):
+      read()
 
   def metadata(rng: Rng) -> None:
     names = ('meta/metadata', '_CHECKPOINT_METADATA', 'state/_METADATA')
-    read(rng, [saved / name for name in names], seal=True)
+    file = saved / rng.choice(names)
+    with (
+      changed(file, mutate_json(file.read_bytes(), rng)),
+      changed(saved / checksums.CHECKSUMS, None),
+    ):
+      checksums.write(saved)  # a forged checkpoint: what can be read is right
+      checkpoint.read(str(run))
 
   def ranking(rng: Rng) -> None:
     file = run / 'ranking.json'
@@ -279,6 +288,7 @@ def run_readers(run: pathlib.Path, runs: pathlib.Path) -> Iterator[Entry]:
         labelling._open(str(file.parent))
 
   yield 'checkpoint', 0.5, arrays
+  yield 'bits of a checkpoint', 1, bits
   yield 'checkpoint metadata', 0.5, metadata
   yield 'ranking.json', 0.5, ranking
   yield 'config.json of a run', 5, header

@@ -1,6 +1,6 @@
 r"""Feeds malformed inputs to every reader of files that a user gives.
 
-  python launch/malformed.py                    # 122,700 inputs, `make torture`
+  python launch/malformed.py                    # 123,700 inputs, `make torture`
   python launch/malformed.py --inputs=2000      # the short form
   python launch/malformed.py --reader=.jsonl --first=812 --inputs=1  # one again
 

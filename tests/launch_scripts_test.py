@@ -13,7 +13,6 @@ SCRIPTS = {
   'aot_compile.py': '--topology',
   'benchmark.py': '--suite',
   'demo.py': '--seed',
-  'flips.py': '--flips',
   'gpu_hour.py': '--corpus',
   'local_cluster.py': '--processes',
   'malformed.py': '--inputs',
