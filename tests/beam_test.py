@@ -5,11 +5,7 @@ import gzip
 import json
 import os
 import pathlib
-import resource
 import shutil
-import signal
-import subprocess
-import sys
 
 import pytest
 
@@ -274,24 +270,11 @@ def test_an_empty_split_or_too_many_merges(mixed, tmp_path):
   assert not list(out.iterdir())
 
 
-@pytest.mark.filterwarnings('ignore:os.fork:RuntimeWarning')
 def test_a_full_disk_is_one_line_and_leaves_nothing(mixed, tmp_path):
-  def limit():
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
-
   flags = [*(f'--input={spec}' for spec in mixed), f'--output={tmp_path}/out']
-  done = subprocess.run(
-    [sys.executable, '-m', 'gpt1_jax.prepare', *flags, _BEAM],
-    cwd=commands.ROOT,
-    check=False,
-    capture_output=True,
-    text=True,
-    preexec_fn=limit,
-  )
-  assert done.returncode == 1
-  (line,) = done.stderr.splitlines()
-  assert 'nothing was written: free some disk space' in line
+  done = commands.run_on_full_disk('prepare', *flags, _BEAM)
+  assert 'nothing was written: free some' in commands.error_of(done, code=1)
+  assert len(done.stderr.splitlines()) == 1
   assert os.listdir(tmp_path) == ['in']
 
 

@@ -599,9 +599,3 @@ def test_the_command_refuses_mistakes(model, converted, tmp_path):
     line = commands.fail('convert', *args, *([option] if option else []))
     assert message in line
   assert sorted(p.name for p in tmp_path.iterdir()) == ['full']
-
-
-def test_help_names_files_and_flags():
-  done = commands.run('convert', '--help')
-  for part in ('params_shapes.json', 'OpenAIGPTLMHeadModel', '--n_head'):
-    assert part in done.stdout
