@@ -2,8 +2,8 @@ r"""Compiles the train step for a TPU slice, on a machine without TPUs.
 
   python launch/aot_compile.py --config=configs/pretrain.py --topology=v5e:4x4
 
-Reports if the step of `pretrain` fits, its memory, FLOPs, bytes and
-collectives, and an estimate of its time by kind of operation. Needs libtpu (pip
+Reports whether the step of `pretrain` fits, its memory, FLOPs, bytes and
+collectives, and estimates its time by kind of operation. Needs libtpu (pip
 install '.[tpu]'), which only one process per machine can use at a time.
 --topology=local compiles for this machine's devices.
 """

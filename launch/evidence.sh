@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes the evidence of docs/results: corpus, pretraining, task scores, report.
+# Produces docs/results: corpus, pretraining, task scores, report.
 #
 #   launch/evidence.sh corpus BOOKS LIBRARY GLUE   # prepare; count dev sentences
 #   launch/evidence.sh pretrain                    # STEPS updates of `mini`
 #   launch/evidence.sh law                         # nine small runs and their fit
-#   launch/evidence.sh records FOLDER              # OUT/FOLDER to docs/results
+#   launch/evidence.sh records FOLDER              # copy OUT/FOLDER to docs/results
 #   launch/evidence.sh search GLUE                 # rates and epochs, one seed
 #   launch/evidence.sh tasks GLUE                  # pretrained and from scratch
 #   launch/evidence.sh report GLUE                 # zero-shot, slim run, page
@@ -21,7 +21,7 @@ PYTHON=${PYTHON:-python}
 STEPS=${STEPS:-43917} # one epoch of 90 M tokens, 2,048 an update
 SEEDS=${SEEDS:-5}
 TASKS=${TASKS:-cola,stsb,rte,sst2}
-RATE=${RATE:-5e-4} # what `search` found best
+RATE=${RATE:-5e-4} # the best that `search` found
 EPOCHS=${EPOCHS:-6}
 ABLATIONS=${ABLATIONS:-full,scratch}
 # glibc keeps freed memory: an update takes a tenth less processor time, and
@@ -70,7 +70,7 @@ law() {
     --output="$OUT/law_report"
 }
 
-# Copies what `report` reads of the runs of a folder, without weights.
+# Copies the files of a folder's runs that `report` reads, without weights.
 records() {
   (cd "$OUT" && find "$1" -path '*checkpoints*' -prune -o \
     \( -name config.json -o -name scores.json -o -name metrics.jsonl \) -print |

@@ -238,7 +238,7 @@ class Hour:
 
 
 def main() -> None:
-  """Runs a slice."""
+  """Runs stages until all are done or the slice is over."""
   cli.required('corpus', _CORPUS.value)
   cli.required('tasks', _TASKS.value)
   end = time.monotonic() + 60 * _MINUTES.value

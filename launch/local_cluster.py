@@ -146,8 +146,8 @@ def _copy(index: int, process: subprocess.Popen[bytes]) -> None:
 def _first_failure(running: list[subprocess.Popen[bytes]]) -> int | None:
   """Waits for the processes; returns the first to fail, or None.
 
-  Of several that have failed meanwhile, a killed one comes first: the others
-  failed because they lost it.
+  If several have failed, prefers one that a signal killed: the others failed
+  because they lost it.
   """
   while True:
     codes = [process.poll() for process in running]

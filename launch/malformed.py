@@ -37,13 +37,15 @@ if TYPE_CHECKING:
   from file_readers import Entry, Reader
 
 _INPUTS = flags.DEFINE_integer(
-  'inputs', None, 'Inputs of all readers; default: 1,000 for each share.'
+  'inputs',
+  None,
+  'Total number of inputs; default: all that `make torture` reads.',
 )
 _READER = flags.DEFINE_string('reader', '', 'Only this reader.')
 _FIRST = flags.DEFINE_integer(
-  'first', 0, 'Number of the first input of --reader.'
+  'first', 0, 'Number of the first input to read; with --reader.'
 )
-_RANDOM_SEED = flags.DEFINE_integer('random_seed', 0, 'Seeds all inputs.')
+_RANDOM_SEED = flags.DEFINE_integer('random_seed', 0, 'Seeds the changes.')
 _WORKER = flags.DEFINE_string(
   'worker', '', 'Internal: folder of the process that reads.'
 )

@@ -85,7 +85,7 @@ def mutate_value(value: Any, rng: random.Random) -> Any:
 
 
 def odd_value(rng: random.Random) -> Any:
-  """Returns a value that few keys expect."""
+  """Draws a value that is wrong for most keys."""
   return rng.choice(_VALUES)
 
 

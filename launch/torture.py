@@ -38,10 +38,13 @@ _OUTPUT = flags.DEFINE_string(
 _TRIALS = flags.DEFINE_integer(
   'trials',
   70,
-  'Stops of each command; a third as many full disks and double starts.',
+  'Times to stop each command. A third as many trials fill its disk, and as '
+  'many start it twice.',
   lower_bound=1,
 )
-_SEED = flags.DEFINE_integer('seed', 0, 'Seeds the moments and the signals.')
+_SEED = flags.DEFINE_integer(
+  'seed', 0, 'Seeds the choice of moments and signals.'
+)
 _JOBS = flags.DEFINE_integer(
   'jobs', 2, 'Commands to disturb at the same time.', lower_bound=1
 )

@@ -141,7 +141,7 @@ def _decode(data: bytes, name: str, offset: int = 0) -> str:
 
 
 def _paragraph_break(text: str, share: float) -> int:
-  """Returns where to cut before a position: after a paragraph, line or word."""
+  """Returns the last end of a paragraph, line or word before a position."""
   position = int(share * len(text))
   if 0 < position < len(text):
     for mark in ('\n\n', '\n', ' '):

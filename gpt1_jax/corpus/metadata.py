@@ -22,9 +22,8 @@ class SplitMeta(TypedDict):
   """A split in meta.json.
 
   Attributes:
-    tokens: document boundaries included.
-    bytes: of the cleaned text in UTF-8; absent in data prepared before it was
-      counted.
+    tokens: number of tokens, document boundaries included.
+    bytes: size of the cleaned text in UTF-8; absent in older prepared data.
   """
 
   tokens: int
@@ -56,8 +55,7 @@ class Meta(Provenance):
   """The contents of meta.json.
 
   Attributes:
-    checksum: sha256 of the other keys; absent in data prepared before it was
-      added.
+    checksum: sha256 of the other keys; absent in older prepared data.
   """
 
   version: int

@@ -25,7 +25,7 @@ class Engine(Protocol):
   """Runs the pipeline on one machine or many; the output is the same."""
 
   def measure(self, inputs: Iterable[str]) -> InputSize:
-    """Returns the number of input files and their bytes."""
+    """Returns the number, size and sha256 of the input files."""
 
   def run(
     self, directory: pathlib.Path, settings: PrepareSettings

@@ -156,7 +156,7 @@ def log_fallback(reason: str) -> None:
 
 
 class Attention(nn.Module):
-  """c_attn (queries, keys and values in one product), attention, c_proj.
+  """Projects to queries, keys and values (c_attn), attends, projects (c_proj).
 
   With offsets_B it attends to cached keys and values, and adds the new ones.
   The cache has as many positions as the first call has tokens, unless the

@@ -31,7 +31,7 @@ STATISTICS = ('mean', 'variance')
 
 
 class MLP(nn.Module):
-  """c_fc, GELU in its tanh form, c_proj (C: train.py)."""
+  """Applies c_fc, GELU (its tanh form) and c_proj (C: train.py)."""
 
   n_embd: int
 
@@ -207,7 +207,7 @@ class GPT(nn.Module):
 
 
 def logits(h_BTD: jax.Array, embed_VD: jax.Array) -> jax.Array:
-  """Returns float32 [B, T, V]: tied to the embedding, without bias (P §3.1)."""
+  """Returns float32 logits [B, T, V]: the tied embedding, no bias (P §3.1)."""
   return einsum('BTD,VD->BTV', h_BTD, embed_VD)
 
 

@@ -13,7 +13,7 @@ from gpt1_jax.model.linear import Linear
 
 
 class Head(nn.Module):
-  """Dropout, then one linear layer.
+  """Applies dropout, then one linear layer.
 
   Attributes:
     kind: 'classification', 'entailment', 'similarity' or 'choice'.

@@ -154,7 +154,7 @@ def _group_by_origin(
 def _by_task(
   rows: Sequence[results.ZeroShotScore],
 ) -> dict[str, list[results.ZeroShotScore]]:
-  """Returns task -> rows sorted by step; a later row of a step replaces."""
+  """Maps tasks to their rows by step; keeps the last row of each step."""
   found: dict[str, dict[int, results.ZeroShotScore]] = {}
   for row in rows:
     found.setdefault(row['task'], {})[row['step']] = row

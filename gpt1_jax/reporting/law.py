@@ -161,7 +161,7 @@ def table(study: Study) -> tables.Table:
 
 
 def lines(study: Study) -> list[plots.Line]:
-  """Returns, for each size, its losses over tokens and, dashed, the law."""
+  """Returns two lines per size: losses over tokens, and the law (dashed)."""
   points = [_point(run) for run in study.fitted]
   least = min(point.tokens for point in points)
   most = max(point.tokens for point in points)
@@ -179,7 +179,7 @@ def lines(study: Study) -> list[plots.Line]:
 
 
 def _usable(run: RunRecord) -> bool:
-  """Returns True for a finished GPT, from scratch, of at most one epoch."""
+  """Returns True for a finished GPT that was pretrained from scratch."""
   if run.command != 'pretrain' or not run.pretraining or run.is_lstm:
     return False
   done = run.pretraining
@@ -190,6 +190,7 @@ def _usable(run: RunRecord) -> bool:
 
 
 def _text(run: RunRecord) -> tuple[str, ...]:
+  """Returns the tokenizer, corpus and context of a run, to compare them."""
   header = run.header
   return (
     str(header.get('tokenizer_fingerprint')),
@@ -199,6 +200,7 @@ def _text(run: RunRecord) -> tuple[str, ...]:
 
 
 def _settings(run: RunRecord) -> str:
+  """Returns the optimiser and batch of a run, to compare them."""
   config = run.header['config']
   settings = config['optim'], config['data']['batch_size']
   return json.dumps(settings, sort_keys=True)

@@ -30,8 +30,8 @@ _TUNED = (
   'better.'
 )
 _SCRATCH = (
-  'From scratch means from random weights: the distance to the same task from '
-  'a pretrained run is what pretraining brings.'
+  'From scratch means from random weights: the gap to the same task from a '
+  'pretrained run shows what pretraining adds.'
 )
 _SIMPLE = (
   'Simple methods see only words: the commonest class, word counts and word '
@@ -86,9 +86,9 @@ _LAW = (
   'Fitted to runs of one recipe on one corpus, each text read once, and '
   'extrapolated to GPT-1. Its range is over fits that leave out one run; the '
   'form of the law itself is the larger uncertainty. Repeated epochs count for '
-  'less with each (Muennighoff et al. 2023). Perplexities a token are with the '
-  f'runs’ vocabulary, not the paper’s, whose {paper.PERPLEXITY} do not compare '
-  'directly.'
+  'less with each (Muennighoff et al. 2023). Perplexities are per token of the '
+  f'runs’ vocabulary, so they do not compare with the paper’s '
+  f'{paper.PERPLEXITY}.'
 )
 _TOKENS = plots.Scales('tokens', 'validation loss (nats)', log=True)
 

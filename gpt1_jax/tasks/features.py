@@ -51,7 +51,7 @@ class Features:
 
   @property
   def num_examples(self) -> int:
-    """N."""
+    """Number of examples, N."""
     return len(self.ends) // self.num_choices
 
   def lengths(self) -> np.ndarray:

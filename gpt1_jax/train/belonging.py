@@ -12,8 +12,8 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.train import run as run_lib
 from gpt1_jax.train.checkpoint import CheckpointMeta
 
-# What may lie in a directory where no run has begun: what a start writes before
-# config.json, and logs.
+# Names that a directory without a run may hold: logs, and files that a start
+# writes before config.json.
 _BEFORE = (
   'lock', 'tokenizer', 'checkpoints', 'wandb', '*.tmp', '.*', '*log*', '*.out',
   '*.err',

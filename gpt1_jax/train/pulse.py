@@ -30,10 +30,10 @@ from gpt1_jax.train import heartbeat
 _LOWERED = '/jax/core/compile/jaxpr_to_mlir_module_duration'
 _COMPILED = '/jax/core/compile/backend_compile_duration'
 
-# Milliseconds in which the other hosts also notice that they are stuck.
+# Milliseconds to wait for other hosts to notice that they are stuck, too.
 _ANSWER = 60_000
 
-# Seconds of one compilation; after 120, XLA suggests to file a bug.
+# Seconds of one compilation; after 120, XLA suggests filing a bug.
 _SLOW = 100
 
 _calls = itertools.count(1)

@@ -157,12 +157,11 @@ def changes(workdir: str, command: str, config: Values) -> Changes | None:
   """Checks that a directory is free or holds this run; writes nothing.
 
   Returns:
-    The settings that have changed since the last start, all of them allowed to;
-    None if there is no run.
+    The settings that changed since the last start; None if there is no run.
 
   Raises:
-    UserError: the directory holds another run; the message names the settings
-      that differ.
+    UserError: the directory holds another run, or a setting changed that may
+      not; the message names it.
   """
   if not (storage.path(workdir) / 'config.json').exists():
     return None

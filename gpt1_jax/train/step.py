@@ -126,7 +126,7 @@ def train_step(
     grads, state.opt_state, state.params
   )
   params = optax.apply_updates(state.params, updates)
-  if plan.scattered is not None:  # the sum, too, in parts
+  if plan.scattered is not None:  # keeps the updated sum sharded
     params = jax.lax.with_sharding_constraint(params, plan.scattered)
   metrics: StepMetrics = {
     'loss': loss,

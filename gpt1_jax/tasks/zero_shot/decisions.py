@@ -125,7 +125,11 @@ def choose_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
 def _scores(
   part: Questions, sums: np.ndarray
 ) -> tuple[np.ndarray, Diagnostics]:
-  """Returns float64 [N, C]: summed log p for SST-2 (chain rule), else means."""
+  """Returns float64 [N, C], a score for each candidate, and first diagnostics.
+
+  The score is the sum of the tokens' log-probabilities for SST-2 (chain rule),
+  and their mean for other tasks.
+  """
   counts = [candidate.num_scored for candidate in part.candidates]
   counts_NC = np.array(counts).reshape(-1, part.num_choices)
   scores_NC = sums.reshape(counts_NC.shape)
