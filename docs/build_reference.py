@@ -139,7 +139,7 @@ def write_commands() -> None:
   doors = sorted(
     path.stem
     for path in (ROOT / 'gpt1_jax').glob('*.py')
-    if 'cli.run(main)' in path.read_text(encoding='utf-8')
+    if 'cli.run(main' in path.read_text(encoding='utf-8')
   )
   environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
   with mkdocs_gen_files.open('reference/commands.md', 'w') as page:
