@@ -141,11 +141,28 @@ def _parse_flags(argv: list[str]) -> list[str]:
   try:
     rest = flags.FLAGS(rest)
   except flags.Error as error:
-    _fail(f'{error}; see --help')
+    _fail(_missing() or f'{error}; see --help')
   for name in flags.FLAGS:  # an empty path would mean the working directory
     if flags.FLAGS[name].present and flags.FLAGS[name].value in ('', []):
       _fail(f'--{name} is empty; see --help')
   return rest
+
+
+def _missing() -> str:
+  """Returns the error line for required flags without a value, or ''.
+
+  Flags are required with absl's `required=True`, its only use of validators.
+  """
+  return '; '.join(
+    _missing_flag(name)
+    for name in flags.FLAGS
+    if flags.FLAGS[name].validators and flags.FLAGS[name].value is None
+  )
+
+
+def _missing_flag(name: str) -> str:
+  meaning = str(flags.FLAGS[name].help).rstrip('.')
+  return f'--{name} is missing ({meaning})'
 
 
 def _print_help() -> None:
@@ -264,13 +281,13 @@ def read_config(kind: type[T], spec: str) -> T:
 
 
 def required(flag: str, value: str | None) -> str:
-  """Returns the value of a required flag.
+  """Returns the value of a flag that this call of the command requires.
 
   Raises:
     UserError: the flag is not set.
   """
   if not value:
-    raise errors.UserError(f'--{flag} is missing; see --help')
+    raise errors.UserError(_missing_flag(flag))
   return value
 
 

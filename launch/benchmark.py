@@ -27,7 +27,9 @@ from gpt1_jax import cli
 from gpt1_jax.errors import RunError, UserError
 
 _SUITES = ('train', 'gpu', 'generate', 'finetune', 'prepare')  # of `suites`
-_SUITE = flags.DEFINE_enum('suite', None, _SUITES, 'What to compare.')
+_SUITE = flags.DEFINE_enum(
+  'suite', None, _SUITES, 'What to compare.', required=True
+)
 _JSON = flags.DEFINE_bool('json', False, 'Print one JSON object at the end.')
 _STEPS = flags.DEFINE_integer(
   'steps', 2, 'Updates per repetition.', lower_bound=1
@@ -47,7 +49,7 @@ _DATA = flags.DEFINE_string(
 
 
 def main() -> None:
-  suite = cli.required('suite', _SUITE.value)
+  suite = _SUITE.value
   if suite == 'finetune' and not _DATA.value:
     raise UserError('--suite=finetune needs --data, a folder with tasks/glue')
   options = suites.Options(

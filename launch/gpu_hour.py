@@ -29,9 +29,11 @@ from absl import flags
 
 from gpt1_jax import cli, interrupts
 
-_CORPUS = flags.DEFINE_string('corpus', None, 'Folder written by `prepare`.')
+_CORPUS = flags.DEFINE_string(
+  'corpus', None, 'Folder written by `prepare`.', required=True
+)
 _TASKS = flags.DEFINE_string(
-  'tasks', None, 'Folder with the GLUE tasks to fine-tune on.'
+  'tasks', None, 'Folder with the GLUE tasks to fine-tune on.', required=True
 )
 _OUTPUT = flags.DEFINE_string('output', 'runs/gpu_hour', 'Folder to write.')
 _MINUTES = flags.DEFINE_float('minutes', 10.0, 'Length of this slice.')
@@ -239,8 +241,6 @@ class Hour:
 
 def main() -> None:
   """Runs stages until all are done or the slice is over."""
-  cli.required('corpus', _CORPUS.value)
-  cli.required('tasks', _TASKS.value)
   end = time.monotonic() + 60 * _MINUTES.value
   hour = Hour(pathlib.Path(_OUTPUT.value).absolute(), end)
   try:

@@ -47,13 +47,17 @@ _CONFIG = cli.define_config(
   'Configuration file and words for all jobs, such as '
   'configs/finetune.py:tiny.',
 )
-_OUTPUT = flags.DEFINE_string('output', None, 'Folder to write.')
-_INIT_FROM = flags.DEFINE_string('init_from', None, 'Pretrained run.')
+_OUTPUT = flags.DEFINE_string('output', None, 'Folder to write.', required=True)
+_INIT_FROM = flags.DEFINE_string(
+  'init_from', None, 'Pretrained run.', required=True
+)
 _LSTM = flags.DEFINE_string('lstm', None, 'Pretrained LSTM run.')
-_TASKS = flags.DEFINE_list('tasks', None, 'Task names, or all.')
+_TASKS = flags.DEFINE_list('tasks', None, 'Task names, or all.', required=True)
 _ABLATIONS = flags.DEFINE_list('ablations', ['full'], 'Ablations: see above.')
 _SEEDS = flags.DEFINE_integer('seeds', 1, 'Seeds per job.', lower_bound=1)
-_DATA = flags.DEFINE_string('data_path', None, 'Value of config.data.path.')
+_DATA = flags.DEFINE_string(
+  'data_path', None, 'Value of config.data.path.', required=True
+)
 _HOSTS = flags.DEFINE_integer('hosts', 1, 'Processes that share the jobs.')
 _HOST = flags.DEFINE_integer('host', 0, 'Number of this process, from 0.')
 _DRY_RUN = flags.DEFINE_bool(
@@ -99,9 +103,8 @@ def main() -> None:
     raise UserError(
       f'--hosts={hosts} --host={host}: give a host from 0 to hosts - 1'
     )
-  tasks = _TASKS.value or []
+  tasks = _TASKS.value
   names = table.TWELVE if tasks == ['all'] else tasks
-  cli.required('tasks', ','.join(names))
   for name in names:
     if name not in table.TASKS:
       known = ', '.join(table.TASKS)
@@ -112,8 +115,7 @@ def main() -> None:
     for job in mine:
       print(shlex.join(['python', *job.words[1:]]))
     return
-  output = cli.required('output', _OUTPUT.value)
-  belonging.check_free(output, *table.TASKS, 'summary.*')
+  belonging.check_free(_OUTPUT.value, *table.TASKS, 'summary.*')
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
   failed = []
   for number, job in enumerate(mine, 1):
@@ -130,11 +132,10 @@ def main() -> None:
 
 def make_job(task: str, ablation: str) -> Job:
   """Returns a cell of the grid; refuses unknown ablations and settings."""
-  init_from = cli.required('init_from', _INIT_FROM.value)
-  settings: dict[str, Any] = {'init_from': init_from}
+  settings: dict[str, Any] = {'init_from': _INIT_FROM.value}
   kind, _, layers = ablation.partition(':')
   if ablation == 'scratch':
-    settings = {'like': init_from}
+    settings = {'like': _INIT_FROM.value}
   elif ablation == 'lstm':
     settings = {'init_from': cli.required('lstm', _LSTM.value)}
   elif kind == 'layers' and layers.isdecimal():
@@ -144,10 +145,7 @@ def make_job(task: str, ablation: str) -> Job:
       f'--ablations: no ablation {ablation!r}; use full, '
       f'{", ".join(_WORDS)}, layers:K'
     )
-  settings |= {
-    'train.seeds': _SEEDS.value,
-    'data.path': cli.required('data_path', _DATA.value),
-  }
+  settings |= {'train.seeds': _SEEDS.value, 'data.path': _DATA.value}
   path, _, general = _CONFIG.value.partition(':')
   given = [word for word in general.split(',') if word]
   if set(given) & {*_WORDS, *table.TASKS}:
@@ -166,8 +164,7 @@ def make_job(task: str, ablation: str) -> Job:
   for key, value in settings.items():
     section, _, name = key.rpartition('.')
     (values[section] if section else values)[name] = value
-  output = pathlib.Path(cli.required('output', _OUTPUT.value))
-  workdir = output / task / ablation.replace(':', '-')
+  workdir = pathlib.Path(_OUTPUT.value) / task / ablation.replace(':', '-')
   return Job(
     f'{task} {ablation}',
     workdir,
@@ -248,7 +245,7 @@ def read_result(job: Job) -> Scores | Failure:
 def write_summary(grid: Sequence[Job]) -> str:
   """Writes summary.json and summary.md for all jobs; returns the table."""
   results = {job.name: read_result(job) for job in grid}
-  output = storage.path(cli.required('output', _OUTPUT.value))
+  output = storage.path(_OUTPUT.value)
   storage.write_json(output / 'summary.json', results)
   markdown = (
     f'From {_INIT_FROM.value}; medians over {_SEEDS.value} seeds, times 100.'

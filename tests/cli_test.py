@@ -51,6 +51,33 @@ def test_a_wrong_command_line_is_one_line(flags, line):
   assert (done.stdout, done.stderr.count('\n')) == ('', 1)
 
 
+@pytest.mark.parametrize(
+  ('program', 'line'),
+  [
+    (
+      'serve',
+      '--workdir is missing (Run directory, or a folder of weights)',
+    ),
+    (
+      'predict',
+      '--workdir is missing (The fine-tuned run); '
+      '--input is missing (The texts: .jsonl, .csv or .tsv)',
+    ),
+    (
+      'launch/sweep.py',
+      '--output is missing (Folder to write); '
+      '--init_from is missing (Pretrained run); '
+      '--tasks is missing (Task names, or all); '
+      '--data_path is missing (Value of config.data.path)',
+    ),
+  ],
+)
+def test_missing_flags_are_named_together_in_one_line(program, line):
+  done = commands.run(program)
+  assert (done.returncode, done.stdout) == (2, '')
+  assert done.stderr == f'error: {line}\n'
+
+
 def test_a_configuration_that_does_not_run_is_one_line(tmp_path):
   broken = tmp_path / 'broken.py'
   broken.write_text('def get_config():\n  return undefined\n')

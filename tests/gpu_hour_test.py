@@ -31,6 +31,8 @@ def started(monkeypatch):
 
   monkeypatch.setattr(gpu_hour.Hour, 'call', call)
   monkeypatch.setattr(gpu_hour.Hour, 'updates', lambda *_: 10)
+  for name in ('corpus', 'tasks'):
+    monkeypatch.setattr(flags.FLAGS[name], 'value', name)
   flags.FLAGS.mark_as_parsed()  # other tests of this process define more
   return started
 
