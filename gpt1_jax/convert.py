@@ -12,8 +12,9 @@ The output depends on what --input contains:
     vocabulary (encoder_bpe_40000.json, vocab_40000.bpe): becomes a run that
     finetune, evaluate and generate accept;
   a Hugging Face openai-gpt folder (config.json, model.safetensors or
-    pytorch_model.bin, whole or in shards with an index, the tokenizer's files):
-    becomes a run;
+    pytorch_model.bin, whole or in shards with an index, the tokenizer's files;
+    hf download openai-community/openai-gpt --local-dir=openai-gpt): becomes a
+    run;
   a pretrained or fine-tuned run: becomes a Hugging Face folder that
     OpenAIGPTLMHeadModel and AutoTokenizer load: config.json,
     model.safetensors, the tokenizer's files, and README.md, a model card. The

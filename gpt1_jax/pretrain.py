@@ -3,6 +3,13 @@ r"""Pretrains GPT-1 on prepared token shards (P §3.1, §4.1).
   python -m gpt1_jax.pretrain --config=configs/pretrain.py:mini \
       --workdir=runs/mini --config.data.path=data/books
 
+A first model in minutes, from text that comes with Python:
+
+  python -m gpt1_jax.prepare --input=builtin:python-reference \
+      --output=data/reference --merges=1500
+  python -m gpt1_jax.pretrain --config=configs/pretrain.py:demo \
+      --workdir=runs/first --config.data.path=data/reference
+
 The configuration is a file; the word after the colon is a preset (paper,
 openai, mini, tiny, demo, record, lstm), and flags override any setting
 (--config.optim.peak_lr=1e-4). The same command resumes an interrupted run from

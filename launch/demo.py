@@ -19,7 +19,7 @@ import time
 import checkout
 import demo_task
 from absl import flags
-from rich import console, table
+from rich import console, markup, table
 
 from gpt1_jax import cli, storage
 from gpt1_jax.errors import RunError
@@ -32,6 +32,8 @@ _SEED = flags.DEFINE_integer(
 SHIPPED = 'models/mini'
 PROMPT = 'She said'
 _HOLD_OUT = '--hold_out='
+_SECONDS = 1.0  # between looks at a log; each is shown on a terminal
+_SECONDS_BETWEEN_LINES = 20.0  # in a file
 
 
 def main() -> None:
@@ -202,22 +204,50 @@ class Demo:
     start = time.perf_counter()
     with log.open('w', encoding='utf-8') as file:
       print(f'$ {shlex.join(words)}', file=file, flush=True)
-      with self.screen.status(f'{verb}: see {log}'):
-        done = subprocess.run(
-          [sys.executable, *words[1:]],
-          cwd=checkout.ROOT,
-          env=checkout.environment() | compiled,
-          text=True,
-          stdout=subprocess.PIPE,
-          stderr=file,
-        )
-      file.write(done.stdout)
-    if done.returncode:
+      with subprocess.Popen(
+        [sys.executable, *words[1:]],
+        cwd=checkout.ROOT,
+        env=checkout.environment() | compiled,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=file,
+      ) as process:
+        out = self.wait(process, log)
+      file.write(out)
+    if process.returncode:
       lines = log.read_text('utf-8').strip().splitlines()
       raise RunError(f'{stage} failed, see {log}: {lines[-1]}')
     seconds = time.perf_counter() - start
     self.screen.print(f'{seconds:.0f} s', style='dim')
-    return done.stdout
+    return out
+
+  def wait(self, process: subprocess.Popen[str], log: pathlib.Path) -> str:
+    """Shows the last line of a command's log until it ends.
+
+    On a terminal the line is replaced, in a file one follows another.
+
+    Returns:
+      The command's standard output.
+    """
+    is_terminal = self.screen.is_terminal
+    start = time.perf_counter()
+    with self.screen.status(f'see {log}') as status:
+      while True:
+        try:
+          return process.communicate(
+            timeout=_SECONDS if is_terminal else _SECONDS_BETWEEN_LINES
+          )[0]
+        except subprocess.TimeoutExpired:
+          _, *lines = log.read_text('utf-8').splitlines()
+          last = lines[-1] if lines else 'no output yet'
+          line = f'{time.perf_counter() - start:.0f} s: {last}'
+          if is_terminal:
+            status.update(markup.escape(line))
+          else:
+            self.screen.print(line, style='dim', markup=False)
+        except BaseException:
+          process.kill()
+          raise
 
 
 if __name__ == '__main__':

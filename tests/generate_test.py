@@ -89,3 +89,14 @@ def read_until(terminal: int, wanted: bytes, more: int = 0) -> None:
     assert time.monotonic() < end, seen
     if select.select([terminal], [], [], 1)[0]:
       seen += os.read(terminal, 1024).replace(b'\r', b'')
+
+
+def test_a_missing_model_names_the_commands_that_make_one():
+  line = commands.fail('generate', '--workdir=nowhere')
+  assert line == (
+    'error: nowhere: no such folder; gpt1-pretrain --help shows how to train a '
+    'model in minutes, gpt1-convert --help how to use openai-gpt'
+  )
+  page = commands.succeed('pretrain', '--help')
+  assert '--config=configs/pretrain.py:demo' in page
+  assert 'hf download openai-community' in commands.succeed('convert', '--help')

@@ -54,7 +54,7 @@ def detect(source: storage.Path) -> str:
   if any((source / name).exists() for name in names):
     return 'huggingface'
   raise UserError(
-    f'{source}: nothing to convert here (looked for {openai.SHAPES} and '
+    f'{source}: no model here (looked for {openai.SHAPES} and '
     f'{openai.PART.format("N")}; for {", ".join(names)}; for the checkpoints '
     'of a run)'
   )
