@@ -4,13 +4,15 @@ r"""Generates text from a trained run.
   python -m gpt1_jax.generate --workdir=runs/mini --prompt='She said' \
       --num_samples=3 --top_k=40 --temperature=0.8 --seed=1
   python -m gpt1_jax.generate --workdir=runs/mini --prompt_file=opening.txt
+  echo 'She said' | python -m gpt1_jax.generate --workdir=runs/mini \
+      --prompt_file=-
   python -m gpt1_jax.generate --workdir=runs/mini --interactive
 
 --workdir is a run, or a folder with OpenAI's or Hugging Face's files. --prompt
 may be repeated; all prompts are decoded in one batch. A single sample is
 printed as it grows; several are printed when all are complete. A sample ends
-where the document ends, or after --num_tokens. When the context is full,
-generation continues from its second half.
+after --num_tokens, or where the document ends, which a note says. When the
+context is full, generation continues from its second half.
 
 --interactive asks for prompts until Ctrl-D. Ctrl-C ends the sample. The arrow
 keys recall earlier prompts.
@@ -37,7 +39,7 @@ _PROMPT = flags.DEFINE_multi_string(
   'Text to continue; default: start a new document',
 )
 _FILE = flags.DEFINE_string(
-  'prompt_file', None, 'File with a text to continue.'
+  'prompt_file', None, 'File with a text to continue; - reads stdin.'
 )
 _INTERACTIVE = flags.DEFINE_bool('interactive', False, 'Ask for prompts.')
 _TOKENS = flags.DEFINE_integer(
@@ -105,7 +107,8 @@ def main() -> None:
   numbers = itertools.product(range(len(prompts)), range(_SAMPLES.value))
   for (number, sample), made in zip(numbers, samples, strict=True):
     of = f'prompt {number + 1}, ' if len(prompts) > 1 else ''
-    print(f'--- {of}sample {sample + 1}')
+    whole = ', to the end of the document' * (made.finish_reason == 'stop')
+    print(f'--- {of}sample {sample + 1}{whole}')
     print(run.spelled(prompts[number]) + made.text)
   sys.stdout.flush()
 
@@ -113,6 +116,8 @@ def main() -> None:
 def _read(name: str) -> str:
   """Returns the text of --prompt_file, without trailing newlines."""
   try:
+    if name == '-':
+      return sys.stdin.buffer.read().decode('utf-8').rstrip('\n')
     return storage.path(name).read_text(encoding='utf-8').rstrip('\n')
   except UnicodeDecodeError as error:
     raise UserError(f'{name}: not UTF-8 text ({error.reason})') from None
@@ -140,6 +145,8 @@ def _print_growing(
       print(piece.text, end='', flush=True)
   finally:
     print(flush=True)
+  if sample.finish_reason == 'stop':
+    print('note: the document ends here', file=sys.stderr)
 
 
 def _converse(run: loading.Run, how: options.Options) -> None:

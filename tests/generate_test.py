@@ -11,6 +11,7 @@ import time
 import pytest
 
 import gpt1_jax
+from gpt1_jax.inference import continuation, options
 from tests.support import commands
 
 pytestmark = pytest.mark.slow
@@ -32,6 +33,46 @@ def test_prompt_file_and_a_prompt_that_is_cut(pretrained, tmp_path):
   assert done.stdout == run.generate(prompt, max_tokens=6, seed=4) + '\n'
   length = len(run.encode(prompt))
   assert f'has {length} tokens; the model reads only the last 64' in done.stderr
+
+
+def test_a_prompt_comes_from_stdin_if_asked(pretrained):
+  done = subprocess.run(
+    [
+      sys.executable, '-m', 'gpt1_jax.generate', f'--workdir={pretrained}',
+      '--prompt_file=-', '--num_tokens=6', '--seed=4',
+    ],
+    cwd=commands.ROOT,
+    input='the string\n',
+    capture_output=True,
+    text=True,
+  )  # fmt: skip
+  run = gpt1_jax.load(pretrained)
+  text = run.generate('the string', max_tokens=6, seed=4)
+  assert (done.stdout, done.stderr) == (text + '\n', '')
+
+
+def test_the_end_of_a_document_is_said(pretrained):
+  run = gpt1_jax.load(pretrained)
+  how = options.parse({'max_tokens': 30})
+  samples = [run.start('', how, (0, number)) for number in range(4)]
+  continuation.run(run.decoder(), samples)
+  ends = [sample.finish_reason == 'stop' for sample in samples]
+  assert {True, False} == {*ends}
+  words = ('generate', f'--workdir={pretrained}', '--num_tokens=30')
+  out = commands.succeed(*words, '--num_samples=4')
+  found = [line for line in out.splitlines() if line.startswith('--- sample')]
+  marks = [', to the end of the document' * end for end in ends]
+  assert found == [f'--- sample {i + 1}{mark}' for i, mark in enumerate(marks)]
+
+
+@pytest.mark.parametrize(
+  ('seed', 'note'), [(0, ''), (1, 'note: the document ends here\n')]
+)
+def test_the_end_of_a_document_is_a_note_below_a_single_sample(
+  pretrained, seed, note
+):
+  words = ('generate', f'--workdir={pretrained}', '--num_tokens=30')
+  assert commands.run(*words, f'--seed={seed}').stderr == note
 
 
 @pytest.mark.parametrize(
