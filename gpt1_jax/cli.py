@@ -17,7 +17,15 @@ from typing import NoReturn, TypeVar
 
 from absl import app, flags, logging
 
-from gpt1_jax import config, errors, interrupts, staging, storage, terminal
+from gpt1_jax import (
+  config,
+  errors,
+  interrupts,
+  staging,
+  storage,
+  terminal,
+  usage,
+)
 from gpt1_jax.memory import explain_shortage
 
 STAGE_TO = flags.DEFINE_string(
@@ -136,44 +144,16 @@ def _parse_flags(argv: list[str]) -> list[str]:
     else:
       rest.append(argument)
   if {'--help', '-help', '-h', '-?'} & set(rest[1:]):
-    _print_help()
+    usage.print_help()
     sys.exit(0)
   try:
     rest = flags.FLAGS(rest)
   except flags.Error as error:
-    _fail(_missing() or f'{error}; see --help')
+    _fail(usage.missing() or f'{error}; see --help')
   for name in flags.FLAGS:  # an empty path would mean the working directory
     if flags.FLAGS[name].present and flags.FLAGS[name].value in ('', []):
       _fail(f'--{name} is empty; see --help')
   return rest
-
-
-def _missing() -> str:
-  """Returns the error line for required flags without a value, or ''.
-
-  Flags are required with absl's `required=True`, its only use of validators.
-  """
-  return '; '.join(
-    _missing_flag(name)
-    for name in flags.FLAGS
-    if flags.FLAGS[name].validators and flags.FLAGS[name].value is None
-  )
-
-
-def _missing_flag(name: str) -> str:
-  meaning = str(flags.FLAGS[name].help).rstrip('.')
-  return f'--{name} is missing ({meaning})'
-
-
-def _print_help() -> None:
-  """Prints the command's docstring, its flags and those of this module."""
-  text = sys.modules['__main__'].__doc__ or ''
-  own = flags.FLAGS.main_module_help()
-  shared = flags.FLAGS.module_help('gpt1_jax.cli')
-  # The help of a module begins with a line that names its file.
-  for part in (text, own.split(':', 1)[-1], shared.split(':', 1)[-1]):
-    if part.strip():  # some commands have no flags of their own
-      print(part.strip('\n'), end='\n\n', flush=True)
 
 
 def define_config(default: str, help_text: str) -> flags.FlagHolder[str]:
@@ -287,7 +267,7 @@ def required(flag: str, value: str | None) -> str:
     UserError: the flag is not set.
   """
   if not value:
-    raise errors.UserError(_missing_flag(flag))
+    raise errors.UserError(usage.missing_flag(flag))
   return value
 
 

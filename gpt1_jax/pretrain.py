@@ -10,6 +10,8 @@ A first model in minutes, from text that comes with Python:
   python -m gpt1_jax.pretrain --config=configs/pretrain.py:demo \
       --workdir=runs/first --config.data.path=data/reference
 
+`convert` makes a run of the weights that OpenAI released.
+
 The configuration is a file; the word after the colon is a preset (paper,
 openai, mini, tiny, demo, record, lstm), and flags override any setting
 (--config.optim.peak_lr=1e-4). The same command resumes an interrupted run from

@@ -135,8 +135,8 @@ def read_until(terminal: int, wanted: bytes, more: int = 0) -> None:
 def test_a_missing_model_names_the_commands_that_make_one():
   line = commands.fail('generate', '--workdir=nowhere')
   assert line == (
-    'error: nowhere: no such folder; gpt1-pretrain --help shows how to train a '
-    'model in minutes, gpt1-convert --help how to use openai-gpt'
+    'error: nowhere: no such folder; gpt1-pretrain --help shows how to make a '
+    'model'
   )
   page = commands.succeed('pretrain', '--help')
   assert '--config=configs/pretrain.py:demo' in page

@@ -282,14 +282,10 @@ def _open(workdir: str) -> Iterator[ocp.CheckpointManager]:
   """Opens a run's checkpoints for reading."""
   directory = _directory(workdir)
   if not directory.is_dir():
-    if storage.path(workdir).is_dir():
-      raise UserError(
-        f'{workdir}: not a run (it has no checkpoints); give the --workdir of '
-        'a pretrain or finetune command'
-      )
+    found = storage.path(workdir).is_dir()
+    what = 'not a run (it has no checkpoints)' if found else 'no such folder'
     raise UserError(
-      f'{workdir}: no such folder; gpt1-pretrain --help shows how to train a '
-      'model in minutes, gpt1-convert --help how to use openai-gpt'
+      f'{workdir}: {what}; gpt1-pretrain --help shows how to make a model'
     )
   with (
     orbax_manager.quiet(),
