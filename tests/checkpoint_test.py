@@ -13,7 +13,8 @@ from tests.support.meshes import make_mesh
 def save(workdir, *, keep, keep_best, scores, first=1):
   checkpoints = checkpoint.Checkpoints(workdir, keep=keep, keep_best=keep_best)
   for step, best in enumerate(scores, start=first):
-    state = {'params': {'w': jnp.full(3, float(step))}, 'moments': jnp.ones(3)}
+    weights = {'w': jnp.full(3, float(step))}
+    state = {'params': weights, 'step': np.int32(step), 'moments': jnp.ones(3)}
     meta = checkpoint.CheckpointMeta(networks.GPT_CONFIG, f'tokenizer {step}')
     checkpoints.save(step, state, meta)
     if keep_best:

@@ -51,7 +51,8 @@ def intact(tmp_path_factory):
 
 
 def jax_state(step):
-  return {'params': {'w': jnp.asarray(STATE['params']['w'] + step)}}
+  weights = {'w': jnp.asarray(STATE['params']['w'] + step)}
+  return {'params': weights, 'step': np.int32(step)}
 
 
 def test_no_damage_goes_unnoticed(intact, tmp_path, capsys):
@@ -133,6 +134,38 @@ def test_a_checkpoint_under_another_name_is_refused(tmp_path):
     assert checkpoints.latest_intact() == 40
     with pytest.raises(UserError, match=r'/40: renamed, .* update 4'):
       checkpoints.restore(40, state)
+  with pytest.raises(UserError, match=r'/40: renamed, .* update 4'):
+    checkpoint.read(str(tmp_path / 'run'))
+
+
+def test_threads_of_a_failed_read_are_silent(tmp_path):
+  """They call an event loop that is closed, also after the error."""
+  arrays = {str(i): jnp.full(60_000, float(i)) for i in range(40)}
+  with opened(tmp_path) as checkpoints:
+    checkpoints.save(
+      8,
+      {'params': arrays, 'step': np.int32(8)},
+      checkpoint.CheckpointMeta(networks.GPT_CONFIG, 't'),
+    )
+  folder = tmp_path / 'checkpoints' / '8'
+  for file in (folder / 'state' / 'd').iterdir():
+    file.unlink()
+  (folder / checksums.CHECKSUMS).unlink()
+  checksums.write(folder)
+  code = """import sys, time
+from gpt1_jax.errors import UserError
+from gpt1_jax.train import checkpoint
+for _ in range(5):
+  try:
+    checkpoint.read(sys.argv[1])
+  except UserError as error:
+    print(error)
+  time.sleep(0.2)
+"""
+  done = commands.run('-c', code, tmp_path)
+  assert done.stderr == ''
+  assert done.stdout.count('checkpoints/8: does not fit') == 5
+  assert len(done.stdout.splitlines()) == 5
 
 
 @pytest.mark.parametrize(
@@ -204,7 +237,8 @@ from tests.support import networks
 folder = sys.argv.pop()
 
 def main():
-  state = {'params': {str(i): jnp.full(60_000, float(i)) for i in range(40)}}
+  arrays = {str(i): jnp.full(60_000, float(i)) for i in range(40)}
+  state = {'params': arrays, 'step': jnp.asarray(1)}
   meta = checkpoint.CheckpointMeta(networks.GPT_CONFIG, 'tokenizer')
   saved = checkpoint.Checkpoints(folder, keep=2, keep_best=False)
   with contextlib.closing(saved):

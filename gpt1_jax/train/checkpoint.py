@@ -22,6 +22,8 @@ from gpt1_jax.model import models
 from gpt1_jax.settings import ModelConfig
 from gpt1_jax.train import checksums, orbax_manager, ranking
 
+_READ = ('params', 'step')  # what `read` needs of a state
+
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointMeta:
@@ -161,10 +163,10 @@ def read(
   with _open(workdir) as manager:
     step = _known_step(workdir, manager, step, best)
     checksums.check(directory, manager.all_steps(), step)
-    with _fits(directory, step):
+    with orbax_manager.reading(directory, step):
       tree = manager.item_metadata(step)['state'].tree
       # Orbax reads only the leaves listed here.
-      wanted = jax.tree.map(lambda _: 0, {'params': tree['params']})
+      wanted = jax.tree.map(lambda _: 0, {k: tree[k] for k in _READ})
       as_numpy = jax.tree.map(
         lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted
       )
@@ -175,6 +177,7 @@ def read(
       found = manager.restore(step, args=items)
       values = found['meta']
       meta = CheckpointMeta(**{**values, 'model': models.read(values['model'])})
+  _check_name(directory, step, found['state']['step'])
   # Slim runs hold bfloat16; parameters are float32 in memory.
   params = jax.tree.map(
     lambda x: x.astype(np.float32, copy=False), found['state']['params']
@@ -251,30 +254,19 @@ def _restore(
   """Restores the item `state` with the shardings of `state`."""
   arguments = ocp.checkpoint_utils.construct_restore_args(state)
   item = ocp.args.PyTreeRestore(state, restore_args=arguments)
-  with _fits(directory, step):
+  with orbax_manager.reading(directory, step):
     found = manager.restore(step, args=ocp.args.Composite(state=item))['state']
-  if found.step != step:
-    raise UserError(
-      f'{directory}/{step}: renamed, holds the state after update '
-      f'{found.step}; give the folder that name'
-    )
+  _check_name(directory, step, found.step)
   return found
 
 
-@contextlib.contextmanager
-def _fits(directory: storage.Path, step: int) -> Iterator[None]:
-  """Turns errors in reading a checkpoint's content into one-line UserErrors."""
-  try:
-    yield
-  except (
-    *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
-    *(FileNotFoundError, UserError),
-  ) as error:
-    first = (str(error) or type(error).__name__).splitlines()[0]
+def _check_name(directory: storage.Path, step: int, found: Any) -> None:
+  """Refuses a checkpoint whose folder is not named after its update."""
+  if found != step:
     raise UserError(
-      f'{directory}/{step}: does not fit this configuration or is damaged '
-      f'({first[:300]})'
-    ) from error
+      f'{directory}/{step}: renamed, holds the state after update {found}; '
+      'give the folder that name'
+    )
 
 
 @contextlib.contextmanager

@@ -6,10 +6,12 @@ disk, its files are flushed.
 
 import asyncio
 import contextlib
+import functools
+import logging as std_logging
 import pathlib
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orbax.checkpoint as ocp
@@ -17,7 +19,7 @@ from absl import logging
 from orbax.checkpoint.path import atomicity
 
 from gpt1_jax import memory, storage
-from gpt1_jax.errors import DISK_FULL, SAYS_DISK_FULL, RunError
+from gpt1_jax.errors import DISK_FULL, SAYS_DISK_FULL, RunError, UserError
 from gpt1_jax.train import checksums
 
 _FULL = 'the disk is full; free some space'
@@ -93,24 +95,57 @@ def quiet() -> Iterator[None]:
   """Silences Orbax's log and threads within the context.
 
   An error in a thread is raised again by the next call of the manager.
-  TensorStore also prints what its own threads raise when a save has failed.
   """
   verbosity, hook = logging.get_verbosity(), threading.excepthook
-  unraisable = sys.unraisablehook
-
-  def report(unraised: 'sys.UnraisableHookArgs') -> None:
-    if threading.current_thread() is threading.main_thread():
-      unraisable(unraised)
-
+  _ignore_late_results()
   logging.set_verbosity(logging.FATAL)
   threading.excepthook = lambda _: None
-  sys.unraisablehook = report
   try:
     yield
   finally:
-    sys.unraisablehook = unraisable
     threading.excepthook = hook
     logging.set_verbosity(verbosity)
+
+
+def _ignore_late_results() -> None:
+  """Drops, for good, what is printed of the other arrays after an error.
+
+  When one array cannot be read or saved, Orbax closes its event loop. The tasks
+  of the other arrays are never awaited, and TensorStore's threads still give
+  them their results.
+  """
+  std_logging.getLogger('asyncio').addFilter(_is_foreign)
+  if getattr(sys.unraisablehook, 'func', None) is not _report:
+    sys.unraisablehook = functools.partial(_report, sys.unraisablehook)
+
+
+def _is_foreign(record: std_logging.LogRecord) -> bool:
+  message = record.getMessage()
+  return 'orbax' not in message and 'tensorstore' not in message
+
+
+def _report(
+  hook: Callable[['sys.UnraisableHookArgs'], Any],
+  unraised: 'sys.UnraisableHookArgs',
+) -> None:
+  if str(unraised.exc_value) != 'Event loop is closed':
+    hook(unraised)
+
+
+@contextlib.contextmanager
+def reading(directory: storage.Path, step: int) -> Iterator[None]:
+  """Turns errors in reading a checkpoint's content into one-line UserErrors."""
+  try:
+    yield
+  except (
+    *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
+    *(FileNotFoundError, UserError),
+  ) as error:
+    first = (str(error) or type(error).__name__).splitlines()[0]
+    raise UserError(
+      f'{directory}/{step}: does not fit this configuration or is damaged '
+      f'({first[:300]})'
+    ) from error
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ def untrained_run(folder: pathlib.Path) -> pathlib.Path:
     jax.random.key(1), jnp.zeros((1, 8), jnp.int32), dropout_key=None
   )
   params = {'gpt': nn.unbox(variables['params'])}
-  state = step.TrainState(jnp.zeros([], jnp.int32), params, ())
+  state = step.TrainState(jnp.ones([], jnp.int32), params, ())
   checkpoints = checkpoint.Checkpoints(str(workdir), keep=1, keep_best=False)
   checkpoints.save(
     1, state, checkpoint.CheckpointMeta(model, words.fingerprint)
