@@ -6,7 +6,8 @@
 
 my_task/ holds train.jsonl, dev.jsonl and optionally test.jsonl:
   {"text": "The plot drags.", "label": "bad"}
-or the same as a table with a header, train.csv (quoted) or train.tsv.
+or the same as a table with a header: train.csv (cells may be quoted) or
+train.tsv (quotes are part of the text).
 
 Text pairs: use kind 'entailment' (one order) or 'similarity' (both orders), and
 add a column `text_pair`. Multiple choice: use kind 'choice' without labels, add

@@ -214,6 +214,11 @@ def test_rows_are_read_one_at_a_time(tmp_path):
     ('a.jsonl', b'', 'a.jsonl: empty'),
     ('a.jsonl', b'{"text": "x"}\n{"text": "cu', 'a.jsonl:2: not a JSON line'),
     ('a.jsonl', b'{"text": "x"}\n\x00\x01\n', 'a.jsonl:2: not a JSON line'),
+    (
+      'a.jsonl',
+      b'{"text": "x", "text": "y"}\n',
+      "a.jsonl:1: not a JSON line (the key 'text' stands twice in one object)",
+    ),
     ('a.jsonl', b'{"text": "x"}\n{"t": "y"}', "2: no text in field 'text' (it"),
     ('a.jsonl', b'{"text": null}', "1: field 'text' holds null, not text"),
     ('a.jsonl', b'{"text": ["x"]}', "field 'text' holds list, not text"),

@@ -10,13 +10,12 @@ import dataclasses
 import gzip
 import io
 import itertools
-import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any, cast
 
-from gpt1_jax.corpus import inputs
+from gpt1_jax.corpus import inputs, json_rows
 from gpt1_jax.errors import UserError, first_line
 
 MAX_BYTES = 100_000_000  # of one document, unpacked
@@ -162,7 +161,7 @@ def _read_jsonl(name: str, path: str, field: str) -> Iterator[Document]:
         disk_bytes = raw.tell() - disk_before
         disk_before += disk_bytes
         try:
-          row = json.loads(_decode(line, source, offset))
+          row = json_rows.parse(_decode(line, source, offset))
         except UserError as error:
           yield _rejected(source, str(error), disk_bytes)
         except (ValueError, RecursionError) as error:

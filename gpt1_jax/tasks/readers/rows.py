@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from gpt1_jax.corpus import json_rows
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.readers import archives
 
@@ -19,6 +20,11 @@ STORY = (
   *(f'InputSentence{number}' for number in (1, 2, 3, 4)),
   'RandomFifthSentenceQuiz1',
   'RandomFifthSentenceQuiz2',
+)
+
+_BARE_CR = (
+  'a line ends in a carriage return (CR) alone; save the file with LF or CRLF '
+  'at the ends of lines'
 )
 
 Cells = dict[str, Any]  # column -> text in a table, any value in JSON
@@ -44,9 +50,10 @@ def read(
 ) -> Iterator[Row]:
   """Yields the rows of a table or of JSON lines.
 
-  A `.csv` is comma-separated and quoted. A `.jsonl`, and any file whose first
-  line begins with `{`, is JSON lines. Other files are split at tabs and have
-  no quoting. Blank lines are skipped.
+  A `.csv` is comma-separated and quoted; blanks after a comma are no part of a
+  cell. A `.jsonl`, and any file whose first line begins with `{`, is JSON
+  lines. Other files are split at tabs; quotes and blanks are part of a cell.
+  Blank lines are skipped.
 
   Args:
     needed: columns a header must have; JSON rows are not checked.
@@ -188,9 +195,10 @@ def _by_column(
       header = columns if absent else names
       if not header:
         times = 'two columns' if absent[0] in names else 'no column'
-        raise UserError(
-          f'{source}:{line}: {times} {absent[0]!r} in the header: {_in(names)}'
-        )
+        problem = f'{times} {absent[0]!r} in the header: {_in(names)}'
+        if any('\r' in name for name in names):
+          problem = _BARE_CR
+        raise UserError(f'{source}:{line}: {problem}')
       if not absent:
         continue
     extra = cells[len(header) :]
@@ -207,7 +215,9 @@ def _comma_separated(
   source: archives.Source,
 ) -> Iterator[tuple[int, list[str]]]:
   """Yields (line on which the row begins, cells)."""
-  reader = csv.reader((line for _, line in _decoded(source)), strict=True)
+  text = (line for _, line in _decoded(source))
+  # Without skipinitialspace, the quotes in `a, "b"` would belong to the text.
+  reader = csv.reader(text, strict=True, skipinitialspace=True)
   first = 1
   try:
     for cells in reader:
@@ -215,9 +225,10 @@ def _comma_separated(
         yield first, cells
       first = reader.line_num + 1
   except csv.Error as error:
-    raise UserError(
-      f'{source}:{first}: not comma-separated values ({error})'
-    ) from None
+    problem = f'not comma-separated values ({error})'
+    if 'new-line character' in str(error):
+      problem = _BARE_CR
+    raise UserError(f'{source}:{first}: {problem}') from None
 
 
 def _decoded(source: archives.Source) -> Iterator[tuple[int, str]]:
@@ -243,12 +254,12 @@ def _utf8(raw: bytes, where: str) -> str:
 
 def _json_object(text: str, where: str, remedy: str = '') -> Cells:
   try:
-    value = json.loads(text.removeprefix('\ufeff'))
-  except (ValueError, RecursionError) as error:
-    reason = f'{error}'
-    if isinstance(error, json.JSONDecodeError):
-      reason = f'{error.msg} at character {error.pos + 1}'
+    value = json_rows.parse(text.removeprefix('\ufeff'))
+  except json.JSONDecodeError as error:
+    reason = f'{error.msg} at character {error.pos + 1}'
     raise UserError(f'{where}: not a JSON object ({reason}){remedy}') from None
+  except (ValueError, RecursionError) as error:
+    raise UserError(f'{where}: not a JSON object ({error})') from None
   if not isinstance(value, dict):
     raise UserError(f'{where}: a JSON {type(value).__name__}, not an object')
   return value

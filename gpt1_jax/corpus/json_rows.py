@@ -1,0 +1,24 @@
+"""Parses a row of a JSON lines file, of a corpus or a task."""
+
+import json
+from typing import Any
+
+
+def parse(text: str) -> Any:
+  """Returns the value of a row.
+
+  Raises:
+    ValueError: it is not JSON, or an object has a key twice, of which Python
+      would silently take the last.
+    RecursionError: it is nested too deeply.
+  """
+  return json.loads(text, object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  found: dict[str, Any] = {}
+  for key, value in pairs:
+    if key in found:
+      raise ValueError(f'the key {key[:60]!r} stands twice in one object')
+    found[key] = value
+  return found
