@@ -105,11 +105,20 @@ def _torture(command: Command, longest: float, top: pathlib.Path) -> Counts:
         break  # it was complete
     if check_result(command, output, expected, counts):
       shutil.rmtree(output)
-  for trial in range(max(1, _TRIALS.value // 3)):
+    _say(command, counts, f'{counts["stops"]}/{_TRIALS.value} stops')
+  trials = max(1, _TRIALS.value // 3)
+  for trial in range(trials):
     fill_disk(command, top / f'{command.name}-full-{trial}', rng, counts)
     output = top / f'{command.name}-two-{trial}'
     start_twice(command, output, rng.uniform(0, longest / 2), counts)
+    _say(command, counts, f'{trial + 1}/{trials} full disks, double starts')
   return counts
+
+
+def _say(command: Command, counts: Counts, done: str) -> None:
+  """Prints how far the trials of a command are."""
+  failed = f'{counts["failed"]} failed'
+  print(f'{command.name}: {done}, {failed}', file=sys.stderr, flush=True)
 
 
 def _stop(
