@@ -2,6 +2,7 @@
 
 import html.parser
 import re
+import warnings
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -192,6 +193,24 @@ def test_plot_for_a_file_has_fixed_colours_and_a_legend():
   assert 'currentColor' not in svg
   assert '#00001' not in svg
   assert '>b</text>' in svg
+
+
+@pytest.mark.parametrize(
+  ('name', 'shown'),
+  [
+    ('\u5c0f\u8bf4', '\u5c0f\u8bf4'),  # no font of matplotlib has these
+    ('$x_{y$', '$x_{y$'),  # not a formula
+    ('_a', '\N{ZERO WIDTH SPACE}_a'),
+    ('a\x07<b', 'a\ufffd<b'),
+  ],
+)
+def test_plot_for_a_file_shows_any_name(name, shown):
+  lines = [plots.Line(name, [(1, 2), (2, 1)], 0)]
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    svg = plots.draw('p', lines, plots.Scales('x', 'y'), file=True)
+  texts = ET.fromstring(svg).iter('{http://www.w3.org/2000/svg}text')
+  assert [text.text for text in texts][-1] == shown
 
 
 def test_colours_wrap_around():

@@ -8,6 +8,7 @@ long run names wrap on a phone and `$` in a name is never read as mathematics.
 import dataclasses
 import io
 import re
+import warnings
 from collections.abc import Sequence
 
 import matplotlib
@@ -19,6 +20,7 @@ _TEXT = '#0000ff'
 _LINE = '#00001%x'  # not black, which SVG omits as the default
 _SIZE = (4.7, 3.1)  # inches: at 360 px a point of text is about a pixel
 _POINTS = 500  # maximum per line
+_CONTROL = re.compile(r'[\x00-\x1f\x7f\ufffe\uffff]')  # XML has none of these
 _MARKS = {
   'o': 'M11 5a3 3 0 1 0 6 0a3 3 0 1 0-6 0z',
   's': 'M11 2h6v6h-6z',
@@ -85,6 +87,19 @@ def draw(
     name: prefix of the element's ids, unique on the page.
     file: draws for a file: on white, with fixed colours and a legend.
   """
+  settings = {
+    'svg.hashsalt': name,
+    'svg.fonttype': 'none',  # text stays text, in the reader's fonts
+    'text.parse_math': False,
+  }
+  with matplotlib.rc_context(settings), warnings.catch_warnings():
+    warnings.filterwarnings('ignore', 'Glyph .* missing from font')
+    svg = _drawn(lines, scales, file)
+  return _with_fixed_colors(svg) if file else _inline(svg, name)
+
+
+def _drawn(lines: Sequence[Line], scales: Scales, file: bool) -> str:
+  """Returns matplotlib's <svg> element, in placeholder colours."""
   drawing = figure.Figure(figsize=_SIZE, layout='constrained')
   axes = drawing.subplots()
   _set_scales(axes, scales)
@@ -99,11 +114,9 @@ def draw(
   for patch in (drawing.patch, axes.patch):
     patch.set_visible(file)
   out = io.StringIO()
-  with matplotlib.rc_context({'svg.hashsalt': name, 'svg.fonttype': 'none'}):
-    drawing.savefig(out, format='svg')
+  drawing.savefig(out, format='svg')
   svg = out.getvalue()
-  svg = svg[svg.index('<svg') :]
-  return _with_fixed_colors(svg) if file else _inline(svg, name)
+  return svg[svg.index('<svg') :]
 
 
 def key(line: Line) -> str:
@@ -153,7 +166,9 @@ def _add(axes: Axes, line: Line) -> None:
   color = _LINE % (line.color % COLORS)
   xs, ys = zip(*thin(line.points), strict=True)
   style = '--' if line.dashed else '-'
-  label = line.label or None
+  label = _CONTROL.sub('\ufffd', line.label) or None
+  if label and label.startswith('_'):  # matplotlib would hide it
+    label = f'\N{ZERO WIDTH SPACE}{label}'
   (drawn,) = axes.plot(xs, ys, style, color=color, lw=1.5, label=label)
   drawn.set(marker=line.mark or 'none', markersize=5)
   if line.ends:
