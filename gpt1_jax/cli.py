@@ -89,6 +89,7 @@ def run(main: Callable[[], None], is_run: bool = False) -> None:
 
   With `is_run`, the command trains: it continues when its terminal closes.
   """
+  terminal.ensure_utf8()
   interrupts.install()
   terminal.guard_streams()
 

@@ -1,4 +1,4 @@
-"""Keeps a run alive when its terminal or its output's reader is gone."""
+"""Reads and writes UTF-8; outlives a terminal, and a reader of the output."""
 
 import errno
 import io
@@ -9,7 +9,19 @@ from typing import Any
 
 from gpt1_jax.errors import DISK_FULL
 
+_MODE = 'PYTHONUTF8'
 _GONE = (errno.EPIPE, errno.EIO)
+
+
+def ensure_utf8() -> None:
+  """Starts Python anew in UTF-8 mode if it takes all text for ASCII.
+
+  LC_ALL=C with PYTHONUTF8=0 does so: arguments, names of files and the text of
+  pipes would not be what they are.
+  """
+  if sys.getfilesystemencoding() == 'ascii' and os.environ.get(_MODE) != '1':
+    os.environ[_MODE] = '1'
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def guard_streams() -> None:

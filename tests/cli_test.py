@@ -163,6 +163,14 @@ def test_an_empty_flag_does_not_mean_the_working_directory(flag):
   assert line == f'error: --{flag} is empty; see --help'
 
 
+def test_text_is_utf8_in_every_locale():
+  words = ('--runs=models/é', '--output=x')
+  done = commands.run('report', *words, LC_ALL='C', PYTHONUTF8='0')
+  line = commands.error_of(done)
+  assert line == commands.fail('report', *words)
+  assert 'models/é' in line
+
+
 def test_a_name_that_is_not_utf_8_is_refused(tmp_path, monkeypatch):
   words = ('--runs=x', '--output=run\udcff')
   line = 'error: --output=run\\xff: not UTF-8; rename it, or give another'
