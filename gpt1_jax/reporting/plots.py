@@ -87,14 +87,17 @@ def draw(
     name: prefix of the element's ids, unique on the page.
     file: draws for a file: on white, with fixed colours and a legend.
   """
-  settings = {
-    'svg.hashsalt': name,
-    'svg.fonttype': 'none',  # text stays text, in the reader's fonts
-    'text.parse_math': False,
-  }
-  with matplotlib.rc_context(settings), warnings.catch_warnings():
+  with warnings.catch_warnings():
+    # Text stays text, in the reader's fonts: matplotlib's may lack a glyph.
     warnings.filterwarnings('ignore', 'Glyph .* missing from font')
-    svg = _drawn(lines, scales, file)
+    with matplotlib.rc_context(
+      {
+        'svg.hashsalt': name,
+        'svg.fonttype': 'none',
+        'text.parse_math': False,
+      }
+    ):
+      svg = _drawn(lines, scales, file)
   return _with_fixed_colors(svg) if file else _inline(svg, name)
 
 
