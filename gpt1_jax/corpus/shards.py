@@ -7,7 +7,6 @@ reading cost the same for a corpus of any size.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import pathlib
@@ -186,7 +185,7 @@ class Tokens:
   @property
   def document_ends(self) -> np.ndarray:
     """int64 [documents]: the position after each document's boundary token."""
-    verification.check_documents(self.directory / DOCUMENTS, self._meta)
+    verification.check_file(self.directory / DOCUMENTS, self._meta)
     lengths = (
       row.tokens
       for row in read_documents(self.directory)
@@ -227,7 +226,7 @@ def read_documents(path: str | os.PathLike[str]) -> Iterator[DocumentRow]:
 def write_meta(directory: pathlib.Path, provenance: Provenance) -> None:
   """Writes meta.json, adding the sha256 and size of every other file."""
   files: dict[str, FileMeta] = {
-    file.name: {'sha256': sha256(file), 'bytes': file.stat().st_size}
+    file.name: verification.file_meta(file)
     for file in sorted(directory.iterdir())
   }
   meta: Meta = {**provenance, 'version': VERSION, 'files': files}
@@ -265,25 +264,7 @@ def verify(path: str | os.PathLike[str]) -> int:
   Raises:
     UserError: names the first file that is missing or differs.
   """
-  files = read_meta(path)['files']
-  for name, expected in files.items():
-    file = pathlib.Path(storage.path(path), name)
-    if not file.exists():
-      raise UserError(f'{file}: missing; prepare or copy the data again')
-    size = file.stat().st_size
-    if size != expected['bytes']:
-      raise UserError(
-        f'{file}: {size} bytes, {expected["bytes"]} expected; prepare or copy '
-        'the data again'
-      )
-    if sha256(file) != expected['sha256']:
-      raise UserError(
-        f'{file}: its sha256 differs; prepare or copy the data again'
-      )
-  return len(files)
-
-
-def sha256(file: pathlib.Path) -> str:
-  """Returns the hex digest of a file."""
-  with file.open('rb') as opened:
-    return hashlib.file_digest(opened, 'sha256').hexdigest()
+  meta = read_meta(path)
+  for name in meta['files']:
+    verification.check_file(pathlib.Path(storage.path(path), name), meta)
+  return len(meta['files'])

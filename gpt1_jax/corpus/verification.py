@@ -16,7 +16,7 @@ import numpy as np
 import pydantic
 
 from gpt1_jax import mistakes, storage
-from gpt1_jax.corpus.metadata import Meta
+from gpt1_jax.corpus.metadata import FileMeta, Meta
 from gpt1_jax.errors import UserError
 
 _CACHE = '~/.cache/gpt1_jax/verified'
@@ -131,15 +131,26 @@ class Shard:
     return state.st_size, state.st_mtime_ns
 
 
-def check_documents(file: pathlib.Path, meta: Meta) -> None:
-  """Checks the sha256 of documents.jsonl.
+def check_file(file: pathlib.Path, meta: Meta) -> None:
+  """Checks the size and the sha256 of a file of prepared data.
 
   Raises:
     UserError: it is missing, or differs from meta.json.
   """
   if not file.is_file() or file.name not in meta['files']:
     raise UserError(f'{file}: missing; prepare or copy the data again')
-  _compare(file, _read(file)[0], meta['files'][file.name]['sha256'])
+  found, expected = file_meta(file), meta['files'][file.name]
+  if found['bytes'] != expected['bytes']:
+    raise UserError(
+      f'{file}: {found["bytes"]} bytes, {expected["bytes"]} expected; prepare '
+      'or copy the data again'
+    )
+  _compare(file, found['sha256'], expected['sha256'])
+
+
+def file_meta(file: pathlib.Path) -> FileMeta:
+  """Returns the sha256 and the size of a file, as meta.json holds them."""
+  return {'sha256': _read(file)[0], 'bytes': file.stat().st_size}
 
 
 def _compare(file: pathlib.Path, found: str, sha256: str) -> None:
