@@ -28,32 +28,6 @@ from gpt1_jax import (
 )
 from gpt1_jax.memory import explain_shortage
 
-STAGE_TO = flags.DEFINE_string(
-  'stage_to',
-  staging.STAGE_TO,
-  'Local folder for copies of data from a bucket (gs://); each is copied once '
-  'and then reused.',
-)
-_MULTIHOST = flags.DEFINE_enum(
-  'multihost',
-  'auto',
-  ['auto', 'on', 'off'],
-  'Join the other hosts; auto joins if the environment describes a cluster '
-  '(JAX_NUM_PROCESSES, srun, mpirun, a TPU machine).',
-)
-_COORDINATOR_TIMEOUT = flags.DEFINE_integer(
-  'coordinator_timeout',
-  300,
-  'Seconds to wait at startup for the other hosts.',
-  lower_bound=1,
-)
-_HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
-  'heartbeat_timeout',
-  100,
-  'Seconds without a heartbeat after which a host counts as lost and the job '
-  'ends.',
-  lower_bound=1,
-)
 # JAX's coordination service logs a lost host in many lines. We print one.
 _CLUSTER = {
   'JAX_NUM_PROCESSES',
@@ -71,17 +45,6 @@ _HOME = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1]
 _SETTING = '--config.'
 _settings: list[tuple[str, str]] = []  # each --config.KEY=VALUE
 T = TypeVar('T')
-
-
-def connected() -> contextlib.AbstractContextManager[None]:
-  """Joins the other hosts of the job; see `hosts.connected`."""
-  from gpt1_jax.train import hosts  # slow: imports jax
-
-  return hosts.connected(
-    hosts.HostSettings(
-      _MULTIHOST.value, _COORDINATOR_TIMEOUT.value, _HEARTBEAT_TIMEOUT.value
-    )
-  )
 
 
 def run(main: Callable[[], None], is_run: bool = False) -> None:
@@ -191,6 +154,15 @@ def define_profile() -> flags.FlagHolder[str | None]:
     None,
     'START:STEPS: trace STEPS updates from update START into WORKDIR/profile, '
     'for XProf. Update 1 includes compilation.',
+  )
+
+
+def define_stage_to() -> flags.FlagHolder[str]:
+  return flags.DEFINE_string(
+    'stage_to',
+    staging.STAGE_TO,
+    'Local folder for copies of data from a bucket (gs://); each is copied '
+    'once and then reused.',
   )
 
 

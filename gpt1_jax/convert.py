@@ -57,6 +57,7 @@ _STEP = cli.define_step()
 _SLIM = flags.DEFINE_bool(
   'slim', None, 'Write a run in bfloat16, for sharing: see above.'
 )
+_STAGE_TO = cli.define_stage_to()
 
 
 def main() -> None:
@@ -80,7 +81,7 @@ def main() -> None:
   elif kind == 'run':
     conversion.to_huggingface(source, output, _STEP.value)
   else:
-    here = pathlib.Path(staging.fetch(_INPUT.value, cli.STAGE_TO.value))
+    here = pathlib.Path(staging.fetch(_INPUT.value, _STAGE_TO.value))
     weights = conversion.read_folder(here, _N_HEAD.value)
     conversion.to_run(weights, here, output, _TOKENIZER.value)
   print(f'{output}: done')

@@ -42,7 +42,7 @@ from collections.abc import Mapping, Sequence
 import jax
 from absl import flags
 
-from gpt1_jax import cli, staging
+from gpt1_jax import cli, cluster, staging
 from gpt1_jax.corpus import shards, tokenization, windows
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
@@ -76,6 +76,7 @@ _ONLY = {
   'perplexity': ('data', 'split'),
   'zero_shot': ('tasks_path', 'tasks', 'series'),
 }
+_STAGE_TO = cli.define_stage_to()
 
 
 def main() -> None:
@@ -83,7 +84,7 @@ def main() -> None:
     for name in names:
       if suite != _SUITE.value and flags.FLAGS[name].present:
         raise UserError(f'--{name} requires --suite={suite}')
-  with cli.connected():
+  with cluster.connected():
     rows = _zero_shot() if _SUITE.value == 'zero_shot' else [_perplexity()]
     if jax.process_index() == 0:
       for row in rows:
@@ -99,7 +100,7 @@ def _zero_shot() -> Sequence[Mapping[str, object]]:
   steps: Sequence[int | None] = [_STEP.value]
   if _SERIES.value:
     steps = checkpoint.steps(workdir)
-  path = staging.fetch(_TASKS_PATH.value, cli.STAGE_TO.value)
+  path = staging.fetch(_TASKS_PATH.value, _STAGE_TO.value)
   rows = evaluation.evaluate(workdir, path, _TASKS.value, steps, _BATCH.value)
   if jax.process_index() == 0:
     from gpt1_jax.reporting import figures  # matplotlib is slow to import
@@ -114,7 +115,7 @@ def _perplexity() -> Mapping[str, object]:
   if not data:
     raise UserError(f'{workdir}: was not trained here; set --data=SHARDS')
   params, meta, step = checkpoint.read(workdir, _STEP.value)
-  folder = shards.fetch(data, cli.STAGE_TO.value)
+  folder = shards.fetch(data, _STAGE_TO.value)
   tokenizer = belonging.tokenizer(workdir, meta)
   if tokenization.load(folder).fingerprint != tokenizer.fingerprint:
     raise UserError(

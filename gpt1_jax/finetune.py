@@ -23,7 +23,7 @@ much faster than a folder of many files.
 
 import sys
 
-from gpt1_jax import cli, config, interrupts, staging
+from gpt1_jax import cli, cluster, config, interrupts, staging
 
 _CONFIG = cli.define_config(
   'configs/finetune.py',
@@ -31,6 +31,7 @@ _CONFIG = cli.define_config(
 )
 _WORKDIR = cli.define_workdir()
 _PROFILE = cli.define_profile()
+_STAGE_TO = cli.define_stage_to()
 
 
 def main() -> None:
@@ -41,8 +42,8 @@ def main() -> None:
     from gpt1_jax.tasks import all_tasks  # slow: imports jax
     from gpt1_jax.train import profiling
   profile = profiling.parse(_PROFILE.value)
-  with cli.connected():
-    tasks_path = staging.fetch(settings.data.path, cli.STAGE_TO.value)
+  with cluster.connected():
+    tasks_path = staging.fetch(settings.data.path, _STAGE_TO.value)
     all_tasks.finetune(settings, workdir, tasks_path, profile)
 
 

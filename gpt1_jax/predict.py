@@ -19,7 +19,7 @@ import json
 import jax
 from absl import flags
 
-from gpt1_jax import cli, staging, storage
+from gpt1_jax import cli, cluster, staging, storage
 from gpt1_jax.tasks import labelling
 
 _WORKDIR = flags.DEFINE_string(
@@ -33,11 +33,12 @@ _BATCH = flags.DEFINE_integer(
   'batch_size', 32, 'Examples per device in a batch.', lower_bound=1
 )
 _STEP = cli.define_step()
+_STAGE_TO = cli.define_stage_to()
 
 
 def main() -> None:
-  with cli.connected():
-    file = staging.fetch(_INPUT.value, cli.STAGE_TO.value)
+  with cluster.connected():
+    file = staging.fetch(_INPUT.value, _STAGE_TO.value)
     run = labelling.Labeller(_WORKDIR.value, _STEP.value, _BATCH.value)
     labelled = run.label(file)
     lines = [json.dumps(row, ensure_ascii=False) + '\n' for row in labelled]

@@ -32,7 +32,7 @@ import dataclasses
 
 from absl import flags
 
-from gpt1_jax import cli, config
+from gpt1_jax import cli, cluster, config
 from gpt1_jax.compiler import executable
 from gpt1_jax.corpus import shards
 from gpt1_jax.interop import conversion
@@ -57,17 +57,18 @@ _FORK = flags.DEFINE_string(
   'RUN or RUN@STEP: start from the weights, optimiser and update count of '
   'that run, under this configuration.',
 )
+_STAGE_TO = cli.define_stage_to()
 
 
 def main() -> None:
   settings = cli.read_config(config.PretrainConfig, _CONFIG.value)
   workdir = cli.required('workdir', _WORKDIR.value)
   profile = profiling.parse(_PROFILE.value)
-  with cli.connected(), lock.held(workdir):
-    data = shards.fetch(settings.data.path, cli.STAGE_TO.value)
+  with cluster.connected(), lock.held(workdir):
+    data = shards.fetch(settings.data.path, _STAGE_TO.value)
     initial = None
     if settings.init_from != 'none' and not run.has_begun(workdir):
-      initial = conversion.read_weights(settings.init_from, cli.STAGE_TO.value)
+      initial = conversion.read_weights(settings.init_from, _STAGE_TO.value)
     loaded = pretraining.load(settings, data, initial)
     if _EXECUTABLE.value:
       program = executable.load(_EXECUTABLE.value, loaded.program, settings)

@@ -6,14 +6,16 @@ from absl import flags
 
 
 def print_help() -> None:
-  """Prints the command's docstring, its flags and those of `cli`."""
-  text = sys.modules['__main__'].__doc__ or ''
-  own = flags.FLAGS.main_module_help()
-  shared = flags.FLAGS.module_help('gpt1_jax.cli')
-  # The help of a module begins with a line that names its file.
-  for part in (text, own.split(':', 1)[-1], shared.split(':', 1)[-1]):
-    if part.strip():  # some commands have no flags of their own
-      print(part.strip('\n'), end='\n\n', flush=True)
+  """Prints the command's docstring, its flags and those it shares."""
+  print((sys.modules['__main__'].__doc__ or '').strip('\n'), end='\n\n')
+  for part in (
+    flags.FLAGS.main_module_help(),
+    flags.FLAGS.module_help('gpt1_jax.cli'),
+    flags.FLAGS.module_help('gpt1_jax.cluster'),
+  ):
+    described = part.split(':', 1)[-1]  # behind the name of the module
+    if described.strip():  # some commands have no such flags
+      print(described.strip('\n'), end='\n\n', flush=True)
 
 
 def missing() -> str:

@@ -20,23 +20,20 @@ the jobs over four processes, start them with --hosts=4, --host=0 to 3 and the
 same --output.
 """
 
-import contextlib
 import dataclasses
 import fcntl
-import os
 import pathlib
 import shlex
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import checkout
 from absl import flags
 
-from gpt1_jax import cli, config, storage
+from gpt1_jax import cli, config, interrupts, storage
 from gpt1_jax.errors import RunError, UserError
 from gpt1_jax.tasks import all_tasks, summary, table
 from gpt1_jax.tasks.scores import Failure, Scores
@@ -116,7 +113,6 @@ def main() -> None:
       print(shlex.join(['python', *job.words[1:]]))
     return
   belonging.check_free(_OUTPUT.value, *table.TASKS, 'summary.*')
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
   failed = []
   for number, job in enumerate(mine, 1):
     if not run(job, f'[{number}/{len(mine)}] {job.name}'):
@@ -199,7 +195,7 @@ def run(job: Job, place: str) -> bool:
     job.error.unlink(missing_ok=True)
     process = None
     try:
-      with _delayed_sigterm():
+      with interrupts.delayed():  # so that no job outlives the sweep
         process = subprocess.Popen(
           job.words, stdout=log, stderr=log, env=checkout.environment()
         )
@@ -215,19 +211,6 @@ def run(job: Job, place: str) -> bool:
   seconds = time.monotonic() - start
   print(f'{place}: {_score(result)}, {seconds:.0f} s', flush=True)
   return 'score' in result
-
-
-@contextlib.contextmanager
-def _delayed_sigterm() -> Iterator[None]:
-  """Delays SIGTERM until the block ends, so that no job outlives the sweep."""
-  arrived: list[int] = []
-  before = signal.signal(signal.SIGTERM, lambda *_: arrived.append(1))
-  try:
-    yield
-  finally:
-    signal.signal(signal.SIGTERM, before)
-  if arrived:
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def read_result(job: Job) -> Scores | Failure:

@@ -113,15 +113,18 @@ def test_settings_of_a_command_without_a_configuration_are_refused():
 
 
 @pytest.mark.parametrize(
-  ('name', 'flag'), [('pretrain', 'workdir'), ('report', 'runs')]
+  ('name', 'shown', 'hidden'),
+  [
+    ('pretrain', ('workdir', 'multihost', 'stage_to'), ('verbosity',)),
+    ('report', ('runs', 'output'), ('multihost', 'stage_to', 'verbosity')),
+  ],
 )
-def test_help_shows_the_project_s_flags_alone(name, flag):
+def test_help_shows_the_flags_that_have_an_effect(name, shown, hidden):
+  """--verbosity is absl's."""
   done = commands.run(name, '--help')
   assert done.stderr == ''
-  assert all(
-    f'  --{shown}: ' in done.stdout for shown in (flag, 'multihost', 'stage_to')
-  )
-  assert '--verbosity' not in done.stdout  # a flag of absl
+  assert all(f'  --{flag}: ' in done.stdout for flag in shown)
+  assert not any(f'--{flag}' in done.stdout for flag in hidden)
 
 
 def test_links_that_form_a_loop_are_refused(tmp_path):

@@ -214,12 +214,12 @@ def test_other_hosts_resume_the_run_of_a_killed_one(
 
 MEETS = """
 import sys, time
-from gpt1_jax import cli
+from gpt1_jax import cli, cluster
 import jax
 from jax.experimental import multihost_utils
 
 def main():
-  with cli.connected():
+  with cluster.connected():
     for i in range({rounds}):
       multihost_utils.process_allgather(jax.numpy.ones(3))
       if i == 20:
@@ -356,7 +356,7 @@ def process_id(job, index):
 
 READS = """
 import json, sys
-from gpt1_jax import cli
+from gpt1_jax import cli, cluster
 from gpt1_jax.corpus import shards, windows
 from gpt1_jax.train import sharding
 import jax, numpy as np
@@ -368,7 +368,7 @@ plain = tokens.read
 tokens.read = lambda start, count: read.append(start) or plain(start, count)
 
 def main():
-  with cli.connected():
+  with cluster.connected():
     found = {}
     for sizes in ((4, 1, 1), (2, 1, 2), (1, 4, 1), (1, 1, 4), (1, 2, 2)):
       mesh = sharding.make_mesh(

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from gpt1_jax import interrupts
 from tests.support import commands
 
 
@@ -98,7 +99,7 @@ def test_sigterm_at_a_start_leaves_no_job(tmp_path):
     *('-c', STOPPED_AT_A_START, f'--output={tmp_path}/out'),
     *('--init_from=x', '--tasks=cola', '--data_path=x'),
   )
-  assert done.returncode == 128 + signal.SIGTERM, done.stderr
+  assert done.returncode == interrupts.EXIT_CODE, done.stderr
   assert '[1/1] cola full: running' in done.stdout
   # A job that lived would hold the lock.
   with (tmp_path / 'out' / 'cola' / 'full.log').open('a') as log:
@@ -125,7 +126,7 @@ def test_killed_failed_and_resumed(pretrained, archives, tmp_path, ended):
     said += line
   process.send_signal(signal.SIGTERM)
   process.communicate()
-  assert process.returncode == 128 + signal.SIGTERM
+  assert process.returncode == interrupts.EXIT_CODE
   first = output / 'cola' / 'full' / 'scores.json'
   assert not (output / 'cola' / 'scratch' / 'scores.json').exists()
   cell = figures(output)['cola', 'full']

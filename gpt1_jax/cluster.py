@@ -1,0 +1,40 @@
+"""Defines the flags of commands that run on several hosts, and joins the hosts.
+
+`train.hosts` does the work.
+"""
+
+import contextlib
+
+from absl import flags
+
+_MULTIHOST = flags.DEFINE_enum(
+  'multihost',
+  'auto',
+  ['auto', 'on', 'off'],
+  'Join the other hosts; auto joins if the environment describes a cluster '
+  '(JAX_NUM_PROCESSES, srun, mpirun, a TPU machine).',
+)
+_COORDINATOR_TIMEOUT = flags.DEFINE_integer(
+  'coordinator_timeout',
+  300,
+  'Seconds to wait at startup for the other hosts.',
+  lower_bound=1,
+)
+_HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
+  'heartbeat_timeout',
+  100,
+  'Seconds without a heartbeat after which a host counts as lost and the job '
+  'ends.',
+  lower_bound=1,
+)
+
+
+def connected() -> contextlib.AbstractContextManager[None]:
+  """Joins the other hosts of the job; see `hosts.connected`."""
+  from gpt1_jax.train import hosts  # slow: imports jax
+
+  return hosts.connected(
+    hosts.HostSettings(
+      _MULTIHOST.value, _COORDINATOR_TIMEOUT.value, _HEARTBEAT_TIMEOUT.value
+    )
+  )
