@@ -155,8 +155,11 @@ def write_commands() -> None:
 
 def write_python() -> None:
   """Writes the page of the functions and classes that other programs use."""
-  modules = (
+  names = (
     'inference.loading',
+    'inference.options.Options',
+    'inference.options.OptionValues',
+    'inference.continuation.Piece',
     'train.program',
     'train.loop',
     'model.gpt',
@@ -164,8 +167,8 @@ def write_python() -> None:
   )
   with mkdocs_gen_files.open('reference/python.md', 'w') as page:
     print('# Python\n', file=page)
-    for module in modules:
-      print(f'::: gpt1_jax.{module}\n', file=page)
+    for name in names:
+      print(f'::: gpt1_jax.{name}\n', file=page)
 
 
 write_settings()

@@ -23,6 +23,11 @@ if sys.argv[:1] == ['-m'] and any(
   interrupts.install()
 
 
+def __dir__() -> list[str]:
+  """Lists what `__getattr__` imports, too."""
+  return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> object:
   """Imports jax and the model only once they are used."""
   if name not in __all__:

@@ -39,7 +39,10 @@ def tokens():
 
 
 def test_importing_the_package_imports_no_jax():
-  code = 'import sys, gpt1_jax; assert "jax" not in sys.modules; gpt1_jax.load'
+  code = (
+    'import sys, gpt1_jax; assert {"load", "Run"} < {*dir(gpt1_jax)}; '
+    'assert "jax" not in sys.modules; gpt1_jax.load'
+  )
   subprocess.run([sys.executable, '-c', code], check=True)
   with pytest.raises(AttributeError, match="no attribute 'lode'"):
     gpt1_jax.lode  # noqa: B018
@@ -149,6 +152,13 @@ def test_texts_that_join_and_leave_a_batch_stay_the_same(network):
         (p for _, p in token.top), reverse=True
       )
   assert [text.ids for text in texts] == [text.ids for text in alone]
+
+
+def test_none_draws_a_seed_and_stops_at_no_text():
+  drawn = [options.parse({'seed': None, 'stop': None}) for _ in range(2)]
+  assert drawn[0].seed != drawn[1].seed
+  assert [how.stop for how in drawn] == [(), ()]
+  assert options.parse({'stop': ''}).stop == ()
 
 
 def test_generate_is_the_stream_and_stops_at_a_text(run):

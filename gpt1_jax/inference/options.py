@@ -1,6 +1,7 @@
 """Declares the options of text generation, for Python, commands and server."""
 
 import json
+import secrets
 from typing import Annotated, Any, TypedDict
 
 import pydantic
@@ -51,14 +52,17 @@ class Options:
 
 
 class OptionValues(TypedDict, total=False):
-  """Keyword arguments of `Run.generate`; see `Options`."""
+  """Keyword arguments of `Run.generate`; see `Options`.
+
+  `seed=None` draws a seed; `stop` may be a single text.
+  """
 
   max_tokens: int
   temperature: float
   top_k: int
   top_p: float
-  seed: int
-  stop: str | tuple[str, ...] | list[str]
+  seed: int | None
+  stop: str | tuple[str, ...] | list[str] | None
 
 
 def parse(values: OptionValues) -> Options:
@@ -69,8 +73,10 @@ def parse(values: OptionValues) -> Options:
   """
   given: dict[str, Any] = dict(values)
   stop = given.get('stop')
-  if isinstance(stop, str):
-    given['stop'] = [stop]
+  if stop is None or isinstance(stop, str):
+    given['stop'] = [stop] if stop else []
+  if given.get('seed', 0) is None:
+    given['seed'] = secrets.randbits(62)
   try:
     text = json.dumps(given, default=repr)
     return pydantic.TypeAdapter(Options).validate_json(text)

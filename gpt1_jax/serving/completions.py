@@ -128,8 +128,8 @@ def samples(run: Run, request: Request) -> list[Sample]:
       'temperature': _given(request.temperature, 1.0),
       'top_p': _given(request.top_p, 1.0),
       'top_k': int(_given(request.top_k, 0)),
-      'seed': secrets.randbits(62) if seed is None else seed % 2**63,
-      'stop': request.stop or [],
+      'seed': None if seed is None else seed % 2**63,
+      'stop': request.stop,
     }
   )
   return [
