@@ -305,6 +305,28 @@ def test_the_server_page_shades_tokens_by_attention(tab, run):
   sync_api.expect(tab.locator('#about.error')).to_contain_text('no longer')
 
 
+def test_the_server_page_says_how_a_sample_ends_and_forgets_the_last(tab, run):
+  hint = tab.text_content('#about')
+  generate(tab, 8)
+  end = tab.locator('#end')
+  assert end.text_content() == 'All tokens asked for.'
+  tab.hover('#text span >> nth=2')
+  assert 'had' in tab.text_content('#about')
+  seed = next(
+    seed
+    for seed in range(1, 1000)
+    if len([*run.stream(PROMPT, max_tokens=200, temperature=1, seed=seed)])
+    < 200
+  )
+  tab.fill('#temperature', '1')
+  tab.fill('#top_p', '1')
+  tab.fill('#seed', str(seed))
+  tab.mouse.move(0, 0)
+  generate(tab, 200)
+  assert end.text_content() == 'The document ends here.'
+  assert tab.text_content('#about') == hint
+
+
 def test_the_server_page_streams_and_stops(tab):
   tab.fill('#max', '4096')
   tab.click('#go')

@@ -4,9 +4,11 @@ import asyncio
 import concurrent.futures
 import contextlib
 import json
+import re
 import socket
 from unittest import mock
 
+import jax
 import numpy as np
 import pytest
 
@@ -19,6 +21,7 @@ testclient = pytest.importorskip(
 openai = pytest.importorskip('openai', reason="pip install 'gpt1_jax[test]'")
 
 app = pytest.importorskip('gpt1_jax.serving.app')
+engine = pytest.importorskip('gpt1_jax.serving.engine')
 exchange = pytest.importorskip('gpt1_jax.serving.exchange')
 PROMPT = 'the string module'
 
@@ -188,7 +191,10 @@ def test_other_mistakes_answer_4xx(local, monkeypatch):
   assert 'Invalid JSON' in answer.json()['error']['message']
   assert local.post('/v1/models').status_code == 405
   assert local.get('/v1/models/other').status_code == 404
-  assert 'this server has /v1/models' in local.get('/v2').text
+  assert local.get('/v2').json()['error']['message'] == (
+    'GET /v2: Not Found; this server has /, /health, /v1/models, '
+    '/v1/completions, /attention, /tokenizer_info, /tokenize, /detokenize'
+  )
   long = local.post('/v1/completions', content=b' ' * (exchange.MAX_BODY + 1))
   assert 'longer than' in long.json()['error']['message']
   monkeypatch.setattr(app.engine_lib, 'MAX_WAITING', 3)
@@ -230,6 +236,16 @@ def test_attention_for_the_page(local, run):
   refused = local.post('/attention', json={**body, 'head': 2})
   assert refused.status_code == 400
   assert '<textarea' in local.get('/').text
+
+
+def test_a_compilation_is_one_line_of_the_log(run, monkeypatch, capfd):
+  monkeypatch.setattr(engine, '_SECONDS', 0)
+  jax.clear_caches()
+  with testclient.TestClient(app.Server(run, 'mini').app()) as client:
+    for _ in range(2):
+      ask(client, prompt=PROMPT, n=3, max_tokens=1).raise_for_status()
+  (line,) = capfd.readouterr().err.splitlines()
+  assert re.fullmatch(r'compiled for a batch of 3 in \d+\.\d s', line)
 
 
 def test_a_client_that_leaves_within_its_request_is_no_error():

@@ -2,16 +2,22 @@
 
 import asyncio
 import collections
+import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+
+import jax
 
 from gpt1_jax.inference.continuation import Continuation, Piece
 from gpt1_jax.inference.loading import Run
 from gpt1_jax.model import inspection
+from gpt1_jax.train import malloc
 
 MAX_BATCH = 32  # texts generated at the same time
 MAX_WAITING = 1024  # texts that may wait for a place in the batch
+_SECONDS = 0.1  # seconds; shorter compilations are not reported
 
 
 class BusyError(Exception):
@@ -52,7 +58,8 @@ class Engine:
     self._waiting: collections.deque[Job] = collections.deque()
     self._calls: collections.deque[Callable[[], None]] = collections.deque()
     self._wake = threading.Condition()
-    self._stopped = False
+    self._stopped = self._compiled = False
+    jax.monitoring.register_event_duration_secs_listener(self._heard)
     self._thread = threading.Thread(target=self._work, daemon=True)
     self._thread.start()
 
@@ -106,6 +113,21 @@ class Engine:
       self._wake.notify()
     return await future
 
+  def _heard(
+    self, event: str, duration_secs: float, **kwargs: str | int
+  ) -> None:
+    """Notes a compilation in the engine's thread."""
+    del kwargs
+    if threading.current_thread() is self._thread:
+      self._compiled |= event == malloc.COMPILED and duration_secs >= _SECONDS
+
+  def _report(self, what: str, start: float) -> None:
+    """Prints a line if work since `start` included a compilation."""
+    if self._compiled:
+      self._compiled = False
+      seconds = time.perf_counter() - start
+      print(f'compiled {what} in {seconds:.1f} s', file=sys.stderr, flush=True)
+
   def _work(self) -> None:
     decoder = self.run.decoder()
     jobs: list[Job] = []
@@ -118,13 +140,17 @@ class Engine:
         call = self._calls.popleft() if self._calls else None
         while self._waiting and len(jobs) < MAX_BATCH:
           jobs.append(self._waiting.popleft())
+      start = time.perf_counter()
       if call:
         call()
+        self._report('for a prompt', start)
       jobs = [job for job in jobs if not job.cancelled]
       if not jobs:
         continue
       try:
+        start = time.perf_counter()
         tokens = decoder.step([job.sample.row for job in jobs])
+        self._report(f'for a batch of {len(jobs)}', start)
         for job, token in zip(jobs, tokens, strict=True):
           job.put(job.sample.feed(token))
       except Exception as error:  # raised in every request of the batch

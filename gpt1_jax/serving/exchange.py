@@ -92,9 +92,12 @@ def busy(_: requests.Request, raised: Exception) -> responses.Response:
 
 
 def unknown(request: requests.Request, raised: Any) -> responses.Response:
-  """Answers 404 or 405 and names the routes of the API."""
+  """Answers 404 or 405 and names the routes."""
+  paths = dict.fromkeys(
+    route.path.removesuffix('/{name:path}') for route in request.app.routes
+  )
   return error(
     raised.status_code,
     f'{request.method} {request.url.path}: {raised.detail}; this server has '
-    '/v1/models and /v1/completions',
+    f'{", ".join(paths)}',
   )

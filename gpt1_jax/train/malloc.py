@@ -10,7 +10,7 @@ import functools
 import jax
 
 # jax.monitoring event that reports the duration of an XLA compilation.
-_COMPILED = '/jax/core/compile/backend_compile_duration'
+COMPILED = '/jax/core/compile/backend_compile_duration'
 _SECONDS = 0.5  # seconds; shorter compilations free little memory
 
 
@@ -23,7 +23,7 @@ def trim_after_compiling() -> None:
 
   def compiled(event: str, duration_secs: float, **kwargs: str | int) -> None:
     del kwargs
-    if event == _COMPILED and duration_secs >= _SECONDS:
+    if event == COMPILED and duration_secs >= _SECONDS:
       trim(0)
 
   jax.monitoring.register_event_duration_secs_listener(compiled)
