@@ -13,7 +13,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.reporting import cells, runs
 from gpt1_jax.task_settings import OwnTask
 from gpt1_jax.tasks import all_tasks, finetuning, initialization, table
-from gpt1_jax.train import checkpoint
+from gpt1_jax.train import checkpoint, score_file
 from tests.support import (
   finetuning as finetuning_runs,
   prediction_files,
@@ -138,7 +138,7 @@ def test_seeds_compile_once_and_resume(
     for seed in (5, 6, 7)
   ]
   assert [one['seed'] for one in each] == result['seeds'] == [5, 6, 7]
-  assert result == json.loads((workdir / 'scores.json').read_text())
+  assert result == score_file.read(workdir)
   assert result['score'] == result['spread']['dev']['f1']['median']
   best = workdir / f'seed-{result["best_seed"]}' / 'submission' / 'MRPC.tsv'
   submission = workdir / 'submission' / 'MRPC.tsv'

@@ -16,6 +16,7 @@ from gpt1_jax.reporting import (
   tables,
 )
 from gpt1_jax.tasks import table as tasks_table
+from gpt1_jax.train import score_file
 from tests.support import run_folders
 
 ACCURACY = {'dev': {'accuracy': 0.5}}
@@ -137,6 +138,24 @@ def test_foreign_files_are_skipped_in_a_line(tmp_path, capsys, name, content):
   wanted = 0 if (name, content) == ('zero_shot.jsonl', '') else 2
   assert len(lines) == wanted
   assert all(line.startswith(f'skipped {tmp_path}') for line in lines)
+
+
+@pytest.mark.parametrize('sealed', [True, False])
+def test_a_changed_score_is_noticed(tmp_path, capsys, sealed):
+  run = run_folders.pretraining(tmp_path / 'run')
+  path = run / 'scores.json'
+  if sealed:
+    score_file.write(run, score_file.read(run))
+  content = path.read_text()
+  (found,) = runs_lib.find([str(run)])
+  assert found.finished
+  assert capsys.readouterr().err == ''
+  assert content.count('12.344') == 1
+  path.write_text(content.replace('12.344', '12.345'))
+  (found,) = runs_lib.find([str(run)])
+  assert found.finished == (not sealed)
+  said = f'skipped {path}: damaged (its checksum differs); '
+  assert capsys.readouterr().err.startswith(said if sealed else '')
 
 
 def test_torn_lines_cost_only_themselves(tmp_path):

@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import weakref
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -50,9 +51,9 @@ def check_meta(content: Any, file: storage.Path) -> Meta:
   return meta
 
 
-def digest(meta: Meta) -> str:
-  """Returns the sha256 of meta.json's other keys, hex."""
-  others = {key: value for key, value in meta.items() if key != 'checksum'}
+def digest(content: Mapping[str, object]) -> str:
+  """Returns the sha256 of a JSON object, without its key `checksum`, hex."""
+  others = {key: value for key, value in content.items() if key != 'checksum'}
   return hashlib.sha256(storage.to_json(others).encode()).hexdigest()
 
 

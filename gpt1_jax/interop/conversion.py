@@ -26,7 +26,7 @@ from gpt1_jax.interop import (
 )
 from gpt1_jax.model import gpt
 from gpt1_jax.settings import GPTConfig
-from gpt1_jax.train import belonging, checkpoint, run
+from gpt1_jax.train import belonging, checkpoint, run, score_file
 
 _MARGIN = 10_000_000  # bytes of a run's files other than the weights
 DESCRIPTIONS = {
@@ -201,12 +201,12 @@ def to_huggingface(
       f'{workdir}: its model.kind is {model.kind}; only gpt can be converted '
       'to openai-gpt'
     )
-  scores = workdir / 'scores.json'
+  has_scores = score_file.path(workdir).exists()
   card = model_card.readme(
     storage.resolved(workdir).name,
     found,
     header,
-    storage.read_json(scores) if scores.exists() else None,
+    score_file.read(workdir) if has_scores else None,
     tokenizer.description(),
   )
   with _building(output) as folder:
@@ -253,9 +253,8 @@ def to_slim_run(
   params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), found.params)
   with _building(output) as folder:
     storage.write_json(folder / 'config.json', header)
-    scores = workdir / 'scores.json'
-    if scores.exists():
-      storage.write_json(folder / 'scores.json', storage.read_json(scores))
+    if score_file.path(workdir).exists():
+      score_file.write(folder, score_file.read(workdir))
     tokenization.load(workdir).save(folder / 'tokenizer')
     checkpoints = checkpoint.Checkpoints(str(folder), keep=1, keep_best=False)
     with contextlib.closing(checkpoints):

@@ -17,7 +17,7 @@ from gpt1_jax.reporting.records import RunRecord
 from gpt1_jax.tasks import summary
 from gpt1_jax.tasks.scores import Scores
 from gpt1_jax.tasks.zero_shot import results
-from gpt1_jax.train import telemetry
+from gpt1_jax.train import score_file, telemetry
 
 _SEED = 'seed-'
 
@@ -145,11 +145,13 @@ def _natural(name: str) -> tuple[list[str], list[int]]:
 
 
 def _read_scores(folder: storage.Path, tuned: bool) -> Any:
-  path = folder / 'scores.json'
+  path = score_file.path(folder)
   if not path.exists():
     return None
   shape = shapes.TUNING_SCORES if tuned else shapes.PRETRAINING_SCORES
-  return _or_skip(None, shapes.read, path, shape)
+  return _or_skip(
+    None, shapes.read, path, shape, lambda _: score_file.read(folder)
+  )
 
 
 def _read_metrics(folder: storage.Path) -> list[telemetry.Row]:

@@ -5,6 +5,7 @@ file is checked before it is used.
 """
 
 import os
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, NotRequired
 
 import pydantic
@@ -100,7 +101,11 @@ PRETRAINING_SCORES = pydantic.TypeAdapter(PretrainingScores)
 ZERO_SHOT = pydantic.TypeAdapter(list[ZeroShotScore])
 
 
-def read(path: storage.Path, adapter: pydantic.TypeAdapter[Any]) -> Any:
+def read(
+  path: storage.Path,
+  adapter: pydantic.TypeAdapter[Any],
+  reader: Callable[[storage.Path], Any] = storage.read_json,
+) -> Any:
   """Reads a JSON file that must have the adapter's shape.
 
   Returns:
@@ -110,7 +115,7 @@ def read(path: storage.Path, adapter: pydantic.TypeAdapter[Any]) -> Any:
     UserError: the file cannot be read or has a different shape.
   """
   try:
-    content = storage.read_json(path)
+    content = reader(path)
   except (OSError, RecursionError) as error:
     raise UserError(f'{path}: cannot be read ({error})') from None
   return check(content, path, adapter)

@@ -13,7 +13,7 @@ from gpt1_jax.errors import RunError, UserError
 from gpt1_jax.tasks import finetuning, initialization, summary, table
 from gpt1_jax.tasks.readers import sources
 from gpt1_jax.tasks.scores import Failure, Scores
-from gpt1_jax.train import belonging, lock, run
+from gpt1_jax.train import belonging, lock, run, score_file
 from gpt1_jax.train.profiling import Window
 
 ALL = 'all'
@@ -75,7 +75,7 @@ def _seeds(finetuner: finetuning.Finetuner, workdir: str) -> Scores:
   spread = result['spread']['dev'][result['metric']]
   if jax.process_index() == 0:
     _copy_submissions(storage.path(workdir), [f'seed-{result["best_seed"]}'])
-    storage.write_json(f'{workdir}/scores.json', result)
+    score_file.write(workdir, result)
     print(
       f'{workdir}: {result["task"]} dev {result["metric"]} over '
       f'{len(results)} seeds: median {spread["median"]:.4f}, minimum '
@@ -142,13 +142,12 @@ def finished(workdir: str, config: FinetuneConfig) -> Scores | None:
   Raises:
     UserError: the folder holds another run.
   """
-  scores = storage.path(workdir) / 'scores.json'
-  if not scores.exists():
+  if not score_file.path(workdir).exists():
     return None
   changes = run.changes(workdir, 'finetune', config_lib.as_dict(config))
   if not run.same_length(changes):
     return None
-  result = storage.read_json(scores)
+  result: Scores = score_file.read(workdir)
   count = len(result.get('seeds', [0]))
   return result if count == config.train.seeds else None
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from gpt1_jax import config as config_lib, storage
+from gpt1_jax import config as config_lib
 from gpt1_jax.config import FinetuneConfig
 from gpt1_jax.model import models
 from gpt1_jax.tasks import (
@@ -38,6 +38,7 @@ from gpt1_jax.train import (
   profiling,
   program,
   run as run_lib,
+  score_file,
   sharding,
   step,
 )
@@ -151,7 +152,7 @@ class Finetuner:
       'commit': run_lib.commit(),
     }
     if jax.process_index() == 0:
-      storage.write_json(f'{workdir}/scores.json', scores)
+      score_file.write(workdir, scores)
       summary = scores_lib.line(scores, config.train.patience)
       print(f'{workdir}: {summary}')
       for remark in (baselines.line(self._baselines, metric), *remarks):

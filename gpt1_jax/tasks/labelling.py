@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax
 from absl import logging
 
-from gpt1_jax import config as config_lib, storage
+from gpt1_jax import config as config_lib
 from gpt1_jax.config import FinetuneConfig
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
@@ -24,6 +24,7 @@ from gpt1_jax.train import (
   belonging,
   checkpoint,
   run as run_lib,
+  score_file,
   sharding,
   step as step_lib,
 )
@@ -101,9 +102,8 @@ def _open(workdir: str) -> tuple[str, FinetuneConfig]:
       'of a finetune command'
     )
   config = config_lib.parse(FinetuneConfig, header['config'])
-  scores = storage.path(workdir) / 'scores.json'
-  if config.train.seeds > 1 and scores.exists():
-    workdir = f'{workdir}/seed-{storage.read_json(scores)["best_seed"]}'
+  if config.train.seeds > 1 and score_file.path(workdir).exists():
+    workdir = f'{workdir}/seed-{score_file.read(workdir)["best_seed"]}'
   return workdir, config
 
 

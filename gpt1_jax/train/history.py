@@ -9,7 +9,7 @@ import jax
 
 from gpt1_jax import storage
 from gpt1_jax.errors import UserError
-from gpt1_jax.train import hosts, run as run_lib
+from gpt1_jax.train import hosts, run as run_lib, score_file
 
 HISTORY = 'history.jsonl'
 
@@ -40,7 +40,7 @@ def begin(run: run_lib.Run, step: int) -> None:
   if jax.process_index() == 0:
     if not before:
       run.tokenizer.save(f'{workdir}/tokenizer')
-    scores = storage.path(workdir) / 'scores.json'
+    scores = score_file.path(workdir)
     if step < header['num_steps'] and scores.exists():
       scores.unlink()  # outdated: the run was shorter
   if before and before['num_steps'] != header['num_steps']:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gpt1_jax import config as config_lib, storage
+from gpt1_jax import config as config_lib
 from gpt1_jax.config import PretrainConfig
 from gpt1_jax.corpus import shards, tokenization, verification, windows
 from gpt1_jax.corpus.metadata import SplitMeta
@@ -24,6 +24,7 @@ from gpt1_jax.train import (
   program as program_lib,
   run as run_lib,
   samples,
+  score_file,
   sharding,
   step,
 )
@@ -197,7 +198,7 @@ def _write_scores(
     'tokens_seen': num_steps * batch_tokens,
   }
   if jax.process_index() == 0:
-    storage.write_json(f'{workdir}/scores.json', result)
+    score_file.write(workdir, result)
     line = (
       f'{workdir}: {num_steps} updates, validation perplexity '
       f'{result["eval_perplexity"]:.2f} per token, '
