@@ -146,12 +146,21 @@ def write_bytes(name: str | os.PathLike[str], content: bytes) -> None:
   # Several hosts may write the same file on a shared disk.
   temporary = target.with_name(f'{target.name}.{uuid.uuid4().hex[:8]}.tmp')
   try:
-    temporary.write_bytes(content)
-    os.replace(temporary, target)
-  except BaseException as error:
+    with naming(target):
+      temporary.write_bytes(content)
+      os.replace(temporary, target)
+  except BaseException:
     temporary.unlink(missing_ok=True)
-    if isinstance(error, OSError):
-      error.filename = error.filename or str(target)  # a write names no file
+    raise
+
+
+@contextlib.contextmanager
+def naming(file: os.PathLike[str]) -> Iterator[None]:
+  """Names the file in an OSError that names none, as that of a write."""
+  try:
+    yield
+  except OSError as error:
+    error.filename = error.filename or os.fspath(file)
     raise
 
 

@@ -260,6 +260,35 @@ def test_threads_of_a_save_on_a_full_disk_are_silent(tmp_path):
   assert checkpoint.read(str(tmp_path / 'run')).step == 1
 
 
+DRAWS = """
+import pathlib, resource, sys
+from gpt1_jax import cli
+from gpt1_jax.train import boards
+
+folder = pathlib.Path(sys.argv.pop())
+
+def main():
+  shown = boards.Boards(folder, 0, None)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+  for step in range(1_000):
+    shown.scalars(step, {'loss': 1.0, 'learning_rate': 1e-3})
+cli.run(main)
+"""
+
+
+def test_curves_on_a_full_disk_stop_the_run(tmp_path):
+  """A writer in a thread would end silently, and training wait for it."""
+  done = commands.run_forked(DRAWS, tmp_path)
+  assert done.returncode == 1
+  (line,) = done.stderr.splitlines()
+  assert line == (
+    f'error: File too large: {tmp_path}/tensorboard; free some disk space and '
+    'run the command again'
+  )
+  (file,) = (tmp_path / 'tensorboard').iterdir()
+  assert file.stat().st_size == 10_000
+
+
 def test_a_checkpoint_is_flushed_to_the_disk(tmp_path, monkeypatch):
   flushed, fsync = set(), os.fsync
 

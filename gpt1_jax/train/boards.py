@@ -5,6 +5,7 @@ import html
 import importlib.util
 import math
 import pathlib
+import time
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -45,11 +46,7 @@ class Boards:
     Args:
       start: number of updates done; later events of TensorBoard are hidden.
     """
-    import tensorboardX  # slow, and --help needs none
-
-    self._tensorboard = tensorboardX.SummaryWriter(
-      str(folder / 'tensorboard'), purge_step=start + 1
-    )
+    self._events = _Events(folder / 'tensorboard', start)
     self._wandb = None
     if project and project.name:
       self._wandb = _open_wandb(folder, project)
@@ -58,14 +55,14 @@ class Boards:
     """Draws a point of each curve; skips NaN and infinity."""
     finite = {name: x for name, x in values.items() if math.isfinite(x)}
     for name, value in finite.items():
-      self._tensorboard.add_scalar(name, value, step)
+      self._events.add_scalar(step, name, value)
     if self._wandb:
       self._wandb.log(finite, step=step)
 
   def text(self, step: int, name: str, text: str) -> None:
     """Shows a text, and keeps its white space."""
     lines = '\n'.join(f'    {line}' for line in text.splitlines())  # Markdown
-    self._tensorboard.add_text(name, lines, step)
+    self._events.add_text(step, name, lines)
     if self._wandb:
       import wandb
 
@@ -74,13 +71,56 @@ class Boards:
 
   def flush(self) -> None:
     """Writes pending events."""
-    self._tensorboard.flush()
+    self._events.flush()
 
   def close(self) -> None:
     """Closes the files, and ends the run in Weights & Biases."""
-    self._tensorboard.close()
+    self._events.close()
     if self._wandb:
       self._wandb.finish()
+
+
+class _Events:
+  """Writes a file of TensorBoard's events.
+
+  tensorboardX's own SummaryWriter writes in a thread. On a full disk that
+  thread ends, and its caller waits for ever. Here OSError reaches the caller.
+  """
+
+  def __init__(self, folder: pathlib.Path, start: int):
+    # Slow imports, and --help needs none.
+    from tensorboardX import event_file_writer, summary
+    from tensorboardX.proto import event_pb2
+
+    folder.mkdir(parents=True, exist_ok=True)
+    self._folder = folder
+    self._summary, self._event = summary, event_pb2.Event
+    self._file = event_file_writer.EventsWriter(str(folder / 'events'))
+    hidden = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    self._write(start + 1, session_log=hidden)
+
+  def add_scalar(self, step: int, name: str, value: float) -> None:
+    """Adds a point to a curve."""
+    self._write(step, summary=self._summary.scalar(name, value))
+
+  def add_text(self, step: int, name: str, text: str) -> None:
+    """Adds a text, in Markdown."""
+    self._write(step, summary=self._summary.text(name, text))
+
+  def flush(self) -> None:
+    """Writes pending events to the disk."""
+    with storage.naming(self._folder):
+      self._file.flush()
+
+  def close(self) -> None:
+    """Writes pending events and closes the file."""
+    with storage.naming(self._folder):
+      self._file.close()
+
+  def _write(self, step: int, **content: Any) -> None:
+    event = self._event(wall_time=time.time(), step=step, **content)
+    with storage.naming(self._folder):
+      self._file.write_event(event)
 
 
 def _open_wandb(folder: pathlib.Path, project: Project) -> Any:

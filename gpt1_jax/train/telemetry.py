@@ -222,8 +222,9 @@ class Telemetry:
     """Appends a row to metrics.jsonl and to the curves."""
     if not self._on:
       return
-    self._file.write(storage.to_json(row) + '\n')
-    self._file.flush()
+    with storage.naming(self._buffer.folder / METRICS):
+      self._file.write(storage.to_json(row) + '\n')
+      self._file.flush()
     curves = {name: x for name, x in row.items() if name != 'step'}
     self._boards.scalars(int(row['step']), curves)
     if time.perf_counter() - self._uploaded > _UPLOAD_EVERY:
