@@ -19,7 +19,13 @@ from absl import logging
 from orbax.checkpoint.path import atomicity
 
 from gpt1_jax import memory, storage
-from gpt1_jax.errors import DISK_FULL, SAYS_DISK_FULL, RunError, UserError
+from gpt1_jax.errors import (
+  DISK_FULL,
+  SAYS_DISK_FULL,
+  RunError,
+  UserError,
+  first_line,
+)
 from gpt1_jax.train import checksums
 
 _FULL = 'the disk is full; free some space'
@@ -141,10 +147,9 @@ def reading(directory: storage.Path, step: int) -> Iterator[None]:
     *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
     *(FileNotFoundError, UserError),
   ) as error:
-    first = (str(error) or type(error).__name__).splitlines()[0]
     raise UserError(
       f'{directory}/{step}: does not fit this configuration or is damaged '
-      f'({first[:300]})'
+      f'({first_line(error)[:300]})'
     ) from error
 
 
