@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import NoReturn, TypeVar
@@ -43,6 +44,9 @@ _INSTALLED = pathlib.Path(__file__).resolve().with_name('presets')
 # Folder that holds configs/: inside an installed package, else the checkout.
 _HOME = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1]
 _SETTING = '--config.'
+# Control characters of names that the user gives, but not the line breaks of
+# an error for each setting.
+_CONTROLS = re.compile(r'[\x00-\x09\x0b-\x1f\x7f]|\n(?!  )')
 _settings: list[tuple[str, str]] = []  # each --config.KEY=VALUE
 T = TypeVar('T')
 
@@ -245,7 +249,8 @@ def required(flag: str, value: str | None) -> str:
 
 
 def _fail(message: str, code: int = errors.UserError.exit_code) -> NoReturn:
-  print(f'error: {message}', file=sys.stderr, flush=True)
+  line = _CONTROLS.sub(lambda found: repr(found[0])[1:-1], message)
+  print(f'error: {line}', file=sys.stderr, flush=True)
   leave(code)
 
 

@@ -200,7 +200,7 @@ class FinetuneConfig:
       )
     if self.init_from != 'none' and self.like:
       raise ValueError(
-        f'init_from is {self.init_from} and like is {self.like}: give only '
+        f'init_from is {self.init_from!r} and like is {self.like!r}: give only '
         'init_from for a pretrained model, only like to train from scratch'
       )
     return self

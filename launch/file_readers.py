@@ -20,7 +20,14 @@ import pyarrow
 from mutations import damages, mutate, mutate_json
 from pyarrow import parquet
 
-from gpt1_jax.corpus import cleaning, documents, inputs, shards, tokenization
+from gpt1_jax.corpus import (
+  cleaning,
+  documents,
+  inputs,
+  json_rows,
+  shards,
+  tokenization,
+)
 from gpt1_jax.errors import UserError
 from gpt1_jax.reporting import page, runs as runs_lib, sections
 from gpt1_jax.tasks import labelling
@@ -136,7 +143,7 @@ class _Documents:
     rows = []
     for line in plain.split(b'\n'):
       with contextlib.suppress(ValueError, RecursionError):
-        rows += [json.loads(text) for text in _decoded(line)]
+        rows += [json_rows.parse(text) for text in _decoded(line)]
     texts = (row.get('text') for row in rows if isinstance(row, dict))
     return [text for text in texts if isinstance(text, str)]
 

@@ -78,6 +78,21 @@ def test_missing_flags_are_named_together_in_one_line(program, line):
   assert done.stderr == f'error: {line}\n'
 
 
+def test_a_line_break_in_a_name_stays_in_the_line(tmp_path):
+  name = tmp_path / 'a\nb\x1b[1m'
+  line = commands.fail('evaluate', f'--workdir={name}')
+  assert line.startswith(f'error: {tmp_path}/a\\nb\\x1b[1m: ')
+  both = (
+    '--config.init_from=x',
+    '--config.like=y\nz',
+    '--config.data.path=d',
+  )
+  done = commands.run(
+    'finetune', '--config=configs/finetune.py:rte', *both, '--workdir=w'
+  )
+  assert "init_from is 'x' and like is 'y\\nz'" in commands.error_of(done)
+
+
 def test_a_configuration_that_does_not_run_is_one_line(tmp_path):
   broken = tmp_path / 'broken.py'
   broken.write_text('def get_config():\n  return undefined\n')
