@@ -4,6 +4,8 @@ import contextlib
 import functools
 import os
 import pathlib
+import shutil
+import tempfile
 
 from tests import QUICKLY_COMPILED
 
@@ -12,10 +14,18 @@ os.environ['XLA_FLAGS'] = (
 )
 # launch/gpu_hour.py tests the kernels on its card.
 os.environ['JAX_PLATFORMS'] = os.environ.get('TEST_PLATFORMS', 'cpu')
+# Each worker compiles equal programs once, and so do the commands it starts.
+os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp()
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 # gcsfs reads it when imported; else it asks Google for the kind of a bucket.
 os.environ['GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT'] = 'false'
 
 import pytest
+
+
+def pytest_unconfigure() -> None:
+  """Deletes what this process has compiled."""
+  shutil.rmtree(os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
 
 
 @pytest.fixture(scope='session')

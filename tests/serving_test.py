@@ -177,6 +177,7 @@ def test_no_tokens_are_asked_for(local, run):
     ({'logit_bias': {'5': 100}}, 'logit_bias is not supported'),
     ({'repetition_penalty': 1.2}, 'repetition_penalty: not supported'),
     ({'stream_options': {'x': 1}}, 'stream_options: not supported'),
+    ({'x' * 60 + 'y' * 5000: 1}, f'{"x" * 60}: not supported'),
   ],
 )
 def test_limits_answer_400_with_a_sentence(local, body, message):

@@ -78,7 +78,7 @@ def invalid(_: requests.Request, raised: Exception) -> responses.Response:
   assert isinstance(raised, pydantic.ValidationError)
   found: dict[str, str] = {}
   for mistake in raised.errors():
-    key = str(mistake['loc'][0]) if mistake['loc'] else 'the request'
+    key = str(mistake['loc'][0])[:60] if mistake['loc'] else 'the request'
     unknown = mistake['type'] == 'extra_forbidden'
     found.setdefault(key, 'not supported' if unknown else mistake['msg'])
   text = '; '.join(f'{key}: {what}' for key, what in found.items())

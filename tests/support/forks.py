@@ -14,7 +14,6 @@ import runpy
 import socket
 import subprocess
 import sys
-import tempfile
 import warnings
 
 from gpt1_jax import interrupts
@@ -34,14 +33,9 @@ _SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 
 class Server:
-  """A process that forks for each command; forks live on when it ends.
-
-  Forks share a cache of what they compile.
-  """
+  """A process that forks for each command; forks live on when it ends."""
 
   def __init__(self, env: dict[str, str]):
-    self._cache = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-    cache = {'JAX_COMPILATION_CACHE_DIR': self._cache.name}
     # Forks become children of this process, as of `subprocess`.
     ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     self._ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
@@ -49,7 +43,7 @@ class Server:
       self._process = subprocess.Popen(
         [sys.executable, '-m', __name__, str(theirs.fileno())],
         cwd=_ROOT,
-        env=env | cache,
+        env=env,
         pass_fds=[theirs.fileno()],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -63,7 +57,6 @@ class Server:
     """Ends the server."""
     self._ours.close()
     self._process.wait()
-    self._cache.cleanup()
 
 
 class _Fork(subprocess.Popen[str]):
