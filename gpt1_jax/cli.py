@@ -228,6 +228,16 @@ def _set(values: config.Values, key: str, text: str) -> None:
     values[last] = text
 
 
+def given() -> dict[str, object]:
+  """Returns the flags and settings of the command line, by name."""
+  found = {
+    name: flags.FLAGS[name].value
+    for name in flags.FLAGS
+    if flags.FLAGS[name].present
+  }
+  return found | {f'config.{key}': text for key, text in _settings}
+
+
 def read_config(kind: type[T], spec: str) -> T:
   """Returns the validated configuration.
 

@@ -4,8 +4,11 @@
 """
 
 import contextlib
+from collections.abc import Iterator
 
 from absl import flags
+
+from gpt1_jax import cli
 
 _MULTIHOST = flags.DEFINE_enum(
   'multihost',
@@ -29,12 +32,27 @@ _HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
 )
 
 
-def connected() -> contextlib.AbstractContextManager[None]:
-  """Joins the other hosts of the job; see `hosts.connected`."""
+# Flags that may differ between hosts.
+_OWN = {
+  *(x.name for x in (_MULTIHOST, _COORDINATOR_TIMEOUT, _HEARTBEAT_TIMEOUT)),
+  *('stage_to', 'executable'),
+}
+
+
+@contextlib.contextmanager
+def connected() -> Iterator[None]:
+  """Joins the other hosts of the job; see `hosts.connected`.
+
+  Raises:
+    UserError: a host was started with other flags.
+  """
   from gpt1_jax.train import hosts  # slow: imports jax
 
-  return hosts.connected(
-    hosts.HostSettings(
-      _MULTIHOST.value, _COORDINATOR_TIMEOUT.value, _HEARTBEAT_TIMEOUT.value
-    )
+  settings = hosts.HostSettings(
+    _MULTIHOST.value, _COORDINATOR_TIMEOUT.value, _HEARTBEAT_TIMEOUT.value
   )
+  with hosts.connected(settings):
+    hosts.agree(
+      {f'--{name}': x for name, x in cli.given().items() if name not in _OWN}
+    )
+    yield

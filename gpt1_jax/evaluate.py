@@ -43,11 +43,18 @@ import jax
 from absl import flags
 
 from gpt1_jax import cli, cluster, staging
-from gpt1_jax.corpus import shards, tokenization, windows
+from gpt1_jax.corpus import shards, tokenization, verification, windows
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
 from gpt1_jax.tasks.zero_shot import evaluation
-from gpt1_jax.train import belonging, checkpoint, perplexity, run, sharding
+from gpt1_jax.train import (
+  belonging,
+  checkpoint,
+  hosts,
+  perplexity,
+  run,
+  sharding,
+)
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'The run.', required=True)
 _SUITE = flags.DEFINE_enum(
@@ -122,7 +129,9 @@ def _perplexity() -> Mapping[str, object]:
       f'{data}: its tokenizer differs from that of {workdir}; '
       f'prepare it with --tokenizer={workdir}'
     )
-  split = shards.read_meta(folder)['splits'][_SPLIT.value]
+  read = shards.read_meta(folder)
+  split = read['splits'][_SPLIT.value]
+  hosts.agree({f'data in {data}': verification.fingerprint(read)})
   if 'bytes' not in split:
     print(
       f'{data}: prepared before bytes were counted; prepare it again for bits '

@@ -328,6 +328,76 @@ def test_a_stall_of_one_host_stops_all_with_code_75(
   assert_same_run(workdir, one_host)
 
 
+# Each host runs in a folder of its own; host 1 has one more flag, if given.
+APART = """
+import os, runpy, sys
+folder, more, module, *words = sys.argv[1:]
+index = os.environ['JAX_PROCESS_ID']
+os.chdir(f'{folder}/{index}')
+sys.argv = [module, *words] + [more] * (index == '1' and more != '')
+runpy.run_module(module, run_name='__main__')
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('what', 'differs'),
+  [
+    ('flag', '--config.optim.peak_lr'),
+    ('workdir', 'folder run (it must be shared)'),
+    ('data', 'model of the run'),
+    ('weights', 'weights'),
+  ],
+)
+def test_hosts_that_differ_are_refused(
+  data, one_host, tmp_path, ended, what, differs
+):
+  for index in '01':
+    (tmp_path / index).mkdir()
+    shutil.copytree(data, tmp_path / index / 'data')
+  command = ['gpt1_jax.pretrain', *TINY, '--config.data.path=data']
+  command.append(
+    f'--workdir={"run" if what == "workdir" else tmp_path / "run"}'
+  )
+  more = '--config.optim.peak_lr=1e-2' if what == 'flag' else ''
+  if what == 'data':
+    shutil.rmtree(tmp_path / '1' / 'data')
+    commands.prepare_reference(tmp_path / '1' / 'data', '--merges=310')
+  elif what == 'weights':
+    for index in '01':
+      shutil.copytree(one_host, tmp_path / index / 'one')
+    shutil.rmtree(tmp_path / '1' / 'one' / 'checkpoints' / str(STEPS))
+    command = ['gpt1_jax.evaluate', '--workdir=one', f'--data={data}']
+  job = ended(cluster(2, 1, '-c', APART, tmp_path, more, *command, start=True))
+  output = job.communicate(timeout=300)[0]
+  assert job.returncode == 1  # of the launcher
+  for index in (0, 1):
+    line = (
+      f"[{index}] error: host 1: its {differs} differs from host 0's; every"
+    )
+    assert output.count(line) == 1, output
+  assert 'Traceback' not in output
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.slow
+def test_a_host_that_begins_late_is_waited_for():
+  """Gloo's first collective waits for 30 s."""
+  code = (
+    'import time, jax\n'
+    'from gpt1_jax import cli, cluster\n'
+    'from gpt1_jax.train import hosts\n'
+    'from jax.experimental import multihost_utils as utils\n'
+    'def main():\n'
+    '  with cluster.connected():\n'
+    '    time.sleep(35 * jax.process_index())\n'
+    '    hosts.agree({})\n'
+    '    print(utils.process_allgather(jax.numpy.ones(3)).sum())\n'
+    'cli.run(main)'
+  )
+  assert cluster(2, 1, '-c', code).count('6.0') == 2
+
+
 @pytest.mark.slow
 def test_a_host_that_finishes_late_is_waited_for():
   code = MEETS.format(rounds=21, late=15)

@@ -31,7 +31,7 @@ class Example:
   texts: tuple[str, ...]
   choices: tuple[str, ...] = ()
   label: int | float | None = None
-  where: str = dataclasses.field(default='', compare=False)
+  where: str = dataclasses.field(default='', compare=False, repr=False)
 
 
 def read(task: Task, path: str | None, split: str) -> list[Example]:

@@ -292,4 +292,5 @@ def _read_splits(task: Task, path: str) -> dict[str, Sequence[Example]]:
   for split in ('train', *task.dev_splits, *task.test_splits):
     if split in ('train', 'dev') or sources.has(task, path, split):
       found[split] = read(task, path, split)
+  hosts.agree({f'data of {task.name}': found})
   return found

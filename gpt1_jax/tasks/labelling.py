@@ -23,6 +23,7 @@ from gpt1_jax.tasks.readers import archives, rows
 from gpt1_jax.train import (
   belonging,
   checkpoint,
+  hosts,
   run as run_lib,
   score_file,
   sharding,
@@ -89,6 +90,7 @@ class Labeller:
       UserError: a row cannot be used.
     """
     cells, examples = _read(self.task, file)
+    hosts.agree({'--input': examples})
     answers = self.answer(examples)
     return [row | answer for row, answer in zip(cells, answers, strict=True)]
 

@@ -20,7 +20,7 @@ from gpt1_jax import storage
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
 from gpt1_jax.settings import ModelConfig
-from gpt1_jax.train import checksums, orbax_manager, ranking
+from gpt1_jax.train import checksums, hosts, orbax_manager, ranking
 
 _READ = ('params', 'step')  # what `read` needs of a state
 
@@ -201,6 +201,8 @@ def read_state(
   with _open(workdir) as manager:
     step = _known_step(workdir, manager, step, best=False)
     checksums.check(_directory(workdir), manager.all_steps(), step)
+    sums = _directory(workdir) / str(step) / checksums.CHECKSUMS
+    hosts.agree({f'checkpoint of {workdir}': storage.read_json(sums)})
     found = manager.restore(
       step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
     )

@@ -6,16 +6,22 @@ every host. This module connects the hosts before any computation starts.
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib.util
+import itertools
+import json
 import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, TypedDict
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
 
 from gpt1_jax import interrupts
 from gpt1_jax.errors import RunError, UserError, first_line
@@ -29,6 +35,9 @@ _LOST = re.compile(
   r'(?i)gloo|nccl|by peer|unavailable|deadline.exceeded|coordination|heartbeat'
 )
 COUNT, INDEX = 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'
+# Milliseconds, a week; `heartbeat.watched` ends the wait for a lost host.
+_PATIENCE = 7 * 24 * 3600 * 1000
+_meetings = itertools.count(1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,9 +105,63 @@ def say(line: str) -> None:
 
 
 def meet(moment: str) -> None:
-  """Waits until every host has reached this moment."""
+  """Waits until every host has reached this moment.
+
+  Does not use the devices: Gloo fails if a host is 30 s late for the first
+  collective.
+  """
   if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(moment)
+    barrier = multihost.get_barrier_sync_fn()
+    barrier(key=f'gpt1_jax {next(_meetings)} {moment}', timeout_ms=_PATIENCE)
+
+
+def agree(found: Mapping[str, object]) -> None:
+  """Waits for every host, and checks that all have found the same.
+
+  Args:
+    found: trees of arrays and of values with a `repr`, by name.
+
+  Raises:
+    UserError: a host has found something else; raised on all hosts.
+  """
+  count, index = jax.process_count(), jax.process_index()
+  if count == 1:
+    return
+  mine = {name: _digest(value) for name, value in found.items()}
+  service = multihost.get_jax_distributed_client()
+  key = f'gpt1_jax agreement {next(_meetings)}'
+  service.key_value_set(f'{key}/{index}', json.dumps(mine))
+  if index == 0:
+    texts = (
+      service.blocking_key_value_get(f'{key}/{host}', _PATIENCE)
+      for host in range(count)
+    )
+    service.key_value_set(f'{key}/result', _difference(map(json.loads, texts)))
+  if difference := service.blocking_key_value_get(f'{key}/result', _PATIENCE):
+    if index == 0:
+      time.sleep(1)  # JAX aborts the others once host 0 exits
+    raise UserError(
+      f'{difference}; every host needs the same command and the same files'
+    )
+
+
+def _difference(found: Iterator[dict[str, str]]) -> str:
+  """Names the first host that has not found what host 0 has found, or ''."""
+  first = next(found)
+  for host, other in enumerate(found, 1):
+    for name in {**first, **other}:
+      if first.get(name) != other.get(name):
+        return f"host {host}: its {name} differs from host 0's"
+  return ''
+
+
+def _digest(tree: object) -> str:
+  """Returns the sha256 of a tree's structure and leaves, hex."""
+  digest = hashlib.sha256(repr(jax.tree.structure(tree)).encode())
+  for leaf in jax.tree.leaves(tree):
+    is_array = isinstance(leaf, np.ndarray)
+    digest.update(leaf.tobytes() if is_array else f'{leaf!r}\n'.encode())
+  return digest.hexdigest()
 
 
 def from_first(value: Any) -> Any:

@@ -26,6 +26,7 @@ import jax
 
 from gpt1_jax import interrupts, storage
 from gpt1_jax.errors import RunError, UserError
+from gpt1_jax.train import hosts
 
 LOCK = 'lock'
 _PERIOD = 15.0  # seconds between two writes of the object
@@ -41,17 +42,24 @@ def held(workdir: str) -> Iterator[None]:
   Removes the directory at the end if no run began in it.
 
   Raises:
-    UserError: another process runs there, and the message names it; or Orbax
-      cannot save in a folder of this name.
+    UserError: another process runs there, and the message names it; the hosts
+      do not share the directory; or Orbax cannot save in a folder of this name.
   """
   place = storage.writable(workdir)
   storage.check_no_pattern(place)
-  if jax.process_index() or str(place) in _held:
+  if str(place) in _held:
     yield
     return
   _held.add(str(place))
   try:
-    with _created(place), _locked(workdir, place):
+    with contextlib.ExitStack() as stack:
+      if jax.process_index() == 0:
+        stack.enter_context(_created(place))
+        stack.enter_context(_locked(workdir, place))
+      hosts.meet('locked')
+      hosts.agree(
+        {f'folder {workdir} (it must be shared)': _token(place / LOCK)}
+      )
       yield
   finally:
     _held.remove(str(place))
@@ -145,7 +153,15 @@ def _flock(workdir: str, path: pathlib.Path) -> IO[str]:
   file.truncate(0)
   file.write(_Holder.this_process().text())
   file.flush()
+  os.fsync(file.fileno())  # for other hosts
   return file
+
+
+def _token(path: storage.Path) -> str | None:
+  """Returns the token of a lock's holder."""
+  text = path.read_text(encoding='utf-8') if path.exists() else ''
+  holder = _Holder.parse(text)
+  return holder.token if holder else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from gpt1_jax.train import (
   boards,
   checkpoint,
   history,
+  hosts,
   norms,
   opening,
   profiling,
@@ -67,7 +68,8 @@ def run_training(
     The final state and its scores (None if the run was already complete).
 
   Raises:
-    UserError: the last checkpoint does not fit.
+    UserError: the last checkpoint does not fit, or the hosts have different
+      configurations or data.
     RunError: the loss or the gradient is not finite.
     Stopped: a signal asked the run to stop; it has been saved.
   """
@@ -75,6 +77,8 @@ def run_training(
   config = run.header['config']
   project = boards.Project(config['train']['wandb'], run.workdir, config)
   project.check()
+  same = {k: v for k, v in run.header.items() if k != 'commit'}
+  hosts.agree({f'{name} of the run': value for name, value in same.items()})
   with (
     interrupts.within(interrupts.Phase.RECORD),
     pulse.watched(run.pace.settings.stall_minutes),

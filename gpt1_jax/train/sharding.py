@@ -17,6 +17,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.train import hosts
 
 Tree = Any  # a tree of arrays, shapes or shardings
 MESH_AXES = ('data', 'fsdp', 'tensor')
@@ -271,8 +272,9 @@ def _host_parts(mesh: jax.sharding.Mesh) -> list[int]:
 
 
 def put(x: Any, sharding: NamedSharding) -> jax.Array:
-  """Shards an array that every host holds in full."""
+  """Shards an array that every host holds in full; refuses different ones."""
   x = np.asarray(x)
+  hosts.agree({'weights': x})
   return jax.make_array_from_callback(x.shape, sharding, lambda i: x[i])
 
 
@@ -292,8 +294,7 @@ def gather(tree: Tree) -> Tree:
   def whole(x: jax.Array) -> np.ndarray:
     if not x.is_fully_addressable:
       assert isinstance(x.sharding, NamedSharding)
-      everywhere = replicated(x.sharding.mesh)
-      x = jax.jit(lambda x: x, out_shardings=everywhere)(x)
+      x = jax.jit(lambda x: x, out_shardings=replicated(x.sharding.mesh))(x)
     return jax.device_get(x)
 
   return jax.tree.map(whole, tree)

@@ -55,6 +55,7 @@ def evaluate(
   mesh = sharding.make_mesh(jax.devices())
   batch_size *= jax.device_count()
   candidates = [c for part in questions for c in part.candidates]
+  hosts.agree({'data of the tasks': candidates})
   batches = Batches(
     likelihood.lay_out(candidates, config.n_ctx),
     BatchSettings(batch_size, lengths=likelihood.WIDTHS),
