@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import socket
+import threading
 from unittest import mock
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 import gpt1_jax
+from gpt1_jax.inference import options
 from tests.support import commands
 
 testclient = pytest.importorskip(
@@ -214,6 +216,43 @@ def test_the_engine_survives_an_error(local, run, monkeypatch):
   assert 'ZeroDivisionError' in events
   monkeypatch.undo()
   assert ask(local, prompt='the', max_tokens=2).status_code == 200
+
+
+def test_a_request_gets_the_error_of_a_decoder_that_cannot_be_made(run):
+  """Memory may be short; later requests are answered."""
+  sample = options.parse({'max_tokens': 1, 'seed': 1})
+
+  async def piece():
+    job = made.submit(run.start('the', sample, (0, 0)))
+    return await asyncio.wait_for(anext(job.pieces()), 60)
+
+  with mock.patch.object(type(run), 'decoder', side_effect=MemoryError):
+    made = engine.Engine(run)
+    with pytest.raises(MemoryError):
+      asyncio.run(piece())
+  assert asyncio.run(piece()).last
+  made.close()
+
+
+def test_the_engine_outlives_an_event_loop_and_stderr(run, monkeypatch):
+  monkeypatch.setattr(engine, '_SECONDS', 0)
+  monkeypatch.setattr(
+    engine.sys, 'stderr', mock.Mock(write=mock.Mock(side_effect=OSError))
+  )
+  made = engine.Engine(run)
+  started, go = threading.Event(), threading.Event()
+
+  async def leave():
+    call = made.call(lambda: started.set() or go.wait(60))
+    with pytest.raises(TimeoutError):
+      await asyncio.wait_for(call, 0.1)
+
+  asyncio.run(leave())
+  go.set()
+  jax.clear_caches()
+  found = asyncio.run(made.predictions(run.encode('the')[:1], 1))
+  assert len(found.log_probs_BT) == 1
+  made.close()
 
 
 def test_tokenizer_endpoints(local, run):

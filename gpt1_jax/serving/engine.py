@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import contextlib
 import sys
 import threading
 import time
@@ -20,6 +21,14 @@ MAX_WAITING = 1024  # texts that may wait for a place in the batch
 _SECONDS = 0.1  # seconds; shorter compilations are not reported
 
 
+def _call_soon(
+  loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: Any
+) -> None:
+  """Calls a function in an event loop, from another thread."""
+  with contextlib.suppress(RuntimeError):  # it has ended: nobody waits
+    loop.call_soon_threadsafe(function, *args)
+
+
 class BusyError(Exception):
   """Raised if too many texts are waiting."""
 
@@ -35,9 +44,8 @@ class Job:
 
   def put(self, piece: Piece | Exception) -> None:
     """Passes a token or an error to the request; may run in any thread."""
-    if self.cancelled:  # nobody reads it, and the loop may have ended
-      return
-    self._loop.call_soon_threadsafe(self._queue.put_nowait, piece)
+    if not self.cancelled:
+      _call_soon(self._loop, self._queue.put_nowait, piece)
 
   async def pieces(self) -> AsyncIterator[Piece]:
     """Yields the tokens as they arrive."""
@@ -106,7 +114,7 @@ class Engine:
         result, error = function(), None
       except Exception as raised:  # raised in the caller
         result, error = None, raised
-      loop.call_soon_threadsafe(settle, result, error)
+      _call_soon(loop, settle, result, error)
 
     with self._wake:
       self._calls.append(work)
@@ -126,11 +134,13 @@ class Engine:
     if self._compiled:
       self._compiled = False
       seconds = time.perf_counter() - start
-      print(f'compiled {what} in {seconds:.1f} s', file=sys.stderr, flush=True)
+      with contextlib.suppress(OSError):  # a lost line ends no request
+        print(
+          f'compiled {what} in {seconds:.1f} s', file=sys.stderr, flush=True
+        )
 
   def _work(self) -> None:
-    decoder = self.run.decoder()
-    jobs: list[Job] = []
+    decoder, jobs = None, list[Job]()
     while True:
       with self._wake:
         while not (jobs or self._waiting or self._calls or self._stopped):
@@ -148,6 +158,7 @@ class Engine:
       if not jobs:
         continue
       try:
+        decoder = decoder or self.run.decoder()
         start = time.perf_counter()
         tokens = decoder.step([job.sample.row for job in jobs])
         self._report(f'for a batch of {len(jobs)}', start)
@@ -156,5 +167,5 @@ class Engine:
       except Exception as error:  # raised in every request of the batch
         for job in jobs:
           job.put(error)
-        jobs, decoder = [], self.run.decoder()
+        jobs, decoder = [], None
       jobs = [job for job in jobs if job.sample.finish_reason is None]
