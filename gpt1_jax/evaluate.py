@@ -76,6 +76,7 @@ _BATCH = flags.DEFINE_integer(
   32,
   'Windows or sequences per device in a batch.',
   lower_bound=1,
+  upper_bound=2**20,
 )
 _STEP = cli.define_step()
 # Flags that only one suite accepts.

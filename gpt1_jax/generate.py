@@ -46,7 +46,7 @@ _TOKENS = flags.DEFINE_integer(
   'num_tokens', 100, 'Maximum tokens to generate per sample.', lower_bound=1
 )
 _SAMPLES = flags.DEFINE_integer(
-  'num_samples', 1, 'Samples per prompt.', lower_bound=1
+  'num_samples', 1, 'Samples per prompt.', lower_bound=1, upper_bound=2**16
 )
 _GREEDY = flags.DEFINE_bool(
   'greedy', False, 'Always pick the most likely token.'

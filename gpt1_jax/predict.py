@@ -20,6 +20,7 @@ import jax
 from absl import flags
 
 from gpt1_jax import cli, cluster, staging, storage
+from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import labelling
 
 _WORKDIR = flags.DEFINE_string(
@@ -30,13 +31,20 @@ _INPUT = flags.DEFINE_string(
 )
 _OUTPUT = flags.DEFINE_string('output', None, 'File to write; default: stdout.')
 _BATCH = flags.DEFINE_integer(
-  'batch_size', 32, 'Examples per device in a batch.', lower_bound=1
+  'batch_size',
+  32,
+  'Examples per device in a batch.',
+  lower_bound=1,
+  upper_bound=2**20,
 )
 _STEP = cli.define_step()
 _STAGE_TO = cli.define_stage_to()
 
 
 def main() -> None:
+  output = _OUTPUT.value and storage.resolved(_OUTPUT.value)
+  if output and output == storage.resolved(_INPUT.value):
+    raise UserError('--output is --input, which it would replace')
   with cluster.connected():
     file = staging.fetch(_INPUT.value, _STAGE_TO.value)
     run = labelling.Labeller(_WORKDIR.value, _STEP.value, _BATCH.value)

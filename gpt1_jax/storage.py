@@ -139,9 +139,13 @@ def write_bytes(name: str | os.PathLike[str], content: bytes) -> None:
   Creates missing parent folders.
   """
   target = path(name)
-  if not isinstance(target, pathlib.Path):
-    target.write_bytes(content)
+  if not isinstance(target, pathlib.Path) or (
+    target.exists() and not target.is_file()  # a device, a pipe, a folder
+  ):
+    with naming(target):
+      target.write_bytes(content)
     return
+  target = target.resolve()  # a link stays
   target.parent.mkdir(parents=True, exist_ok=True)
   # Several hosts may write the same file on a shared disk.
   temporary = target.with_name(f'{target.name}.{uuid.uuid4().hex[:8]}.tmp')
@@ -244,9 +248,7 @@ def atomic_dir(output: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def is_free(output: Path) -> bool:
   """Returns True if a path is missing or an empty directory."""
-  if not output.is_dir():
-    return not output.exists()
-  return not any(output.iterdir())
+  return not any(output.iterdir()) if output.is_dir() else not output.exists()
 
 
 def _lock(folder: pathlib.Path, output: pathlib.Path) -> int:

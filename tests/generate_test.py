@@ -81,6 +81,7 @@ def test_the_end_of_a_document_is_a_note_below_a_single_sample(
     (['--temperature=nan'], 'temperature is nan: must be finite'),
     (['--seed=9223372036854775808'], 'seed is 9223372036854775808: must be'),
     (['--num_tokens=0'], '--num_tokens=0: 0 is not a positive integer'),
+    ([f'--num_samples={10**12}'], f'{10**12} is not an integer in the range'),
     (['--interactive', '--prompt=x'], '--interactive asks for one prompt'),
     (['--prompt_file=/none'], '/none'),
   ],

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import pytest
 
@@ -102,6 +103,8 @@ def test_the_command(tuned, tmp_path):
   output = tmp_path / 'out' / 'labelled.jsonl'
   assert commands.succeed('predict', *args, f'--output={output}') == ''
   assert read_lines(output.read_text()) == [row]
+  line = commands.fail('predict', *args, f'--output={path}')
+  assert line == 'error: --output is --input, which it would replace'
 
 
 def test_texts_that_do_not_fit_are_reported(tuned, caplog):
@@ -128,6 +131,10 @@ def test_rows_that_cannot_be_labelled_are_refused(tuned, tmp_path):
     path.write_text(text)
     with assert_refused(words):
       run.label(str(path))
+  path.unlink()
+  os.mkfifo(path)
+  with assert_refused('new.tsv: not a file'):
+    run.label(str(path))
   (tmp_path / 'config.json').write_text('{"command": "pretrain", "config": {}}')
   with assert_refused('a pretrain run has no labels'):
     labelling.Labeller(str(tmp_path), None, 1)

@@ -179,6 +179,25 @@ def test_json_has_null_for_nan_and_infinity(tmp_path):
   assert found == {'a': None, 'b': [1.5, None], 'c': 'NaN'}
 
 
+def test_devices_pipes_and_links_are_written_to_and_not_replaced(tmp_path):
+  target, link, pipe = (tmp_path / name for name in ('file', 'link', 'pipe'))
+  target.write_text('old')
+  link.symlink_to(target)
+  storage.write_text(link, 'new')
+  assert link.is_symlink()
+  assert target.read_text() == 'new'
+  os.mkfifo(pipe)
+  reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+  storage.write_text(pipe, 'text')
+  assert os.read(reader, 100) == b'text'
+  os.close(reader)
+  assert pipe.is_fifo()
+  with pytest.raises(IsADirectoryError) as raised:
+    storage.write_text(tmp_path, 'text')
+  assert raised.value.filename == str(tmp_path)
+  assert sorted(os.listdir(tmp_path)) == ['file', 'link', 'pipe']
+
+
 def test_a_leading_tilde_is_the_home_folder(tmp_path, monkeypatch):
   """A shell replaces it in `--x ~/y`, but not in `--x=~/y`."""
   monkeypatch.setenv('HOME', str(tmp_path))

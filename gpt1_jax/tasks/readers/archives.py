@@ -57,8 +57,10 @@ class Source:
 
   @contextlib.contextmanager
   def open(self) -> Iterator[IO[bytes]]:
-    """Opens the file; raises UserError if its archive is damaged."""
+    """Opens the file; raises UserError if it cannot be read."""
     if not self.member:
+      if self.path.exists() and not self.path.is_file():
+        raise UserError(f'{self.path}: not a file')
       with self.path.open('rb') as stream:
         yield stream
       return
