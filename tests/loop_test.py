@@ -114,6 +114,13 @@ def test_a_signal_during_an_evaluation_saves_the_update_before_it(
   assert rows(tmp_path / 'run') == rows(straight)
 
 
+def test_a_signal_before_the_first_update_saves_nothing(tmp_path, monkeypatch):
+  monkeypatch.setattr(interrupts, 'requested', lambda: 'SIGTERM')
+  with pytest.raises(Stopped, match='by SIGTERM before the first update; '):
+    train(tmp_path, lambda params: {})
+  assert not list((tmp_path / 'checkpoints').iterdir())
+
+
 PATIENT = pace.Pace(
   dataclasses.replace(SETTINGS, keep=1), 1, 100, 'eval_accuracy', patience=1
 )

@@ -88,7 +88,8 @@ def test_a_stopped_run_is_saved_and_resumed(
   (line,) = [x for x in stderr.splitlines() if x.startswith('stopped by')]
   assert 'the same command continues' in line
   assert 'Traceback' not in stderr
-  done = int(line.partition('after update ')[2].partition(',')[0])
+  done = int(line.partition('after update ')[2].partition(',')[0] or 0)
+  assert done or 'before the first update' in line
   assert not (workdir / 'lock').exists()
   if done:
     assert checkpoint.steps(str(workdir)) == [done]
@@ -134,7 +135,8 @@ def test_stopped_fine_tuning_is_saved_and_resumed(
   _, stderr = process.communicate(timeout=400)
   assert process.returncode == 75, stderr
   (line,) = [x for x in stderr.splitlines() if x.startswith('stopped by')]
-  done = int(line.partition('after update ')[2].partition(',')[0])
+  done = int(line.partition('after update ')[2].partition(',')[0] or 0)
+  assert done or 'before the first update' in line
   assert 0 < done < 120
   assert done in checkpoint.steps(str(workdir))
   assert not (workdir / 'scores.json').exists()

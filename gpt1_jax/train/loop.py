@@ -200,7 +200,8 @@ def fit(
       reports.flush()
       saver.save(done, state)
     checkpoints.wait()
-    raise pulse.stopped(f'after update {done}, which is saved') from None
+    saved = f'after update {done}, which is saved'
+    raise pulse.stopped(saved if done else 'before the first update') from None
   checkpoints.wait()
   return state, scores
 
