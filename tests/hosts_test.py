@@ -275,8 +275,7 @@ def test_a_signal_to_one_host_stops_all_after_the_same_update(
   words = ('-m', 'gpt1_jax.pretrain', *TINY, f'--workdir={workdir}')
   endless = ('--config.train.num_steps=100000', f'--config.data.path={data}')
   job = ended(cluster(2, 1, *words, *endless, start=True))
-  # It is about to compile.
-  commands.await_until(job, (workdir / 'history.jsonl').exists)
+  commands.await_until(job, (workdir / 'checkpoints' / '4').is_dir)
   os.kill(process_id(job, 1), signal.SIGTERM)
   output = job.communicate(timeout=500)[0]
   assert job.returncode == 75, output
