@@ -55,6 +55,8 @@ _LENGTH = (
   'train.eval_every',
   'train.patience',
 )
+# Settings that give a model other parameters: no state of the run fits it.
+_SHAPE = {f'model.{name}' for name in ('kind', 'n_layer', 'n_embd', 'n_ctx')}
 
 Changes = dict[str, list[Any]]  # setting -> (old value, new value)
 
@@ -174,9 +176,11 @@ def changes(workdir: str, command: str, config: Values) -> Changes | None:
   different = dict(_differences(found['config'], config))
   refused = [name for name in different if not _may_differ(name)]
   if refused:
+    fits = _SHAPE.isdisjoint(refused)
     raise UserError(
       f'{workdir}: holds a run with a different {", ".join(refused)}; give the '
-      f'same configuration, or another --workdir{_fork_flags(workdir, command)}'
+      'same configuration, or another --workdir'
+      f'{_fork_flags(workdir, command) if fits else ""}'
     )
   return different
 
