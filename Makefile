@@ -66,10 +66,10 @@ browser: $(VENV)/installed-browser
 	$(PYTEST) tests/browser_test.py -rs $(ARGS)
 
 peers: $(VENV)/installed-peers
-	$(PYTEST) -m peers $(ARGS)
+	JAX_ENABLE_COMPILATION_CACHE=false $(PYTEST) -m peers $(ARGS)
 
 tpu: $(VENV)/installed-tpu
-	$(PYTEST) -m tpu -rs $(ARGS)
+	JAX_ENABLE_COMPILATION_CACHE=false $(PYTEST) -m tpu -rs $(ARGS)
 
 beam: $(VENV)/installed-beam
 	$(PYTEST) tests/beam_test.py -rs $(ARGS)

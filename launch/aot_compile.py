@@ -66,6 +66,8 @@ def main() -> None:
       console.Console(stderr=True, highlight=False, soft_wrap=True),
     )
   topology = chips.topology(*where)
+  if _SAVE.value:  # a step that came from jax's cache may not load again
+    jax.config.update('jax_enable_compilation_cache', False)
   if found is None or _SAVE.value:
     found, program, compiled = stats.compile_step(config, topology, *sizes)
   out.print(_report(found, topology, config))

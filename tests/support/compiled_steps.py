@@ -1,9 +1,12 @@
 """Small pretraining steps to compile, and their FLOPs counted by hand."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 from configs import pretrain as config_file
 from gpt1_jax import config as config_lib
@@ -29,6 +32,18 @@ JSON_KEYS = {
   'estimated_utilisation',
   'estimated_parts',
 }
+
+
+@contextlib.contextmanager
+def uncached() -> Iterator[None]:
+  """Compiles without the tests' cache; what comes from it does not save."""
+  compilation_cache.reset_cache()  # jax decides once whether it has one
+  jax.config.update('jax_enable_compilation_cache', False)
+  try:
+    yield
+  finally:
+    jax.config.update('jax_enable_compilation_cache', True)
+    compilation_cache.reset_cache()
 
 
 def preset(name: str, **changes: Any) -> config_lib.PretrainConfig:
