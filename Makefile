@@ -65,6 +65,7 @@ test-fast: $(VENV)/installed-test
 browser: $(VENV)/installed-browser
 	$(PYTEST) tests/browser_test.py -rs $(ARGS)
 
+# Without the cache that tests/conftest.py sets, which is tried with CPUs only.
 peers: $(VENV)/installed-peers
 	JAX_ENABLE_COMPILATION_CACHE=false $(PYTEST) -m peers $(ARGS)
 

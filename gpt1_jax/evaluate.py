@@ -130,9 +130,9 @@ def _perplexity() -> Mapping[str, object]:
       f'{data}: its tokenizer differs from that of {workdir}; '
       f'prepare it with --tokenizer={workdir}'
     )
-  read = shards.read_meta(folder)
-  split = read['splits'][_SPLIT.value]
-  hosts.agree({f'data in {data}': verification.fingerprint(read)})
+  corpus = shards.read_meta(folder)
+  split = corpus['splits'][_SPLIT.value]
+  hosts.agree({f'data in {data}': verification.fingerprint(corpus)})
   if 'bytes' not in split:
     print(
       f'{data}: prepared before bytes were counted; prepare it again for bits '

@@ -119,7 +119,8 @@ def agree(found: Mapping[str, object]) -> None:
   """Waits for every host, and checks that all have found the same.
 
   Args:
-    found: trees of arrays and of values with a `repr`, by name.
+    found: by name, trees of arrays and of other values, which are compared by
+      their `repr`.
 
   Raises:
     UserError: a host has found something else; raised on all hosts.
@@ -159,8 +160,10 @@ def _digest(tree: object) -> str:
   """Returns the sha256 of a tree's structure and leaves, hex."""
   digest = hashlib.sha256(repr(jax.tree.structure(tree)).encode())
   for leaf in jax.tree.leaves(tree):
-    is_array = isinstance(leaf, np.ndarray)
-    digest.update(leaf.tobytes() if is_array else f'{leaf!r}\n'.encode())
+    is_array = isinstance(leaf, np.ndarray | jax.Array)
+    digest.update(
+      np.asarray(leaf).tobytes() if is_array else f'{leaf!r}\n'.encode()
+    )
   return digest.hexdigest()
 
 

@@ -74,8 +74,7 @@ def arrange(devices: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
       f'{mesh} does not fit {count} devices; set config.mesh.data=-1 to use '
       'all remaining devices'
     )
-  slices = len({getattr(d, 'slice_index', None) for d in devices})
-  if slices == 1:
+  if (slices := len({getattr(d, 'slice_index', 0) for d in devices})) == 1:
     return mesh_utils.create_device_mesh(
       sizes, devices, allow_split_physical_axes=True
     )
@@ -272,19 +271,20 @@ def _host_parts(mesh: jax.sharding.Mesh) -> list[int]:
 
 
 def put(x: Any, sharding: NamedSharding) -> jax.Array:
-  """Shards an array that every host holds in full; refuses different ones."""
+  """Shards an array that every host holds in full."""
   x = np.asarray(x)
-  hosts.agree({'weights': x})
   return jax.make_array_from_callback(x.shape, sharding, lambda i: x[i])
 
 
 def replicate(tree: Tree, mesh: jax.sharding.Mesh) -> Tree:
-  """Places arrays that every host holds in full on every device."""
+  """Places weights on every device; refuses them if hosts' weights differ."""
+  hosts.agree({'weights': tree})
   return jax.tree.map(lambda x: put(x, replicated(mesh)), tree)
 
 
 def like(tree: Tree, placed: Tree) -> Tree:
-  """Places a tree of numpy arrays with the shardings of `placed`."""
+  """Places weights as `placed` is; refuses them if hosts' weights differ."""
+  hosts.agree({'weights': tree})
   return jax.tree.map(lambda x, y: put(x, y.sharding), tree, placed)
 
 

@@ -36,13 +36,14 @@ JSON_KEYS = {
 
 @contextlib.contextmanager
 def uncached() -> Iterator[None]:
-  """Compiles without the tests' cache; what comes from it does not save."""
-  compilation_cache.reset_cache()  # jax decides once whether it has one
+  """Compiles without the tests' cache: a step from it may not load again."""
+  compilation_cache.reset_cache()  # jax decides once whether it uses one
+  before = jax.config.jax_enable_compilation_cache
   jax.config.update('jax_enable_compilation_cache', False)
   try:
     yield
   finally:
-    jax.config.update('jax_enable_compilation_cache', True)
+    jax.config.update('jax_enable_compilation_cache', before)
     compilation_cache.reset_cache()
 
 
