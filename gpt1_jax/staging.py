@@ -1,7 +1,6 @@
 """Copies files from a bucket to this machine's disk, verified and cached.
 
-Shards are memory-mapped and archives are read at random: both need a local
-disk.
+Shards and archives are read at random, which needs a local disk.
 """
 
 import base64

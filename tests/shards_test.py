@@ -1,10 +1,12 @@
 """Shards on disk: reading returns what was written; damage is named."""
 
+import contextlib
 import hashlib
 import json
 import os
 import random
 import re
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -99,7 +101,7 @@ def test_reading_outside_is_an_error(tmp_path, start, count):
 def test_reading_does_not_load_the_shards(tmp_path, monkeypatch):
   """A sparse shard of 128 GiB opens and reads like any other."""
   _write(tmp_path / 'data')
-  monkeypatch.setattr(verification, 'check_shard', lambda *_: None)
+  monkeypatch.setattr(verification, '_read', lambda _: ('', 0))
   meta = shards.read_meta(tmp_path / 'data')
   name, count = 'train-00000-of-00001.bin', 1 << 36
   with (tmp_path / 'data' / name).open('wb') as file:
@@ -180,7 +182,7 @@ def test_a_changed_byte_is_found_when_a_shard_is_opened(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('change', ['a byte', 'cut', 'emptied'])
 def test_a_shard_that_changes_while_it_is_read_is_named(tmp_path, change):
-  """Without a check, other tokens are read, or SIGBUS ends the process."""
+  """Without a check, other tokens are read."""
   streams = _write(tmp_path / 'data')
   tokens = shards.Tokens(tmp_path / 'data', 'train')
   file = tmp_path / 'data' / 'train-00002-of-00006.bin'
@@ -199,6 +201,57 @@ def test_a_shard_that_changes_while_it_is_read_is_named(tmp_path, change):
   np.testing.assert_array_equal(tokens.read(15, 20), streams['train'][15:35])
   file.unlink()  # the content stays until the process ends
   np.testing.assert_array_equal(tokens.read(15, 20), streams['train'][15:35])
+
+
+def test_no_moment_of_a_truncation_ends_the_process(tmp_path, monkeypatch):
+  """A page that a file lost kills a process that has it in its memory."""
+  streams = _write(tmp_path / 'data')
+  tokens = shards.Tokens(tmp_path / 'data', 'train')
+  file = tmp_path / 'data' / 'train-00002-of-00006.bin'
+  good, state = file.read_bytes(), verification.Shard._stat
+
+  def truncate(shard):
+    found = state(shard)
+    os.truncate(file, 0)  # just after each look
+    return found
+
+  monkeypatch.setattr(verification.Shard, '_stat', truncate)
+  if not os.fork():  # 3: refused
+    with contextlib.suppress(UserError):
+      for _ in range(2):
+        tokens.read(20, 10)
+      os._exit(0)
+    os._exit(3)
+  assert os.waitstatus_to_exitcode(os.wait()[1]) == 3
+  monkeypatch.undo()
+  file.write_bytes(good)
+  np.testing.assert_array_equal(tokens.read(15, 20), streams['train'][15:35])
+
+
+@pytest.mark.parametrize('then', ['removed', 'replaced'])
+def test_what_was_opened_is_checked(tmp_path, then):
+  """Not the file that has its name by now."""
+  _write(tmp_path / 'data')
+  tokens = shards.Tokens(tmp_path / 'data', 'train')
+  file = tmp_path / 'data' / 'train-00002-of-00006.bin'
+  good = file.read_bytes()
+  file.write_bytes(bytes([good[0] ^ 1]) + good[1:])
+  os.utime(file, ns=(0, 0))
+  file.unlink()
+  if then == 'replaced':
+    file.write_bytes(good)
+  with pytest.raises(UserError, match=r'00002-of-00006\.bin: its sha256'):
+    tokens.read(15, 20)
+
+
+def test_an_error_of_the_disk_names_the_shard(tmp_path, monkeypatch):
+  _write(tmp_path / 'data')
+  tokens = shards.Tokens(tmp_path / 'data', 'train')
+  monkeypatch.setattr(os, 'pread', mock.Mock(side_effect=OSError(5, 'I/O')))
+  with pytest.raises(OSError, match='I/O') as caught:
+    tokens.read(15, 20)
+  name = str(tmp_path / 'data' / 'train-00001-of-00006.bin')
+  assert caught.value.filename == name
 
 
 def test_ids_outside_the_vocabulary_are_found(tmp_path):
@@ -260,11 +313,11 @@ def test_a_damaged_note_of_a_checked_shard_is_replaced(tmp_path, note):
   shard = tmp_path / 'a.bin'
   shard.write_bytes(bytes(6))
   sha256 = hashlib.sha256(bytes(6)).hexdigest()
-  verification.check_shard(shard, sha256, 9)
+  verification.Shard(shard, sha256, 9)
   (file,) = (tmp_path / 'verified').iterdir()
   good = file.read_text()
   file.write_text(note.replace('SHA', sha256))
-  verification.check_shard(shard, sha256, 9)
+  verification.Shard(shard, sha256, 9)
   assert file.read_text() == good
 
 

@@ -223,7 +223,7 @@ def test_an_unknown_home_folder_is_named(tmp_path, monkeypatch):
   shard = tmp_path / 'shard'
   shard.write_bytes(bytes(4))
   sha256 = hashlib.sha256(bytes(4)).hexdigest()
-  verification.check_shard(shard, sha256, 1)
+  verification.Shard(shard, sha256, 1)
   with generate._history():
     pass
   assert list(tmp_path.iterdir()) == [shard]

@@ -127,7 +127,7 @@ def write(
 
 
 class Tokens:
-  """The memory-mapped tokens of one split, read across its shards.
+  """The tokens of one split, read across its shards.
 
   Attributes:
     directory, split: what was opened.
@@ -147,7 +147,7 @@ class Tokens:
     counts = meta['splits'][split]
     self.num_tokens, self.num_words = counts['tokens'], counts['words']
     self._shards = [self._open(meta, shard) for shard in counts['shards']]
-    sizes = [len(shard.tokens) for shard in self._shards]
+    sizes = [shard['tokens'] for shard in counts['shards']]
     self._offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
   def _open(self, meta: Meta, shard: ShardMeta) -> verification.Shard:
@@ -173,13 +173,12 @@ class Tokens:
       raise IndexError(f'{start}+{count} of {self.num_tokens} tokens')
     out = np.empty(count, DTYPE)
     done = 0
-    i = int(np.searchsorted(self._offsets, start, side='right')) - 1
-    while done < count:
-      first = start + done - self._offsets[i]
+    while done < count:  # a call may read less than is asked
+      i = int(np.searchsorted(self._offsets, start + done, side='right')) - 1
+      first = int(start + done - self._offsets[i])
       part = self._shards[i].read(first, count - done)
       out[done : done + len(part)] = part
       done += len(part)
-      i += 1
     return out
 
   @property

@@ -71,65 +71,72 @@ def fingerprint(meta: Meta) -> str:
   return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
 
 
-def check_shard(file: pathlib.Path, sha256: str, vocab_size: int) -> None:
-  """Checks a shard's sha256 and that its ids are in the vocabulary.
-
-  Raises:
-    UserError: they differ from meta.json.
-  """
-  note = f'{_CACHE}/{_identity(file)}'
-  with contextlib.suppress(UserError, OSError, ValueError, TypeError):
-    found, highest = storage.read_json(note)
-    if found == sha256 and highest < vocab_size:
-      return
-  found, highest = _read(file)  # a note that says otherwise may be damaged
-  with contextlib.suppress(UserError, OSError):  # else it is read again
-    storage.write_json(note, [found, highest])
-  _compare(file, found, sha256)
-  if highest >= vocab_size:
-    raise UserError(
-      f'{file}: holds token id {highest}, but the vocabulary of meta.json has '
-      f'{vocab_size}; prepare or copy the data again'
-    )
-
-
 class Shard:
-  """A shard, checked and mapped into memory; notices when its file changes.
+  """An open shard, checked; notices when its content changes.
 
-  Attributes:
-    tokens: uint16 [tokens].
+  Reads with system calls: of a file mapped into memory, a truncation or an
+  error of the disk would kill the process with SIGBUS.
   """
 
   def __init__(self, file: pathlib.Path, sha256: str, vocab_size: int):
-    """Checks and maps a shard; see `check_shard`."""
-    self._expected = file, sha256, vocab_size
+    """Opens a shard; checks its sha256 and that its ids are in the vocabulary.
+
+    Raises:
+      UserError: they differ from meta.json.
+    """
+    self._file, self._sha256, self._vocab_size = file, sha256, vocab_size
     self._opened = os.open(file, os.O_RDONLY)
     weakref.finalize(self, os.close, self._opened)
     self._state = self._stat()
-    check_shard(*self._expected)
-    self.tokens = np.memmap(file, _DTYPE, mode='r')
+    self._check()
 
   def read(self, start: int, count: int) -> np.ndarray:
-    """Copies up to `count` tokens.
+    """Reads up to `count` tokens.
 
     Raises:
-      UserError: the file has been overwritten. (Reading past the end of a
-        truncated file would kill the process with SIGBUS.)
+      UserError: the file has been overwritten.
     """
-    self._check()
-    found = np.array(self.tokens[start : start + count])
-    self._check()
-    return found
-
-  def _check(self) -> None:
-    state = self._stat()
-    if state != self._state:
-      check_shard(*self._expected)
-      self._state = state
+    size, place = _DTYPE.itemsize * count, _DTYPE.itemsize * start
+    while True:
+      with storage.naming(self._file):
+        found = os.pread(self._opened, size, place)
+      state = self._stat()
+      if state == self._state:
+        return np.frombuffer(found, _DTYPE)
+      self._check()
+      self._state = state  # and read what was checked
 
   def _stat(self) -> tuple[int, int]:
     state = os.fstat(self._opened)
     return state.st_size, state.st_mtime_ns
+
+  def _check(self) -> None:
+    note = f'{_CACHE}/{self._identity()}'
+    with contextlib.suppress(UserError, OSError, ValueError, TypeError):
+      found, highest = storage.read_json(note)
+      if found == self._sha256 and highest < self._vocab_size:
+        return
+    found, highest = _read(self._opened)  # a note may be damaged
+    with contextlib.suppress(UserError, OSError):  # else it is read again
+      storage.write_json(note, [found, highest])
+    _compare(self._file, found, self._sha256)
+    if highest >= self._vocab_size:
+      raise UserError(
+        f'{self._file}: holds token id {highest}, but the vocabulary of '
+        f'meta.json has {self._vocab_size}; prepare or copy the data again'
+      )
+
+  def _identity(self) -> str:
+    """Returns the name of the shard's note; it changes when the file does."""
+    state = os.fstat(self._opened)
+    values = (
+      str(self._file.resolve()),
+      state.st_size,
+      state.st_ino,
+      state.st_mtime_ns,
+      state.st_ctime_ns,
+    )
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:32]
 
 
 def check_file(file: pathlib.Path, meta: Meta) -> None:
@@ -162,23 +169,15 @@ def _compare(file: pathlib.Path, found: str, sha256: str) -> None:
     )
 
 
-def _identity(file: pathlib.Path) -> str:
-  """Returns the name of a shard's record; it changes when the file does."""
-  state = os.stat(file)
-  values = (
-    str(file.resolve()),
-    state.st_size,
-    state.st_ino,
-    state.st_mtime_ns,
-    state.st_ctime_ns,
-  )
-  return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:32]
+def _read(file: pathlib.Path | int) -> tuple[str, int]:
+  """Returns the sha256 and the highest id of a shard; -1 if it is empty.
 
-
-def _read(file: pathlib.Path) -> tuple[str, int]:
-  """Returns the sha256 and the highest id of a shard; -1 if it is empty."""
+  Args:
+    file: a path, or the descriptor of an open file.
+  """
   digest, highest = hashlib.sha256(), -1
-  with file.open('rb') as opened:
+  with open(file, 'rb', closefd=not isinstance(file, int)) as opened:
+    opened.seek(0)
     while chunk := opened.read(2 * _CHUNK):
       digest.update(chunk)
       ids = np.frombuffer(chunk, _DTYPE, len(chunk) // 2)
