@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import shutil
 import struct
+import time
 import types
 from unittest import mock
 
@@ -13,7 +15,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from gpt1_jax import interrupts
-from gpt1_jax.errors import Stopped, UserError
+from gpt1_jax.errors import RunError, Stopped, UserError
 from gpt1_jax.train import (
   boards,
   checkpoint,
@@ -112,6 +114,29 @@ def test_a_signal_during_an_evaluation_saves_the_update_before_it(
   straight = tmp_path / 'straight'
   train(straight, evaluate)
   assert rows(tmp_path / 'run') == rows(straight)
+
+
+@pytest.mark.parametrize('moment', [2, NUM_STEPS])
+def test_a_run_removed_during_an_evaluation_stops_and_stays_removed(
+  tmp_path, moment
+):
+  def evaluate(params):
+    if params['w'][0] == moment:
+      while not (tmp_path / 'run' / 'checkpoints' / str(moment)).exists():
+        time.sleep(0.01)
+      shutil.rmtree(tmp_path / 'run')
+    return {'eval_accuracy': 0.5}
+
+  ranked = pace.Pace(SETTINGS, 2, 100, 'eval_accuracy')
+  with pytest.raises(RunError, match='was moved or removed'):
+    train(tmp_path / 'run', evaluate, lambda params: 'a sample', pace=ranked)
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_run_removed_while_it_starts_is_not_made_again(tmp_path):
+  with pytest.raises(FileNotFoundError, match='run/tensorboard'):
+    boards.Boards(tmp_path / 'run', 0, None)
+  assert not (tmp_path / 'run').exists()
 
 
 def test_a_signal_before_the_first_update_saves_nothing(tmp_path, monkeypatch):

@@ -281,6 +281,7 @@ class Finetuner:
         scores[split] = predictions.score(self.task, labels, outputs)
         values = predictions.predict(self.task, outputs)
         remarks += [f'{split}: {x}' for x in metrics.remarks(labels, values)]
+      lock.check(workdir)
       if jax.process_index() == 0:
         predictions.write(workdir, self.task, split, examples, outputs)
     return scores, remarks

@@ -92,7 +92,7 @@ class _Events:
     from tensorboardX import event_file_writer, summary
     from tensorboardX.proto import event_pb2
 
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     self._folder = folder
     self._summary, self._event = summary, event_pb2.Event
     self._file = event_file_writer.EventsWriter(str(folder / 'events'))

@@ -18,6 +18,7 @@ from gpt1_jax.train import (
   checkpoint,
   history,
   hosts,
+  lock,
   norms,
   opening,
   profiling,
@@ -149,6 +150,7 @@ def fit(
   def evaluate() -> dict[str, float]:
     with log.paused(), log.timed('evaluate'):
       scores = data.evaluate(state.params)
+      lock.check(run.workdir)
       if data.sample:
         log.sample(done, data.sample(state.params))
     if pace.best_metric:
