@@ -11,7 +11,7 @@ r"""Generates text from a trained run.
 --workdir is a run, or a folder with OpenAI's or Hugging Face's files. --prompt
 may be repeated; all prompts are decoded in one batch. A single sample is
 printed as it grows; several are printed when all are complete. A sample ends
-after --num_tokens, or where the document ends, which a note says. When the
+after --max_tokens, or where the document ends, which a note says. When the
 context is full, generation continues from its second half.
 
 --interactive asks for prompts until Ctrl-D. Ctrl-C ends the sample. The arrow
@@ -43,7 +43,7 @@ _FILE = flags.DEFINE_string(
 )
 _INTERACTIVE = flags.DEFINE_bool('interactive', False, 'Ask for prompts.')
 _TOKENS = flags.DEFINE_integer(
-  'num_tokens', 100, 'Maximum tokens to generate per sample.', lower_bound=1
+  'max_tokens', 100, 'Maximum tokens to generate per sample.', lower_bound=1
 )
 _SAMPLES = flags.DEFINE_integer(
   'num_samples', 1, 'Samples per prompt.', lower_bound=1, upper_bound=2**16

@@ -80,7 +80,7 @@ class Demo:
       'sample',
       'A model of 10 million parameters, which read old novels, writes on.',
       *('generate', f'--workdir={SHIPPED}', f'--prompt={PROMPT}'),
-      *('--top_k=40', '--num_tokens=60'),
+      *('--top_k=40', '--max_tokens=60'),
     )
     self.screen.print(text.strip(), style='italic', markup=False)
 

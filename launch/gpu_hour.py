@@ -177,7 +177,7 @@ class Hour:
       'sample',
       *('-m', 'gpt1_jax.generate', f'--workdir={self.output / "pretrain"}'),
       *(f'--prompt={prompt}' for prompt in PROMPTS),
-      *('--num_tokens=120', '--num_samples=2', '--top_k=40'),
+      *('--max_tokens=120', '--num_samples=2', '--top_k=40'),
     )
 
   def report(self) -> bool:

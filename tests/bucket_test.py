@@ -190,7 +190,7 @@ def test_other_commands_give_the_same_results(machine, straight, resumed):
   out, _ = machine.run('evaluate', f'--workdir={RUN}', machine.staged)
   here, _ = machine.run('evaluate', f'--workdir={straight}')
   assert json.loads(out) == json.loads(here) | {'data': DATA}
-  options = ('--prompt=the', '--num_tokens=5', '--greedy')
+  options = ('--prompt=the', '--max_tokens=5', '--greedy')
   out, _ = machine.run('generate', f'--workdir={RUN}', *options)
   assert out == machine.run('generate', f'--workdir={straight}', *options)[0]
 
@@ -236,7 +236,7 @@ def test_weights_are_converted_to_another_library_and_back(machine, resumed):
     '--output=gs://bucket/back',
     machine.staged,
   )
-  options = ('--prompt=the', '--num_tokens=5', '--greedy')
+  options = ('--prompt=the', '--max_tokens=5', '--greedy')
   there, back = (
     machine.run('generate', f'--workdir={workdir}', *options)[0]
     for workdir in (RUN, 'gs://bucket/back')

@@ -99,7 +99,7 @@ def test_settings_that_no_file_holds_are_those_of_the_openai_preset():
 
 def test_the_commands_take_a_converted_run(converted, tmp_path):
   out = commands.succeed(
-    'generate', f'--workdir={converted}', '--prompt=Rat', '--num_tokens=5'
+    'generate', f'--workdir={converted}', '--prompt=Rat', '--max_tokens=5'
   )
   assert out.startswith('r')
   line = commands.fail('evaluate', f'--workdir={converted}')
@@ -258,7 +258,7 @@ def test_a_slim_run_has_the_weights_in_bfloat16(converted, model, tmp_path):
     return sum(p.stat().st_size for p in folder.rglob('state/**/d/*'))
 
   assert size(slim) < 0.7 * size(converted)
-  text = '--prompt=the', '--num_tokens=3', '--greedy'
+  text = '--prompt=the', '--max_tokens=3', '--greedy'
   assert commands.succeed('generate', f'--workdir={slim}', *text).startswith(
     'the'
   )

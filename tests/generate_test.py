@@ -24,7 +24,7 @@ def test_prompt_file_and_a_prompt_that_is_cut(pretrained, tmp_path):
     'generate',
     f'--workdir={pretrained}',
     f'--prompt_file={file}',
-    '--num_tokens=6',
+    '--max_tokens=6',
     '--seed=4',
   )
   assert done.returncode == 0, done.stderr
@@ -39,7 +39,7 @@ def test_a_prompt_comes_from_stdin_if_asked(pretrained):
   done = subprocess.run(
     [
       sys.executable, '-m', 'gpt1_jax.generate', f'--workdir={pretrained}',
-      '--prompt_file=-', '--num_tokens=6', '--seed=4',
+      '--prompt_file=-', '--max_tokens=6', '--seed=4',
     ],
     cwd=commands.ROOT,
     input='the string\n',
@@ -58,7 +58,7 @@ def test_the_end_of_a_document_is_said(pretrained):
   continuation.run(run.decoder(), samples)
   ends = [sample.finish_reason == 'stop' for sample in samples]
   assert {True, False} == {*ends}
-  words = ('generate', f'--workdir={pretrained}', '--num_tokens=30')
+  words = ('generate', f'--workdir={pretrained}', '--max_tokens=30')
   out = commands.succeed(*words, '--num_samples=4')
   found = [line for line in out.splitlines() if line.startswith('--- sample')]
   marks = [', to the end of the document' * end for end in ends]
@@ -71,7 +71,7 @@ def test_the_end_of_a_document_is_said(pretrained):
 def test_the_end_of_a_document_is_a_note_below_a_single_sample(
   pretrained, seed, note
 ):
-  words = ('generate', f'--workdir={pretrained}', '--num_tokens=30')
+  words = ('generate', f'--workdir={pretrained}', '--max_tokens=30')
   assert commands.run(*words, f'--seed={seed}').stderr == note
 
 
@@ -80,7 +80,7 @@ def test_the_end_of_a_document_is_a_note_below_a_single_sample(
   [
     (['--temperature=nan'], 'temperature is nan: must be finite'),
     (['--seed=9223372036854775808'], 'seed is 9223372036854775808: must be'),
-    (['--num_tokens=0'], '--num_tokens=0: 0 is not a positive integer'),
+    (['--max_tokens=0'], '--max_tokens=0: 0 is not a positive integer'),
     ([f'--num_samples={10**12}'], f'{10**12} is not an integer in the range'),
     (['--interactive', '--prompt=x'], '--interactive asks for one prompt'),
     (['--prompt_file=/none'], '/none'),
@@ -96,7 +96,7 @@ def test_ctrl_c_ends_the_sample_and_not_the_program(pretrained, tmp_path):
   process = subprocess.Popen(
     [
       sys.executable, '-m', 'gpt1_jax.generate', f'--workdir={pretrained}',
-      '--interactive', '--greedy', '--num_tokens=1000000',
+      '--interactive', '--greedy', '--max_tokens=1000000',
     ],
     cwd=commands.ROOT,
     env={**os.environ, 'HOME': str(tmp_path), 'TERM': 'dumb'},

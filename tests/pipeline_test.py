@@ -76,7 +76,7 @@ def test_pretrain_refuses_impossible_settings(data, run, tmp_path):
 
 
 def test_generate_and_evaluate(data, run, tmp_path):
-  prompt = ('--prompt=The object', f'--workdir={run}', '--num_tokens=8')
+  prompt = ('--prompt=The object', f'--workdir={run}', '--max_tokens=8')
   once = commands.succeed('generate', *prompt, '--num_samples=2', '--top_k=5')
   assert once == commands.succeed(
     'generate', *prompt, '--num_samples=2', '--top_k=5'
@@ -206,7 +206,7 @@ def test_the_lstm_in_every_command(data, tmp_path):
     commands.succeed('evaluate', f'--workdir={workdir}', '--batch_size=8')
   )
   assert row['eval_loss'] == pytest.approx(scores['eval_loss'], rel=1e-7)
-  prompt = ('--prompt=The object', '--num_tokens=4', '--greedy')
+  prompt = ('--prompt=The object', '--max_tokens=4', '--greedy')
   text = commands.succeed('generate', f'--workdir={workdir}', *prompt)
   assert text.startswith('the object')
   task = small_runs.write_task(tmp_path / 'task', train=16, dev=16)

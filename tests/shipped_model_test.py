@@ -54,7 +54,7 @@ def test_it_is_small_and_says_where_it_comes_from():
 
 def test_the_commands_take_it(tmp_path):
   out = commands.succeed(
-    'generate', f'--workdir={MODEL}', '--prompt=she said', '--num_tokens=5'
+    'generate', f'--workdir={MODEL}', '--prompt=she said', '--max_tokens=5'
   )
   assert out.startswith('she said')
   for split in ('train', 'dev'):
