@@ -1,13 +1,17 @@
 """Tests which checkpoints are kept and which one is read."""
 
+import dataclasses
+from unittest import mock
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpt1_jax.train import checkpoint, sharding
+from gpt1_jax.train import checkpoint, initial_weights, sharding
 from tests.support import networks, updates
 from tests.support.meshes import make_mesh
+from tests.support.refusals import assert_refused
 
 
 def save(workdir, *, keep, keep_best, scores, first=1):
@@ -45,6 +49,45 @@ def test_the_latest_are_kept_where_none_is_best(tmp_path):
   save(tmp_path, keep=2, keep_best=False, scores=[0, 0, 0])
   assert checkpoint.read(tmp_path)[2] == 3
   assert checkpoint.read(tmp_path, step=2)[2] == 2
+
+
+NARROW = dataclasses.replace(networks.GPT_CONFIG, n_embd=32, n_head=2)
+
+
+def test_a_fork_of_another_shape_names_every_setting_that_differs(tmp_path):
+  save(tmp_path, keep=1, keep_best=False, scores=[0])
+  meta = checkpoint.CheckpointMeta(NARROW, 'tokenizer 1')
+  with assert_refused(
+    'has n_head 4 (here 2), n_embd 64 (here 32); ',
+    'give --config.model.n_head=4 --config.model.n_embd=64, or start from',
+    start=f'--fork_from={tmp_path}: ',
+  ):
+    checkpoint.read_state(tmp_path, None, None, meta)
+  lstm = checkpoint.CheckpointMeta(networks.LSTM_CONFIG, 'tokenizer 1')
+  with assert_refused('its model is a gpt, config.model.kind is lstm; use'):
+    checkpoint.read_state(tmp_path, None, None, lstm)
+
+
+@pytest.mark.parametrize('task', [None, 'rte'])
+def test_a_fork_needs_the_optimizer_of_pretraining(tmp_path, task):
+  meta = checkpoint.CheckpointMeta(networks.GPT_CONFIG, 'same', task)
+  state = {'step': np.int32(1), 'params': {'w': jnp.ones(3)}}
+  if task:
+    state['opt_state'] = {'w': jnp.ones(3)}
+  checkpoints = checkpoint.Checkpoints(tmp_path, keep=1, keep_best=False)
+  checkpoints.save(1, state, meta)
+  checkpoints.close()
+  new = dataclasses.replace(meta, task=None)
+  with assert_refused(f'--config.init_from={tmp_path} starts from its weights'):
+    checkpoint.read_state(tmp_path, None, None, new)
+
+
+def test_initial_weights_of_another_shape_name_every_setting():
+  config = updates.pretrain_config()
+  words = mock.Mock(fingerprint='same')
+  meta = checkpoint.CheckpointMeta(networks.GPT_CONFIG, 'same')
+  with assert_refused('n_head 4 (here 2), n_embd 64 (here 32)', 'init_from'):
+    initial_weights.check(config, NARROW, words, meta)
 
 
 @pytest.mark.parametrize('divided', [False, True])

@@ -319,6 +319,8 @@ def test_a_checkpoint_is_flushed_to_the_disk(tmp_path, monkeypatch):
     ('train.seed', True),
     ('data.batch_size', True),
     ('model.n_layer', True),
+    ('model.n_head', True),
+    ('model.units', True),
     ('init_from', True),
   ],
 )
@@ -329,7 +331,7 @@ def test_settings_that_may_change_in_a_run(tmp_path, name, is_refused):
   if is_refused:
     with pytest.raises(UserError, match=f'a different {name};') as refusal:
       run_lib.changes(str(tmp_path), 'pretrain', now)
-    can_fork = name != 'model.n_layer'  # else no weights fit
+    can_fork = not name.startswith('model.')  # else no weights fit
     assert ('--fork_from=' in str(refusal.value)) == can_fork
   else:
     found = run_lib.changes(str(tmp_path), 'pretrain', now)

@@ -164,24 +164,20 @@ def read(
     step = _known_step(workdir, manager, step, best)
     checksums.check(directory, manager.all_steps(), step)
     with orbax_manager.reading(directory, step):
+      meta = _read_meta(manager, step)
       tree = manager.item_metadata(step)['state'].tree
       # Orbax reads only the leaves listed here.
       wanted = jax.tree.map(lambda _: 0, {k: tree[k] for k in _READ})
-      as_numpy = jax.tree.map(
-        lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted
-      )
+      array = ocp.RestoreArgs(restore_type=np.ndarray)
+      as_numpy = jax.tree.map(lambda _: array, wanted)
       state = ocp.args.PyTreeRestore(
         wanted, restore_args=as_numpy, partial_restore=True
       )
-      items = ocp.args.Composite(state=state, meta=ocp.args.JsonRestore())
-      found = manager.restore(step, args=items)
-      values = found['meta']
-      meta = CheckpointMeta(**{**values, 'model': models.read(values['model'])})
-  _check_name(directory, step, found['state']['step'])
+      items = ocp.args.Composite(state=state)
+      found = manager.restore(step, args=items)['state']
+  _check_name(directory, step, found['step'])
   # Slim runs hold bfloat16; parameters are float32 in memory.
-  params = jax.tree.map(
-    lambda x: x.astype(np.float32, copy=False), found['state']['params']
-  )
+  params = jax.tree.map(lambda x: np.asarray(x, np.float32), found['params'])
   return Checkpoint(params, meta, step)
 
 
@@ -203,14 +199,18 @@ def read_state(
     checksums.check(_directory(workdir), manager.all_steps(), step)
     sums = _directory(workdir) / str(step) / checksums.CHECKSUMS
     hosts.agree({f'checkpoint of {workdir}': storage.read_json(sums)})
-    found = manager.restore(
-      step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
-    )
-    fingerprint = found['meta']['tokenizer_fingerprint']
-    if fingerprint != meta.tokenizer_fingerprint:
+    theirs = _read_meta(manager, step)
+    if theirs.tokenizer_fingerprint != meta.tokenizer_fingerprint:
       raise UserError(
         f'{workdir}: its tokenizer differs from the data; prepare that with '
         f'--tokenizer={workdir}'
+      )
+    models.check_shape(f'--fork_from={workdir}', theirs.model, meta.model)
+    tree = manager.item_metadata(step)['state'].tree
+    if theirs.task or 'opt_state' not in tree:
+      raise UserError(
+        f'--fork_from={workdir}: it lacks the optimiser of a pretraining run; '
+        f'--config.init_from={workdir} starts from its weights'
       )
     return _restore(manager, _directory(workdir), step, state)
 
@@ -245,6 +245,12 @@ def _known_step(
     have = ', '.join(str(s) for s in sorted(steps))
     raise UserError(f'{workdir}: no checkpoint {step}; available: {have}')
   return step
+
+
+def _read_meta(manager: ocp.CheckpointManager, step: int) -> CheckpointMeta:
+  item = ocp.args.Composite(meta=ocp.args.JsonRestore())
+  values = manager.restore(step, args=item)['meta']
+  return CheckpointMeta(**{**values, 'model': models.read(values['model'])})
 
 
 def _restore(

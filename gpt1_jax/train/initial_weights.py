@@ -7,6 +7,7 @@ import jax
 from gpt1_jax.config import PretrainConfig
 from gpt1_jax.corpus import tokenization
 from gpt1_jax.errors import UserError
+from gpt1_jax.model import models
 from gpt1_jax.settings import ModelConfig
 from gpt1_jax.train import checkpoint, program as program_lib, sharding, step
 from gpt1_jax.train.checkpoint import CheckpointMeta
@@ -26,13 +27,7 @@ def check(
       f'{config.data.path}; prepare the corpus with --tokenizer={source} '
       "(openai:DIR for OpenAI's and Hugging Face's folders)"
     )
-  for name in ('kind', 'n_layer', 'n_head', 'n_embd', 'n_ctx', 'units'):
-    wanted, given = getattr(meta.model, name, None), getattr(model, name, None)
-    if wanted != given:
-      raise UserError(
-        f'config.init_from={source}: its model has {name} {wanted}, '
-        f'config.model.{name} is {given}; set --config.model.{name}={wanted}'
-      )
+  models.check_shape(f'config.init_from={source}', meta.model, model)
 
 
 def use(

@@ -19,6 +19,7 @@ from gpt1_jax import revision, storage
 from gpt1_jax.config import Values
 from gpt1_jax.corpus.tokenization import Tokenizer
 from gpt1_jax.errors import UserError
+from gpt1_jax.model import models
 from gpt1_jax.train import hosts
 from gpt1_jax.train.checkpoint import CheckpointMeta
 from gpt1_jax.train.pace import Pace
@@ -56,7 +57,7 @@ _LENGTH = (
   'train.patience',
 )
 # Settings that give a model other parameters: no state of the run fits it.
-_SHAPE = {f'model.{name}' for name in ('kind', 'n_layer', 'n_embd', 'n_ctx')}
+_SHAPE = {f'model.{name}' for name in models.SHAPE}
 
 Changes = dict[str, list[Any]]  # setting -> (old value, new value)
 
