@@ -327,6 +327,17 @@ def test_own_tasks_from_tables(tmp_path, form):
   ]
 
 
+def test_a_split_in_two_formats_is_refused_unless_one_is_named(tmp_path):
+  write(tmp_path, 'train.tsv', ['text\tlabel', 'a\tno'])
+  write(tmp_path, 'train.csv', ['text,label', 'b,yes'])
+  with assert_refused(f'{tmp_path}/train.csv holds this split, too', start=''):
+    examples.read(own(**CLASSES), tmp_path, 'train')
+  with pytest.raises(UserError, match='holds this split, too'):
+    sources.has(own(**CLASSES), tmp_path, 'train')
+  named = own(**CLASSES, files={'train': 'train.tsv'})
+  assert examples.read(named, tmp_path, 'train') == [Example(('a',), (), 0)]
+
+
 def test_rows_without_a_label_are_dropped_and_counted(tmp_path, warned):
   hidden = [{**GOOD, 'label': value} for value in (None, -1, '', '-')]
   task = own(**OWN)

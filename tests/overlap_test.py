@@ -108,6 +108,9 @@ def test_every_kind_of_file(corpus, tmp_path):
     ('a.csv', 2, 1), ('b.jsonl', 2, 1), ('c.txt', 1, 1),
   ]  # fmt: skip
   assert '| c.txt | 1 | 1 (100.00%) | 1 (100.00%) |' in overlap.table(found)
+  (tmp_path / 'tasks' / 'a.csv').write_text('"' + 'y' * (2**24 + 1))
+  with pytest.raises(UserError, match=r'a\.csv:1: a cell of more than'):
+    overlap.check(corpus, tmp_path / 'tasks')
   (tmp_path / 'none').mkdir()
   with pytest.raises(UserError, match=r'none: no \.txt'):
     overlap.check(corpus, tmp_path / 'none')

@@ -101,6 +101,13 @@ def test_rows_are_read(tmp_path, name, data, columns, expected):
   assert read(tmp_path, data, columns=columns, name=name) == expected
 
 
+def test_a_cell_may_be_long(tmp_path):
+  """Longer than csv's own limit of 131,072 characters."""
+  long = 'word ' * 300_000
+  data = f'a,b\nx,"{long}"\n'
+  assert read(tmp_path, data, name='t.csv') == [(2, {'a': 'x', 'b': long})]
+
+
 @pytest.mark.parametrize(
   ('name', 'data', 'what'),
   [
@@ -131,6 +138,11 @@ def test_rows_are_read(tmp_path, name, data, columns, expected):
       't.csv',
       'a,b\nx,"y\nz',
       't.csv:2: not comma-separated values (unexpected end',
+    ),
+    (
+      't.csv',
+      'a,b\nx,' + 'y' * (2**24 + 1),
+      't.csv:2: a cell of more than 16,777,216 characters; close its quote',
     ),
     ('t.csv', b'a,b\nx,"\ncaf\xe9"\n', 't.csv:3: not UTF-8 (byte 0xe9 at 4)'),
   ],

@@ -6,7 +6,6 @@ contains all of them, and it shares a run if the corpus contains one. A shorter
 sentence is one run.
 """
 
-import csv
 import dataclasses
 import io
 import itertools
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from gpt1_jax import storage
-from gpt1_jax.corpus import shards, tokenization
+from gpt1_jax.corpus import csv_rows, shards, tokenization
 from gpt1_jax.errors import UserError
 
 RUN = 8
@@ -129,16 +128,17 @@ def table(rows: Sequence[FileOverlap]) -> str:
 def _sentences(path: pathlib.Path) -> Iterator[tuple[str, ...]]:
   """Yields the words of each text in a file that has at least MIN_WORDS."""
   content = path.read_text(encoding='utf-8-sig', errors='replace')
-  for text in _texts(path.suffix.lower(), content):
+  for text in _texts(path, content):
     found = _WORDS.findall(text.lower())
     if len(found) >= MIN_WORDS:
       yield tuple(found)
 
 
-def _texts(suffix: str, content: str) -> Iterator[str]:
+def _texts(path: pathlib.Path, content: str) -> Iterator[str]:
+  suffix = path.suffix.lower()
   if suffix == '.csv':
-    for row in csv.reader(io.StringIO(content)):
-      yield from row
+    for _, cells in csv_rows.read(io.StringIO(content), path, strict=False):
+      yield from cells
     return
   for line in content.splitlines():
     if suffix == '.jsonl':

@@ -4,14 +4,13 @@ Every reader yields `Row`s; labels are still spelled as the file spells them
 (`examples.py` turns them into numbers).
 """
 
-import csv
 import dataclasses
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from gpt1_jax.corpus import json_rows
+from gpt1_jax.corpus import csv_rows, json_rows
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.readers import archives
 
@@ -20,11 +19,6 @@ STORY = (
   *(f'InputSentence{number}' for number in (1, 2, 3, 4)),
   'RandomFifthSentenceQuiz1',
   'RandomFifthSentenceQuiz2',
-)
-
-_BARE_CR = (
-  'a line ends in a carriage return (CR) alone; save the file with LF or CRLF '
-  'at the ends of lines'
 )
 
 Cells = dict[str, Any]  # column -> text in a table, any value in JSON
@@ -65,7 +59,9 @@ def read(
       is not a JSON object; names file and line.
   """
   if source.name.lower().endswith('.csv'):
-    yield from _by_column(_comma_separated(source), source, needed, columns)
+    decoded = (line for _, line in _decoded(source))
+    table = csv_rows.read(decoded, source)
+    yield from _by_column(table, source, needed, columns)
     return
   full = ((n, line) for n, line in lines(source) if line.strip())
   first = list(itertools.islice(full, 1))
@@ -197,7 +193,7 @@ def _by_column(
         times = 'two columns' if absent[0] in names else 'no column'
         problem = f'{times} {absent[0]!r} in the header: {_in(names)}'
         if any('\r' in name for name in names):
-          problem = _BARE_CR
+          problem = csv_rows.BARE_CR
         raise UserError(f'{source}:{line}: {problem}')
       if not absent:
         continue
@@ -209,26 +205,6 @@ def _by_column(
     empty = False
   if empty:
     raise UserError(f'{source}: no rows in this file')
-
-
-def _comma_separated(
-  source: archives.Source,
-) -> Iterator[tuple[int, list[str]]]:
-  """Yields (line on which the row begins, cells)."""
-  text = (line for _, line in _decoded(source))
-  # Without skipinitialspace, the quotes in `a, "b"` would belong to the text.
-  reader = csv.reader(text, strict=True, skipinitialspace=True)
-  first = 1
-  try:
-    for cells in reader:
-      if any(cells):
-        yield first, cells
-      first = reader.line_num + 1
-  except csv.Error as error:
-    problem = f'not comma-separated values ({error})'
-    if 'new-line character' in str(error):
-      problem = _BARE_CR
-    raise UserError(f'{source}:{first}: {problem}') from None
 
 
 def _decoded(source: archives.Source) -> Iterator[tuple[int, str]]:

@@ -13,7 +13,7 @@ from absl import logging
 from gpt1_jax import storage
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import table
-from gpt1_jax.tasks.definition import Task
+from gpt1_jax.tasks.definition import OWN_FILES, Task
 from gpt1_jax.tasks.readers import archives, rows, tfds_rows
 from gpt1_jax.tasks.readers.archives import MissingError
 from gpt1_jax.tasks.readers.rows import Row
@@ -147,6 +147,7 @@ def _from_file(
     names += task.held_out if split == 'dev' else ()
     raise _missing(task, folder, split, names)
   _check_folder(task, source)
+  _check_alone(task, folder, source, names)
   needed = rows.STORY if task.layout == 'stories' else task.texts
   if not split.startswith('test'):
     needed = (*needed, task.label)
@@ -178,6 +179,24 @@ def _check_folder(task: Task, source: archives.Source) -> None:
       raise UserError(
         f'{source}: this is the folder of task {other.name}, not of '
         f'{task.name}; set config.data.path'
+      )
+
+
+def _check_alone(
+  task: Task, folder: pathlib.Path, source: archives.Source, names: tuple[str, ...]
+) -> None:
+  """Raises UserError if a split of a user's task is there in two formats.
+
+  Tasks that are distributed in several say which to read.
+  """
+  if task.files != OWN_FILES:
+    return
+  for name in names:
+    other = _first(task, folder, (name,))
+    if other and other != source:
+      raise UserError(
+        f'{other}: {source} holds this split, too; keep one of them, or name '
+        'it in config.task.files'
       )
 
 
