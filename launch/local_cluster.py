@@ -30,7 +30,9 @@ _GRACE = flags.DEFINE_float(
   'grace', 2.0, 'Seconds from a failure to SIGTERM, and then to SIGKILL.', 0.0
 )
 
-STOPPED = 75  # exit code of a run that a signal stopped, saved
+# Exit codes of a run:
+MISTAKE = 2  # of the user, whose command has to change
+STOPPED = 75  # stopped by a signal, saved
 _SAVING = 10.0  # seconds in which all processes should save
 
 _printing = threading.Lock()
@@ -81,10 +83,11 @@ def run(
     if failed is not None and running[failed].returncode == STOPPED:
       _wait(running, max(grace, _SAVING))
     elif failed is not None:
-      _say(
-        f'process {failed} of {processes} {_ending(running[failed])}: stopping '
-        'the others; the same command resumes from the last checkpoint'
-      )
+      line = f'process {failed} of {processes} {_ending(running[failed])}: '
+      line += 'stopping the others'
+      if running[failed].returncode != MISTAKE:
+        line += '; the same command resumes from the last checkpoint'
+      _say(line)
       _wait(running, grace)
   finally:
     _end(running, grace)

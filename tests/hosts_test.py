@@ -513,6 +513,16 @@ def test_evaluate_and_finetune_on_two_hosts(one_host, tmp_path):
     assert x == y or float(x) == pytest.approx(float(y), rel=2e-5)
 
 
+@pytest.mark.parametrize(('code', 'resumes'), [(1, True), (2, False)])
+def test_the_launcher_offers_to_resume_but_after_a_mistake(code, resumes):
+  """A mistake of the user stays one with the same command."""
+  output, _ = cluster(
+    2, 1, '-c', f'import sys; sys.exit({code})', start=True
+  ).communicate(timeout=60)
+  assert f'of 2 ended with exit code {code}: stopping the others' in output
+  assert ('the same command resumes' in output) == resumes
+
+
 def test_missing_hosts_are_reported_in_time(tmp_path):
   with socket.socket() as listener:
     listener.bind(('127.0.0.1', 0))
