@@ -19,7 +19,7 @@ _ALLOWED = {
   'string_type': 'must be a string',
   'string_too_short': 'must not be empty',
   'bool_type': 'must be True or False',
-  'tuple_type': 'must be a list of values',
+  'tuple_type': "must be a list of values, as in \"('a', 'b')\"",
   'dict_type': 'must be a section of keys and values',
   'dataclass_type': 'must be a section of keys and values',
   'greater_than_equal': 'must be at least {ge}',

@@ -198,7 +198,8 @@ def test_patience_ends_each_seed_where_its_score_is_best(
   assert (first['step'], first['updates'], first['num_steps']) == (1, 2, 3)
   assert (second['step'], second['updates']) == (3, 3)
   assert (result['step'], result['updates']) == (None, None)
-  said = capsys.readouterr().out
+  said, block = capsys.readouterr()
+  assert '        loss  task + 0.5 x language model\n' in block
   ended = 'ended early, after 2 of 3 updates: train.patience is 1'
   assert said.count(ended) == said.count('ended early') == 1
   found = runs.load(workdir / 'seed-0')

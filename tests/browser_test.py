@@ -119,7 +119,7 @@ def test_scores_are_on_the_first_screen(opened):
 
 
 def test_tables_and_plots_are_visible(opened):
-  assert opened.locator('details').count() == 4
+  assert opened.locator('details').count() == 3
   unfold(opened)
   assert opened.locator('table').count() == 12
   assert opened.locator('figure > svg[role=img]').count() == 5

@@ -166,6 +166,12 @@ GOOD = {'text': 'a', 'text_pair': 'b', 'choices': ['c', 'd'], 'label': 'no'}
   ('fields', 'change', 'what'),
   [
     (OWN, {'label': 'maybe'}, "label 'maybe' in column 'label'; allowed: no,"),
+    (
+      OWN,
+      {'label': 'maybe'},
+      "yes; labels are set with --config.task.labels=\"('no', 'yes', ...)\"",
+    ),
+    (VALUE, {'label': 'x'}, "set with --config.task.labels=\"('LABEL', "),
     (OWN, {'label': 1}, 'label 1 in column'),
     (OWN, {'label': True}, 'label true in column'),
     (OWN, {'label': ['no']}, "label ['no']"),

@@ -294,8 +294,20 @@ def test_drop_last_drops_an_incomplete_batch(hosts):
   assert len(set(left_out)) == 3
   evaluated = batched(built, 8, 1, widths, drop_last=True)
   assert evaluated.steps_per_epoch == 3
-  with assert_refused('22 examples fill no batch'):
+  with assert_refused('22 examples fill no batch', 'batch_size=22 or less'):
     batched(built, 32, 1, widths, True, drop_last=True)
+
+
+def test_a_batch_larger_than_the_training_set_is_noticed():
+  built = numbered([n % 50 for n in range(30)])
+  (notice,) = batched(built, 32, 1, (64,), True).notices()
+  assert notice == (
+    '30 examples do not fill a batch of 32, so an epoch is one update; '
+    '--config.data.batch_size=7 makes it 5'
+  )
+  assert batched(built, 7, 1, (64,), True).steps_per_epoch == 5
+  assert not [*batched(built, 30, 1, (64,), True).notices()]
+  assert not [*batched(built, 32, 1, (64,)).notices()]  # evaluation
 
 
 @pytest.mark.parametrize('train', [True, False])

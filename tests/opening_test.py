@@ -25,6 +25,7 @@ def test_the_block_names_devices_model_data_and_files(tmp_path):
   parameters = sum(x.size for x in jax.tree.leaves(program.state.params))
   assert block['model'] == f'gpt, {parameters:,} parameters, float32'
   assert block['data'] == 'books: 1,000 tokens'
+  assert block['loss'] == 'nats per token'
   assert block['updates'] == f'{program.num_steps:,}, from checkpoint 4'
   assert block['checkpoints'].startswith(
     'every 50 updates, every 10 minutes, 1 MB each, the last 3 are kept, '

@@ -372,7 +372,9 @@ def test_a_book_is_held_out_if_the_fraction_holds_out_none(tmp_path, capsys):
   kept = [row for row in rows if row.split != 'duplicate']
   smallest = min(kept, key=lambda row: row.hash_fraction)
   assert smallest.split == 'validation'
-  assert f'validation: {smallest.source}, as' in capsys.readouterr().out
+  assert (
+    f'validation text: {smallest.source}, one of' in capsys.readouterr().out
+  )
   named = library.settings(
     [folder], validation_fraction=0.0, hold_out=(smallest.source,)
   )
@@ -389,7 +391,7 @@ def test_the_last_part_of_a_single_file_is_held_out(tmp_path):
   out = tmp_path / 'out'
   said = _prepare(f'--input={book}', f'--output={out}', '--merges=20',
                   '--validation_fraction=0.25')  # fmt: skip
-  assert 'validation: the last 25% of the only file' in said
+  assert 'validation text: the last 25% of the only file' in said
   assert _splits(out) == {'001.txt#train': 'train',
                           '001.txt#validation': 'validation'}  # fmt: skip
   bpe = tokenization.load(out)

@@ -99,7 +99,7 @@ def plan(
   fraction = settings.validation_fraction
   if len(found) > 1 or found[0].kind != 'text' or settings.hold_out:
     return found, splits.SplitRule(fraction, settings.hold_out)
-  print(f'validation: the last {fraction:.0%} of the only file')
+  print(f'validation text: the last {fraction:.0%} of the only file')
   train = found[0]._replace(span=(0.0, 1 - fraction))
   validation = found[0]._replace(span=(1 - fraction, 1.0))
   rule = splits.SplitRule(0.0, (glob.escape(validation.source),))

@@ -88,8 +88,8 @@ class SplitRule:
       )
     if not counts['validation']:
       print(
-        f'validation: {summary.extremes[0][1]}, as --validation_fraction='
-        f'{self.fraction:g} holds out none of {total} documents'
+        f'validation text: {summary.extremes[0][1]}, one of {total} documents '
+        f'(none fell to --validation_fraction={self.fraction:g})'
       )
 
   def _matching(self, row: DocumentRow) -> Iterator[str]:

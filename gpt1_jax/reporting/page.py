@@ -51,6 +51,12 @@ class Section:
     tables = any(table.rows or table.folded for table in self.tables)
     return tables or bool(self.plots or self.samples)
 
+  @property
+  def folded(self) -> bool:
+    """True if no row of the section has a run."""
+    tables = any(table.rows for table in self.tables)
+    return self.filled and not (tables or self.plots or self.samples)
+
 
 @dataclasses.dataclass(frozen=True)
 class Report:
@@ -87,10 +93,10 @@ def html(report: Report) -> str:
 
 
 def markdown(report: Report) -> str:
-  """Renders results.md: the tables, without plots and samples."""
+  """Renders results.md: tables, without plots, samples and folded sections."""
   out = [f'# {_TITLE}', '']
   for section in report.sections:
-    if not any(table.rows or table.folded for table in section.tables):
+    if not any(table.rows for table in section.tables):
       continue
     out += [f'## {section.title}', '']
     if section.note:

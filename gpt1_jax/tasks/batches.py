@@ -5,7 +5,7 @@ Short examples are not padded to the whole context, and few shapes are compiled.
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -86,7 +86,8 @@ class Batches:
     if not count:
       raise UserError(
         f'config.data.batch_size is {size} and config.data.drop_last is on: '
-        f'{features.num_examples} examples fill no batch'
+        f'{features.num_examples} examples fill no batch; give '
+        f'--config.data.batch_size={features.num_examples} or less'
       )
     self.features = features
     self.steps_per_epoch = -(-count // size)
@@ -98,6 +99,19 @@ class Batches:
     self._num_targets = features.num_targets()
     self._host_rows = list(range(size) if host_rows is None else host_rows)
     self._cached_order: tuple[int, np.ndarray] = (-1, np.empty(0))
+
+  def notices(self) -> Iterator[str]:
+    """Yields lines on cut texts, and on a batch larger than an epoch."""
+    if notice := self.features.cut_notice():
+      yield notice
+    size, count = self._settings.batch_size, self._count
+    if self._settings.train and count < size:
+      fewer = max(1, count // 4)
+      updates = -(-count // fewer)
+      yield (
+        f'{count} examples do not fill a batch of {size}, so an epoch is one '
+        f'update; --config.data.batch_size={fewer} makes it {updates}'
+      )
 
   def batch(self, step: int) -> TaskBatch:
     """Returns this host's rows of a batch.

@@ -58,6 +58,7 @@ class Task:
     tfds: split -> addresses in TFDS, each 'NAME[/CONFIG]:SPLIT'.
     tfds_texts: TFDS's names for `texts`, where they differ.
     submission: split -> name of the file the GLUE server expects.
+    own: True for a user's task, whose labels are config.task.labels.
 
   Raises:
     UserError: fields contradict each other; names the key under config.task.
@@ -89,6 +90,7 @@ class Task:
   submission: Mapping[str, str] = dataclasses.field(
     default_factory=dict, hash=False
   )
+  own: bool = False
 
   def __post_init__(self) -> None:
     keys = set(map(label_key, self.labels))

@@ -172,4 +172,7 @@ def _bad_label(
     allowed = 'a number'
     if task.bounds:
       allowed += ' from {:g} to {:g}'.format(*task.bounds)
+  if task.own and task.kind != 'choice':
+    first = ', '.join(map(repr, task.labels[:2] or ('LABEL', 'LABEL')))
+    allowed += f'; labels are set with --config.task.labels="({first}, ...)"'
   return UserError(f'{where}: {problem}; allowed: {allowed}')

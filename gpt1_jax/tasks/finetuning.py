@@ -92,7 +92,7 @@ class Finetuner:
       f'{self._program.num_steps:,} updates, the first one compiles'
     )
     for split, found in self._batches.items():
-      if notice := found.features.cut_notice():
+      for notice in found.notices():
         hosts.say(f'{self.task.name}: {split}: {notice}')
 
   @property
@@ -168,6 +168,7 @@ class Finetuner:
   def _build(self) -> program.Program:
     """Builds the program; its fresh state has the pretrained weights."""
     config, source = self.config, self._source
+    coef = config.head.lm_coef
     network = models.new(source.model)
     head = initialization.new_head(self.task, config.head)
     objective = program.Objective(
@@ -176,10 +177,11 @@ class Finetuner:
       step.finetune_loss(
         network,
         head,
-        config.head.lm_coef,
+        coef,
         config.head.lm_reduction,
         (self.task.bounds or (0.0,))[0],
       ),
+      'task' + f' + {coef:g} x language model' * bool(coef),
     )
     num_steps = config.train.updates(self._batches['train'].steps_per_epoch)
     built = program.build(

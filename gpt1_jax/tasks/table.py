@@ -201,4 +201,4 @@ def resolve(task: str | task_settings.OwnTask | None) -> Task:
     fields.setdefault('metrics', VALUE_METRICS)
   if task.kind in ('entailment', 'similarity'):
     fields.setdefault('texts', ('text', 'text_pair'))
-  return Task(**fields)
+  return Task(**fields, own=True)

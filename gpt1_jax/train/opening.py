@@ -53,6 +53,7 @@ def lines(
   parameters = models.num_parameters(config)
   yield 'model', f'{config.kind}, {parameters:,} parameters, {config.dtype}'
   yield 'data', about_data
+  yield 'loss', program.objective.loss
   begin = f'from checkpoint {start}' if start else 'from the beginning'
   yield 'updates', f'{program.num_steps:,}, {begin}'
   size = parameters * _BYTES_PER_PARAMETER

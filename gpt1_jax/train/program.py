@@ -23,11 +23,13 @@ class Objective:
   Attributes:
     init: maps a key to fresh parameters, boxed with their logical axes.
     loss_fn: see `step.LossFn`.
+    loss: what the loss is, in words.
   """
 
   model: models.Model
   init: Callable[[jax.Array], step.Params]
   loss_fn: step.LossFn
+  loss: str = 'nats per token'
 
 
 @dataclasses.dataclass(frozen=True)
