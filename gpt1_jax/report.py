@@ -1,4 +1,4 @@
-r"""Reports finished runs beside the paper: one page, and its tables as Markdown.
+r"""Reports finished runs beside the paper: a page, and its tables as Markdown.
 
   python -m gpt1_jax.report --runs=runs/mini,runs/rte --output=runs/report
   python -m gpt1_jax.report --runs=runs --output=runs/report

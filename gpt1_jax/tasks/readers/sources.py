@@ -183,7 +183,10 @@ def _check_folder(task: Task, source: archives.Source) -> None:
 
 
 def _check_alone(
-  task: Task, folder: pathlib.Path, source: archives.Source, names: tuple[str, ...]
+  task: Task,
+  folder: pathlib.Path,
+  source: archives.Source,
+  names: tuple[str, ...],
 ) -> None:
   """Raises UserError if a split of a user's task is there in two formats.
 
