@@ -92,9 +92,7 @@ def _one_line_errors() -> Iterator[None]:
   except Exception as error:
     if line := explain_shortage(error) or storage.bucket_error(error):
       _fail(line, errors.RunError.exit_code)
-    if isinstance(error, errors.UserError):
-      _fail(str(error), error.exit_code)
-    if isinstance(error, OSError):
+    if isinstance(error, errors.UserError | OSError):
       _fail(*errors.describe(error))
     raise
 

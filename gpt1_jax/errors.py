@@ -53,8 +53,10 @@ def first_line(error: BaseException) -> str:
   return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def describe(error: OSError) -> tuple[str, int]:
-  """Returns the line to print for an OSError, and the exit code."""
+def describe(error: UserError | OSError) -> tuple[str, int]:
+  """Returns the line to print for an error, and the exit code."""
+  if isinstance(error, UserError):
+    return str(error), error.exit_code
   line = f'{error.strerror or error}: {error.filename or "(no file)"}'
   if error.errno in _GIVEN:
     return line, UserError.exit_code

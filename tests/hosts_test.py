@@ -380,6 +380,33 @@ def test_hosts_that_differ_are_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('index', [0, 1])
+def test_a_mistake_on_one_host_ends_the_others_at_once(
+  data, tmp_path, ended, index
+):
+  for host in '01':
+    (tmp_path / host).mkdir()
+    shutil.copytree(data, tmp_path / host / 'data')
+  shutil.rmtree(tmp_path / str(index) / 'data')
+  command = ['gpt1_jax.pretrain', *TINY, '--config.data.path=data']
+  command.append(f'--workdir={tmp_path / "run"}')
+  # The launcher waits for so long; the heartbeat waits for longer.
+  job = ended(
+    cluster(2, 1, '-c', APART, tmp_path, '', *command, start=True, grace=30)
+  )
+  output = job.communicate(timeout=90)[0]
+  problem = 'data: no prepared shards here'
+  other = f'[{1 - index}] error: host {index}: {problem}'
+  assert output.count(other) == 1, output
+  assert output.count(f'[{index}] error: {problem}') == 1, output
+  assert output.count('error: ') == 3  # and the launcher's
+  assert 'ended with exit code 2: stopping the others\n' in output
+  assert 'Traceback' not in output
+  left = {file.name for file in (tmp_path / 'run').glob('*')}
+  assert left <= {'lock'}  # of a dead process
+
+
+@pytest.mark.slow
 def test_a_host_that_begins_late_is_waited_for():
   """Gloo's first collective waits for 30 s."""
   code = (

@@ -9,12 +9,14 @@ If a process dies, JAX notices first; `report_losses` replaces its abort.
 import contextlib
 import ctypes
 import functools
+import json
 import os
 import re
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import NoReturn
 
 import jax
 import jaxlib
@@ -25,6 +27,8 @@ from gpt1_jax.errors import RunError
 
 _UNHEALTHY = re.compile(r'task:(\d+)')
 _ending = threading.Lock()  # held by the thread that ends the process
+_FAILURE = 'gpt1_jax failure of a host'  # key of JAX's service
+_NOTICE = 1.0  # seconds between two looks for it
 _MISSING = re.compile(r'timed out task names:\s*(?:\S*task:)?(\d+)')
 
 
@@ -66,14 +70,28 @@ def claim_end() -> None:
 def end(message: str) -> None:
   """Ends the process with one line; the main thread may be blocked."""
   claim_end()
+  _leave(
+    f'{message}. The last checkpoint is intact; the same command on all hosts '
+    'resumes from it',
+    RunError.exit_code,
+  )
+
+
+def _leave(message: str, code: int) -> NoReturn:
   with contextlib.suppress(OSError):
-    print(
-      f'error: {message}. The last checkpoint is intact; the same command on '
-      'all hosts resumes from it',
-      file=sys.stderr,
-      flush=True,
-    )
-  os._exit(RunError.exit_code)
+    print(f'error: {message}', file=sys.stderr, flush=True)
+  os._exit(code)
+
+
+def tell(message: str, code: int) -> None:
+  """Tells the other hosts why this one is about to end, and with which code."""
+  claim_end()
+  index = jax.process_index()
+  told = json.dumps([f'host {index}: {message}', code])
+  with contextlib.suppress(jax.errors.JaxRuntimeError):  # another one has told
+    multihost.get_jax_distributed_client().key_value_set(_FAILURE, told)
+  if index == 0:
+    time.sleep(3 * _NOTICE)  # JAX aborts the others once host 0 exits
 
 
 @contextlib.contextmanager
@@ -87,12 +105,15 @@ def watched(seconds: float) -> Iterator[None]:
   watch = _Watch(seconds)
   for target in (watch.meet, watch.check):
     threading.Thread(target=target, daemon=True).start()
+  listener = threading.Thread(target=watch.listen, daemon=True)
+  listener.start()
   try:
     yield
     # Hosts are watched until all have finished.
     multihost_utils.sync_global_devices('heartbeat: finished')
   finally:
     watch.stop.set()
+    listener.join(5)  # JAX's service must not end while a thread asks it
 
 
 class _Watch:
@@ -132,6 +153,22 @@ class _Watch:
       if now - self._met > self._seconds + 3 * self._pause:
         self._end_silent(0)
       before = now
+
+  def listen(self) -> None:
+    """Ends the process once another host has told why it fails."""
+    service = multihost.get_jax_distributed_client()
+    told = None
+    while told is None and not self.stop.wait(_NOTICE):
+      with contextlib.suppress(jax.errors.JaxRuntimeError):  # nobody has
+        told = service.key_value_try_get(_FAILURE)
+    # All may have failed alike, and each has a line of its own.
+    if told is None or self.stop.wait(_NOTICE):
+      return
+    message, code = json.loads(told)
+    claim_end()
+    if self._index == 0:
+      time.sleep(2 * _NOTICE)  # JAX aborts the others once host 0 exits
+    _leave(message, code)
 
   def _end_silent(self, lost: int) -> None:
     if self._index == 0:

@@ -14,7 +14,6 @@ import os
 import re
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any, TypedDict
 
@@ -24,7 +23,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
 from gpt1_jax import interrupts
-from gpt1_jax.errors import RunError, UserError, first_line
+from gpt1_jax.errors import RunError, UserError, describe, first_line
 from gpt1_jax.train import heartbeat
 
 # Variables for clusters that JAX does not detect; launch/local_cluster.py sets
@@ -89,6 +88,10 @@ def connected(settings: HostSettings) -> Iterator[None]:
       return
     with heartbeat.watched(settings.heartbeat_timeout):
       yield
+  except (UserError, OSError) as error:
+    if jax.process_count() > 1:
+      heartbeat.tell(*describe(error))
+    raise
   except (RuntimeError, ValueError) as error:  # XLA raises both
     if jax.process_count() == 1 or not _LOST.search(str(error)):
       raise
@@ -139,8 +142,6 @@ def agree(found: Mapping[str, object]) -> None:
     )
     service.key_value_set(f'{key}/result', _difference(map(json.loads, texts)))
   if difference := service.blocking_key_value_get(f'{key}/result', _PATIENCE):
-    if index == 0:
-      time.sleep(1)  # JAX aborts the others once host 0 exits
     raise UserError(
       f'{difference}; every host needs the same command and the same files'
     )
