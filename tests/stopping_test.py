@@ -362,6 +362,21 @@ def test_a_command_handles_signals_before_its_imports(command, tmp_path):
   assert done.stderr == 'stopped by SIGINT: run the same command again\n'
 
 
+@pytest.mark.parametrize(
+  'script',
+  [
+    file.name
+    for file in sorted((commands.ROOT / 'launch').glob('*.py'))
+    if 'cli.run(main' in file.read_text()
+  ],
+)
+def test_a_script_handles_signals_before_its_imports(script, tmp_path):
+  (tmp_path / 'sitecustomize.py').write_text(EARLY)
+  done = commands.run(f'launch/{script}', PYTHONPATH=str(tmp_path))
+  assert done.returncode == 75, done.stderr
+  assert done.stderr == 'stopped by SIGINT: run the same command again\n'
+
+
 STOPS = """
 import atexit, os, signal, time
 from gpt1_jax import cli
