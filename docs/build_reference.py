@@ -1,7 +1,8 @@
 """Writes the reference pages from the code: settings, commands, Python.
 
 mkdocs runs it (gen-files). Nothing here is kept by hand: a key's meaning is
-that of its class's docstring, a command's page is its --help.
+that of its class's docstring, a command's page is its --help. In a clone, pages
+of the same names in docs/reference say where to find this.
 """
 
 import dataclasses

@@ -105,6 +105,15 @@ def test_a_documented_command_exists_with_its_flags(page, words):
   } <= known
 
 
+@pytest.mark.parametrize('page', PAGES)
+def test_links_lead_to_files_of_a_clone(page):
+  """Also to those that `make docs` fills, such as reference/settings.md."""
+  text = (ROOT / page).read_text(encoding='utf-8')
+  links = re.findall(r'\]\((?!https?:)([^)#\s]+)(?:#[^)]*)?\)', text)
+  missing = [x for x in links if not (ROOT / page).parent.joinpath(x).exists()]
+  assert not missing
+
+
 def test_commands_are_found():
   """The pattern above still finds what the README shows first."""
   assert ('README.md', ('make', 'demo')) in FOUND

@@ -61,5 +61,6 @@ def test_unknown_figures_are_named():
   text = readme(
     {**HEADER, 'command': 'convert', 'commit': None, 'config': {}}, None, 0
   )
+  assert 'pip install transformers torch' in text
   assert '| trained | elsewhere; details unknown |' in text
   assert '| commit | unknown |' in text

@@ -81,6 +81,8 @@ those of the run, bit for bit in float32.
 
 ## Use
 
+After `pip install transformers torch`:
+
     from transformers import AutoTokenizer, OpenAIGPTLMHeadModel
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
