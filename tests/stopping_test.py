@@ -377,6 +377,27 @@ def test_a_script_handles_signals_before_its_imports(script, tmp_path):
   assert done.stderr == 'stopped by SIGINT: run the same command again\n'
 
 
+# sitecustomize.py: Ctrl-C reaches a worker while Python starts it.
+BORN = """
+import os, signal, sys
+if '--multiprocessing-fork' in sys.orig_argv:
+  os.kill(os.getpid(), signal.SIGINT)
+"""
+WORKS = """
+import os
+from gpt1_jax.corpus.workers import Workers
+print(*Workers(1).map(abs, [-1, -2]), flush=True)
+os._exit(0)  # as a second Ctrl-C does
+"""
+
+
+def test_workers_neither_hear_ctrl_c_nor_speak_of_what_they_leave(tmp_path):
+  (tmp_path / 'sitecustomize.py').write_text(BORN)
+  paths = f'{tmp_path}{os.pathsep}{commands.ROOT}'
+  done = commands.run('-c', WORKS, PYTHONPATH=paths)
+  assert (done.stdout, done.stderr) == ('1 2\n', '')
+
+
 STOPS = """
 import atexit, os, signal, time
 from gpt1_jax import cli

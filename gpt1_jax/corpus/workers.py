@@ -2,9 +2,11 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import process
@@ -23,6 +25,9 @@ class Workers:
 
   def __init__(self, count: int):
     self._count = count
+    # multiprocessing's own helper removes what a process leaves that exits at
+    # once. It need not say so.
+    sys.warnoptions.append('ignore:resource_tracker')
     self._pool = concurrent.futures.ProcessPoolExecutor(
       count, multiprocessing.get_context('spawn'), _start_worker
     )
@@ -43,7 +48,9 @@ class Workers:
     pending = collections.deque()
     try:
       for item in items:
-        with interrupts.delayed():  # while a worker starts
+        # While a worker starts, which is born with SIGINT blocked: Ctrl-C
+        # reaches it, too, even before `_start_worker`.
+        with interrupts.delayed(), _blocked(signal.SIGINT):
           pending.append(self._pool.submit(function, item))
         if len(pending) >= _IN_FLIGHT * self._count:
           yield pending.popleft().result()
@@ -56,6 +63,19 @@ class Workers:
         'a worker process was killed, probably because memory ran out; try '
         'fewer --workers'
       ) from None
+
+
+@contextlib.contextmanager
+def _blocked(number: signal.Signals) -> Iterator[None]:
+  """Blocks a signal in this thread and in the processes that it starts.
+
+  Other threads of this process still receive it.
+  """
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker() -> None:
