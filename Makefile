@@ -29,7 +29,7 @@ help:
 	@echo 'make test       run all tests (one file: ARGS=tests/shards_test.py)'
 	@echo 'make test-fast  run the core tests, in under 2 minutes'
 	@echo 'make torture    stop commands at random moments, damage checkpoints and'
-	@echo '                files, and count what is lost; ARGS=--trials=6 is short'
+	@echo '                files, and count what is lost; ARGS=--trials=3 is short'
 	@echo 'make record     time a run to perplexity 90 (ARGS=--books=FOLDER)'
 	@echo 'make lint       check format, style, types, import rules and shell'
 	@echo 'make format     format the code with ruff'

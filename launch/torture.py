@@ -1,7 +1,7 @@
 r"""Kills and interrupts real commands, fills their disks, and counts losses.
 
   python launch/torture.py --output=runs/torture            # `make torture`
-  python launch/torture.py --output=runs/torture --trials=6 # the short form
+  python launch/torture.py --output=runs/torture --trials=3 # the short form
 
 For each command, an undisturbed run gives the expected result. Other runs
 

@@ -301,12 +301,10 @@ runpy.run_module('gpt1_jax.pretrain', run_name='__main__')
 
 
 @pytest.mark.slow
-def test_a_stall_of_one_host_stops_all_with_code_75(
-  data, one_host, tmp_path, ended
-):
+def test_a_stall_of_one_host_stops_all_with_code_75(data, tmp_path, ended):
   workdir = tmp_path / 'run'
   options = (*TINY, f'--config.data.path={data}', f'--workdir={workdir}')
-  stall = '--config.train.stall_minutes=0.2'
+  stall = '--config.train.stall_minutes=0.5'
   job = ended(cluster(2, 4, '-c', STALLS, *options, stall, start=True))
   output = job.communicate(timeout=500)[0]
   assert job.returncode == 75, output
@@ -315,7 +313,7 @@ def test_a_stall_of_one_host_stops_all_with_code_75(
     said = [x[4:] for x in output.splitlines() if x.startswith(f'[{host}] ')]
     (line,) = [x for x in said if x.startswith('error: ')]
     assert re.match(
-      r'error: host 1 of 2 \(\S+, process \d+\) made no progress for 0.2 min '
+      r'error: host 1 of 2 \(\S+, process \d+\) made no progress for 0.5 min '
       r'\(train.stall_minutes\) while reading the batch of update 6',
       line,
     )
@@ -323,8 +321,6 @@ def test_a_stall_of_one_host_stops_all_with_code_75(
     assert sum(x.startswith(('Thread 0x', 'Current')) for x in said) > 3
     assert any('in fit' in x for x in said)
   assert checkpoint.steps(str(workdir)) == [4]
-  cluster(2, 4, '-m', 'gpt1_jax.pretrain', *options)
-  assert_same_run(workdir, one_host)
 
 
 # Each host runs in a folder of its own; host 1 has one more flag, if given.
