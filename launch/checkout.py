@@ -13,7 +13,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Scripts that end with `cli.run`. As for `python -m gpt1_jax...`, signals are
 # handled before the other imports, which take seconds.
 COMMANDS = (
-  *('aot_compile', 'benchmark', 'demo', 'gpu_hour', 'record', 'scaling'),
+  'aot_compile',
+  'benchmark',
+  'demo',
+  'gpu_hour',
+  'record',
+  'scaling',
   'sweep',
 )
 

@@ -106,7 +106,7 @@ class Batches:
       yield notice
     size, count = self._settings.batch_size, self._count
     if self._settings.train and count < size:
-      fewer = max(1, count // 4)
+      fewer = -(-count // 4)
       updates = -(-count // fewer)
       yield (
         f'{count} examples do not fill a batch of {size}, so an epoch is one '

@@ -181,7 +181,7 @@ class Finetuner:
         config.head.lm_reduction,
         (self.task.bounds or (0.0,))[0],
       ),
-      'task' + f' + {coef:g} x language model' * bool(coef),
+      f'task + {coef:g} x language model' if coef else 'task',
     )
     num_steps = config.train.updates(self._batches['train'].steps_per_epoch)
     built = program.build(

@@ -27,8 +27,8 @@ from gpt1_jax.errors import RunError
 
 _UNHEALTHY = re.compile(r'task:(\d+)')
 _ending = threading.Lock()  # held by the thread that ends the process
-_FAILURE = 'gpt1_jax failure of a host'  # key of JAX's service
-_NOTICE = 1.0  # seconds between two looks for it
+_FAILURE = 'gpt1_jax failure of a host'  # key in JAX's store
+_NOTICE = 1.0  # seconds between looks for that key
 _MISSING = re.compile(r'timed out task names:\s*(?:\S*task:)?(\d+)')
 
 
