@@ -9,6 +9,7 @@ import pathlib
 import re
 
 import setuptools
+from setuptools.command import build_py
 
 HERE = pathlib.Path(__file__).resolve().parent
 VERSION = re.search(
@@ -83,6 +84,26 @@ COMMANDS = (
   'report',
 )
 
+PRESETS = sorted(HERE.glob('configs/*.py'))
+
+
+class BuildPy(build_py.build_py):
+  """Ships the presets as gpt1_jax/presets/configs; `cli` finds them there."""
+
+  def run(self):
+    super().run()
+    if not self.editable_mode:
+      folder = pathlib.Path(self.build_lib, 'gpt1_jax', 'presets', 'configs')
+      self.mkpath(str(folder))
+      for file in PRESETS:
+        self.copy_file(str(file), str(folder))
+
+  def get_source_files(self):
+    """Adds the presets to a source distribution."""
+    names = [str(file.relative_to(HERE)) for file in PRESETS]
+    return [*super().get_source_files(), *names]
+
+
 setuptools.setup(
   name='gpt1_jax',
   version=VERSION,
@@ -112,12 +133,11 @@ setuptools.setup(
   ],
   keywords=['gpt', 'jax', 'flax', 'language model', 'pretraining'],
   python_requires='>=3.11',
-  # The presets ship as gpt1_jax/presets/configs; `cli` finds them there.
-  packages=[
-    *setuptools.find_packages(include=['gpt1_jax', 'gpt1_jax.*']),
-    'gpt1_jax.presets.configs',
-  ],
-  package_dir={'gpt1_jax.presets.configs': 'configs'},
+  packages=setuptools.find_packages(include=['gpt1_jax', 'gpt1_jax.*']),
+  # Lets an editable install put this folder on Python's path. Otherwise a
+  # script beside the clone would import the clone itself as `gpt1_jax`.
+  package_dir={'': '.'},
+  cmdclass={'build_py': BuildPy},
   package_data={
     'gpt1_jax': ['py.typed'],
     'gpt1_jax.reporting': ['*.css', '*.html'],

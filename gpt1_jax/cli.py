@@ -272,10 +272,9 @@ def leave(code: int, together: bool = False) -> NoReturn:
     code: the exit code.
     together: True waits for the other hosts, which also stop.
   """
-  jax = sys.modules.get('jax')  # not loaded by commands that only read text
-  if jax is None:
+  if 'jaxlib' not in sys.modules:  # a command that only reads text
     sys.exit(code)
-  if together:
+  if together and (jax := sys.modules.get('jax')):
     jax.distributed.shutdown()  # does nothing on a single host
   with contextlib.suppress(OSError):  # the reader of stdout is gone
     sys.stdout.flush()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from absl import flags
 
-from gpt1_jax import cli
+from gpt1_jax import cli, interrupts
 
 _MULTIHOST = flags.DEFINE_enum(
   'multihost',
@@ -46,7 +46,8 @@ def connected() -> Iterator[None]:
   Raises:
     UserError: a host was started with other flags.
   """
-  from gpt1_jax.train import hosts  # slow: imports jax
+  with interrupts.importing():
+    from gpt1_jax.train import hosts  # slow: imports jax
 
   settings = hosts.HostSettings(
     _MULTIHOST.value, _COORDINATOR_TIMEOUT.value, _HEARTBEAT_TIMEOUT.value

@@ -38,7 +38,7 @@ def main() -> None:
   settings = cli.read_config(config.FinetuneConfig, _CONFIG.value)
   workdir = cli.required('workdir', _WORKDIR.value)
   print(_first_line(settings, workdir), file=sys.stderr, flush=True)
-  with interrupts.within(interrupts.Phase.EXIT):  # nothing has been started
+  with interrupts.importing():
     from gpt1_jax.tasks import all_tasks  # slow: imports jax
     from gpt1_jax.train import profiling
   profile = profiling.parse(_PROFILE.value)

@@ -146,6 +146,14 @@ def within(phase: Phase) -> Iterator[None]:
     enter(before)
 
 
+def importing() -> contextlib.AbstractContextManager[None]:
+  """Exits at once on a signal, while nothing has been started.
+
+  An exception in the middle of importing jax can crash the interpreter.
+  """
+  return within(Phase.EXIT)
+
+
 @contextlib.contextmanager
 def delayed() -> Iterator[None]:
   """Delays `Stopped` to the end of the context, such as the start of a process.

@@ -19,7 +19,7 @@ far as it went. Runs and OUTPUT may lie in a bucket (gs://BUCKET/...).
 
 from absl import flags
 
-from gpt1_jax import cli, storage
+from gpt1_jax import cli, interrupts, storage
 from gpt1_jax.errors import UserError
 
 _RUNS = flags.DEFINE_list(
@@ -32,7 +32,8 @@ _OUTPUT = flags.DEFINE_string(
 
 def main() -> None:
   # jax and matplotlib are slow to import, and --help needs neither.
-  from gpt1_jax.reporting import figures, page, runs as runs_lib, sections
+  with interrupts.importing():
+    from gpt1_jax.reporting import figures, page, runs as runs_lib, sections
 
   output = storage.path(_OUTPUT.value)
   if (output / 'results.json').exists():

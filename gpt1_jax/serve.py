@@ -36,9 +36,10 @@ _GRACE = 2  # seconds for the answers under way when the server ends
 
 def main() -> None:
   try:
-    import uvicorn
+    with interrupts.importing():
+      import uvicorn
 
-    from gpt1_jax.serving import app
+      from gpt1_jax.serving import app
   except ImportError as error:
     raise UserError(
       f"serving needs {error.name}: pip install 'gpt1_jax[serve]'"

@@ -504,3 +504,43 @@ cli.run(main)
 
 def test_a_command_under_nohup_outlives_its_terminal():
   assert commands.succeed('-c', HANGS_UP) == 'alive\n'
+
+
+# Sends SIGINT while a command imports jaxlib; says if that raises an exception
+IMPORTS = """
+import os, runpy, signal, sys, time
+class Finder:
+  def find_spec(self, name, *_):
+    if name == 'jaxlib._jax':
+      try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+      except BaseException:
+        print('raised')
+        raise
+sys.meta_path.insert(0, Finder())
+from gpt1_jax import interrupts
+interrupts.install()
+name, *sys.argv[1:] = sys.argv[1:]
+runpy.run_module(f'gpt1_jax.{name}', run_name='__main__', alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+  'words',
+  [
+    ('report', '--runs=models', '--output=report'),
+    (
+      'finetune',
+      '--config=configs/finetune.py:cola',
+      '--config.init_from=models/mini',
+      '--config.data.path=glue',
+      '--workdir=run',
+    ),
+  ],
+)
+def test_a_signal_during_the_import_of_jax_raises_nothing_there(words):
+  done = commands.run('-c', IMPORTS, *words)
+  assert done.returncode == 75, done.stderr
+  assert done.stdout == ''
+  assert done.stderr.splitlines()[-1].startswith('stopped by SIGINT')

@@ -9,16 +9,16 @@ import zipfile
 
 import pytest
 
+import gpt1_jax
 from tests.support import commands
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope='module')
-def wheel(tmp_path_factory):
-  """Builds the wheel of a copy of the tree, with the setuptools at hand."""
-  top = tmp_path_factory.mktemp('wheel')
-  tree = top / 'tree'
+def clone(tmp_path_factory):
+  """Returns a copy of the tree in a folder named gpt1_jax, like a clone."""
+  tree = tmp_path_factory.mktemp('top') / 'gpt1_jax'
   tree.mkdir()
   for name in ('gpt1_jax', 'configs'):
     shutil.copytree(
@@ -28,9 +28,16 @@ def wheel(tmp_path_factory):
     )
   for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
     shutil.copy(commands.ROOT / name, tree)
+  return tree
+
+
+@pytest.fixture(scope='module')
+def wheel(clone, tmp_path_factory):
+  """Builds the wheel with the setuptools at hand."""
+  top = tmp_path_factory.mktemp('wheel')
   subprocess.run(
     [sys.executable, '-m', 'build', '--wheel', '--no-isolation', '-o', top],
-    cwd=tree,
+    cwd=clone,
     check=True,
     capture_output=True,
   )
@@ -107,3 +114,27 @@ def test_a_console_script_has_its_help(installed, tmp_path):
   out = run(installed, tmp_path, installed / 'bin/gpt1-prepare', '--help')
   assert '--input' in out
   assert len(list((installed / 'bin').iterdir())) == 9
+
+
+EDITABLE = """
+import sys
+from setuptools import build_meta
+print(build_meta.build_editable(sys.argv[1]))
+"""
+BESIDE = """
+import site, sys
+site.addsitedir(sys.argv[1])
+import gpt1_jax
+print(gpt1_jax.__version__)
+"""
+
+
+def test_a_script_beside_an_editable_clone_imports_the_package(clone, tmp_path):
+  out = run(clone, clone, '-c', EDITABLE, tmp_path)
+  with zipfile.ZipFile(tmp_path / out.split()[-1]) as archive:
+    archive.extractall(tmp_path / 'site')
+  script = clone.parent / 'script.py'
+  script.write_text(BESIDE)
+  # -S hides the package that this environment has.
+  out = run(tmp_path, clone.parent, '-S', script, tmp_path / 'site')
+  assert out.strip() == gpt1_jax.__version__
