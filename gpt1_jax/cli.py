@@ -18,6 +18,7 @@ from typing import NoReturn, TypeVar
 
 from absl import app, flags, logging
 
+import gpt1_jax
 from gpt1_jax import (
   config,
   errors,
@@ -112,8 +113,13 @@ def _parse_flags(argv: list[str]) -> list[str]:
   if {'--help', '-help', '-h', '-?'} & set(rest[1:]):
     usage.print_help()
     sys.exit(0)
+  if '--version' in rest[1:]:
+    print(f'gpt1_jax {gpt1_jax.__version__}')
+    sys.exit(0)
   try:
     rest = flags.FLAGS(rest)
+  except flags.UnrecognizedFlagError as error:
+    _fail(f'{error}; see --help')
   except flags.Error as error:
     _fail(usage.missing() or f'{error}; see --help')
   for name in flags.FLAGS:  # an empty path would mean the working directory

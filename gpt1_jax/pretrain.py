@@ -29,14 +29,11 @@ copied from there to --stage_to, once per machine.
 """
 
 import dataclasses
+import sys
 
 from absl import flags
 
-from gpt1_jax import cli, cluster, config
-from gpt1_jax.compiler import executable
-from gpt1_jax.corpus import shards
-from gpt1_jax.interop import conversion
-from gpt1_jax.train import checkpoint, lock, pretraining, profiling, run
+from gpt1_jax import cli, cluster, config, interrupts
 
 _CONFIG = cli.define_config(
   'configs/pretrain.py',
@@ -63,6 +60,16 @@ _STAGE_TO = cli.define_stage_to()
 def main() -> None:
   settings = cli.read_config(config.PretrainConfig, _CONFIG.value)
   workdir = cli.required('workdir', _WORKDIR.value)
+  print(
+    f'pretrain: {_CONFIG.value}, in {workdir}; loading JAX',
+    file=sys.stderr,
+    flush=True,
+  )
+  with interrupts.importing():
+    from gpt1_jax.compiler import executable
+    from gpt1_jax.corpus import shards
+    from gpt1_jax.interop import conversion
+    from gpt1_jax.train import checkpoint, lock, pretraining, profiling, run
   profile = profiling.parse(_PROFILE.value)
   with cluster.connected(), lock.held(workdir):
     data = shards.fetch(settings.data.path, _STAGE_TO.value)

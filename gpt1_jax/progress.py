@@ -36,7 +36,13 @@ class Progress:
     self._task = self._bar.add_task(label, total=total, note='')
     self._label, self._things, self._unit = label, things, unit
     self._count, self._units = 0, 0.0
-    self._start = self._last_line = time.perf_counter()
+    self._last_line = time.perf_counter()
+    self.restart()
+
+  def restart(self) -> None:
+    """Begins to measure rate and time left, after a part that is slower."""
+    self._start = time.perf_counter()
+    self._before = self._bar.tasks[0].percentage  # 0 if the total is unknown
 
   def __enter__(self) -> 'Progress':
     self._bar.start()
@@ -63,12 +69,16 @@ class Progress:
       and now - self._last_line > _SECONDS_BETWEEN_LINES
     ):
       self._last_line = now
-      percent = self._bar.tasks[0].percentage  # 0 if the total is unknown
-      if percent:
-        seconds = (now - self._start) * (100 / percent - 1)
+      percent = self._bar.tasks[0].percentage
+      if self._units and percent > self._before:
+        seconds = (now - self._start) / (percent - self._before)
+        seconds *= 100 - percent
         note += f', {max(seconds, 0):.0f} s left'
       self._console.print(f'{self._label}: {note}', highlight=False)
 
   def _note(self) -> str:
-    rate = self._units / max(time.perf_counter() - self._start, 1e-9)
-    return f'{self._count:,} {self._things}, {rate:,.1f} {self._unit}'
+    note = f'{self._count:,} {self._things}'
+    if self._units:
+      rate = self._units / max(time.perf_counter() - self._start, 1e-9)
+      note += f', {rate:,.1f} {self._unit}'
+    return note

@@ -46,15 +46,15 @@ def main() -> None:
     ) from None
   run = loading.load(_WORKDIR.value, _STEP.value)
   name = pathlib.PurePath(_WORKDIR.value).name or 'gpt1'
+  server = app.Server(run, name)
   config = uvicorn.Config(
-    app.Server(run, name).app(),
+    server.app(),
     host=_HOST.value,
     port=_PORT.value,
     log_level='warning',
     timeout_graceful_shutdown=_GRACE,
   )
   logging.getLogger('uvicorn.error').addFilter(_is_no_cancellation)
-  server = uvicorn.Server(config)
   with contextlib.suppress(KeyboardInterrupt):  # uvicorn has shut down
     interrupts.release()
     socket = _listen(_HOST.value, _PORT.value, config.backlog)
@@ -62,7 +62,8 @@ def main() -> None:
       f'{run}\nhttp://{_HOST.value}:{socket.getsockname()[1]} (Ctrl-C ends it)',
       flush=True,
     )
-    server.run(sockets=[socket])
+    server.warm_up()
+    uvicorn.Server(config).run(sockets=[socket])
   cli.leave(0)  # the engine may still compile
 
 
@@ -87,9 +88,10 @@ def _listen(host: str, port: int, backlog: int) -> socket_lib.socket:
 
 
 def _is_no_cancellation(record: logging.LogRecord) -> bool:
-  """Filters out tracebacks of requests that the server's end cancels."""
+  """Filters out what uvicorn says of requests that the server's end cancels."""
   error = record.exc_info and record.exc_info[1]
-  return not isinstance(error, asyncio.CancelledError)
+  is_count = record.getMessage().startswith('Cancel ')
+  return not (is_count or isinstance(error, asyncio.CancelledError))
 
 
 if __name__ == '__main__':

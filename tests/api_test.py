@@ -210,6 +210,15 @@ def test_extreme_options_are_greedy(run):
     assert run.generate(TEXT, max_tokens=5, **values) == greedy
 
 
+def test_what_is_no_run_is_refused(tmp_path):
+  with pytest.raises(UserError, match='load takes the path of a run, not 3'):
+    gpt1_jax.load(3)
+  path = tmp_path / 'README.md'
+  path.write_text('text')
+  with pytest.raises(UserError, match=r'README.md: not a run \(it has no che'):
+    gpt1_jax.load(path)
+
+
 def test_texts_that_do_not_fit_are_refused(run):
   with pytest.raises(UserError, match='has 49 tokens, the model reads 48'):
     run.logits([1] * 49)

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import gpt1_jax
 from gpt1_jax import cli, config, errors, storage
 from tests.support import commands
 from tests.support.refusals import assert_refused
@@ -76,6 +77,16 @@ def test_missing_flags_are_named_together_in_one_line(program, line):
   done = commands.run(program)
   assert (done.returncode, done.stdout) == (2, '')
   assert done.stderr == f'error: {line}\n'
+
+
+def test_an_unknown_flag_is_named_before_those_that_are_missing():
+  line = commands.fail('generate', '--topk=5')
+  assert line.startswith("error: Unknown command line flag 'topk'")
+
+
+def test_version():
+  out = commands.succeed('pretrain', '--version')
+  assert out == f'gpt1_jax {gpt1_jax.__version__}\n'
 
 
 def test_a_line_break_in_a_name_stays_in_the_line(tmp_path):

@@ -344,6 +344,15 @@ def test_a_split_in_two_formats_is_refused_unless_one_is_named(tmp_path):
   assert examples.read(named, tmp_path, 'train') == [Example(('a',), (), 0)]
 
 
+def test_a_label_that_no_training_row_has_is_named(tmp_path, warned):
+  task = own(kind='classification', labels=('no', 'yes', 'maybe'))
+  for split in ('train', 'dev'):
+    write(tmp_path, f'{split}.tsv', ['text\tlabel', 'a\tno', 'b\tmaybe'])
+    examples.read(task, tmp_path, split)
+  (line,) = warned
+  assert line.endswith('train.tsv: no row has the label yes')
+
+
 def test_rows_without_a_label_are_dropped_and_counted(tmp_path, warned):
   hidden = [{**GOOD, 'label': value} for value in (None, -1, '', '-')]
   task = own(**OWN)
@@ -353,7 +362,8 @@ def test_rows_without_a_label_are_dropped_and_counted(tmp_path, warned):
     assert [(e.label, e.where) for e in found] == [
       (0, f'{tmp_path}/{split}.jsonl:5')
     ]
-    assert '4 rows without a label' in warned.pop()
+    assert '4 rows without a label' in warned[0]
+    warned.clear()
   jsonl(tmp_path, 'dev.jsonl', *hidden)
   with pytest.raises(UserError, match='no row of split dev has a label'):
     examples.read(task, tmp_path, 'dev')

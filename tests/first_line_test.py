@@ -1,4 +1,4 @@
-"""`finetune` says what it is about to do before anything that takes long."""
+"""Training says what it is about to do before anything that takes long."""
 
 import re
 
@@ -23,18 +23,37 @@ def test_the_lines_of_a_start_are_in_order(pretrained, tmp_path):
     PYTHONPROFILEIMPORTTIME='1',
   )
   assert done.returncode == 0, done.stderr
-  places = [
-    re.search(pattern, done.stderr, re.MULTILINE)
-    for pattern in (
-      f'^finetune: my_task from {pretrained}, in {workdir}; loading JAX$',
-      r'^import time: .*\| +numpy$',
-      r'^import time: .*\| +jax$',
-      f'^my_task: reading {tmp_path}$',
-      '^my_task: 2 train, 2 dev examples; 1 updates, the first one compiles$',
-      '^ *devices  ',
-      '^finetune my_task 1/1  compiled and applied one update',
-      '^finetune my_task 1/1  eval_accuracy',
-    )
-  ]
-  assert all(places), done.stderr
+  assert_in_order(
+    done.stderr,
+    f'^finetune: my_task from {pretrained}, in {workdir}; loading JAX$',
+    r'^import time: .*\| +numpy$',
+    r'^import time: .*\| +jax$',
+    f'^my_task: reading {tmp_path}$',
+    '^my_task: 2 train, 2 dev examples; 1 updates, the first one compiles$',
+    '^ *devices  ',
+    '^finetune my_task 1/1  compiled and applied one update',
+    '^finetune my_task 1/1  eval_accuracy',
+  )
+
+
+def test_pretraining_speaks_before_it_loads_jax(tmp_path):
+  done = commands.run(
+    'pretrain',
+    '--config=configs/pretrain.py:tiny',
+    f'--config.data.path={tmp_path}/none',
+    f'--workdir={tmp_path}/run',
+    PYTHONPROFILEIMPORTTIME='1',
+  )
+  assert done.returncode == 2, done.stderr
+  assert_in_order(
+    done.stderr,
+    f'^pretrain: configs/pretrain.py:tiny, in {tmp_path}/run; loading JAX$',
+    r'^import time: .*\| +jax$',
+    f'^error: {tmp_path}/none',
+  )
+
+
+def assert_in_order(text, *patterns):
+  places = [re.search(pattern, text, re.MULTILINE) for pattern in patterns]
+  assert all(places), text
   assert places == sorted(places, key=lambda found: found.start())

@@ -30,7 +30,19 @@ def test_the_block_names_devices_model_data_and_files(tmp_path):
   assert block['checkpoints'].startswith(
     'every 50 updates, every 10 minutes, 1 MB each, the last 3 are kept, '
   )
+  assert block['compiling'] == 'the first update; Ctrl-C takes effect after it'
   assert not (tmp_path / 'runs').exists()  # only its free disk space is read
+
+
+def test_a_finished_run_that_keeps_one_checkpoint(tmp_path):
+  program = updates.build(networks.GPT_CONFIG, make_mesh(1, 1, 1))
+  kept = dataclasses.replace(
+    PACE, settings=dataclasses.replace(SETTINGS, keep=1)
+  )
+  described = run.Run(str(tmp_path), {}, None, 'pretrain', 0, kept, None)
+  block = dict(opening.lines(program, described, 'x', program.num_steps))
+  assert ' 1 MB each, the last is kept, ' in block['checkpoints']
+  assert 'compiling' not in block
 
 
 def test_an_idle_accelerator_is_named(tmp_path, monkeypatch):

@@ -117,6 +117,17 @@ def test_texts_that_do_not_fit_are_reported(tuned, caplog):
   assert message.startswith('1 of 2 examples are cut to the context of ')
 
 
+def test_empty_texts_are_counted(tuned, tmp_path, caplog):
+  path = tmp_path / 'new.jsonl'
+  path.write_text('{"text": "good"}\n{"text": " "}\n{"text": ""}\n')
+  labelling.Labeller(str(tuned[0]), None, 1).label(str(path))
+  (message,) = caplog.messages
+  assert message == (
+    f'{path}: 2 of 3 texts are empty, and labelled all the same; first: '
+    f'{path}:2'
+  )
+
+
 def test_rows_that_cannot_be_labelled_are_refused(tuned, tmp_path):
   path = tmp_path / 'new.tsv'
   run = labelling.Labeller(str(tuned[0]), None, 1)

@@ -18,6 +18,22 @@ def test_a_line_every_ten_seconds_and_at_the_end(monkeypatch, capsys):
   ]
 
 
+def test_a_restart_leaves_the_slow_part_out_of_the_rate(monkeypatch, capsys):
+  times = [0.0]
+  monkeypatch.setattr(time, 'perf_counter', lambda: times[-1])
+  with progress.Progress('evaluate', 10, 'tokens', 'tokens/s') as bar:
+    times.append(100.0)  # compiled
+    bar.add(50, 1, 0)
+    bar.restart()
+    times.append(112.0)
+    bar.add(50, 3, 60.0)
+  assert capsys.readouterr().err.splitlines() == [
+    'evaluate: 50 tokens',
+    'evaluate: 100 tokens, 5.0 tokens/s, 24 s left',
+    'evaluate: 100 tokens, 5.0 tokens/s',
+  ]
+
+
 def test_other_processes_print_nothing(capsys):
   with progress.Progress('clean', 100, 'documents', 'MB/s', on=False) as bar:
     bar.add(1, 100, 1.0)

@@ -228,6 +228,7 @@ def test_a_request_gets_the_error_of_a_decoder_that_cannot_be_made(run):
 
   with mock.patch.object(type(run), 'decoder', side_effect=MemoryError):
     made = engine.Engine(run)
+    made.warm_up()
     with pytest.raises(MemoryError):
       asyncio.run(piece())
   assert asyncio.run(piece()).last
@@ -253,6 +254,18 @@ def test_the_engine_outlives_an_event_loop_and_stderr(run, monkeypatch):
   found = asyncio.run(made.predictions(run.encode('the')[:1], 1))
   assert len(found.log_probs_BT) == 1
   made.close()
+
+
+def test_the_first_request_finds_a_compiled_program(run, monkeypatch, capfd):
+  monkeypatch.setattr(engine, '_SECONDS', 0)
+  jax.clear_caches()
+  server = app.Server(run, 'mini')
+  server.warm_up()
+  with testclient.TestClient(server.app()) as client:
+    for prompt, count in (('the', 1), (PROMPT, 50)):
+      ask(client, prompt=prompt, max_tokens=count).raise_for_status()
+  (line,) = capfd.readouterr().err.splitlines()
+  assert line.startswith('compiled for a prompt in ')
 
 
 def test_tokenizer_endpoints(local, run):

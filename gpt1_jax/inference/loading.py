@@ -287,6 +287,8 @@ def load(
   Raises:
     UserError: `path` holds nothing that can be loaded.
   """
+  if not isinstance(path, str | os.PathLike):
+    raise UserError(f'load takes the path of a run, not {path!r}')
   name, step = checkpoint.split_step(os.fspath(path))
   checkpoint_step = step if checkpoint_step is None else checkpoint_step
   source = storage.path(name)

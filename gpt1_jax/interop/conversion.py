@@ -43,7 +43,8 @@ def detect(source: storage.Path) -> str:
     UserError: the folder does not exist or is of no known kind.
   """
   if not source.is_dir():
-    raise UserError(f'{source}: no such folder')
+    what = 'a file, not a folder' if source.exists() else 'no such folder'
+    raise UserError(f'{source}: {what}')
   if (source / 'checkpoints').is_dir():
     return 'run'
   if (source / openai.SHAPES).exists() or any(

@@ -28,6 +28,10 @@ class Server:
     self._run, self._name = run, name
     self._engine = engine_lib.Engine(run)
 
+  def warm_up(self) -> None:
+    """Begins to compile what the first request needs."""
+    self._engine.warm_up()
+
   def app(self) -> applications.Starlette:
     """Returns the ASGI application."""
     post = ['POST']

@@ -13,6 +13,7 @@ import jax
 
 from gpt1_jax.inference.continuation import Continuation, Piece
 from gpt1_jax.inference.loading import Run
+from gpt1_jax.inference.options import Options
 from gpt1_jax.model import inspection
 from gpt1_jax.train import malloc
 
@@ -63,6 +64,7 @@ class Engine:
 
   def __init__(self, run: Run):
     self.run = run
+    self._room = run.config.n_ctx  # one width of the cache: compiled once
     self._waiting: collections.deque[Job] = collections.deque()
     self._calls: collections.deque[Callable[[], None]] = collections.deque()
     self._wake = threading.Condition()
@@ -78,6 +80,19 @@ class Engine:
       self._wake.notify()
     self._thread.join(timeout=1)
 
+  def warm_up(self) -> None:
+    """Compiles what the first request needs, before it comes."""
+    sample = self.run.start('', Options(max_tokens=2))
+    sample.row.room = self._room
+
+    def generate() -> None:
+      with contextlib.suppress(Exception):  # a request would report it
+        collections.deque(self.run.follow(sample), maxlen=0)
+
+    with self._wake:
+      self._calls.append(generate)
+      self._wake.notify()
+
   def check_room(self, count: int) -> None:
     """Raises BusyError unless `count` more texts may wait."""
     if len(self._waiting) + count > MAX_WAITING:
@@ -85,6 +100,7 @@ class Engine:
 
   def submit(self, sample: Continuation) -> Job:
     """Puts a sample into the batch, or into the queue if the batch is full."""
+    sample.row.room = self._room
     job = Job(sample)
     with self._wake:
       self._waiting.append(job)

@@ -73,6 +73,10 @@ def read(task: Task, path: str | None, split: str) -> list[Example]:
       '%s: %d rows without a label, dropped', origin, len(examples) - len(kept)
     )
   check_choices(kept)
+  used = {found.label for found in kept}
+  unused = [x for i, x in enumerate(task.labels) if i not in used]
+  if split == 'train' and unused and task.kind != 'choice':
+    logging.warning('%s: no row has the label %s', origin, ', '.join(unused))
   return kept
 
 

@@ -90,6 +90,15 @@ class Labeller:
       UserError: a row cannot be used.
     """
     cells, examples = _read(self.task, file)
+    empty = [x for x in examples if not any(map(str.strip, x.texts))]
+    if empty:
+      logging.warning(
+        '%s: %d of %d texts are empty, and labelled all the same; first: %s',
+        file,
+        len(empty),
+        len(examples),
+        empty[0].where,
+      )
     hosts.agree({'--input': examples})
     answers = self.answer(examples)
     return [row | answer for row, answer in zip(cells, answers, strict=True)]

@@ -77,7 +77,7 @@ def line(scores: Scores, patience: int) -> str:
   done, planned = scores['updates'] or 0, scores['num_steps']
   text = (
     f'{scores["task"]} dev {scores["metric"]} {scores["score"]:.4f} on '
-    f'{scores["examples"]} examples, best after {scores["step"]} updates'
+    f'{scores["examples"]} examples, best after update {scores["step"]}'
   )
   if done < planned:
     text += (

@@ -282,7 +282,7 @@ def _open(workdir: str) -> Iterator[ocp.CheckpointManager]:
   """Opens a run's checkpoints for reading."""
   directory = _directory(workdir)
   if not directory.is_dir():
-    found = storage.path(workdir).is_dir()
+    found = storage.path(workdir).exists()
     what = 'not a run (it has no checkpoints)' if found else 'no such folder'
     raise UserError(
       f'{workdir}: {what}; gpt1-pretrain --help shows how to make a model'

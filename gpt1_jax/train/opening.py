@@ -57,7 +57,9 @@ def lines(
   begin = f'from checkpoint {start}' if start else 'from the beginning'
   yield 'updates', f'{program.num_steps:,}, {begin}'
   size = parameters * _BYTES_PER_PARAMETER
-  saved = [f'{size / 1e6:,.0f} MB each, the last {pace.settings.keep} are kept']
+  keep = pace.settings.keep
+  kept = f'the last {keep} are kept' if keep > 1 else 'the last is kept'
+  saved = [f'{size / 1e6:,.0f} MB each, {kept}']
   if pace.settings.checkpoint_minutes:
     saved.insert(0, f'every {pace.settings.checkpoint_minutes:g} minutes')
   if pace.checkpoint_every:
@@ -67,6 +69,8 @@ def lines(
     saved.append(f'{free / 1e9:,.1f} GB of disk are free')
   yield 'checkpoints', ', '.join(saved)
   yield 'files', run.workdir
+  if start < program.num_steps:
+    yield 'compiling', 'the first update; Ctrl-C takes effect after it'
 
 
 def idle_accelerator(

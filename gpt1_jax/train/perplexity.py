@@ -49,13 +49,15 @@ def perplexity_fn(
     first = jax.process_index() == 0
     steps = split.steps_per_epoch
     with progress.Progress(
-      'evaluate', steps, 'tokens', 'tokens/s', first
+      'evaluate', steps, 'predicted tokens', 'tokens/s', first
     ) as log:
       for step in range(steps):
         batch = sharding.put_batch(split.batch(step), mesh)
         loss, weight = map(float, jax.device_get(sums(params, batch)))
         nats, tokens = nats + loss, tokens + weight
-        log.add(int(weight), 1, weight)
+        log.add(int(weight), 1, weight if step else 0)
+        if step == 0:
+          log.restart()  # the first batch compiles
         pulse.tick('evaluating')
     words, num_bytes = max(counts['words'], 1), counts.get('bytes')
     scores = {
