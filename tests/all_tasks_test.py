@@ -9,7 +9,7 @@ from absl import logging
 from jax import monitoring
 
 from gpt1_jax.config import HeadSettings
-from gpt1_jax.errors import UserError
+from gpt1_jax.errors import RunError, UserError
 from gpt1_jax.reporting import cells, runs
 from gpt1_jax.task_settings import OwnTask
 from gpt1_jax.tasks import all_tasks, finetuning, initialization, table
@@ -244,3 +244,21 @@ def test_heads_have_the_outputs_of_their_task():
     settings = dataclasses.replace(HEAD, regression=value)
     head = initialization.new_head(table.TASKS[name], settings)
     assert (head.num_outputs, head.clf_pdrop) == (outputs, 0.1)
+
+
+def test_a_run_removed_while_it_is_scored_stays_removed(
+  configure, tmp_path, monkeypatch
+):
+  data = small_runs.write_task(tmp_path / 'task', train=16, dev=4)
+  config = configure('rte', data)
+  config['task'] = {'kind': 'classification', 'labels': ['bad', 'good']}
+  workdir = tmp_path / 'run'
+
+  def remove(*_):
+    shutil.rmtree(workdir)
+    return []
+
+  monkeypatch.setattr(finetuning.metrics, 'remarks', remove)
+  with pytest.raises(RunError, match='was moved or removed'):
+    finetune(config, workdir)
+  assert not workdir.exists()
