@@ -7,6 +7,8 @@
 #   launch/evidence.sh records FOLDER              # copy OUT/FOLDER to docs/results
 #   launch/evidence.sh search GLUE                 # rates and epochs, one seed
 #   launch/evidence.sh tasks GLUE                  # pretrained and from scratch
+#   launch/evidence.sh pairs NAME TSV...           # SNLI or MNLI, from samples
+#   launch/evidence.sh tables                      # docs/results from its files
 #   launch/evidence.sh report GLUE                 # zero-shot, slim run, page
 #
 # Each step resumes where it was stopped; the same command continues it. All
@@ -18,6 +20,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 OUT=${OUT:-runs/evidence}
 PYTHON=${PYTHON:-python}
+MODEL=${MODEL:-models/mini} # what `pairs` starts from
 STEPS=${STEPS:-43917} # one epoch of 90 M tokens, 2,048 an update
 SEEDS=${SEEDS:-5}
 TASKS=${TASKS:-cola,stsb,rte,sst2}
@@ -94,6 +97,45 @@ search() {
   done
 }
 
+# Fine-tunes on files of pairs: label, premise, hypothesis, separated by tabs. A
+# fifth of the pairs is for dev, chosen by a hash.
+pairs() {
+  local name=$1 start
+  mkdir -p "$OUT/pairs/$name"
+  "$PYTHON" - "$OUT/pairs/$name" "${@:2}" << 'END'
+import hashlib, json, pathlib, sys
+
+rows = {'train': [], 'dev': []}
+for file in sys.argv[2:]:
+  for line in pathlib.Path(file).read_text(encoding='utf-8').splitlines():
+    label, texts = line.split('\t', 1)
+    number = int(hashlib.sha256(texts.encode()).hexdigest(), 16)
+    premise, hypothesis = texts.split('\t')
+    row = {'text': premise, 'text_pair': hypothesis, 'label': label}
+    rows['train' if number % 5 else 'dev'].append(json.dumps(row) + '\n')
+for split, lines in rows.items():
+  pathlib.Path(sys.argv[1], f'{split}.jsonl').write_text(''.join(lines))
+END
+  for start in init_from= like=; do
+    local words='' folder=$name
+    [[ $start == like= ]] && words=:scratch folder=${name}_scratch
+    "$PYTHON" -m gpt1_jax.finetune --config="configs/own_task.py$words" \
+      --config.task.name="$name" --config.task.kind=entailment \
+      --config.task.labels="('entailment','neutral','contradiction')" \
+      --config.data.path="$OUT/pairs/$name" --config.$start"$MODEL" \
+      --config.optim.peak_lr="$RATE" --config.train.num_epochs="$EPOCHS" \
+      --config.train.seeds="$SEEDS" --workdir="$OUT/tasks/$folder"
+  done
+}
+
+# Writes docs/results/evidence.{md,html} from the files of the runs there.
+tables() {
+  "$PYTHON" -m gpt1_jax.report --runs=models/mini,docs/results/tasks \
+    --output="$OUT/tables"
+  cp "$OUT/tables/results.md" docs/results/evidence.md
+  cp "$OUT/tables/report.html" docs/results/evidence.html
+}
+
 report() {
   "$PYTHON" -m gpt1_jax.evaluate --workdir="$OUT/mini" --suite=zero_shot \
     --tasks_path="$1" --tasks=cola,sst2 --series
@@ -110,9 +152,11 @@ case ${1:-} in
   records) records "${2:?FOLDER is missing}" ;;
   search) search "${2:?GLUE is missing}" ;;
   tasks) sweep "$OUT/tasks" "$TASKS" "$ABLATIONS" "$SEEDS" "$RATE" "$EPOCHS" "${2:?GLUE is missing}" ;;
+  pairs) pairs "${2:?NAME is missing}" "${@:3}" ;;
+  tables) tables ;;
   report) report "${2:?GLUE is missing}" ;;
   *)
-    sed -n '2,15s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,17s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

@@ -1,9 +1,12 @@
 """launch/evidence.sh: its command lines, and its usage."""
 
+import hashlib
+import json
 import os
 import pathlib
 import shlex
 import subprocess
+import sys
 
 import pytest
 
@@ -12,11 +15,12 @@ from tests.support import commands
 SCRIPT = pathlib.Path(__file__).parents[1] / 'launch' / 'evidence.sh'
 
 
-def printed(*args: str) -> list[list[str]]:
+def printed(*args: object, **env: object) -> list[list[str]]:
   """Returns the words of each command that a step runs."""
+  settings = {'PYTHON': 'echo', 'OUT': 'out', 'SEEDS': '2', **env}
   done = subprocess.run(
     [SCRIPT, *args],
-    env={**os.environ, 'PYTHON': 'echo', 'OUT': 'out', 'SEEDS': '2'},
+    env={**os.environ, **{name: str(x) for name, x in settings.items()}},
     capture_output=True,
     text=True,
     check=True,
@@ -59,6 +63,50 @@ def test_the_corpus_is_prepared_then_compared_with_the_tasks():
   first, second = printed('corpus', 'books', 'library', 'glue')
   assert {'--input=books', '--input=library', '--merges=8000'} < {*first}
   assert second[2:] == ['--output=out/corpus', '--check_overlap=glue']
+
+
+def test_pairs_are_split_by_their_hash(tmp_path):
+  rows = [f'neutral\ta "man" {i}\tone sleeps\n' for i in range(40)]
+  (tmp_path / 'one.tsv').write_text(''.join(rows[:30]))
+  (tmp_path / 'two.tsv').write_text(''.join(rows[30:]))
+  python = tmp_path / 'python'  # runs what is on stdin, prints the rest
+  python.write_text(
+    f'#!/bin/sh\n[ "$1" = - ] && exec {sys.executable} "$@"\necho "$@"\n'
+  )
+  python.chmod(0o755)
+  files = (tmp_path / 'one.tsv', tmp_path / 'two.tsv')
+  tuned, scratch = printed('pairs', 'snli', *files, PYTHON=python, OUT=tmp_path)
+  assert '--config.init_from=models/mini' in tuned
+  assert '--config=configs/own_task.py:scratch' in scratch
+  assert '--config.like=models/mini' in scratch
+  found = {
+    split: (tmp_path / 'pairs' / 'snli' / f'{split}.jsonl').read_text()
+    for split in ('train', 'dev')
+  }
+  lines = [
+    json.loads(line) for text in found.values() for line in text.splitlines()
+  ]
+  assert len(lines) == 40
+  for split, text in found.items():
+    for row in map(json.loads, text.splitlines()):
+      texts = f'{row["text"]}\t{row["text_pair"]}'
+      assert f'{row["label"]}\t{texts}\n' in rows
+      number = int(hashlib.sha256(texts.encode()).hexdigest(), 16)
+      assert (number % 5 == 0) == (split == 'dev')
+  flags = [word for word in tuned[2:] if word.startswith('--config')]
+  shown = commands.succeed('finetune', *flags, '--print_config')
+  assert '--config.task.kind=entailment\n' in shown
+
+
+@pytest.mark.slow
+def test_the_tables_of_the_docs_are_those_of_their_files(tmp_path):
+  commands.succeed(
+    'report',
+    '--runs=models/mini,docs/results/tasks',
+    f'--output={tmp_path}/tables',
+  )
+  made = (tmp_path / 'tables' / 'results.md').read_text()
+  assert made == (commands.ROOT / 'docs/results/evidence.md').read_text()
 
 
 @pytest.mark.parametrize('args', [(), ('tasks',), ('corpus', 'books')])
