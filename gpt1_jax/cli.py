@@ -3,7 +3,8 @@
 `run(main)` is the last line of every command. An error becomes one line on
 stderr. The exit code is 2 for a mistake of the user (`UserError`, a missing
 file), 1 for a failure (`RunError`, a full disk, an unreachable bucket), 75 for
-a signal (`interrupts`). Any other exception is a bug and keeps its traceback.
+a signal (`interrupts`), 141 without a line if the reader of stdout has gone.
+Any other exception is a bug and keeps its traceback.
 """
 
 import ast
@@ -90,6 +91,8 @@ def _one_line_errors() -> Iterator[None]:
   except errors.Stopped as stopped:
     print(stopped, file=sys.stderr, flush=True)
     leave(interrupts.EXIT_CODE, together=True)
+  except terminal.ReaderGone:
+    leave(terminal.READER_GONE)
   except Exception as error:
     if line := explain_shortage(error) or storage.bucket_error(error):
       _fail(line, errors.RunError.exit_code)

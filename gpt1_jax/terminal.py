@@ -11,6 +11,11 @@ from gpt1_jax.errors import DISK_FULL
 
 _MODE = 'PYTHONUTF8'
 _GONE = (errno.EPIPE, errno.EIO)
+READER_GONE = 128 + signal.SIGPIPE  # exit code, as of programs that it kills
+
+
+class ReaderGone(OSError):  # noqa: N818 (not a mistake)
+  """Raised if the reader of standard output has gone, such as `head`."""
 
 
 def ensure_utf8() -> None:
@@ -85,6 +90,8 @@ class _Naming(_Stream):
 
   def failed(self, error: OSError) -> None:
     self._discard()  # else Python fails again when it exits
+    if error.errno == errno.EPIPE:
+      raise ReaderGone from None
     raise OSError(error.errno, error.strerror, 'standard output') from None
 
 

@@ -223,3 +223,14 @@ def test_an_error_of_the_system_tells_what_to_do(number, words, code):
   line, found = errors.describe(OSError(number, os.strerror(number), 'x.bin'))
   assert words in line
   assert found == code
+
+
+@pytest.mark.parametrize(
+  'words', ['pretrain --print_config', 'evaluate --help']
+)
+def test_a_reader_that_leaves_is_no_error(words):
+  line = f'{sys.executable} -m gpt1_jax.{words} | true; echo ${{PIPESTATUS[0]}}'
+  done = subprocess.run(
+    ['bash', '-c', line], cwd=commands.ROOT, capture_output=True, text=True
+  )
+  assert (done.stdout, done.stderr) == ('141\n', '')
