@@ -121,10 +121,10 @@ def _parse_flags(argv: list[str]) -> list[str]:
     sys.exit(0)
   try:
     rest = flags.FLAGS(rest)
-  except flags.UnrecognizedFlagError as error:
-    _fail(f'{error}; see --help')
   except flags.Error as error:
-    _fail(usage.missing() or f'{error}; see --help')
+    # A parse error leaves the flags behind it without their values.
+    missing = flags.FLAGS.is_parsed() and usage.missing()
+    _fail(missing or f'{error}; see --help')
   for name in flags.FLAGS:  # an empty path would mean the working directory
     if flags.FLAGS[name].present and flags.FLAGS[name].value in ('', []):
       _fail(f'--{name} is empty; see --help')

@@ -79,9 +79,16 @@ def test_missing_flags_are_named_together_in_one_line(program, line):
   assert done.stderr == f'error: {line}\n'
 
 
-def test_an_unknown_flag_is_named_before_those_that_are_missing():
-  line = commands.fail('generate', '--topk=5')
-  assert line.startswith("error: Unknown command line flag 'topk'")
+@pytest.mark.parametrize(
+  ('words', 'start'),
+  [
+    (('--nosuch=5',), "Unknown command line flag 'nosuch'"),
+    (('--workers=x', '--input=a', '--output=b'), 'flag --workers=x: invalid'),
+    (('--input=a', '--output'), 'Missing value for flag --output'),
+  ],
+)
+def test_a_wrong_flag_is_named_before_those_that_are_missing(words, start):
+  assert commands.fail('prepare', *words).startswith(f'error: {start}')
 
 
 def test_version():
