@@ -1,5 +1,6 @@
 """The Python API returns the same numbers as the model."""
 
+import os
 import subprocess
 import sys
 
@@ -211,10 +212,13 @@ def test_extreme_options_are_greedy(run):
 
 
 def test_what_is_no_run_is_refused(tmp_path):
-  with pytest.raises(UserError, match='load takes the path of a run, not 3'):
-    gpt1_jax.load(3)
   path = tmp_path / 'README.md'
   path.write_text('text')
+  (entry,) = os.scandir(os.fsencode(tmp_path))
+  for given in (3, '', b'run', entry):
+    with pytest.raises(UserError) as raised:
+      gpt1_jax.load(given)
+    assert str(raised.value) == f'load takes the path of a run, not {given!r}'
   with pytest.raises(UserError, match=r'README.md: not a run \(it has no che'):
     gpt1_jax.load(path)
 

@@ -9,6 +9,7 @@ import pytest
 import gpt1_jax
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import all_tasks, labelling
+from gpt1_jax.tasks.definition import Task
 from gpt1_jax.tasks.examples import Example
 from tests.support import commands, finetuning
 from tests.support.refusals import assert_refused
@@ -126,6 +127,18 @@ def test_empty_texts_are_counted(tuned, tmp_path, caplog):
     f'{path}: 2 of 3 texts are empty, and labelled all the same; first: '
     f'{path}:2'
   )
+
+
+def test_answers_without_context_are_not_empty(
+  tuned, tmp_path, caplog, monkeypatch
+):
+  path = tmp_path / 'new.jsonl'
+  path.write_text('{"text": "", "choices": ["a", "b"]}\n')
+  run = labelling.Labeller(str(tuned[0]), None, 1)
+  run.task = Task('own', 'choice')
+  monkeypatch.setattr(run, 'answer', lambda examples: [{}] * len(examples))
+  run.label(str(path))
+  assert not caplog.messages
 
 
 def test_rows_that_cannot_be_labelled_are_refused(tuned, tmp_path):

@@ -279,17 +279,17 @@ def load(
   """Loads a trained model.
 
   Args:
-    path: a run directory of `pretrain`, `finetune` or `convert` (RUN@N for its
-      checkpoint N), or a folder with OpenAI's or Hugging Face's files; local or
-      in a bucket.
+    path: a run directory (RUN@N for its checkpoint N), or a folder with files
+      of OpenAI or Hugging Face; local or in a bucket.
     checkpoint_step: checkpoint of a run; None takes the best, else the latest.
 
   Raises:
     UserError: `path` holds nothing that can be loaded.
   """
-  if not isinstance(path, str | os.PathLike):
+  given = os.fspath(path) if isinstance(path, os.PathLike) else path
+  if not isinstance(given, str) or not given:
     raise UserError(f'load takes the path of a run, not {path!r}')
-  name, step = checkpoint.split_step(os.fspath(path))
+  name, step = checkpoint.split_step(given)
   checkpoint_step = step if checkpoint_step is None else checkpoint_step
   source = storage.path(name)
   if not source.is_dir() or (source / 'checkpoints').is_dir():

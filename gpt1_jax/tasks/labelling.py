@@ -90,7 +90,9 @@ class Labeller:
       UserError: a row cannot be used.
     """
     cells, examples = _read(self.task, file)
-    empty = [x for x in examples if not any(map(str.strip, x.texts))]
+    empty = [
+      x for x in examples if not any(map(str.strip, (*x.texts, *x.choices)))
+    ]
     if empty:
       logging.warning(
         '%s: %d of %d texts are empty, and labelled all the same; first: %s',
