@@ -30,7 +30,7 @@ def test_the_block_names_devices_model_data_and_files(tmp_path):
   assert block['checkpoints'].startswith(
     'every 50 updates, every 10 minutes, 1 MB each, the last 3 are kept, '
   )
-  assert block['compiling'] == 'the first update; Ctrl-C takes effect after it'
+  assert block['compiling'] == 'the first update; Ctrl-C waits for the compiler'
   assert not (tmp_path / 'runs').exists()  # only its free disk space is read
 
 

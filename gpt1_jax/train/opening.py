@@ -70,7 +70,7 @@ def lines(
   yield 'checkpoints', ', '.join(saved)
   yield 'files', run.workdir
   if start < program.num_steps:
-    yield 'compiling', 'the first update; Ctrl-C takes effect after it'
+    yield 'compiling', 'the first update; Ctrl-C waits for the compiler'
 
 
 def idle_accelerator(
