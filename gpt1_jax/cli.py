@@ -63,6 +63,7 @@ def run(main: Callable[[], None], is_run: bool = False) -> None:
   terminal.guard_streams()
 
   def guarded(argv: list[str]) -> None:
+    terminal.plain_warnings()
     if len(argv) > 1:
       _fail(f'unexpected argument {argv[1]!r}: write --name=value; see --help')
     interrupts.enter(interrupts.Phase.RAISE)
@@ -252,6 +253,11 @@ def read_config(kind: type[T], spec: str) -> T:
     UserError: the configuration is invalid; one line per error.
   """
   return config.parse(kind, config_values(spec))
+
+
+def say_first(line: str) -> None:
+  """Prints what a command is about to do, before it imports JAX."""
+  print(f'{line}; loading JAX', file=sys.stderr, flush=True)
 
 
 def required(flag: str, value: str | None) -> str:

@@ -34,9 +34,8 @@ import pathlib
 
 from absl import flags
 
-from gpt1_jax import cli, staging, storage
+from gpt1_jax import cli, interrupts, staging, storage
 from gpt1_jax.errors import UserError
-from gpt1_jax.interop import conversion
 
 _INPUT = flags.DEFINE_string('input', None, 'Folder to read.', required=True)
 _OUTPUT = flags.DEFINE_string(
@@ -51,7 +50,7 @@ _N_HEAD = flags.DEFINE_integer(
   'n_head',
   None,
   "Number of attention heads, which OpenAI's weights do not record; default: "
-  'n_embd / 64 (P §4.1).',
+  'n_embd / 64 (paper, section 4.1).',
 )
 _STEP = cli.define_step()
 _SLIM = flags.DEFINE_bool(
@@ -61,6 +60,9 @@ _STAGE_TO = cli.define_stage_to()
 
 
 def main() -> None:
+  cli.say_first(f'convert: {_INPUT.value} to {_OUTPUT.value}')
+  with interrupts.importing():
+    from gpt1_jax.interop import conversion
   source, output = storage.path(_INPUT.value), storage.path(_OUTPUT.value)
   kind = conversion.detect(source)
   for flag, kinds in (

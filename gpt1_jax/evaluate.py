@@ -10,10 +10,10 @@ Every token but the first is a target exactly once. The perplexity per word
 divides the same sum by the number of words, and bits per byte by the bytes of
 the cleaned text: both compare across vocabularies.
 
---suite=zero_shot scores tasks without fine-tuning (P §5): the most likely of
-several texts is the answer. --tasks_path is the folder (zip, tar, or
-tfds[:FOLDER]) that holds the original files of the tasks. Every task found
-there is scored, or those named with --tasks:
+--suite=zero_shot scores tasks without fine-tuning (the paper's section 5): the
+most likely of several texts is the answer. --tasks_path is the folder (zip,
+tar, or tfds[:FOLDER]) that holds the original files of the tasks. Every task
+found there is scored, or those named with --tasks:
 
   cola          acceptable if the mean log-probability of the sentence's tokens
                 reaches a threshold, chosen on train; Matthews, dev
@@ -36,25 +36,12 @@ are first copied to --stage_to, once per machine.
 """
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 
-import jax
 from absl import flags
 
-from gpt1_jax import cli, cluster, staging
-from gpt1_jax.corpus import shards, tokenization, verification, windows
+from gpt1_jax import cli, cluster, interrupts, staging
 from gpt1_jax.errors import UserError
-from gpt1_jax.model import models
-from gpt1_jax.tasks.zero_shot import evaluation
-from gpt1_jax.train import (
-  belonging,
-  checkpoint,
-  hosts,
-  perplexity,
-  run,
-  sharding,
-)
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'The run.', required=True)
 _SUITE = flags.DEFINE_enum(
@@ -64,7 +51,10 @@ _DATA = flags.DEFINE_string(
   'data', None, 'Prepared shards; default: those the run was trained on.'
 )
 _SPLIT = flags.DEFINE_enum(
-  'split', 'validation', shards.SPLITS, 'Split of the shards to evaluate.'
+  'split',
+  'validation',
+  ['train', 'validation'],
+  'Split of the shards to evaluate.',
 )
 _TASKS_PATH = flags.DEFINE_string(
   'tasks_path', None, 'Folder, zip or tar of the tasks, or tfds[:FOLDER].'
@@ -92,8 +82,19 @@ def main() -> None:
     for name in names:
       if suite != _SUITE.value and flags.FLAGS[name].present:
         raise UserError(f'--{name} requires --suite={suite}')
+  cli.say_first(f'evaluate: {_SUITE.value} of {_WORKDIR.value}')
+  with interrupts.importing():
+    import jax
+
+    from gpt1_jax.train import held_out
   with cluster.connected():
-    rows = _zero_shot() if _SUITE.value == 'zero_shot' else [_perplexity()]
+    if _SUITE.value == 'zero_shot':
+      rows = _zero_shot()
+    else:
+      workdir, split = _WORKDIR.value, _SPLIT.value
+      data = _DATA.value or held_out.shards_of(workdir)
+      shards = held_out.Shards(data, split, _STAGE_TO.value)
+      rows = [held_out.score(workdir, _STEP.value, shards, _BATCH.value)]
     if jax.process_index() == 0:
       for row in rows:
         print(json.dumps(row))
@@ -104,6 +105,12 @@ def _zero_shot() -> Sequence[Mapping[str, object]]:
     raise UserError('--suite=zero_shot requires --tasks_path=FOLDER (or tfds)')
   if _SERIES.value and _STEP.value is not None:
     raise UserError('--series scores every checkpoint: remove --checkpoint')
+  with interrupts.importing():
+    import jax
+
+    from gpt1_jax.reporting import figures
+    from gpt1_jax.tasks.zero_shot import evaluation
+    from gpt1_jax.train import checkpoint
   workdir = _WORKDIR.value
   steps: Sequence[int | None] = [_STEP.value]
   if _SERIES.value:
@@ -111,51 +118,8 @@ def _zero_shot() -> Sequence[Mapping[str, object]]:
   path = staging.fetch(_TASKS_PATH.value, _STAGE_TO.value)
   rows = evaluation.evaluate(workdir, path, _TASKS.value, steps, _BATCH.value)
   if jax.process_index() == 0:
-    from gpt1_jax.reporting import figures  # matplotlib is slow to import
-
     figures.write_zero_shot_plot(workdir)
   return rows
-
-
-def _perplexity() -> Mapping[str, object]:
-  workdir = _WORKDIR.value
-  data = _DATA.value or run.load(workdir)['config'].get('data', {}).get('path')
-  if not data:
-    raise UserError(f'{workdir}: was not trained here; set --data=SHARDS')
-  params, meta, step = checkpoint.read(workdir, _STEP.value)
-  folder = shards.fetch(data, _STAGE_TO.value)
-  tokenizer = belonging.tokenizer(workdir, meta)
-  if tokenization.load(folder).fingerprint != tokenizer.fingerprint:
-    raise UserError(
-      f'{data}: its tokenizer differs from that of {workdir}; '
-      f'prepare it with --tokenizer={workdir}'
-    )
-  corpus = shards.read_meta(folder)
-  split = corpus['splits'][_SPLIT.value]
-  hosts.agree({f'data in {data}': verification.fingerprint(corpus)})
-  if 'bytes' not in split:
-    print(
-      f'{data}: prepared before bytes were counted; prepare it again for bits '
-      'per byte',
-      file=sys.stderr,
-    )
-  mesh = sharding.make_mesh(jax.devices())
-  batch_size = _BATCH.value * jax.device_count()
-  batches = windows.Windows(
-    shards.Tokens(folder, _SPLIT.value),
-    n_ctx=meta.model.n_ctx,
-    batch_size=batch_size,
-    cross_documents=True,
-    seed=None,
-    rows=sharding.host_rows(mesh, batch_size),
-  )
-  with sharding.use(mesh):
-    evaluate = perplexity.perplexity_fn(
-      models.new(meta.model), mesh, batches, split
-    )
-    scores = evaluate({'gpt': sharding.replicate(params['gpt'], mesh)})
-  row = {'data': data, 'split': _SPLIT.value, 'step': step, **split, **scores}
-  return row | {'shards': len(split['shards'])}
 
 
 if __name__ == '__main__':

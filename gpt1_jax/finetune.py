@@ -1,4 +1,4 @@
-r"""Fine-tunes a pretrained GPT-1 on a task (P §3.2, §3.3, §4.1).
+r"""Fine-tunes a pretrained GPT-1 on a task (paper, sections 3.2, 3.3, 4.1).
 
   python -m gpt1_jax.finetune --config=configs/finetune.py:rte \
       --config.init_from=runs/mini --config.data.path=glue/RTE \
@@ -21,8 +21,6 @@ Files are copied from there to --stage_to, once per machine; an archive copies
 much faster than a folder of many files.
 """
 
-import sys
-
 from gpt1_jax import cli, cluster, config, interrupts, staging
 
 _CONFIG = cli.define_config(
@@ -37,7 +35,7 @@ _STAGE_TO = cli.define_stage_to()
 def main() -> None:
   settings = cli.read_config(config.FinetuneConfig, _CONFIG.value)
   workdir = cli.required('workdir', _WORKDIR.value)
-  print(_first_line(settings, workdir), file=sys.stderr, flush=True)
+  cli.say_first(_first_line(settings, workdir))
   with interrupts.importing():
     from gpt1_jax.tasks import all_tasks  # slow: imports jax
     from gpt1_jax.train import profiling
@@ -48,13 +46,13 @@ def main() -> None:
 
 
 def _first_line(settings: config.FinetuneConfig, workdir: str) -> str:
-  """Returns a line about the run, to print before the slow imports."""
+  """Describes the run."""
   task = settings.task
   name = task if isinstance(task, str) else task.name if task else 'no task'
   begin = settings.init_from
   if begin == 'none':
     begin = f'random weights, with the shape of {settings.like}'
-  return f'finetune: {name} from {begin}, in {workdir}; loading JAX'
+  return f'finetune: {name} from {begin}, in {workdir}'
 
 
 if __name__ == '__main__':

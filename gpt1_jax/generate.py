@@ -18,17 +18,12 @@ context is full, generation continues from its second half.
 keys recall earlier prompts.
 """
 
-import contextlib
-import dataclasses
-import itertools
 import sys
-from collections.abc import Iterator
 
 from absl import flags
 
 from gpt1_jax import cli, interrupts, storage
 from gpt1_jax.errors import UserError
-from gpt1_jax.inference import continuation, loading, options
 
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Run directory, or a folder of weights.', required=True
@@ -67,10 +62,12 @@ _TOP_P = flags.DEFINE_float(
 )
 _SEED = flags.DEFINE_integer('seed', 0, 'Random seed for sampling.')
 _STEP = cli.define_step()
-_HISTORY = '~/.cache/gpt1_jax/prompts'
 
 
 def main() -> None:
+  cli.say_first(f'generate: from {_WORKDIR.value}')
+  with interrupts.importing():
+    from gpt1_jax.inference import loading, options, prompting
   how = options.parse(
     {
       'max_tokens': _TOKENS.value,
@@ -90,27 +87,9 @@ def main() -> None:
     )
   run = loading.load(_WORKDIR.value, _STEP.value)
   if _INTERACTIVE.value:
-    _converse(run, how)
-    return
-  prompts = prompts or ['']
-  samples = [
-    run.start(prompt, how, (number, sample))
-    for number, prompt in enumerate(prompts)
-    for sample in range(_SAMPLES.value)
-  ]
-  for prompt, first in zip(prompts, samples[:: _SAMPLES.value], strict=True):
-    _warn(run, first, prompt)
-  if len(samples) == 1:
-    _print_growing(run, samples[0], prompts[0])
-    return
-  continuation.run(run.decoder(), samples)
-  numbers = itertools.product(range(len(prompts)), range(_SAMPLES.value))
-  for (number, sample), made in zip(numbers, samples, strict=True):
-    of = f'prompt {number + 1}, ' if len(prompts) > 1 else ''
-    whole = ', to the end of the document' * (made.finish_reason == 'stop')
-    print(f'--- {of}sample {sample + 1}{whole}')
-    print(run.spelled(prompts[number]) + made.text)
-  sys.stdout.flush()
+    prompting.converse(run, how)
+  else:
+    prompting.sample(run, how, prompts or [''], _SAMPLES.value)
 
 
 def _read(name: str) -> str:
@@ -121,74 +100,6 @@ def _read(name: str) -> str:
     return storage.path(name).read_text(encoding='utf-8').rstrip('\n')
   except UnicodeDecodeError as error:
     raise UserError(f'{name}: not UTF-8 text ({error.reason})') from None
-
-
-def _warn(
-  run: loading.Run, sample: continuation.Continuation, prompt: str
-) -> None:
-  if sample.num_cut:
-    print(
-      f'note: the prompt {prompt[:20]!r}... has '
-      f'{sample.num_cut + run.config.n_ctx} tokens; the model reads only the '
-      f'last {run.config.n_ctx}',
-      file=sys.stderr,
-    )
-
-
-def _print_growing(
-  run: loading.Run, sample: continuation.Continuation, prompt: str
-) -> None:
-  """Prints a sample as it grows; always ends the line."""
-  print(run.spelled(prompt), end='', flush=True)
-  try:
-    for piece in run.follow(sample):
-      print(piece.text, end='', flush=True)
-  finally:
-    print(flush=True)
-  if sample.finish_reason == 'stop':
-    print('note: the document ends here', file=sys.stderr)
-
-
-def _converse(run: loading.Run, how: options.Options) -> None:
-  """Continues one prompt after another, each with the next seed."""
-  interrupts.release()
-  seeds = itertools.count(how.seed)
-  print(f'{run}\nCtrl-C ends a sample, Ctrl-D ends the program.')
-  with _history():
-    while True:
-      try:
-        prompt = input('> ')
-      except KeyboardInterrupt:
-        print()
-        continue
-      except EOFError:
-        print()
-        return
-      seed = next(seeds) % 2**63
-      sample = run.start(prompt, dataclasses.replace(how, seed=seed))
-      _warn(run, sample, prompt)
-      with contextlib.suppress(KeyboardInterrupt):
-        _print_growing(run, sample, prompt)
-
-
-@contextlib.contextmanager
-def _history() -> Iterator[None]:
-  """Lets the arrow keys recall prompts, including earlier sessions'."""
-  try:
-    import readline
-  except ImportError:  # Python was built without it
-    yield
-    return
-  with contextlib.suppress(UserError, OSError):
-    readline.read_history_file(storage.path(_HISTORY))
-  readline.set_history_length(1000)
-  try:
-    yield
-  finally:
-    with contextlib.suppress(UserError, OSError):
-      path = storage.path(_HISTORY)
-      path.parent.mkdir(parents=True, exist_ok=True)
-      readline.write_history_file(path)
 
 
 if __name__ == '__main__':

@@ -91,7 +91,11 @@ class _Interrupts:
     if self.relayed and number != signal.SIGTERM:
       os.kill(os.getpid(), signal.SIGTERM)  # JAX tells the other hosts
     if is_first and self.phase is Phase.RECORD:
-      _say(f'{number.name}: finishing this update and saving')
+      bar = '\n' if sys.stderr and sys.stderr.isatty() else ''
+      _say(
+        f'{bar}{number.name}: finishing what runs now, then saving; a second '
+        'Ctrl-C exits at once'
+      )
 
   def raise_stopped(self, number: int, frame: FrameType | None = None) -> None:
     """Raises `Stopped` in the main thread, if the phase is RAISE."""

@@ -16,12 +16,10 @@ the lines to a file instead.
 
 import json
 
-import jax
 from absl import flags
 
-from gpt1_jax import cli, cluster, staging, storage
+from gpt1_jax import cli, cluster, interrupts, staging, storage
 from gpt1_jax.errors import UserError
-from gpt1_jax.tasks import labelling
 
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'The fine-tuned run.', required=True
@@ -45,6 +43,11 @@ def main() -> None:
   output = _OUTPUT.value and storage.resolved(_OUTPUT.value)
   if output and output == storage.resolved(_INPUT.value):
     raise UserError('--output is --input, which it would replace')
+  cli.say_first(f'predict: {_INPUT.value} with {_WORKDIR.value}')
+  with interrupts.importing():
+    import jax
+
+    from gpt1_jax.tasks import labelling
   with cluster.connected():
     file = staging.fetch(_INPUT.value, _STAGE_TO.value)
     run = labelling.Labeller(_WORKDIR.value, _STEP.value, _BATCH.value)

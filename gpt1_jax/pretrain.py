@@ -1,4 +1,4 @@
-r"""Pretrains GPT-1 on prepared token shards (P §3.1, §4.1).
+r"""Pretrains GPT-1 on prepared token shards (the paper's sections 3.1 and 4.1).
 
   python -m gpt1_jax.pretrain --config=configs/pretrain.py:mini \
       --workdir=runs/mini --config.data.path=data/books
@@ -29,7 +29,6 @@ copied from there to --stage_to, once per machine.
 """
 
 import dataclasses
-import sys
 
 from absl import flags
 
@@ -60,11 +59,7 @@ _STAGE_TO = cli.define_stage_to()
 def main() -> None:
   settings = cli.read_config(config.PretrainConfig, _CONFIG.value)
   workdir = cli.required('workdir', _WORKDIR.value)
-  print(
-    f'pretrain: {_CONFIG.value}, in {workdir}; loading JAX',
-    file=sys.stderr,
-    flush=True,
-  )
+  cli.say_first(f'pretrain: {_CONFIG.value}, in {workdir}')
   with interrupts.importing():
     from gpt1_jax.compiler import executable
     from gpt1_jax.corpus import shards

@@ -32,6 +32,7 @@ _OUTPUT = flags.DEFINE_string(
 
 def main() -> None:
   # jax and matplotlib are slow to import, and --help needs neither.
+  cli.say_first(f'report: {", ".join(_RUNS.value)}')
   with interrupts.importing():
     from gpt1_jax.reporting import figures, page, runs as runs_lib, sections
 

@@ -5,7 +5,7 @@ r"""Serves a run over HTTP: the OpenAI completions API, and a page.
 Open http://127.0.0.1:8000 in a browser, or use any client of the API:
 
   client = openai.OpenAI(base_url='http://127.0.0.1:8000/v1', api_key='none')
-  client.completions.create(model='gpt1', prompt='It was a dark')
+  client.completions.create(model='mini', prompt='It was a dark')
 
 Requests run in one batch. There is no password: --host=0.0.0.0 opens the server
 to everyone who can reach this machine. Needs pip install 'gpt1_jax[serve]'.
@@ -21,7 +21,6 @@ from absl import flags
 
 from gpt1_jax import cli, interrupts
 from gpt1_jax.errors import UserError
-from gpt1_jax.inference import loading
 
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Run directory, or a folder of weights.', required=True
@@ -35,10 +34,12 @@ _GRACE = 2  # seconds for the answers under way when the server ends
 
 
 def main() -> None:
+  cli.say_first(f'serve: {_WORKDIR.value}')
   try:
     with interrupts.importing():
       import uvicorn
 
+      from gpt1_jax.inference import loading
       from gpt1_jax.serving import app
   except ImportError as error:
     raise UserError(

@@ -2,10 +2,13 @@
 
 import errno
 import io
+import logging
 import os
 import signal
 import sys
 from typing import Any
+
+from absl import logging as absl_logging
 
 from gpt1_jax.errors import DISK_FULL
 
@@ -41,6 +44,21 @@ def guard_streams() -> None:
     sys.stdout = _Naming(sys.stdout)
   if sys.stderr:
     sys.stderr = _Outliving(sys.stderr)
+
+
+class _Plain(logging.Formatter):
+  def format(self, record: logging.LogRecord) -> str:
+    return f'{record.levelname.lower()}: {super().format(record)}'
+
+
+def plain_warnings() -> None:
+  """Prints warnings as one plain line, and once.
+
+  A library may have added a handler of its own.
+  """
+  handler = absl_logging.get_absl_handler()
+  handler.setFormatter(_Plain())
+  logging.getLogger().handlers = [handler]
 
 
 def outlive() -> None:

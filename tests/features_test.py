@@ -303,7 +303,7 @@ def test_a_batch_larger_than_the_training_set_is_noticed():
   (notice,) = batched(built, 32, 1, (64,), True).notices()
   assert notice == (
     '30 examples do not fill a batch of 32, so an epoch is one update; '
-    '--config.data.batch_size=8 makes it 4'
+    '--config.data.batch_size=8, in another --workdir, makes it 4'
   )
   assert batched(built, 8, 1, (64,), True).steps_per_epoch == 4
   assert not [*batched(built, 30, 1, (64,), True).notices()]

@@ -48,7 +48,8 @@ def test_a_prompt_comes_from_stdin_if_asked(pretrained):
   )  # fmt: skip
   run = gpt1_jax.load(pretrained)
   text = run.generate('the string', max_tokens=6, seed=4)
-  assert (done.stdout, done.stderr) == (text + '\n', '')
+  assert done.stdout == text + '\n'
+  assert done.stderr == f'generate: from {pretrained}; loading JAX\n'
 
 
 def test_the_end_of_a_document_is_said(pretrained):
@@ -72,7 +73,8 @@ def test_the_end_of_a_document_is_a_note_below_a_single_sample(
   pretrained, seed, note
 ):
   words = ('generate', f'--workdir={pretrained}', '--max_tokens=30')
-  assert commands.run(*words, f'--seed={seed}').stderr == note
+  first = f'generate: from {pretrained}; loading JAX\n'
+  assert commands.run(*words, f'--seed={seed}').stderr == first + note
 
 
 @pytest.mark.parametrize(

@@ -124,8 +124,7 @@ def test_empty_texts_are_counted(tuned, tmp_path, caplog):
   labelling.Labeller(str(tuned[0]), None, 1).label(str(path))
   (message,) = caplog.messages
   assert message == (
-    f'{path}: 2 of 3 texts are empty, and labelled all the same; first: '
-    f'{path}:2'
+    f'{path}: 2 of 3 examples have no text, the first in {path}:2'
   )
 
 

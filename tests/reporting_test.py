@@ -240,7 +240,7 @@ def test_several_seeds_show_median_and_range(top):
     'best before (test)': '35.0, Single-task BiLSTM + ELMo + Attn',
     'split': 'dev, 1,000',
     'seeds': '3',
-    'tokens seen': '98.8 M',
+    'pretraining tokens': '98.8 M',
     'parameters': '2.3 M',
     'commit': 'abcdef01+',
     'run': 'all/cola',
@@ -258,7 +258,7 @@ def test_tables_2_to_4_show_full_models_only(tmp_path):
   assert tables.scores('', paper.TABLE_2, found(tmp_path)).rows == []
   run_folders.finetuning(tmp_path / 'full', 'rte', None, start='x')
   table = tables.scores('', paper.TABLE_2, found(tmp_path))
-  assert rows(table, 'ours', 'split', 'tokens seen')['RTE'] == [
+  assert rows(table, 'ours', 'split', 'pretraining tokens')['RTE'] == [
     'not finished: update 1,499',
     '–',
     'unknown',

@@ -4,6 +4,7 @@ import importlib.metadata
 import pathlib
 import re
 import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -53,6 +54,16 @@ def test_make_refuses_an_interpreter_that_is_too_old(tmp_path, python, message):
   assert result.returncode != 0
   assert message in result.stderr
   assert not (tmp_path / 'venv').exists()
+
+
+def test_the_package_lists_its_commands():
+  out = subprocess.check_output(
+    [sys.executable, '-m', 'gpt1_jax'], cwd=ROOT, text=True
+  )
+  for name in re.findall(
+    r"^  '(\w+)',$", (ROOT / 'setup.py').read_text(), re.M
+  ):
+    assert f'python -m gpt1_jax.{name} ' in out
 
 
 def test_make_help_names_every_target():

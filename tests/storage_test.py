@@ -8,9 +8,10 @@ import pwd
 
 import pytest
 
-from gpt1_jax import generate, staging, storage
+from gpt1_jax import staging, storage
 from gpt1_jax.corpus import verification
 from gpt1_jax.errors import UserError
+from gpt1_jax.inference import prompting
 from gpt1_jax.reporting import runs
 from gpt1_jax.tasks.readers import sources
 from gpt1_jax.train import telemetry
@@ -224,6 +225,6 @@ def test_an_unknown_home_folder_is_named(tmp_path, monkeypatch):
   shard.write_bytes(bytes(4))
   sha256 = hashlib.sha256(bytes(4)).hexdigest()
   verification.Shard(shard, sha256, 1)
-  with generate._history():
+  with prompting._history():
     pass
   assert list(tmp_path.iterdir()) == [shard]

@@ -56,6 +56,8 @@ class SplitRule:
   def check(self, summary: 'SplitSummary') -> None:
     """Raises an error if training, or a --hold_out, gets no document.
 
+    Prints the number of duplicates.
+
     Raises:
       UserError: says which options would fill the split.
     """
@@ -91,6 +93,8 @@ class SplitRule:
         f'validation text: {summary.extremes[0][1]}, one of {total} documents '
         f'(none fell to --validation_fraction={self.fraction:g})'
       )
+    if counts['duplicate']:
+      print(f'duplicates, left out: {counts["duplicate"]}, see documents.jsonl')
 
   def _matching(self, row: DocumentRow) -> Iterator[str]:
     """Yields each --hold_out that matches a document."""

@@ -78,7 +78,7 @@ def details(
   return {
     'split': run.examples(split) if split else NOTHING,
     'seeds': str(len(run.seeds)) if run.seeds else NOTHING,
-    'tokens seen': tokens_seen(run, runs),
+    'pretraining tokens': tokens_seen(run, runs),
     'parameters': short(run.header['parameters']),
     'commit': run.commit,
     'run': run.name,

@@ -110,7 +110,8 @@ class Batches:
       updates = -(-count // fewer)
       yield (
         f'{count} examples do not fill a batch of {size}, so an epoch is one '
-        f'update; --config.data.batch_size={fewer} makes it {updates}'
+        f'update; --config.data.batch_size={fewer}, in another --workdir, '
+        f'makes it {updates}'
       )
 
   def batch(self, step: int) -> TaskBatch:

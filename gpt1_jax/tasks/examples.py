@@ -73,6 +73,7 @@ def read(task: Task, path: str | None, split: str) -> list[Example]:
       '%s: %d rows without a label, dropped', origin, len(examples) - len(kept)
     )
   check_choices(kept)
+  warn_of_empty(str(origin), kept)
   used = {found.label for found in kept}
   unused = [x for i, x in enumerate(task.labels) if i not in used]
   if split == 'train' and unused and task.kind != 'choice':
@@ -137,6 +138,21 @@ def check_choices(examples: list[Example]) -> None:
         f'{found.where}: {len(found.choices)} choices, and the first row has '
         f'{count}; all rows need the same number'
       )
+
+
+def warn_of_empty(origin: str, examples: list[Example]) -> None:
+  """Warns of examples without any text, which are used like the others."""
+  empty = [
+    x for x in examples if not any(map(str.strip, (*x.texts, *x.choices)))
+  ]
+  if empty:
+    logging.warning(
+      '%s: %d of %d examples have no text, the first in %s',
+      origin,
+      len(empty),
+      len(examples),
+      empty[0].where,
+    )
 
 
 def _label(

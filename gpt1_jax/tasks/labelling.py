@@ -18,7 +18,12 @@ from gpt1_jax.tasks import (
   table,
 )
 from gpt1_jax.tasks.definition import Task
-from gpt1_jax.tasks.examples import Example, check_choices, example
+from gpt1_jax.tasks.examples import (
+  Example,
+  check_choices,
+  example,
+  warn_of_empty,
+)
 from gpt1_jax.tasks.readers import archives, rows
 from gpt1_jax.train import (
   belonging,
@@ -90,17 +95,7 @@ class Labeller:
       UserError: a row cannot be used.
     """
     cells, examples = _read(self.task, file)
-    empty = [
-      x for x in examples if not any(map(str.strip, (*x.texts, *x.choices)))
-    ]
-    if empty:
-      logging.warning(
-        '%s: %d of %d texts are empty, and labelled all the same; first: %s',
-        file,
-        len(empty),
-        len(examples),
-        empty[0].where,
-      )
+    warn_of_empty(file, examples)
     hosts.agree({'--input': examples})
     answers = self.answer(examples)
     return [row | answer for row, answer in zip(cells, answers, strict=True)]
