@@ -30,6 +30,7 @@ def test_the_lines_of_a_start_are_in_order(pretrained, tmp_path):
     r'^import time: .*\| +jax$',
     f'^my_task: reading {tmp_path}$',
     '^my_task: 2 train, 2 dev examples; 1 updates, the first one compiles$',
+    '^finetune my_task: compiling and making the first weights$',
     '^ *devices  ',
     '^finetune my_task 1/1  compiled and applied one update',
     '^finetune my_task 1/1  eval_accuracy',

@@ -146,6 +146,15 @@ def test_a_signal_before_the_first_update_saves_nothing(tmp_path, monkeypatch):
   assert not list((tmp_path / 'checkpoints').iterdir())
 
 
+def test_a_signal_before_the_first_weights_makes_none(monkeypatch):
+  monkeypatch.setattr(interrupts, 'requested', lambda: 'SIGTERM')
+  program, checkpoints = mock.Mock(), mock.Mock()
+  checkpoints.latest_intact.return_value = None
+  with pytest.raises(Stopped, match='by SIGTERM before the first update; '):
+    loop._first_state(program, mock.Mock(fork=None), checkpoints)
+  assert not program.new_state.called
+
+
 PATIENT = pace.Pace(
   dataclasses.replace(SETTINGS, keep=1), 1, 100, 'eval_accuracy', patience=1
 )

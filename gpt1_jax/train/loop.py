@@ -105,15 +105,20 @@ def _first_state(
 
   Raises:
     UserError: the checkpoint does not fit, or is past the last update.
+    Stopped: a signal asked the run to stop before it began.
   """
   latest = checkpoints.latest_intact()
   if latest is not None:
+    hosts.say(f'{run.label}: reading checkpoint {latest}')
     state = checkpoints.restore(latest, program.state)
   elif run.fork:
     state = checkpoint.read_state(
       run.fork.run, run.fork.step, program.state, run.meta
     )
   else:
+    if pulse.asked():
+      raise pulse.stopped('before the first update')
+    hosts.say(f'{run.label}: compiling and making the first weights')
     seed = step_lib.place_seed(run.seed, program.mesh)
     return program.new_state(seed)
   if int(state.step) > program.num_steps:
