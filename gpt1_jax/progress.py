@@ -80,5 +80,6 @@ class Progress:
     note = f'{self._count:,} {self._things}'
     if self._units:
       rate = self._units / max(time.perf_counter() - self._start, 1e-9)
-      note += f', {rate:,.1f} {self._unit}'
+      digits = 0 if rate >= 100 else 1
+      note += f', {rate:,.{digits}f} {self._unit}'
     return note

@@ -86,8 +86,9 @@ def fill(
     },
   )
   for split, meta in splits.items():
+    documents = 'document' if meta['documents'] == 1 else 'documents'
     print(
-      f'{split}: {meta["documents"]} documents, {meta["words"]:,} words, '
+      f'{split}: {meta["documents"]:,} {documents}, {meta["words"]:,} words, '
       f'{meta["tokens"]:,} tokens'
     )
 
@@ -100,7 +101,7 @@ def train_tokenizer(
   started = time.perf_counter()
   tokenizer = sentencepiece_tokenizer.train(word_counts, settings.merges)
   print(
-    f'tokenizer: {tokenizer.merges} merges, {tokenizer.vocab_size} rows, '
+    f'tokenizer: {tokenizer.merges:,} merges, {tokenizer.vocab_size:,} tokens, '
     f'{time.perf_counter() - started:.0f} s'
   )
   return tokenizer
