@@ -245,7 +245,8 @@ def test_weights_are_converted_to_another_library_and_back(machine, resumed):
   _, err = machine.run(
     'convert', f'--input={RUN}', '--output=gs://bucket/hf', code=2
   )
-  assert err == 'error: gs://bucket/hf: already exists; use another --output\n'
+  line = 'error: gs://bucket/hf: already exists; use another --output'
+  assert err.splitlines()[1:] == [line]
 
 
 @pytest.mark.slow
@@ -310,4 +311,5 @@ def test_mistakes_are_reported_in_one_line(machine):
   ):
     _, err = machine.run(command, *options, code=2)
     assert words in err
-    assert len(err.splitlines()) == 1, err
+    first = '; loading JAX'  # of the line before the error
+    assert len([x for x in err.splitlines() if first not in x]) == 1, err

@@ -76,5 +76,6 @@ def test_too_little_memory_for_jax_is_one_line():
     cwd=commands.ROOT, capture_output=True, text=True, check=False,
   )  # fmt: skip
   assert done.returncode == 1
-  (line,) = done.stderr.splitlines()
+  first, line = done.stderr.splitlines()
+  assert first == 'generate: from models/mini; loading JAX'
   assert line.startswith('error: memory ran out')
