@@ -256,8 +256,12 @@ def read_config(kind: type[T], spec: str) -> T:
 
 
 def say_first(line: str) -> None:
-  """Prints what a command is about to do, before it imports JAX."""
-  print(f'{line}; loading JAX', file=sys.stderr, flush=True)
+  """Prints what a command is about to do, before it imports JAX.
+
+  Prints nothing on a cluster, where every host would print it.
+  """
+  if not _CLUSTER & set(os.environ):
+    print(f'{line}; loading JAX', file=sys.stderr, flush=True)
 
 
 def required(flag: str, value: str | None) -> str:
