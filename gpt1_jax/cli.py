@@ -92,9 +92,9 @@ def _one_line_errors() -> Iterator[None]:
   except errors.Stopped as stopped:
     print(stopped, file=sys.stderr, flush=True)
     leave(interrupts.EXIT_CODE, together=True)
-  except terminal.ReaderGone:
-    leave(terminal.READER_GONE)
   except Exception as error:
+    if terminal.reader_is_gone(error):
+      leave(terminal.READER_GONE)
     if line := explain_shortage(error) or storage.bucket_error(error):
       _fail(line, errors.RunError.exit_code)
     if isinstance(error, errors.UserError | OSError):

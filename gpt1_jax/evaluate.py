@@ -83,25 +83,15 @@ def main() -> None:
       if suite != _SUITE.value and flags.FLAGS[name].present:
         raise UserError(f'--{name} requires --suite={suite}')
   cli.say_first(f'evaluate: {_SUITE.value} of {_WORKDIR.value}')
-  with interrupts.importing():
-    import jax
-
-    from gpt1_jax.train import held_out
-  with cluster.connected():
-    if _SUITE.value == 'zero_shot':
-      rows = _zero_shot()
-    else:
-      workdir, split = _WORKDIR.value, _SPLIT.value
-      data = _DATA.value or held_out.shards_of(workdir)
-      shards = held_out.Shards(data, split, _STAGE_TO.value)
-      rows = [held_out.score(workdir, _STEP.value, shards, _BATCH.value)]
-    if jax.process_index() == 0:
-      for row in rows:
-        print(json.dumps(row))
+  rows = _zero_shot() if _SUITE.value == 'zero_shot' else _perplexity()
+  for row in rows:
+    print(json.dumps(row))
 
 
 def _zero_shot() -> Sequence[Mapping[str, object]]:
-  if not _TASKS_PATH.value:
+  """Returns the rows on the first host, none on the others."""
+  workdir, tasks = _WORKDIR.value, _TASKS_PATH.value
+  if not tasks:
     raise UserError('--suite=zero_shot requires --tasks_path=FOLDER (or tfds)')
   if _SERIES.value and _STEP.value is not None:
     raise UserError('--series scores every checkpoint: remove --checkpoint')
@@ -111,15 +101,30 @@ def _zero_shot() -> Sequence[Mapping[str, object]]:
     from gpt1_jax.reporting import figures
     from gpt1_jax.tasks.zero_shot import evaluation
     from gpt1_jax.train import checkpoint
-  workdir = _WORKDIR.value
-  steps: Sequence[int | None] = [_STEP.value]
-  if _SERIES.value:
-    steps = checkpoint.steps(workdir)
-  path = staging.fetch(_TASKS_PATH.value, _STAGE_TO.value)
-  rows = evaluation.evaluate(workdir, path, _TASKS.value, steps, _BATCH.value)
-  if jax.process_index() == 0:
+  with cluster.connected():
+    steps: Sequence[int | None] = [_STEP.value]
+    if _SERIES.value:
+      steps = checkpoint.steps(workdir)
+    path = staging.fetch(tasks, _STAGE_TO.value)
+    rows = evaluation.evaluate(workdir, path, _TASKS.value, steps, _BATCH.value)
+    if jax.process_index():
+      return []
     figures.write_zero_shot_plot(workdir)
   return rows
+
+
+def _perplexity() -> Sequence[Mapping[str, object]]:
+  """Returns the row on the first host, none on the others."""
+  with interrupts.importing():
+    import jax
+
+    from gpt1_jax.train import held_out
+  workdir = _WORKDIR.value
+  with cluster.connected():
+    data = _DATA.value or held_out.shards_of(workdir)
+    shards = held_out.Shards(data, _SPLIT.value, _STAGE_TO.value)
+    row = held_out.score(workdir, _STEP.value, shards, _BATCH.value)
+    return [] if jax.process_index() else [row]
 
 
 if __name__ == '__main__':

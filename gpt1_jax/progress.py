@@ -36,13 +36,8 @@ class Progress:
     self._task = self._bar.add_task(label, total=total, note='')
     self._label, self._things, self._unit = label, things, unit
     self._count, self._units = 0, 0.0
-    self._last_line = time.perf_counter()
-    self.restart()
-
-  def restart(self) -> None:
-    """Begins to measure rate and time left, after a part that is slower."""
-    self._start = time.perf_counter()
-    self._before = self._bar.tasks[0].percentage  # 0 if the total is unknown
+    self._start = self._last_line = time.perf_counter()
+    self._before = 0.0  # percent done before the start of the clock
 
   def __enter__(self) -> 'Progress':
     self._bar.start()
@@ -51,6 +46,13 @@ class Progress:
   def __exit__(self, *_: object) -> None:
     self._bar.stop()
     self._console.print(f'{self._label}: {self._note()}', highlight=False)
+
+  def skip(self, count: int, done: int) -> None:
+    """Advances by a part, such as one that compiles, that no rate includes."""
+    self._count += count
+    self._bar.update(self._task, advance=done, note=self._note())
+    self._before = self._bar.tasks[0].percentage
+    self._start = time.perf_counter()
 
   def add(self, count: int, done: int, units: float) -> None:
     """Advances the bar.
@@ -70,7 +72,7 @@ class Progress:
     ):
       self._last_line = now
       percent = self._bar.tasks[0].percentage
-      if self._units and percent > self._before:
+      if percent > self._before:  # else the total is unknown
         seconds = (now - self._start) / (percent - self._before)
         seconds *= 100 - percent
         note += f', {max(seconds, 0):.0f} s left'

@@ -1,4 +1,4 @@
-"""Reads and writes UTF-8; outlives a terminal, and a reader of the output."""
+"""Reads and writes UTF-8; prints warnings; outlives terminal and reader."""
 
 import errno
 import io
@@ -15,10 +15,7 @@ from gpt1_jax.errors import DISK_FULL
 _MODE = 'PYTHONUTF8'
 _GONE = (errno.EPIPE, errno.EIO)
 READER_GONE = 128 + signal.SIGPIPE  # exit code, as of programs that it kills
-
-
-class ReaderGone(OSError):  # noqa: N818 (not a mistake)
-  """Raised if the reader of standard output has gone, such as `head`."""
+_STDOUT = 'standard output'
 
 
 def ensure_utf8() -> None:
@@ -59,6 +56,11 @@ def plain_warnings() -> None:
   handler = absl_logging.get_absl_handler()
   handler.setFormatter(_Plain())
   logging.getLogger().handlers = [handler]
+
+
+def reader_is_gone(error: Exception) -> bool:
+  """Returns True if the reader of standard output has gone, such as `head`."""
+  return isinstance(error, BrokenPipeError) and error.filename == _STDOUT
 
 
 def outlive() -> None:
@@ -108,9 +110,7 @@ class _Naming(_Stream):
 
   def failed(self, error: OSError) -> None:
     self._discard()  # else Python fails again when it exits
-    if error.errno == errno.EPIPE:
-      raise ReaderGone from None
-    raise OSError(error.errno, error.strerror, 'standard output') from None
+    raise OSError(error.errno, error.strerror, _STDOUT) from None
 
 
 class _Outliving(_Stream):

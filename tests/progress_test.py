@@ -18,17 +18,15 @@ def test_a_line_every_ten_seconds_and_at_the_end(monkeypatch, capsys):
   ]
 
 
-def test_a_restart_leaves_the_slow_part_out_of_the_rate(monkeypatch, capsys):
+def test_no_rate_includes_a_part_that_was_skipped(monkeypatch, capsys):
   times = [0.0]
   monkeypatch.setattr(time, 'perf_counter', lambda: times[-1])
   with progress.Progress('evaluate', 10, 'tokens', 'tokens/s') as bar:
     times.append(100.0)  # compiled
-    bar.add(50, 1, 0)
-    bar.restart()
+    bar.skip(50, 1)
     times.append(112.0)
     bar.add(50, 3, 60.0)
   assert capsys.readouterr().err.splitlines() == [
-    'evaluate: 50 tokens',
     'evaluate: 100 tokens, 5.0 tokens/s, 24 s left',
     'evaluate: 100 tokens, 5.0 tokens/s',
   ]

@@ -506,7 +506,7 @@ def test_a_command_under_nohup_outlives_its_terminal():
   assert commands.succeed('-c', HANGS_UP) == 'alive\n'
 
 
-# Sends SIGINT while a command imports jaxlib; says if that raises an exception
+# Sends SIGINT while a command imports jaxlib; tells if that raises anything.
 IMPORTS = """
 import os, runpy, signal, sys, time
 class Finder:

@@ -89,7 +89,7 @@ class Finetuner:
     counts = (f'{len(rows):,} {s}' for s, rows in self._examples.items())
     hosts.say(
       f'{self.task.name}: {", ".join(counts)} examples; '
-      f'{self._program.num_steps:,} updates, the first one compiles'
+      f'{self._program.num_steps:,} updates'
     )
     for split, found in self._batches.items():
       for notice in found.notices():

@@ -2,7 +2,6 @@
 
 import dataclasses
 import sys
-from typing import Any
 
 import jax
 
@@ -53,7 +52,7 @@ def shards_of(workdir: str) -> str:
 
 def score(
   workdir: str, step: int | None, shards: Shards, batch_size: int
-) -> dict[str, Any]:
+) -> dict[str, object]:
   """Returns the scores of a run, with what they were measured on.
 
   Args:

@@ -118,7 +118,7 @@ def _first_state(
   else:
     if pulse.asked():
       raise pulse.stopped('before the first update')
-    hosts.say(f'{run.label}: compiling and making the first weights')
+    hosts.say(f'{run.label}: initialising the weights, which compiles')
     seed = step_lib.place_seed(run.seed, program.mesh)
     return program.new_state(seed)
   if int(state.step) > program.num_steps:

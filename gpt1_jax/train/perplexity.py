@@ -55,9 +55,10 @@ def perplexity_fn(
         batch = sharding.put_batch(split.batch(step), mesh)
         loss, weight = map(float, jax.device_get(sums(params, batch)))
         nats, tokens = nats + loss, tokens + weight
-        log.add(int(weight), 1, weight if step else 0)
-        if step == 0:
-          log.restart()  # the first batch compiles
+        if step:
+          log.add(int(weight), 1, weight)
+        else:  # compiles
+          log.skip(int(weight), 1)
         pulse.tick('evaluating')
     words, num_bytes = max(counts['words'], 1), counts.get('bytes')
     scores = {
