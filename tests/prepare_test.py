@@ -150,7 +150,10 @@ def test_adding_files_moves_no_document(books, output, tmp_path):
   library.write_books(more, range(24, 40))
   shutil.copy(more / '003.txt', more / '100.txt')  # a copy under a later name
   (more / '101.txt').write_text((more / '004.txt').read_text() + ' \r\n\r\n')
-  _prepare(f'--input={more}', f'--output={tmp_path}/out', *_FLAGS)
+  out = commands.succeed(
+    'prepare', f'--input={more}', f'--output={tmp_path}/out', *_FLAGS
+  )
+  assert 'duplicates, left out: 2, see documents.jsonl\n' in out
   before, after = _splits(output), _splits(tmp_path / 'out')
   assert before.items() <= after.items()
   assert after['100.txt'] == after['101.txt'] == 'duplicate'
