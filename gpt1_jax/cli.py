@@ -31,15 +31,14 @@ from gpt1_jax import (
 )
 from gpt1_jax.memory import explain_shortage
 
+_CLUSTER = {'JAX_NUM_PROCESSES', 'SLURM_STEP_NODELIST', 'OMPI_COMM_WORLD_SIZE'}
+_is_cluster = bool(
+  _CLUSTER & set(os.environ)
+  or ',' in os.environ.get('TPU_WORKER_HOSTNAMES', '')
+)
 # JAX's coordination service logs a lost host in many lines. We print one.
-_CLUSTER = {
-  'JAX_NUM_PROCESSES',
-  'SLURM_STEP_NODELIST',
-  'OMPI_COMM_WORLD_SIZE',
-  'TPU_WORKER_HOSTNAMES',
-}
 _log_level = os.environ.get('TF_CPP_MIN_LOG_LEVEL', '1')
-if _CLUSTER & set(os.environ) and _log_level == '1':  # JAX's own default
+if _is_cluster and _log_level == '1':  # JAX's own default
   os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'  # read when jax is imported
 
 _INSTALLED = pathlib.Path(__file__).resolve().with_name('presets')
@@ -260,7 +259,7 @@ def say_first(line: str) -> None:
 
   Prints nothing on a cluster, where every host would print it.
   """
-  if not _CLUSTER & set(os.environ):
+  if not _is_cluster:
     print(f'{line}; loading JAX', file=sys.stderr, flush=True)
 
 

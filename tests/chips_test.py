@@ -1,5 +1,6 @@
 """Tests the table of chips, and which topologies are refused."""
 
+import os
 import types
 
 import pytest
@@ -52,8 +53,11 @@ def test_wrong_topology_is_refused(name):
 )
 def test_error_of_libtpu_becomes_one_line(monkeypatch, error, message):
   def refuse(**kwargs):
+    assert os.environ['TPU_WORKER_HOSTNAMES'] == 'localhost'
     raise RuntimeError(error)
 
   monkeypatch.setattr(chips.topologies, 'get_topology_desc', refuse)
+  before = dict(os.environ)
   with pytest.raises(UserError, match=message):
     chips.topology('v5e:2x2', 1)
+  assert dict(os.environ) == before  # what this process starts has no TPU

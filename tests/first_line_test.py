@@ -54,6 +54,22 @@ def test_pretraining_speaks_before_it_loads_jax(tmp_path):
   )
 
 
+@pytest.mark.parametrize(
+  ('variables', 'is_first'),
+  [
+    ({'TPU_WORKER_HOSTNAMES': 'localhost'}, True),
+    ({'TPU_WORKER_HOSTNAMES': 't-0,t-1'}, False),
+    ({'SLURM_STEP_NODELIST': 'node1'}, False),
+  ],
+)
+def test_hosts_of_a_cluster_do_not_repeat_the_first_line(
+  tmp_path, variables, is_first
+):
+  done = commands.run('generate', f'--workdir={tmp_path}/none', **variables)
+  assert done.returncode == 2, done.stderr
+  assert ('; loading JAX' in done.stderr) is is_first
+
+
 def assert_in_order(text, *patterns):
   places = [re.search(pattern, text, re.MULTILINE) for pattern in patterns]
   assert all(places), text

@@ -21,6 +21,12 @@ from jax.experimental import topologies
 from gpt1_jax.errors import UserError
 
 GIB = 2**30
+# Without these variables libtpu queries the machine for its TPU.
+_NO_TPU = {
+  'TPU_SKIP_MDS_QUERY': '1',
+  'TPU_WORKER_HOSTNAMES': 'localhost',
+  'TPU_ACCELERATOR_TYPE': 'v5litepod-4',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,16 +157,17 @@ def topology(name: str, slices: int) -> Topology:
     options['chip_config_name'] = 'megacore'
   if math.prod(layout) < 4:  # part of a host
     options['chips_per_host_bounds'] = (*layout, 1, 1)[:3]
-  # Otherwise libtpu queries the machine for its TPU.
-  os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
-  os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
-  os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-4')
+  added = {key: _NO_TPU[key] for key in set(_NO_TPU) - set(os.environ)}
+  os.environ.update(added)
   try:
     described = topologies.get_topology_desc(
       platform='tpu', topology_name=name, **options
     )
   except Exception as error:
     raise UserError(_explain(name, str(error))) from None
+  finally:  # a command that this process starts is not on a TPU
+    for key in added:
+      os.environ.pop(key, None)
   devices = list(described.devices)
   if len(devices) % (slices * math.prod(layout)):
     raise UserError(
