@@ -1,9 +1,9 @@
 """Reads and writes paths on disk and in buckets (gs://).
 
-Only this module uses etils and fsspec. A local path is a `pathlib.Path` and a
-bucket path is an `epath.Path`. Both read, list, join and create folders the
-same way (mkdir does nothing in a bucket). This module handles the differences:
-a bucket replaces whole objects and cannot rename or append.
+Only this module uses etils. A local path is a `pathlib.Path` and a bucket path
+is an `epath.Path`. Both read, list, join and create folders the same way (mkdir
+does nothing in a bucket). This module handles the differences: a bucket
+replaces whole objects and cannot rename or append.
 """
 
 import contextlib
@@ -284,17 +284,13 @@ def bucket_error(error: BaseException) -> str | None:
 
 
 def filesystem() -> Any:
-  """Returns fsspec's file system for buckets, with listing caches disabled.
+  """Returns fsspec's file system for buckets.
 
   Raises:
     UserError: gcsfs is not installed.
   """
   if importlib.util.find_spec('gcsfs') is None:
     raise UserError(f"{REMOTE} paths need gcsfs: pip install 'gpt1_jax[gcs]'")
-  import fsspec
+  from gpt1_jax import bucket
 
-  # Another host may have written since the last listing.
-  settings = fsspec.config.conf.setdefault('gcs', {})
-  settings.setdefault('use_listings_cache', False)
-  # The same arguments as in etils return the instance that epath and Orbax use.
-  return fsspec.filesystem('gcs', finalize_on_close=True)
+  return bucket.filesystem()

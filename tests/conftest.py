@@ -17,8 +17,6 @@ os.environ['JAX_PLATFORMS'] = os.environ.get('TEST_PLATFORMS', 'cpu')
 # Each worker compiles equal programs once, and so do the commands it starts.
 os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp()
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
-# gcsfs reads it when imported; else it asks Google for the kind of a bucket.
-os.environ['GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT'] = 'false'
 
 import pytest
 

@@ -64,6 +64,26 @@ def test_files_are_replaced_whole(top):
   storage.remove(top / 'a')
 
 
+def test_no_permission_is_an_error_and_not_a_missing_file(bucket):
+  bucket.put('bucket/top/a/x.txt', b'text')
+  bucket.put('bucket/top/b/y.txt', b'text')
+  top = storage.path('gs://bucket/top')
+  calls = (
+    (top / 'a').exists,
+    (top / 'a').is_dir,
+    (top / 'a' / 'x.txt').is_file,
+    lambda: list((top / 'a').iterdir()),
+  )
+  for call in calls:
+    assert call()
+  bucket.forbidden = 'top%2Fa|top/a'
+  for call in (*calls, lambda: list(storage.walk(top))):
+    with pytest.raises(OSError, match=r'(?s)^Forbidden: .*no permission'):
+      call()
+  assert [file.name for file in (top / 'b').iterdir()] == ['y.txt']
+  assert not (top / 'c').is_dir()
+
+
 def test_walk_goes_from_the_top_and_skips_removed_folders(top):
   for name in ('x.txt', 'a/1.txt', 'a/b/2.txt', 'c/d/3.txt', 'c/4.txt'):
     storage.write_text(top / name, name)

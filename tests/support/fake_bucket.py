@@ -33,6 +33,7 @@ class Bucket:
     requests: (method, path, size of the body), in order.
     slow: seconds that reading an object takes, except for meta.json.
     broken: pattern of names whose content arrives damaged.
+    forbidden: pattern of paths that the client may not request.
   """
 
   url: str = ''
@@ -42,6 +43,7 @@ class Bucket:
   requests: list[tuple[str, str, int]] = dataclasses.field(default_factory=list)
   slow: float = 0.0
   broken: str = ''
+  forbidden: str = ''
   lock: threading.RLock = dataclasses.field(default_factory=threading.RLock)
   count: int = 0
 
@@ -74,7 +76,6 @@ class Bucket:
       'TENSORSTORE_GCS_HTTP_URL': self.url,
       'GOOGLE_AUTH_TOKEN_FOR_TESTING': 'none',  # TensorStore
       'FSSPEC_GCS_TOKEN': 'anon',
-      'GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT': 'false',  # it asks Google itself
       'NO_GCE_CHECK': 'true',
       'GOOGLE_CLOUD_PROJECT': 'none',
     }
@@ -100,10 +101,10 @@ def serve() -> Iterator[Bucket]:
 @contextlib.contextmanager
 def here(monkeypatch) -> Iterator[Bucket]:
   """Runs a server that gs:// paths of this process use as well."""
-  monkeypatch.setenv('GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT', 'false')
   import fsspec
-  import gcsfs
   from etils.epath import backend
+
+  from gpt1_jax.bucket import FileSystem
 
   with serve() as bucket:
     for name, value in bucket.environment().items():
@@ -111,10 +112,10 @@ def here(monkeypatch) -> Iterator[Bucket]:
     # fsspec reads its variables once, and instances keep the old server.
     settings = fsspec.config.conf.setdefault('gcs', {})
     monkeypatch.setitem(settings, 'token', 'anon')
-    gcsfs.GCSFileSystem.clear_instance_cache()
+    FileSystem.clear_instance_cache()
     backend.fsspec_backend._get_filesystem.cache_clear()
     yield bucket
-  gcsfs.GCSFileSystem.clear_instance_cache()
+  FileSystem.clear_instance_cache()
   backend.fsspec_backend._get_filesystem.cache_clear()
 
 
@@ -161,6 +162,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     )
     if not words:
       return _failure(501, f'{method} {path} is not supported')
+    if self.bucket.forbidden and re.search(self.bucket.forbidden, path):
+      return _failure(403, 'no permission')
     kind, bucket, name = words.groups()
     listing = re.search('/o/?$', parts.path) and not name
     name = urllib.parse.unquote(name or '')
