@@ -230,13 +230,18 @@ def _tuning_score(run: RunRecord) -> tuple[str, str]:
 def _run_and_split(
   column: paper.Score, full: dict[str, RunRecord]
 ) -> tuple[RunRecord | None, str | None]:
-  """Returns the run of a column and the split to show, None if unscored."""
+  """Returns the run of a column and the split to show, None if unscored.
+
+  A run that was scored, but not on the column's split, is no run of the column.
+  """
   for task, suffix in ((column.task, column.suffix), (column.fallback, '')):
     run = full.get(task)
     split = cells.split(run, suffix, column.metric) if run else None
     if split:
       return run, split
-  return full.get(column.task) or full.get(column.fallback), None
+  run = full.get(column.task) or full.get(column.fallback)
+  elsewhere = run and cells.split(run, '', column.metric)
+  return (None if elsewhere else run), None
 
 
 def _metric(task: str) -> str:
