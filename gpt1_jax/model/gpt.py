@@ -164,14 +164,15 @@ class GPT(nn.Module):
       positions = positions_TD[:T]
     else:
       positions = positions_TD[offsets_B[:, None] + jnp.arange(T)]
-    # Whole rows on every device: each looks up its own part of the batch.
-    rows_VD = nn.with_logical_constraint(tokens_VD, ('vocab', None))
-    h_BTD = rows_VD[tokens_BT] + positions
+    # Each device looks up its columns; so no device needs the whole matrix, and
+    # the gradient of the look-up needs no sum over fsdp.
+    tokens_BT = nn.with_logical_constraint(tokens_BT, ('lookup', None))
+    h_BTD = tokens_VD[tokens_BT] + positions
     if self.config.embedding_dropout == 'sum':
       h_BTD = dropout.apply(h_BTD, drop)
-    return nn.with_logical_constraint(
-      h_BTD.astype(jnp.dtype(self.config.dtype)), ('batch', None, None)
-    )
+    h_BTD = h_BTD.astype(jnp.dtype(self.config.dtype))
+    h_BTD = nn.with_logical_constraint(h_BTD, ('lookup', None, 'embed'))
+    return nn.with_logical_constraint(h_BTD, ('batch', None, None))
 
   def _blocks(
     self,

@@ -15,12 +15,11 @@ from jax.sharding import PartitionSpec
 from gpt1_jax.model import placement
 from gpt1_jax.model.linear import einsum
 from gpt1_jax.model.placement import platform
-from gpt1_jax.train.sharding import BATCH_AXES, VOCAB_AXIS
+from gpt1_jax.train.sharding import BATCH_AXES, EMBED_AXIS, VOCAB_AXIS
 
 # A CPU computes the logits of a quarter of its tokens at a time, within these
-# bounds. The float32 logits of a whole batch would be the program's largest
-# array. Smaller chunks save memory but accumulate the gradient of the output
-# matrix more often, which costs more than it saves.
+# bounds. Those of a whole batch would be the program's largest array. Smaller
+# chunks add to the output matrix's gradient more often, which costs time.
 CHUNK_TOKENS = 2048
 MIN_CHUNK_TOKENS = 256
 # An accelerator, whose logits are in bfloat16, takes as many as this at once.
@@ -38,11 +37,13 @@ class _Shard(NamedTuple):
     axis: mesh axis that shards the rows of the output matrix, or None.
     num_rows: vocabulary rows without padding; unused without `axis`.
     batch_axes: mesh axes that shard the batch.
+    columns: mesh axis that shards the columns of the output matrix, or None.
   """
 
   axis: str | None = None
   num_rows: int = 0
   batch_axes: tuple[str, ...] = ()
+  columns: str | None = None
 
 
 _SINGLE = _Shard()
@@ -73,9 +74,12 @@ def lm_loss(
   # the matrix, padded to a multiple of the axis. The matrix gradient is summed
   # over the batch axes once, after all chunks.
   mesh, axes = jax.sharding.get_abstract_mesh(), placement.automatic_axes()
-  batch_axes = tuple(axis for axis in BATCH_AXES if axis in axes)
-  divided = VOCAB_AXIS in axes and mesh.shape[VOCAB_AXIS] > 1
-  shard = _Shard(VOCAB_AXIS if divided else None, embed_VD.shape[0], batch_axes)
+  batch_axes = tuple(name for name in BATCH_AXES if name in axes)
+  axis, columns = (
+    name if name in axes and mesh.shape[name] > 1 else None
+    for name in (VOCAB_AXIS, EMBED_AXIS)
+  )
+  shard = _Shard(axis, embed_VD.shape[0], batch_axes, columns)
   if shard.axis:
     padding = -embed_VD.shape[0] % mesh.shape[shard.axis]
     embed_VD = jnp.pad(embed_VD, ((0, padding), (0, 0)))
@@ -85,15 +89,15 @@ def lm_loss(
   def local(
     h_BTD: jax.Array, embed_VD: jax.Array, *targets_and_weights: jax.Array
   ) -> jax.Array:
-    embed_VD = jax.lax.pcast(embed_VD, batch_axes, to='varying')
+    copied = tuple(name for name in batch_axes if name != columns)
+    embed_VD = jax.lax.pcast(embed_VD, copied, to='varying')
     total = _nll_sum(shard, h_BTD, embed_VD, *targets_and_weights)
     return jax.lax.psum(total, batch_axes)
 
   rows = PartitionSpec(batch_axes)
-  matrix = PartitionSpec(shard.axis)
   return jax.shard_map(
     local,
-    in_specs=(rows, matrix, rows, rows),
+    in_specs=(rows, PartitionSpec(axis, columns), rows, rows),
     out_specs=PartitionSpec(),
     axis_names=set(axes),
   )(h_BTD, embed_VD, targets_BT, weights_BT)
@@ -129,8 +133,7 @@ def _chunks(x: jax.Array) -> jax.Array:
     count = min(CHUNK_TOKENS, max(B * T // 4, MIN_CHUNK_TOKENS))
   columns = max(1, min(T, count // B))
   x = jnp.pad(x, ((0, 0), (0, -T % columns)) + ((0, 0),) * (x.ndim - 2))
-  x = x.reshape(B, -1, columns, *x.shape[2:])
-  return jnp.moveaxis(x, 1, 0)
+  return jnp.moveaxis(x.reshape(B, -1, columns, *x.shape[2:]), 1, 0)
 
 
 def _nll_sum(
@@ -141,10 +144,8 @@ def _nll_sum(
   weights_BT: jax.Array,
 ) -> jax.Array:
   """Returns the sum of weights * nll over this device's tokens."""
-  h_NBCD, targets_NBC, weights_NBC = map(
-    _chunks, (h_BTD, targets_BT, weights_BT)
-  )
-  return _chunked_nll(shard, h_NBCD, embed_VD, targets_NBC, weights_NBC)
+  h_NBCD, *targets_and_weights = map(_chunks, (h_BTD, targets_BT, weights_BT))
+  return _chunked_nll(shard, h_NBCD, embed_VD, *targets_and_weights)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -156,7 +157,7 @@ def _chunked_nll(
   weights_NBC: jax.Array,
 ) -> jax.Array:
   """Sums weights * nll over N chunks, holding one chunk's logits at a time."""
-  embed_VD = embed_VD.astype(h_NBCD.dtype)
+  embed_VD = _gathered(shard, embed_VD, h_NBCD.dtype)
 
   def one(total: jax.Array, chunk: Any) -> tuple[jax.Array, None]:
     h_BCD, targets_BC, weights_BC = chunk
@@ -175,7 +176,7 @@ def _chunked_nll_fwd(
   weights_NBC: jax.Array,
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
   """Computes the sum and the gradients from the same logits."""
-  embed_VD = embed_VD.astype(h_NBCD.dtype)
+  embed_VD = _gathered(shard, embed_VD, h_NBCD.dtype)
 
   def one(carry: Any, chunk: Any) -> tuple[Any, Any]:
     total, d_embed_VD = carry
@@ -194,11 +195,14 @@ def _chunked_nll_fwd(
 
   axes = shard.batch_axes
   embed_axes = (*axes, shard.axis) if shard.axis else axes
+  start = (_zeros(axes), _zeros(embed_axes, embed_VD.shape))
   (total, d_embed_VD), (d_h_NBCD, nll_NBC) = jax.lax.scan(
-    one,
-    (_zeros(axes), _zeros(embed_axes, embed_VD.shape)),
-    (h_NBCD, targets_NBC, weights_NBC),
+    one, start, (h_NBCD, targets_NBC, weights_NBC)
   )
+  if shard.columns:
+    d_embed_VD = jax.lax.psum_scatter(
+      d_embed_VD, shard.columns, scatter_dimension=1, tiled=True
+    )
   if shard.axis:
     d_h_NBCD = jax.lax.psum(d_h_NBCD, shard.axis)
   return total, (d_h_NBCD.astype(h_NBCD.dtype), d_embed_VD, nll_NBC)
@@ -214,6 +218,14 @@ def _chunked_nll_bwd(
 
 
 _chunked_nll.defvjp(_chunked_nll_fwd, _chunked_nll_bwd)
+
+
+def _gathered(shard: _Shard, embed_VD: jax.Array, dtype: Any) -> jax.Array:
+  """Returns all columns of the output matrix, in the type of its products."""
+  embed_VD = embed_VD.astype(dtype)
+  if shard.columns is None:
+    return embed_VD
+  return jax.lax.all_gather(embed_VD, shard.columns, axis=1, tiled=True)
 
 
 def _chunk_nll(

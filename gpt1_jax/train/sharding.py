@@ -22,13 +22,13 @@ from gpt1_jax.train import hosts
 Tree = Any  # a tree of arrays, shapes or shardings
 MESH_AXES = ('data', 'fsdp', 'tensor')
 BATCH_AXES = ('data', 'fsdp')
-# Shards the softmax over the vocabulary; losses.py pads the rows. The parameter
-# itself is sharded along embed, because 40,478 rows = 2 x 37 x 547 rarely
-# divide. Checkpoints are thus the same on every mesh.
-VOCAB_AXIS = 'tensor'
+# The softmax is sharded by vocabulary, padded in losses.py; the parameter along
+# embed, because 40,478 rows rarely divide. So every mesh has equal checkpoints.
+VOCAB_AXIS, EMBED_AXIS = 'tensor', 'fsdp'
 LOGICAL_AXIS_RULES = (
   ('batch', BATCH_AXES),
-  ('embed', 'fsdp'),
+  ('lookup', 'data'),  # the batch, while fsdp shards the columns looked up
+  ('embed', EMBED_AXIS),
   ('heads', 'tensor'),
   ('mlp', 'tensor'),
   ('vocab', None),
