@@ -69,7 +69,8 @@ def run(main: Callable[[], None], is_run: bool = False) -> None:
     try:
       with _one_line_errors():
         if 'print_config' in flags.FLAGS and flags.FLAGS.print_config:
-          print(config.as_flags(config_values(flags.FLAGS.config)))
+          config.check(values := config_values(flags.FLAGS.config))
+          print(config.as_flags(values))
         else:
           if is_run:
             terminal.outlive()

@@ -7,7 +7,7 @@ The values live in configs/*.py. A command turns its ConfigDict into a
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import pydantic
 from pydantic import Field
@@ -218,17 +218,40 @@ def parse(kind: type[T], values: Mapping[str, Any]) -> T:
     UserError: some values are invalid. Each error is one line with the key, its
       value and the allowed values; for an unknown key, the closest known key.
   """
+  for_task = _is_for_a_task(values)
+  if kind is (PretrainConfig if for_task else FinetuneConfig):
+    command = 'finetune' if for_task else 'pretrain'
+    raise UserError(f'--config: this configuration is for {command}')
+  found, errors = _read(kind, values)
+  if errors:
+    raise mistakes.refusal(kind, errors)
+  return cast(T, found)
+
+
+def check(values: Mapping[str, Any]) -> None:
+  """Raises UserError if settings are invalid; they may be not set yet."""
+  kind = FinetuneConfig if _is_for_a_task(values) else PretrainConfig
+  _, errors = _read(kind, values)
+  if errors := [error for error in errors if error['input'] is not None]:
+    raise mistakes.refusal(kind, errors)
+
+
+def _is_for_a_task(values: Mapping[str, Any]) -> bool:
+  return {'task', 'transfer', 'head'} <= set(values)
+
+
+def _read(
+  kind: type[T], values: Mapping[str, Any]
+) -> tuple[T | None, list[Any]]:
+  """Returns the configuration, or None and what is wrong with the values."""
   try:
     text = json.dumps(values, default=str)  # 1j becomes '1j': refused
   except (TypeError, ValueError) as error:  # such as 5,000 digits
     raise UserError(f'config: a value is not JSON: {error}') from None
   try:
-    return pydantic.TypeAdapter(kind).validate_json(text)
+    return pydantic.TypeAdapter(kind).validate_json(text), []
   except pydantic.ValidationError as error:
-    lines = [mistakes.line(kind, mistake) for mistake in error.errors()]
-  if len(lines) == 1:
-    raise UserError(lines[0])
-  raise UserError('\n  '.join([f'{len(lines)} invalid settings:', *lines]))
+    return None, error.errors()
 
 
 def check_warmup(values: Mapping[str, Any]) -> None:

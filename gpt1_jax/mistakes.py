@@ -5,10 +5,12 @@ import difflib
 import json
 import reprlib
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import pydantic
+
+from gpt1_jax.errors import UserError
 
 # pydantic's error type -> requirement; pydantic's error context fills it in.
 _ALLOWED = {
@@ -38,6 +40,14 @@ def first(error: pydantic.ValidationError) -> str:
   return ': '.join(
     filter(None, ['.'.join(map(str, found['loc'])), found['msg']])
   )
+
+
+def refusal(kind: type, errors: Sequence[Any]) -> UserError:
+  """Returns an error with a line for each of pydantic's errors."""
+  lines = [line(kind, error) for error in errors]
+  if len(lines) == 1:
+    return UserError(lines[0])
+  return UserError('\n  '.join([f'{len(lines)} invalid settings:', *lines]))
 
 
 def line(kind: type, mistake: Any) -> str:

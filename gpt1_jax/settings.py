@@ -242,8 +242,8 @@ class TrainSettings:
     if (self.num_steps > 0) == (self.num_epochs > 0):
       raise ValueError(
         f'num_steps is {self.num_steps} and num_epochs is {self.num_epochs}: '
-        'set exactly one, and the other to 0, as in '
-        '--config.train.num_steps=0 --config.train.num_epochs=3'
+        'set exactly one, and the other to 0, such as '
+        '--config.train.num_epochs=0 for a run of num_steps updates'
       )
     return self
 

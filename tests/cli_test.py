@@ -129,6 +129,22 @@ def test_print_config_prints_flags_that_make_it_again():
   assert commands.succeed('pretrain', *print_config, *again) == done.stdout
 
 
+def test_print_config_refuses_what_the_command_would_refuse():
+  line = commands.fail('pretrain', '--print_config', '--config.optim.eps=x')
+  assert line == "error: config.optim.eps is 'x': must be a number"
+  line = commands.fail('finetune', '--print_config', '--config.head.lm_cof=1')
+  assert 'config.head.lm_cof: no such key; did you mean lm_coef?' in line
+
+
+@pytest.mark.parametrize(
+  ('command', 'other'), [('pretrain', 'finetune'), ('finetune', 'pretrain')]
+)
+def test_a_configuration_of_another_command_is_one_line(command, other):
+  flags = (f'--config=configs/{other}.py', '--workdir=runs/x')
+  line = commands.fail(command, *flags)
+  assert line == f'error: --config: this configuration is for {other}'
+
+
 def test_values_keep_their_types(monkeypatch):
   settings = [('data.path', '123'), ('data.lengths', '(8, 16)')]
   monkeypatch.setattr(cli, '_settings', [*settings, ('init_from', 'x')])

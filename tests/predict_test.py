@@ -90,8 +90,9 @@ def test_the_python_api_gives_the_same_labels(tuned):
   for wrong in ({'text': 'a'}, b'a', [5], 5):
     with pytest.raises(UserError, match='example 0: own takes text'):
       run.classify([wrong])
-  with pytest.raises(UserError, match='takes a list'):
-    run.classify('a')
+  for wrong in ('a', None):
+    with pytest.raises(UserError, match='takes a list'):
+      run.classify(wrong)
 
 
 @pytest.mark.slow

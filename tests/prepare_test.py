@@ -237,7 +237,9 @@ def test_a_complete_output_is_left_alone(books, tmp_path):
   _prepare(*flags, *_FLAGS)
   before = _contents(out)
   assert 'already complete' in _prepare(*flags, *_FLAGS, '--workers=1')
-  assert 'different merges' in _refused(*flags, '--merges=61', _FLAGS[1])
+  assert 'other settings (merges)' in _refused(*flags, '--merges=61', _FLAGS[1])
+  slashed = (f'--input={folder}/', f'--output={out}')
+  assert 'already complete' in _prepare(*slashed, *_FLAGS)
   file = folder / '003.txt'
   file.write_text(file.read_text().replace('e', 'o'))  # of the same length
   assert 'its input has changed' in _refused(*flags, *_FLAGS)
@@ -333,7 +335,7 @@ def test_documents_are_held_out_by_name(books, tmp_path):
   by_hash = _held_out(out)
   assert by_hash - by_name
   line = _refused(*flags, *named, *_FLAGS)
-  assert 'prepared with a different hold_out' in line
+  assert 'prepared with other settings (hold_out)' in line
   shutil.rmtree(out)
   _prepare(*flags, *named, *_FLAGS)
   assert _held_out(out) == by_name | by_hash

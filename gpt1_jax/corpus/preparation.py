@@ -119,8 +119,8 @@ def _check_complete(
   ]
   if different:
     raise UserError(
-      f'{output}: was prepared with a different {", ".join(different)}; use '
-      'another --output or remove it'
+      f'{output}: was prepared with other settings ({", ".join(different)}); '
+      'use another --output or remove it'
     )
   before = now = meta['input']
   with contextlib.suppress(UserError):  # the input may be gone by now

@@ -10,7 +10,7 @@ See `Run` for all methods.
 
 import operator
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Unpack
 
 import jax
@@ -233,7 +233,7 @@ class Run:
       UserError: the run was not fine-tuned, an example has the wrong number of
         texts, or `texts` is a single text.
     """
-    if isinstance(texts, str):
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
       raise UserError('classify takes a list of examples: [text]')
     if self._labeller is None:
       self._labeller = labelling.Labeller(self.name, self.step, batch_size=32)

@@ -166,8 +166,9 @@ class GPT(nn.Module):
       positions = positions_TD[offsets_B[:, None] + jnp.arange(T)]
     # Each device looks up its columns; so no device needs the whole matrix, and
     # the gradient of the look-up needs no sum over fsdp.
+    columns_VD = nn.with_logical_constraint(tokens_VD, ('vocab', 'embed'))
     tokens_BT = nn.with_logical_constraint(tokens_BT, ('lookup', None))
-    h_BTD = tokens_VD[tokens_BT] + positions
+    h_BTD = columns_VD[tokens_BT] + positions
     if self.config.embedding_dropout == 'sum':
       h_BTD = dropout.apply(h_BTD, drop)
     h_BTD = h_BTD.astype(jnp.dtype(self.config.dtype))

@@ -54,7 +54,8 @@ def warn_of_warmup(settings: OptimSettings, num_steps: int) -> None:
     hosts.say(
       f'warning: config.optim.warmup is {settings.warmup:g} updates, and the '
       f'run has {num_steps}: the learning rate does not reach '
-      f'config.optim.peak_lr ({settings.peak_lr:g})'
+      f'config.optim.peak_lr ({settings.peak_lr:g}); give more epochs or text, '
+      'or a share of the updates: --config.optim.warmup=0.1'
     )
 
 
