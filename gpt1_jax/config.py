@@ -20,6 +20,7 @@ BatchSize = Annotated[int, Field(ge=1, le=2**20)]
 DataSeed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(min_length=1)]
 Values = dict[str, Any]  # a configuration: setting, or section -> its settings
+_TASK_SECTIONS = {'task', 'transfer', 'head'}  # of FinetuneConfig alone
 T = TypeVar('T')
 
 
@@ -218,10 +219,11 @@ def parse(kind: type[T], values: Mapping[str, Any]) -> T:
     UserError: some values are invalid. Each error is one line with the key, its
       value and the allowed values; for an unknown key, the closest known key.
   """
-  for_task = _is_for_a_task(values)
-  if kind is (PretrainConfig if for_task else FinetuneConfig):
-    command = 'finetune' if for_task else 'pretrain'
-    raise UserError(f'--config: this configuration is for {command}')
+  sections = _TASK_SECTIONS & set(values)
+  if kind is FinetuneConfig and not sections:
+    raise UserError('--config: this configuration is for pretrain')
+  if kind is PretrainConfig and sections == _TASK_SECTIONS:
+    raise UserError('--config: this configuration is for finetune')
   found, errors = _read(kind, values)
   if errors:
     raise mistakes.refusal(kind, errors)
@@ -230,14 +232,10 @@ def parse(kind: type[T], values: Mapping[str, Any]) -> T:
 
 def check(values: Mapping[str, Any]) -> None:
   """Raises UserError if settings are invalid; they may be not set yet."""
-  kind = FinetuneConfig if _is_for_a_task(values) else PretrainConfig
+  kind = FinetuneConfig if _TASK_SECTIONS <= set(values) else PretrainConfig
   _, errors = _read(kind, values)
   if errors := [error for error in errors if error['input'] is not None]:
     raise mistakes.refusal(kind, errors)
-
-
-def _is_for_a_task(values: Mapping[str, Any]) -> bool:
-  return {'task', 'transfer', 'head'} <= set(values)
 
 
 def _read(

@@ -71,7 +71,8 @@ def test_pairs_are_split_by_their_hash(tmp_path):
   (tmp_path / 'two.tsv').write_text(''.join(rows[30:]))
   python = tmp_path / 'python'  # runs what is on stdin, prints the rest
   python.write_text(
-    f'#!/bin/sh\n[ "$1" = - ] && exec {sys.executable} "$@"\necho "$@"\n'
+    f'#!/usr/bin/env bash\n[ "$1" = - ] && exec {sys.executable} "$@"\n'
+    'printf "%q " "$@"; echo\n'
   )
   python.chmod(0o755)
   files = (tmp_path / 'one.tsv', tmp_path / 'two.tsv')
