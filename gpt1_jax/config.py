@@ -216,8 +216,9 @@ def parse(kind: type[T], values: Mapping[str, Any]) -> T:
     values: plain nested values, from ConfigDict.to_dict() or JSON.
 
   Raises:
-    UserError: some values are invalid. Each error is one line with the key, its
-      value and the allowed values; for an unknown key, the closest known key.
+    UserError: the configuration is for the other command, or some values are
+      invalid. Each error is one line with the key, its value and the allowed
+      values; for an unknown key, the closest known key.
   """
   sections = _TASK_SECTIONS & set(values)
   if kind is FinetuneConfig and not sections:
@@ -231,8 +232,8 @@ def parse(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 def check(values: Mapping[str, Any]) -> None:
-  """Raises UserError if settings are invalid; they may be not set yet."""
-  kind = FinetuneConfig if _TASK_SECTIONS <= set(values) else PretrainConfig
+  """Raises UserError for invalid settings; ignores those not set yet."""
+  kind = FinetuneConfig if set(values) >= _TASK_SECTIONS else PretrainConfig
   _, errors = _read(kind, values)
   if errors := [error for error in errors if error['input'] is not None]:
     raise mistakes.refusal(kind, errors)

@@ -57,7 +57,9 @@ def describe(error: UserError | OSError) -> tuple[str, int]:
   """Returns the line to print for an error, and the exit code."""
   if isinstance(error, UserError):
     return str(error), error.exit_code
-  line = f'{error.strerror or error}: {error.filename or "(no file)"}'
+  if error.errno is None:  # raised by a library, such as gcsfs
+    return ' '.join(str(error).split()), RunError.exit_code
+  line = f'{error.strerror}: {error.filename or "(no file)"}'
   if error.errno in _GIVEN:
     return line, UserError.exit_code
   if error.errno in DISK_FULL:

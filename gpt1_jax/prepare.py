@@ -138,6 +138,7 @@ def main() -> None:
     print(overlap.report(output, _CHECK_OVERLAP.value))
     return
   settings = pipeline.PrepareSettings(
+    # BOOKS/ is BOOKS.
     inputs=tuple(storage.expanded(x).rstrip('/') or x for x in _INPUT.value),
     text_field=_TEXT_FIELD.value,
     merges=None if _TOKENIZER.value else _MERGES.value,

@@ -248,6 +248,11 @@ def test_an_error_of_the_system_tells_what_to_do(number, words, code):
   assert found == code
 
 
+def test_an_error_without_a_number_is_printed_as_it_is():
+  error = OSError('Forbidden: b/bucket/o\nno permission')
+  assert errors.describe(error) == ('Forbidden: b/bucket/o no permission', 1)
+
+
 @pytest.mark.parametrize(
   'words', ['pretrain --print_config', 'evaluate --help']
 )

@@ -84,6 +84,19 @@ def test_no_permission_is_an_error_and_not_a_missing_file(bucket):
   assert not (top / 'c').is_dir()
 
 
+def test_an_unreachable_bucket_is_an_error(bucket, monkeypatch):
+  bucket.put('bucket/top/x.txt', b'text')
+  top = storage.path('gs://bucket/top')
+  assert top.is_dir()
+  retry = pytest.importorskip('gcsfs.retry')
+  monkeypatch.setattr(retry, 'min', lambda *_: 0, raising=False)  # the waits
+  monkeypatch.setenv('STORAGE_EMULATOR_HOST', 'http://127.0.0.1:9')
+  for call in (top.is_dir, top.exists, lambda: list(storage.walk(top))):
+    with pytest.raises(OSError, match='Cannot connect') as found:
+      call()
+    assert storage.bucket_error(found.value).startswith('cannot access the buc')
+
+
 def test_walk_goes_from_the_top_and_skips_removed_folders(top):
   for name in ('x.txt', 'a/1.txt', 'a/b/2.txt', 'c/d/3.txt', 'c/4.txt'):
     storage.write_text(top / name, name)

@@ -231,7 +231,7 @@ class Run:
 
     Raises:
       UserError: the run was not fine-tuned, an example has the wrong number of
-        texts, or `texts` is a single text.
+        texts, or `texts` is no list of examples.
     """
     if isinstance(texts, str) or not isinstance(texts, Iterable):
       raise UserError('classify takes a list of examples: [text]')
