@@ -225,7 +225,7 @@ def test_either_engine_accepts_the_output_of_the_other(pages, tmp_path):
   assert 'files are unchanged' in _prepare(
     f'--output={other}', '--verify', _BEAM
   )
-  line = _refused(*flags[:1], '--merges=61', f'--output={other}', _BEAM)
+  line = _refused(flags[0], '--merges=61', flags[2], f'--output={other}', _BEAM)
   assert 'other settings (merges)' in line
   (folder / '0.txt').write_text('something else')
   line = _refused(*flags, f'--output={other}', _BEAM)
