@@ -60,6 +60,8 @@ def describe(error: UserError | OSError) -> tuple[str, int]:
   if error.errno is None:  # raised by a library, such as gcsfs
     return ' '.join(str(error).split()), RunError.exit_code
   line = f'{error.strerror}: {error.filename or "(no file)"}'
+  if error.errno == errno.EEXIST:  # from mkdir, which accepts a folder
+    line = f'{error.filename}: is a file, where a folder is needed'
   if error.errno in _GIVEN:
     return line, UserError.exit_code
   if error.errno in DISK_FULL:

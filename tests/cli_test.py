@@ -96,6 +96,15 @@ def test_version():
   assert out == f'gpt1_jax {gpt1_jax.__version__}\n'
 
 
+def test_a_run_directory_that_is_a_file_is_refused(tmp_path):
+  file = tmp_path / 'README.md'
+  file.touch()
+  error = commands.fail(
+    'pretrain', f'--config={TINY}', f'--workdir={file}', '--config.data.path=x'
+  )
+  assert error == f'error: {file}: is a file, where a folder is needed'
+
+
 def test_a_line_break_in_a_name_stays_in_the_line(tmp_path):
   name = tmp_path / 'a\nb\x1b[1m'
   line = commands.fail('evaluate', f'--workdir={name}')

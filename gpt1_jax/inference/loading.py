@@ -10,6 +10,7 @@ See `Run` for all methods.
 
 import operator
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Unpack
 
@@ -25,7 +26,6 @@ from gpt1_jax.interop import conversion
 from gpt1_jax.model import continuous, decoding, inspection, models
 from gpt1_jax.settings import GPTConfig, ModelConfig
 from gpt1_jax.tasks import labelling
-from gpt1_jax.tasks.examples import Example
 from gpt1_jax.train import belonging, checkpoint
 
 TextLike = str | Sequence[int]  # a text, or its token ids
@@ -187,14 +187,20 @@ class Run:
   ) -> Iterator[Piece]:
     """Yields the continuation of a prompt, token by token.
 
-    Args:
-      prompt: text to continue; only its last n_ctx tokens are read.
-      **options: see `options.Options`.
-
-    Raises:
-      UserError: an option is out of range.
+    Takes the arguments of `generate`, and raises the same errors.
     """
-    return self.follow(self.start(prompt, options_lib.parse(options)))
+    sample = self.start(prompt, options_lib.parse(options))
+    if sample.num_cut:
+      warnings.warn(self.cut_notice(sample), stacklevel=2)
+    return self.follow(sample)
+
+  def cut_notice(self, sample: Continuation) -> str:
+    """Says that a sample's prompt does not fit the context."""
+    n_ctx = self.config.n_ctx
+    return (
+      f'the prompt has {sample.num_cut + n_ctx} tokens; the model reads only '
+      f'the last {n_ctx}'
+    )
 
   def follow(self, sample: Continuation) -> Iterator[Piece]:
     """Extends a sample made by `start` until it ends; yields its tokens."""
@@ -207,7 +213,15 @@ class Run:
   ) -> str:
     """Returns the prompt (as the tokenizer spells it) with its continuation.
 
-    Takes the arguments of `stream`, and raises the same errors.
+    Args:
+      prompt: text to continue; '' starts a new document. Only its last n_ctx
+        tokens are read; a warning says so.
+      **options: `max_tokens` (100), `temperature` (1.0; 0 takes the most likely
+        token), `top_k` (0: all), `top_p` (1.0: all), `seed` (0; None draws one)
+        and `stop` (one text or several that end the sample).
+
+    Raises:
+      UserError: an option is unknown or out of range.
     """
     made = ''.join(piece.text for piece in self.stream(prompt, **options))
     return self.spelled(prompt) + made
@@ -237,23 +251,7 @@ class Run:
       raise UserError('classify takes a list of examples: [text]')
     if self._labeller is None:
       self._labeller = labelling.Labeller(self.name, self.step, batch_size=32)
-    task = self._labeller.task
-    wanted = len(task.texts) + (task.kind == 'choice')
-    found = []
-    for number, given in enumerate(texts):
-      several = isinstance(given, Sequence) and not isinstance(given, str)
-      parts = list(given) if several else [given]
-      answers = parts.pop() if task.kind == 'choice' and parts else ()
-      if (
-        len(parts) + (task.kind == 'choice') != wanted
-        or isinstance(answers, str)
-        or not all(isinstance(x, str) for x in (*parts, *answers))
-      ):
-        raise UserError(
-          f'example {number}: {task.name} takes {", ".join(task.texts)}'
-          + (' and a list of answers' if task.kind == 'choice' else '')
-        )
-      found.append(Example(tuple(map(str, parts)), tuple(map(str, answers))))
+    found = labelling.examples(self._labeller.task, texts)
     return self._labeller.answer(found) if found else []
 
   def _one(self, text: TextLike) -> tuple[np.ndarray, int]:

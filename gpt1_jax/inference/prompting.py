@@ -41,10 +41,7 @@ def sample(run: Run, how: Options, prompts: Sequence[str], each: int) -> None:
 def _warn(run: Run, sample: Continuation, prompt: str) -> None:
   if sample.num_cut:
     print(
-      f'note: the prompt {prompt[:20]!r}... has '
-      f'{sample.num_cut + run.config.n_ctx} tokens; the model reads only the '
-      f'last {run.config.n_ctx}',
-      file=sys.stderr,
+      f'note: {prompt[:20]!r}...: {run.cut_notice(sample)}', file=sys.stderr
     )
 
 

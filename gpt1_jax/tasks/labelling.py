@@ -1,7 +1,7 @@
 """Labels new texts with a fine-tuned run."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 from absl import logging
@@ -99,6 +99,38 @@ class Labeller:
     hosts.agree({'--input': examples})
     answers = self.answer(examples)
     return [row | answer for row, answer in zip(cells, answers, strict=True)]
+
+
+def examples(
+  task: Task, texts: Iterable[str | Sequence[str | Sequence[str]]]
+) -> list[Example]:
+  """Returns unlabelled examples of a task.
+
+  Args:
+    task: the task.
+    texts: an item per example: its text, or a sequence of its texts; for
+      choice, the last of them is the list of answers.
+
+  Raises:
+    UserError: an item has the wrong number or type of texts.
+  """
+  found = []
+  has_answers = task.kind == 'choice'
+  for number, item in enumerate(texts):
+    several = isinstance(item, Sequence) and not isinstance(item, str)
+    parts = list(item) if several else [item]
+    answers = parts.pop() if has_answers and parts else ()
+    if (
+      len(parts) != len(task.texts)
+      or isinstance(answers, str)
+      or not all(isinstance(x, str) for x in (*parts, *answers))
+    ):
+      raise UserError(
+        f'example {number}: {task.name} takes {", ".join(task.texts)}'
+        + ' and a list of answers' * has_answers
+      )
+    found.append(Example(tuple(map(str, parts)), tuple(map(str, answers))))
+  return found
 
 
 def _open(workdir: str) -> tuple[str, FinetuneConfig]:
