@@ -5,9 +5,11 @@ r"""Runs a command in several processes on this machine, like a small TPU pod.
 
 Each process has its own CPU devices; collectives use Gloo. Every output line
 starts with its process number. If a process fails, the others are terminated.
-SIGTERM and Ctrl-C are passed on; exit code 75 says that the run was saved.
+SIGTERM and Ctrl-C are passed on; exit code 75 says that the run was saved. On
+Linux, all processes also receive SIGTERM if this one is killed.
 """
 
+import ctypes
 import os
 import re
 import signal
@@ -33,6 +35,7 @@ _GRACE = flags.DEFINE_float(
 # Exit codes of a run:
 MISTAKE = 2  # of the user, whose command has to change
 STOPPED = 75  # stopped by a signal, saved
+_SET_DEATH_SIGNAL = 1  # prctl(2)
 _SAVING = 10.0  # seconds in which all processes should save
 
 _printing = threading.Lock()
@@ -66,6 +69,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        preexec_fn=_stop_with_launcher,
       )
     except OSError:
       _end(running, grace)
@@ -97,6 +101,12 @@ def run(
     return 0
   codes = {process.returncode for process in running}
   return STOPPED if codes <= {0, STOPPED} else 1
+
+
+def _stop_with_launcher() -> None:
+  """Makes the kernel send SIGTERM to this process once its parent has died."""
+  if sys.platform == 'linux':
+    ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGTERM, 0, 0, 0)
 
 
 def _pass_signals_on(running: list[subprocess.Popen[bytes]]) -> None:

@@ -634,3 +634,23 @@ def test_the_launcher_reports_how_a_process_ended(code, message, ended):
   job = ended(cluster(1, 1, '-c', code, start=True))
   assert message in job.communicate(timeout=60)[0]
   assert job.returncode == 1
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='Linux alone ends them')
+def test_processes_stop_with_a_killed_launcher():
+  code = 'import os, time; print(os.getpid()); time.sleep(60)'
+  with cluster(2, 1, '-c', code, start=True) as job:
+    found = [int(job.stdout.readline().split()[1]) for _ in range(2)]
+    job.kill()
+    deadline = time.monotonic() + 20
+    while any(map(_is_alive, found)) and time.monotonic() < deadline:
+      time.sleep(0.05)
+    assert not any(map(_is_alive, found))
+
+
+def _is_alive(pid: int) -> bool:
+  try:
+    text = pathlib.Path(f'/proc/{pid}/stat').read_text()
+  except FileNotFoundError:
+    return False
+  return text.rpartition(')')[2].split()[0] != 'Z'
