@@ -132,9 +132,9 @@ def test_a_checkpoint_under_another_name_is_refused(tmp_path):
   (folder / '4').rename(folder / '40')
   with opened(tmp_path / 'run') as checkpoints:
     assert checkpoints.latest_intact() == 40
-    with pytest.raises(UserError, match=r'/40: renamed, .* update 4'):
+    with pytest.raises(UserError, match=r'/40: was renamed; .* update 4'):
       checkpoints.restore(40, state)
-  with pytest.raises(UserError, match=r'/40: renamed, .* update 4'):
+  with pytest.raises(UserError, match=r'/40: was renamed; .* update 4'):
     checkpoint.read(str(tmp_path / 'run'))
 
 
@@ -483,5 +483,5 @@ def test_a_run_begins_beside_what_a_killed_start_and_a_log_leave(tmp_path):
 
 def test_the_config_of_a_hugging_face_folder_is_named(tmp_path):
   (tmp_path / 'config.json').write_text('{"model_type": "openai-gpt"}')
-  with assert_refused('of a Hugging Face folder, not of a run'):
+  with assert_refused('belongs to a Hugging Face folder, not a run'):
     run_lib.load(str(tmp_path))

@@ -64,8 +64,9 @@ def _seeds(finetuner: finetuning.Finetuner, workdir: str) -> Scores:
   """Runs one seed after another; reads the scores of finished ones."""
   config = finetuner.config
   values = config_lib.as_dict(config)
-  belonging.check(workdir, run.header('finetune', values, finetuner.facts))
-  run.start(workdir, 'finetune', values, finetuner.facts)
+  description = finetuner.description
+  belonging.check(workdir, run.header('finetune', values, description))
+  run.start(workdir, 'finetune', values, description)
   results = []
   for number in range(config.train.seeds):
     one = config.with_seed(number)

@@ -96,8 +96,8 @@ class Finetuner:
         hosts.say(f'{self.task.name}: {split}: {notice}')
 
   @property
-  def facts(self) -> run_lib.Facts:
-    """Describes the run for config.json; see `run.Facts`."""
+  def description(self) -> run_lib.RunDescription:
+    """Describes the run for config.json."""
     model = self._source.model
     return {
       'model': dataclasses.asdict(model),
@@ -111,13 +111,14 @@ class Finetuner:
     """Trains to the end, resuming from the last checkpoint, and scores.
 
     Args:
-      workdir: folder of this run alone.
-      number: added to the seeds of training and of the data.
+      workdir: run directory; of several seeds, that of this one.
+      number: added to train.seed and data.seed.
     """
     config = self.config.with_seed(number)
     values = config_lib.as_dict(config)
     run_lib.changes(workdir, 'finetune', values)
-    belonging.check(workdir, run_lib.header('finetune', values, self.facts))
+    header = run_lib.header('finetune', values, self.description)
+    belonging.check(workdir, header)
     optim.warn_of_warmup(config.optim, self._program.num_steps)
     with sharding.use(self._mesh), lock.held(workdir):
       state = self._train(workdir, config)
@@ -212,7 +213,7 @@ class Finetuner:
     metric = f'eval_{self.task.metrics[0]}'
     run = run_lib.Run(
       workdir,
-      run_lib.header('finetune', config_lib.as_dict(config), self.facts),
+      run_lib.header('finetune', config_lib.as_dict(config), self.description),
       self._source.tokenizer,
       label=f'finetune {self.task.name}',
       seed=config.train.seed,

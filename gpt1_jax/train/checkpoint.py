@@ -38,7 +38,7 @@ class CheckpointMeta:
   tokenizer_fingerprint: str
   task: str | None = None
 
-  def as_json(self) -> dict[str, Any]:
+  def as_json(self) -> dict[str, object]:
     """Returns the metadata as JSON values."""
     values = dataclasses.asdict(self)
     return {key: value for key, value in values.items() if value is not None}
@@ -106,7 +106,7 @@ class Checkpoints:
     return latest
 
   def save(self, step: int, state: Any, meta: CheckpointMeta) -> None:
-    """Starts a save; returns once the state is copied off the devices."""
+    """Saves a new step; returns once the state is copied off the devices."""
     if step in self._manager.all_steps():
       return
     items = ocp.args.Composite(
@@ -157,7 +157,7 @@ def read(
       ranked its checkpoints, else the latest.
 
   Raises:
-    UserError: the run or the checkpoint does not exist.
+    UserError: the run or the checkpoint does not exist, or is damaged.
   """
   directory = _directory(workdir)
   with _open(workdir) as manager:
@@ -192,7 +192,7 @@ def read_state(
     meta: metadata of the new run that begins with this state.
 
   Raises:
-    UserError: the run or the checkpoint does not exist, or does not fit.
+    UserError: the run or the checkpoint is missing, damaged or does not fit.
   """
   with _open(workdir) as manager:
     step = _known_step(workdir, manager, step, best=False)
@@ -202,8 +202,8 @@ def read_state(
     theirs = _read_meta(manager, step)
     if theirs.tokenizer_fingerprint != meta.tokenizer_fingerprint:
       raise UserError(
-        f'{workdir}: its tokenizer differs from the data; prepare that with '
-        f'--tokenizer={workdir}'
+        f'{workdir}: its tokenizer differs from that of the data; prepare '
+        f'the data with --tokenizer={workdir}'
       )
     models.check_shape(f'--fork_from={workdir}', theirs.model, meta.model)
     tree = manager.item_metadata(step)['state'].tree
@@ -272,8 +272,8 @@ def _check_name(directory: storage.Path, step: int, found: Any) -> None:
   """Refuses a checkpoint whose folder is not named after its update."""
   if found != step:
     raise UserError(
-      f'{directory}/{step}: renamed, holds the state after update {found}; '
-      'give the folder that name'
+      f'{directory}/{step}: was renamed; it holds the state after '
+      f'update {found}: rename it to {found}'
     )
 
 

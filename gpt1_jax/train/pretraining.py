@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -109,14 +108,16 @@ def run(
   workdir: str,
   fork: run_lib.Fork | None = None,
   profile: profiling.Window | None = None,
-) -> dict[str, Any]:
-  """Trains to the end, from the last checkpoint if there is one.
+) -> None:
+  """Trains to the end, from the last checkpoint if any; writes scores.json.
 
   Args:
     fork: the run whose state is the initial state; None starts from scratch.
 
-  Returns:
-    The content of scores.json.
+  Raises:
+    UserError: the directory holds something else, or a configuration, data or
+      checkpoint does not fit.
+    RunError, Stopped: see `loop.run_training`.
   """
   described = dataclasses.replace(
     _describe(loaded, workdir, fork), profile=profile
@@ -137,7 +138,8 @@ def run(
     )
     state, scores = loop.run_training(program, described, data)
     scores = scores or evaluate(state.params)
-  return _write_scores(loaded, workdir, scores)
+  if jax.process_index() == 0:
+    _write_scores(loaded, workdir, scores)
 
 
 def _sampler(loaded: Pretraining) -> Callable[[step.Params], str] | None:
@@ -164,7 +166,7 @@ def _describe(
   loaded: Pretraining, workdir: str, fork: run_lib.Fork | None
 ) -> run_lib.Run:
   model, train = loaded.model, loaded.config.train
-  facts: run_lib.Facts = {
+  description: run_lib.RunDescription = {
     'model': dataclasses.asdict(model),
     'tokenizer_fingerprint': loaded.tokenizer.fingerprint,
     'data_fingerprint': loaded.data_fingerprint,
@@ -173,7 +175,7 @@ def _describe(
   }
   return run_lib.Run(
     workdir,
-    run_lib.header('pretrain', config_lib.as_dict(loaded.config), facts),
+    run_lib.header('pretrain', config_lib.as_dict(loaded.config), description),
     loaded.tokenizer,
     label='pretrain',
     seed=train.seed,
@@ -185,7 +187,7 @@ def _describe(
 
 def _write_scores(
   loaded: Pretraining, workdir: str, scores: dict[str, float]
-) -> dict[str, Any]:
+) -> None:
   num_steps = loaded.program.num_steps
   batch_tokens = loaded.config.data.batch_size * loaded.model.n_ctx
   result = {
@@ -197,17 +199,15 @@ def _write_scores(
     'parameters': models.num_parameters(loaded.model),
     'tokens_seen': num_steps * batch_tokens,
   }
-  if jax.process_index() == 0:
-    score_file.write(workdir, result)
-    line = (
-      f'{workdir}: {num_steps} updates, validation perplexity '
-      f'{result["eval_perplexity"]:.2f} per token, '
-      f'{result["eval_word_perplexity"]:.2f} per word'
-    )
-    if 'eval_bits_per_byte' in result:
-      line += f', {result["eval_bits_per_byte"]:.3f} bits per byte'
-    print(line)
-  return result
+  score_file.write(workdir, result)
+  line = (
+    f'{workdir}: {num_steps} updates, validation perplexity '
+    f'{scores["eval_perplexity"]:.2f} per token, '
+    f'{scores["eval_word_perplexity"]:.2f} per word'
+  )
+  if 'eval_bits_per_byte' in scores:
+    line += f', {scores["eval_bits_per_byte"]:.3f} bits per byte'
+  print(line)
 
 
 def model_config(config: PretrainConfig, vocab_size: int) -> ModelConfig:

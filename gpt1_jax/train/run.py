@@ -2,8 +2,9 @@
 
 WORKDIR holds config.json, history.jsonl (a row for each start), tokenizer/,
 checkpoints/<step>/, ranking.json, metrics.jsonl, tensorboard/, samples.txt,
-scores.json and predictions/*.tsv; if asked, profile/ and wandb/; and, while a
-process runs there, lock.
+scores.json, predictions/ and, for tasks of GLUE, submission/; if asked,
+profile/ and wandb/; while a process runs there, lock. `evaluate` adds
+zero_shot.jsonl, zero_shot.svg and zero_shot/.
 """
 
 import dataclasses
@@ -82,8 +83,10 @@ class Run:
     header: the content of config.json.
     tokenizer: saved to WORKDIR/tokenizer.
     label: name on the progress line.
+    seed: seeds the initial weights and dropout.
     meta: metadata that each checkpoint records.
     fork: the run whose state is the initial state; None starts from scratch.
+    profile: the updates to trace, if any.
   """
 
   workdir: str
@@ -104,19 +107,20 @@ class Origin(TypedDict):
   step: int
 
 
-class Facts(TypedDict):
+class RunDescription(TypedDict):
   """Describes a run in config.json, beside its configuration.
 
   Attributes:
     model: the model's configuration, as JSON values.
     tokenizer_fingerprint: sha256 of the tokenizer, hex.
     data_fingerprint: sha256 of the shards' checksums, hex (pretraining).
+    parameters: number of parameters.
     num_steps: total number of updates.
     layers_transferred: blocks copied from the pretrained run (fine-tuning).
     forked_from: where the run's first state came from.
   """
 
-  model: dict[str, Any]
+  model: Values
   tokenizer_fingerprint: str
   data_fingerprint: NotRequired[str]
   parameters: int
@@ -125,7 +129,7 @@ class Facts(TypedDict):
   forked_from: NotRequired[Origin]
 
 
-class RunHeader(Facts):
+class RunHeader(RunDescription):
   """The content of a run's config.json.
 
   Attributes:
@@ -139,21 +143,25 @@ class RunHeader(Facts):
   commit: str | None
 
 
-def header(command: str, config: Values, facts: Facts) -> RunHeader:
-  """Returns the content of config.json; `facts` are its other keys."""
+def header(
+  command: str, config: Values, description: RunDescription
+) -> RunHeader:
+  """Returns the content of config.json."""
   config = json.loads(json.dumps(config))  # tuples become lists
-  values = {'command': command, 'config': config, 'commit': commit(), **facts}
-  return cast(RunHeader, values)
+  own = {'command': command, 'config': config, 'commit': commit()}
+  return cast(RunHeader, {**own, **description})
 
 
-def start(workdir: str, command: str, config: Values, facts: Facts) -> None:
+def start(
+  workdir: str, command: str, config: Values, description: RunDescription
+) -> None:
   """Checks and writes config.json of a run that needs no training.
 
   Raises:
     UserError: see `changes`.
   """
   changes(workdir, command, config)
-  record(workdir, header(command, config, facts))
+  record(workdir, header(command, config, description))
 
 
 def changes(workdir: str, command: str, config: Values) -> Changes | None:
@@ -230,7 +238,7 @@ def load(workdir: str) -> RunHeader:
     case {'command': str(), 'config': dict()}:
       return cast(RunHeader, found)
     case {'model_type': _}:
-      raise UserError(f'{path}: of a Hugging Face folder, not of a run')
+      raise UserError(f'{path}: belongs to a Hugging Face folder, not a run')
   raise UserError(f'{path}: damaged (command or config is missing)')
 
 

@@ -148,7 +148,8 @@ def read_questions(
 
 def tokens_seen(workdir: str, step: int) -> int | None:
   """Returns the number of tokens trained on before a step; None if unknown."""
-  facts = run_lib.load(workdir)
-  if facts['command'] != 'pretrain':
+  header = run_lib.load(workdir)
+  if header['command'] != 'pretrain':
     return None
-  return step * facts['config']['data']['batch_size'] * facts['model']['n_ctx']
+  batch_size = header['config']['data']['batch_size']
+  return step * batch_size * header['model']['n_ctx']
