@@ -28,7 +28,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import checkout
 from absl import flags
@@ -128,7 +127,7 @@ def main() -> None:
 
 def make_job(task: str, ablation: str) -> Job:
   """Returns a cell of the grid; refuses unknown ablations and settings."""
-  settings: dict[str, Any] = {'init_from': _INIT_FROM.value}
+  settings: dict[str, object] = {'init_from': _INIT_FROM.value}
   kind, _, layers = ablation.partition(':')
   if ablation == 'scratch':
     settings = {'like': _INIT_FROM.value}

@@ -217,7 +217,7 @@ def test_rows_are_read_one_at_a_time(tmp_path):
     (
       'a.jsonl',
       b'{"text": "x", "text": "y"}\n',
-      "a.jsonl:1: not a JSON line (the key 'text' stands twice in one object)",
+      "a.jsonl:1: not a JSON line (the key 'text' appears twice in one object)",
     ),
     ('a.jsonl', b'{"text": "x"}\n{"t": "y"}', "2: no text in field 'text' (it"),
     ('a.jsonl', b'{"text": null}', "1: field 'text' holds null, not text"),

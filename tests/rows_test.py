@@ -126,7 +126,7 @@ def test_a_cell_may_be_long(tmp_path):
     (
       't.jsonl',
       '{"a": 1, "b": 2, "a": 3}\n',
-      "t.jsonl:1: not a JSON object (the key 'a' stands twice in one object)",
+      "t.jsonl:1: not a JSON object (the key 'a' appears twice in one object)",
     ),
     ('t.csv', 'a,b\r1,2\r', 't.csv:1: a line ends in a carriage return (CR)'),
     ('t.csv', 'a,b\n1,2\r3,4\n', 't.csv:2: a line ends in a carriage return'),

@@ -93,7 +93,7 @@ class CompileStats:
     found = self.estimate
     return flops / (found.peak * found.step_seconds) if found else None
 
-  def to_json(self) -> dict[str, Any]:
+  def to_json(self) -> dict[str, object]:
     """Returns the object that `launch/aot_compile.py --json` prints."""
     cost = self.cost
     return {

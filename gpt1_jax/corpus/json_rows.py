@@ -8,17 +8,17 @@ def parse(text: str) -> Any:
   """Returns the value of a row.
 
   Raises:
-    ValueError: it is not JSON, or an object has a key twice, of which Python
-      would silently take the last.
+    ValueError: it is not JSON, or an object has a key twice. Python itself
+      would silently take the last value.
     RecursionError: it is nested too deeply.
   """
   return json.loads(text, object_pairs_hook=_unique)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-  found: dict[str, Any] = {}
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+  found: dict[str, object] = {}
   for key, value in pairs:
     if key in found:
-      raise ValueError(f'the key {key[:60]!r} stands twice in one object')
+      raise ValueError(f'the key {key[:60]!r} appears twice in one object')
     found[key] = value
   return found

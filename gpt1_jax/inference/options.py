@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, TypedDict
 
 import pydantic
 from pydantic import Field
@@ -71,7 +71,7 @@ def parse(values: OptionValues) -> Options:
   Raises:
     UserError: an option is unknown or out of range; the message names all.
   """
-  given: dict[str, Any] = dict(values)
+  given: dict[str, object] = dict(values)
   stop = given.get('stop')
   if stop is None or isinstance(stop, str):
     given['stop'] = [stop] if stop else []

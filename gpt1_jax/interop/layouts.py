@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from flax import traverse_util
 
+from gpt1_jax.config import Values
 from gpt1_jax.errors import UserError
 
 Named: TypeAlias = dict[str, np.ndarray]
@@ -49,7 +50,7 @@ class Weights:
   """
 
   named: Named
-  settings: dict[str, Any]
+  settings: Values
   head: dict[str, dict[str, np.ndarray]] | None = None
   step: int = 0
   skipped: tuple[str, ...] = ()

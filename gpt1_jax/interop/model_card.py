@@ -121,7 +121,7 @@ and clf.bias [{Y}], applied to the last hidden state at the extract token.
 """
 
 
-def _table(rows: Mapping[str, Any]) -> str:
+def _table(rows: Mapping[str, object]) -> str:
   lines = [
     f'| {label} | {str(value).replace("|", chr(92) + "|")} |'
     for label, value in rows.items()
@@ -131,9 +131,9 @@ def _table(rows: Mapping[str, Any]) -> str:
 
 def _training(
   header: RunHeader, scores: Mapping[str, Any] | None, step: int
-) -> dict[str, Any]:
+) -> dict[str, object]:
   """Returns the rows of the training table by label."""
-  rows: dict[str, Any] = {
+  rows: dict[str, object] = {
     'command': f'gpt1_jax.{header["command"]}',
     'updates': f'{step:,}',
     'commit': header['commit'] or 'unknown',

@@ -55,7 +55,7 @@ class PretrainingScores(TypedDict):
 
 
 def _shape(**types: Any) -> Any:
-  """Returns a model of a JSON object from key -> type or (type, default)."""
+  """Returns a pydantic model with these keys: type, or (type, default)."""
   fields: dict[str, Any] = {
     name: kind if isinstance(kind, tuple) else (kind, ...)
     for name, kind in types.items()
@@ -81,7 +81,7 @@ _FINETUNE = _shape(
   **_BOTH,
   command=Literal['finetune'],
   config=_shape(
-    task=str | dict[str, Any],
+    task=str | dict[str, object],
     init_from=str,
     transfer=_shape(layers=int),
     head=_shape(lm_coef=Number),

@@ -1,8 +1,10 @@
 """Declares `Scores`, the contents of scores.json of a fine-tuning run."""
 
-from typing import Annotated, Any, NotRequired, TypedDict, final
+from typing import Annotated, NotRequired, TypedDict, final
 
 import pydantic
+
+from gpt1_jax.config import Values
 
 # Numbers in a file of scores, with the bounds that its readers check.
 Count = Annotated[int, pydantic.Field(ge=0, le=2**62)]
@@ -36,16 +38,20 @@ class Scores(TypedDict):
     examples: number of examples of that split.
     metric: the metric that selects the checkpoint.
     score: its value on that split.
+    metrics: all metrics on that split.
     splits: split -> metrics, for all splits with labels but train.
+    counts: split -> its number of examples, and how many are cut.
     remarks: reasons why a score says little, such as constant predictions.
     baselines: simple method -> metrics on that split; see `baselines`.
     step: updates after which the best checkpoint was saved; None over seeds.
     updates: updates that the run applied; None over seeds.
     num_steps: updates it was given; it applies fewer if its patience ends.
-    seed: seed of the run, over seeds that of the first.
+    seed: seed of the run; over seeds, that of the first.
     init_from: the pretrained run, or 'none'.
+    model: the model's configuration, as JSON values.
     commit: revision of the code; None outside a repository.
     spread: split -> metric -> spread; only over seeds.
+    seeds: all seeds; only over seeds.
     best_seed: seed with the highest score; only over seeds.
   """
 
@@ -65,7 +71,7 @@ class Scores(TypedDict):
   num_steps: int
   seed: int
   init_from: str
-  model: dict[str, Any]
+  model: Values
   commit: str | None
   spread: NotRequired[dict[str, dict[str, Spread]]]
   seeds: NotRequired[list[int]]

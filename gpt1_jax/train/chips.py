@@ -152,7 +152,7 @@ def topology(name: str, slices: int) -> Topology:
       'such as v5e:4x4 or v4:2x2x1, and at least 1 slice'
     )
   layout = tuple(map(int, found[2].split('x')))
-  options: dict[str, Any] = {'num_slices': slices} if slices > 1 else {}
+  options: dict[str, object] = {'num_slices': slices} if slices > 1 else {}
   if found[1] == 'v4':  # its two cores form one device
     options['chip_config_name'] = 'megacore'
   if math.prod(layout) < 4:  # part of a host

@@ -77,7 +77,7 @@ class Candidate:
       env=settings | checkout.environment(LAUNCH),
     )
     try:
-      self.versions = self._read()
+      self.versions: dict[str, str] = self._read()
       if 'missing' in self.versions:
         raise MissingError(self.versions['missing'])
     except BaseException:
@@ -98,7 +98,7 @@ class Candidate:
     self._process.wait()
     self._errors.close()
 
-  def _read(self) -> dict[str, Any]:
+  def _read(self) -> Any:
     assert self._process.stdout
     line = self._process.stdout.readline()
     if not line:
@@ -106,8 +106,7 @@ class Candidate:
       self._errors.seek(0)
       lines = self._errors.read().strip().splitlines() or ['no message']
       raise UserError(f'{self.name} ended with {code}: {lines[-1]}')
-    result: dict[str, Any] = json.loads(line)
-    return result
+    return json.loads(line)
 
 
 @dataclasses.dataclass

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
-from typing import IO, Any
+from typing import IO, Any, TypedDict
 
 import fastavro  # comes with Beam
 from apache_beam.io import filesystem, filesystems
@@ -23,6 +23,34 @@ from apache_beam.options import pipeline_options
 
 from gpt1_jax.corpus import inputs
 from gpt1_jax.errors import UserError
+
+# The Avro schema of `Record`.
+SCHEMA = {
+  'type': 'record',
+  'name': 'Document',
+  'fields': [
+    {'name': 'input', 'type': 'long'},
+    {'name': 'number', 'type': 'long'},
+    {'name': 'row', 'type': 'string'},
+    {'name': 'content', 'type': 'bytes'},
+  ],
+}
+
+
+class Record(TypedDict):
+  """A document in the spool.
+
+  Attributes:
+    input, number: its position: which input, and which document there.
+    row: its `DocumentRow`, as JSON.
+    content: cleaned text in UTF-8, or tokens once it is encoded; empty for a
+      copy of another document.
+  """
+
+  input: int
+  number: int
+  row: str
+  content: bytes
 
 
 def _has_scheme(path: str) -> bool:
@@ -131,7 +159,7 @@ class Spool:
     for file in self._open_all(name):
       yield from map(json.loads, file)
 
-  def read_avro(self, name: str) -> Iterator[dict[str, Any]]:
+  def read_avro(self, name: str) -> Iterator[Record]:
     """Reads the Avro records of all files with this prefix."""
     for file in self._open_all(name):
       yield from fastavro.reader(file)

@@ -6,10 +6,10 @@ local engine. A document carries its position (input, number in the input) from
 where it is read; this machine uses it to put the encoded documents back in
 order, on disk.
 
-A worker holds one document with its tokens; on disk, one input file if the
-inputs lie elsewhere. One worker reads a file of rows; all workers clean its
-documents. This machine holds the words to train on and about 40 bytes for each
-document; on disk, the tokens twice until the run ends.
+A worker holds one document with its tokens and, on its disk, a copy of one
+input file if the inputs are not local. One worker reads a file of rows; all
+workers clean its documents. This machine holds the words to train on and about
+40 bytes for each document and, on its disk, the tokens twice until the end.
 """
 
 import array
@@ -40,21 +40,9 @@ from gpt1_jax.corpus.beam import files, runner
 from gpt1_jax.corpus.metadata import DocumentRow
 
 Position = tuple[int, int]  # of a document: input, number in the input
-Record = dict[str, Any]  # a document in the spool, see _SCHEMA
 
 _CLEANED, _ENCODED = 'cleaned', 'encoded'  # prefixes of the spool's Avro files
 _REJECTED = 'rejected'  # prefix of the spool's JSON files
-_SCHEMA = {
-  'type': 'record',
-  'name': 'Document',
-  'fields': [
-    {'name': 'input', 'type': 'long'},
-    {'name': 'number', 'type': 'long'},
-    {'name': 'row', 'type': 'string'},  # JSON
-    # UTF-8 in _CLEANED, tokens in _ENCODED; empty for a duplicate
-    {'name': 'content', 'type': 'bytes'},
-  ],
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +104,7 @@ class BeamEngine:
         | 'split' >> beam.FlatMap(_assign_split, rule)
       )
       _ = records | 'save documents' >> avroio.WriteToAvro(
-        spool.join(_CLEANED), _SCHEMA, codec='null'
+        spool.join(_CLEANED), files.SCHEMA, codec='null'
       )
       summary = (
         records
@@ -172,7 +160,7 @@ class BeamEngine:
         | 'read documents' >> avroio.ReadFromAvro(spool.join(_CLEANED) + '*')
         | 'encode' >> beam.ParDo(_Encode(tokenizer_files, rule))
         | 'save tokens'
-        >> avroio.WriteToAvro(spool.join(_ENCODED), _SCHEMA, codec='null')
+        >> avroio.WriteToAvro(spool.join(_ENCODED), files.SCHEMA, codec='null')
       )
 
 
@@ -218,7 +206,7 @@ def _clean_document(
 def _assign_split(
   copies: tuple[bytes, Iterable[tuple[Position, DocumentRow, bytes]]],
   rule: splits.SplitRule,
-) -> Iterator[Record]:
+) -> Iterator[files.Record]:
   """Keeps the text of the first copy of a document; marks the others."""
   _, found = copies
   first = min(position for position, _, _ in found)
@@ -228,7 +216,9 @@ def _assign_split(
     yield _record(position, assigned, b'' if is_copy else text)
 
 
-def _record(position: Position, row: DocumentRow, content: bytes) -> Record:
+def _record(
+  position: Position, row: DocumentRow, content: bytes
+) -> files.Record:
   return {
     'input': position[0],
     'number': position[1],
@@ -237,12 +227,12 @@ def _record(position: Position, row: DocumentRow, content: bytes) -> Record:
   }
 
 
-def _row(record: Record) -> DocumentRow:
+def _row(record: files.Record) -> DocumentRow:
   return DocumentRow(**json.loads(record['row']))
 
 
 def _count_words(
-  record: Record, rule_and_share: tuple[splits.SplitRule, float]
+  record: files.Record, rule_and_share: tuple[splits.SplitRule, float]
 ) -> Iterator[tuple[str, int]]:
   """Counts the words in a share of a training document's paragraphs."""
   rule, share = rule_and_share
@@ -260,7 +250,7 @@ class _Encode(beam.DoFn):
   def setup(self) -> None:
     self._tokenizer = tokenization.from_files(self._tokenizer_files)
 
-  def process(self, record: Record) -> Iterator[Record]:
+  def process(self, record: files.Record) -> Iterator[files.Record]:
     row, tokens = pipeline.encode_document(
       self._tokenizer,
       self._rule.reassign(_row(record)),
@@ -271,7 +261,7 @@ class _Encode(beam.DoFn):
 
 
 def write_in_order(
-  records: Iterable[Record], directory: pathlib.Path, shard_tokens: int
+  records: Iterable[files.Record], directory: pathlib.Path, shard_tokens: int
 ) -> shards.Splits:
   """Writes encoded documents, received in any order, in the input's order."""
   index = array.array('q')  # input, number, offset, bytes of row and of tokens

@@ -57,7 +57,8 @@ def pipeline(
   """Yields a pipeline to build; runs it to its end when the context exits.
 
   Raises:
-    UserError: a worker raised it, or there is no such runner.
+    UserError: a worker raised it, there is no such runner, or the pipeline was
+      cancelled or failed.
     OSError: a worker raised it.
   """
   try:

@@ -7,7 +7,7 @@ both sources of a task agree.
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -120,7 +120,9 @@ def _failure_in_one_line(where: str) -> Iterator[None]:
     ) from None
 
 
-def _cells(values: dict[str, Any], classes: dict[str, list[str]]) -> Cells:
+def _cells(
+  values: Mapping[str, object], classes: Mapping[str, list[str]]
+) -> Cells:
   cells = {key: _plain(value) for key, value in values.items()}
   for key, names in classes.items():
     number = cells[key] if cells[key] >= 0 else None

@@ -9,12 +9,11 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Iterator
-from typing import Any
 from xml.etree import ElementTree
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.readers import archives, rows, sources, tfds_rows
-from gpt1_jax.tasks.readers.rows import Row
+from gpt1_jax.tasks.readers.rows import Cells, Row
 
 # Task -> file names, preferred first; folders or archives; TFDS address.
 _FILES = {
@@ -75,7 +74,7 @@ def read(name: str, path: str) -> tuple[list[Schema], list[str]]:
 
   Returns:
     The schemas, and a line for each row left out because its pronoun is not in
-    the sentence, it has not two referents, or its answer is neither of them.
+    the sentence, it lacks two referents, or its answer is neither of them.
 
   Raises:
     MissingError: the file is not found (lists the places searched).
@@ -168,7 +167,7 @@ def _texts(element: ElementTree.Element, path: str) -> list[str]:
   return [' '.join(''.join(part.itertext()).split()) for part in found]
 
 
-def _schema(row: dict[str, Any]) -> Schema:
+def _schema(row: Cells) -> Schema:
   """Reads a row of one of `_JSON_FORMS`; an `answer` counts from 1.
 
   Raises:
@@ -180,7 +179,8 @@ def _schema(row: dict[str, Any]) -> Schema:
   elif 'answer' in row:
     label = int(row['answer']) - 1
   else:
-    label = int(row.get('label number', row.get('label', row.get('gold', -1))))
+    keys = ('label number', 'label', 'gold')
+    label = int(next((row[key] for key in keys if key in row), -1))
   if label not in (0, 1):
     raise ValueError
   if 'context_options' in row:
@@ -195,7 +195,7 @@ def _schema(row: dict[str, Any]) -> Schema:
   return Schema((before + first.strip(), before + second.strip()), after, label)
 
 
-def _span(row: dict[str, Any], text: str) -> tuple[int, int]:
+def _span(row: Cells, text: str) -> tuple[int, int]:
   """Returns the start and the end of the pronoun."""
   if 'pronoun_loc' in row:
     pronoun, start = row['pronoun'], int(row['pronoun_loc'])
