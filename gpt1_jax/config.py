@@ -254,7 +254,7 @@ def _read(
 
 
 def check_warmup(values: Mapping[str, Any]) -> None:
-  """Raises an error if the user sets a warm-up longer than the run.
+  """Refuses a warm-up that the user sets longer than the run.
 
   A preset's warm-up may exceed a run that is cut short; that only warns.
 
@@ -268,8 +268,8 @@ def check_warmup(values: Mapping[str, Any]) -> None:
   if max(1, warmup) > num_steps:
     raise UserError(
       f'config.optim.warmup is {warmup:g}: longer than the run of '
-      f'{num_steps:g} updates (config.train.num_steps); give fewer, or a share '
-      'of all updates below 1'
+      f'{num_steps:g} updates (config.train.num_steps); give fewer, or a '
+      'fraction of all updates, such as 0.1'
     )
 
 

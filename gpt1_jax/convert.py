@@ -19,7 +19,7 @@ The output depends on what --input contains:
     OpenAIGPTLMHeadModel and AutoTokenizer load: config.json,
     model.safetensors, the tokenizer's files, and README.md, a model card. The
     head of a fine-tuned run is written to head.safetensors. With --slim it
-    becomes a smaller run: weights in bfloat16, no state of the optimiser.
+    becomes a smaller run: weights in bfloat16, no optimiser state.
 
 Weights are copied bit for bit in float32; float16 and bfloat16 are widened to
 float32, which is exact. Settings that weight files do not record follow the

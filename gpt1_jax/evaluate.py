@@ -17,18 +17,18 @@ found there is scored, or those named with --tasks:
 
   cola          acceptable if the mean log-probability of the sentence's tokens
                 reaches a threshold, chosen on train; Matthews, dev
-  sst2          after ` very`, the likelier of `positive` and `negative`; dev
+  sst2          the likelier of `positive` and `negative` after ` very`; dev
   race, race_middle, race_high, story_cloze
                 the answer with the highest mean log-probability of its tokens,
                 given article and question (or the story); test, or dev if
                 test has no labels
-  dprd, wsc273  each referent in place of the pronoun, the highest mean
-                log-probability of the rest of the text
+  dprd, wsc273  the referent that, put in place of the pronoun, gives the rest
+                of the text the highest mean log-probability
                 (test.c.txt; WSCollection.xml or wsc273.jsonl)
 
 Writes WORKDIR/zero_shot.jsonl, a row for each checkpoint and task, merged with
 the rows already there; zero_shot/TASK-STEP.tsv, every answer; zero_shot.svg, a
-plot over updates between chance (0) and the state of the art before GPT-1 (1).
+plot of scores over updates: 0 is chance, 1 the state of the art before GPT-1.
 --series scores every checkpoint that the run kept (config.train.keep).
 
 The run, shards and tasks may be in a bucket (gs://BUCKET/...). Shards and tasks

@@ -11,7 +11,7 @@ r"""Generates text from a trained run.
 --workdir is a run, or a folder with OpenAI's or Hugging Face's files. --prompt
 may be repeated; all prompts are decoded in one batch. A single sample is
 printed as it grows; several are printed when all are complete. A sample ends
-after --max_tokens, or where the document ends, which a note says. When the
+after --max_tokens, or where the document ends (a note says so). When the
 context is full, generation continues from its second half.
 
 --interactive asks for prompts until Ctrl-D. Ctrl-C ends the sample. The arrow

@@ -10,7 +10,7 @@ A first model in minutes, from text that comes with Python:
   python -m gpt1_jax.pretrain --config=configs/pretrain.py:demo \
       --workdir=runs/first --config.data.path=data/reference
 
-`convert` makes a run of the weights that OpenAI released.
+`convert` turns the weights that OpenAI released into a run.
 
 The configuration is a file; the word after the colon is a preset (paper,
 openai, mini, tiny, demo, record, lstm), and flags override any setting
@@ -19,7 +19,7 @@ its last checkpoint. Results: metrics.jsonl, tensorboard/, checkpoints/ and
 scores.json in WORKDIR.
 
 SIGTERM and Ctrl-C finish the update, save and exit with code 75. A run may be
-resumed with more or fewer updates, other intervals, and another layout.
+resumed with more or fewer updates, other intervals, or another mesh.
 --config.init_from=FOLDER starts from the weights of a run, of OpenAI's released
 files or of a Hugging Face folder; --fork_from=RUN[@STEP] starts from the whole
 state of a run.

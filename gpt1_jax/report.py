@@ -5,16 +5,17 @@ r"""Reports finished runs beside the paper: a page, and its tables as Markdown.
 
 --runs names run folders, or folders that hold runs at any depth, such as those
 of `finetune :all` and of a sweep. The page compares them with Tables 2 to 5 and
-Figure 2 of the paper. The configuration of a run decides its row, not the name
-of its folder: fine-tuned from a pretrained run with all layers and the
-auxiliary LM, it is a full model (Tables 2 to 4, first row of Table 5). If
-several runs fit a cell, the one with the most finished seeds is shown; ties go
-to the last, in the order given and by name within a folder. All are listed.
+Figure 2 of the paper. A run's configuration decides its row, not its folder's
+name: a run fine-tuned from a pretrained one, with all layers and the auxiliary
+LM, is the full model (Tables 2 to 4, first row of Table 5). If several runs fit
+a cell, it shows the one with the most finished seeds; ties go to the last, in
+the order given and by name within a folder. All runs are listed.
 
 Writes OUTPUT/report.html, which needs no network, OUTPUT/results.md and, as
 pictures for other pages, OUTPUT/pretraining.svg (the losses of pretraining) and
-law.svg (the scaling law, if the runs allow one). An unfinished run is shown as
-far as it went. Runs and OUTPUT may lie in a bucket (gs://BUCKET/...).
+law.svg (the scaling law, if there are runs enough to fit it). An unfinished run
+is shown up to its last update. Runs and OUTPUT may be in a bucket
+(gs://BUCKET/...).
 """
 
 from absl import flags

@@ -70,7 +70,11 @@ def path(name: str | os.PathLike[str]) -> Path:
 
 
 def resolved(name: str | os.PathLike[str]) -> Path:
-  """Returns the canonical path: absolute, with symbolic links resolved."""
+  """Returns the canonical path: absolute, with symbolic links resolved.
+
+  Raises:
+    UserError: see `path`; or the links form a loop.
+  """
   place = path(name)
   try:
     return place.resolve() if isinstance(place, pathlib.Path) else place
@@ -160,7 +164,7 @@ def write_bytes(name: str | os.PathLike[str], content: bytes) -> None:
 
 @contextlib.contextmanager
 def naming(file: os.PathLike[str]) -> Iterator[None]:
-  """Names the file in an OSError that names none, as that of a write."""
+  """Adds the file's name to an OSError without one, such as a write's."""
   try:
     yield
   except OSError as error:

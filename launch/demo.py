@@ -224,7 +224,7 @@ class Demo:
   def wait(self, process: subprocess.Popen[str], log: pathlib.Path) -> str:
     """Shows the last line of a command's log until it ends.
 
-    On a terminal the line is replaced, in a file one follows another.
+    A terminal shows one line that changes; a file gets a line now and then.
 
     Returns:
       The command's standard output.

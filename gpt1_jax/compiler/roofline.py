@@ -226,7 +226,7 @@ class _Timer:
 
 
 def _kind(i: Instruction, part: Part) -> str:
-  """Returns an operation's row in the table."""
+  """Returns the kind of operation, a key of `Estimate.parts`."""
   if i.opcode == 'custom-call' and part.mxu:
     return 'kernels'
   where = 'blocks' if _IN_BLOCKS.search(i.rest) else 'head, loss and optimiser'

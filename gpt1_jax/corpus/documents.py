@@ -75,6 +75,9 @@ def read(found: inputs.Input, path: str, text_field: str) -> Iterator[Document]:
     found: the input; documents and errors carry its name.
     path: the input's name, or a local copy of its file.
     text_field: field or column of a row that holds its text.
+
+  Raises:
+    UserError: a document is damaged, malformed or too long.
   """
   if found.kind == 'text':
     size = int(os.path.getsize(path) * (found.span[1] - found.span[0]))

@@ -48,6 +48,7 @@ def prepare(
 
   Raises:
     UserError: `output` holds something else, or the engine rejects the input.
+    RunError: the disk is full.
   """
   if (output / shards.META).exists():
     _check_complete(output, settings, engine)

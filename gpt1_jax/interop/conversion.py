@@ -147,7 +147,7 @@ def to_run(
   output: storage.Path,
   tokenizer_path: str | None = None,
 ) -> None:
-  """Writes weights from another program as a run."""
+  """Writes another program's weights as a run; raises as `as_checkpoint`."""
   found, tokenizer = as_checkpoint(weights, source, tokenizer_path)
   model = found.meta.model
   assert isinstance(model, GPTConfig)

@@ -45,7 +45,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Law:
-  """A fitted law; the attributes are its five constants."""
+  """A fitted law; the attributes are the constants of its formula above."""
 
   e: float
   a: float

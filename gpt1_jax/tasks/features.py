@@ -160,9 +160,10 @@ def _pairs(
   n_ctx: int,
   halves: bool,
 ) -> tuple[list[tuple[list[int], list[int]]], int, int]:
-  """Returns an example's pairs of texts, its tokens, and how many are cut.
+  """Returns an example's pairs of texts as token ids, cut to fit.
 
-  For choice, both numbers include only the longest answer.
+  Also returns the number of its tokens and how many of them are cut; for
+  choice, both count only the longest answer.
   """
   first, second, *_ = [*map(encode, example.texts), []]
   if kind == 'choice':

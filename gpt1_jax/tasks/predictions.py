@@ -151,7 +151,7 @@ def write(
   examples: Sequence[Example],
   outputs_NY: np.ndarray,
 ) -> None:
-  """Writes the predictions of a split under the run directory; atomic.
+  """Writes a split's predictions to the run directory, each file atomically.
 
   predictions/SPLIT.tsv: index, label, prediction, outputs. Classes and choices
   are numbers from 0; a hidden label is `-`.

@@ -39,7 +39,7 @@ def check(workdir: str, header: run_lib.RunHeader) -> None:
 
   Raises:
     UserError: the tokenizer or the shards differ from the run's, or the
-      directory holds something else than a run.
+      directory holds something other than a run.
   """
   if not (storage.path(workdir) / 'config.json').exists():
     check_free(workdir)
@@ -130,7 +130,7 @@ def _compare(
   if found.fingerprint != fingerprint:
     raise UserError(
       f'{path}: its tokenizer is damaged or has been replaced: its sha256 '
-      f'begins with {found.fingerprint[:12]}, in {source} with '
+      f'begins with {found.fingerprint[:12]}, the one in {source} with '
       f'{fingerprint[:12]}; restore its files'
     )
   return found

@@ -94,7 +94,7 @@ def _is_at(file: IO[str], path: pathlib.Path) -> bool:
 
 @contextlib.contextmanager
 def _created(place: storage.Path) -> Iterator[None]:
-  """Creates a directory; removes the folders that are empty at the end."""
+  """Creates a directory; at the end removes what it created and is empty."""
   if not isinstance(place, pathlib.Path):  # a bucket has no directories
     yield
     return

@@ -64,6 +64,8 @@ def run_training(
 
   Args:
     program: the training program; its mesh must be active (`sharding.use`).
+    run: the run directory and what is recorded in it.
+    data: the batches and the evaluation.
 
   Returns:
     The final state and its scores (None if the run was already complete).
@@ -71,7 +73,8 @@ def run_training(
   Raises:
     UserError: the last checkpoint does not fit, or the hosts have different
       configurations or data.
-    RunError: the loss or the gradient is not finite.
+    RunError: the loss or the gradient is not finite in more updates than
+      train.skip_nonfinite.
     Stopped: a signal asked the run to stop; it has been saved.
   """
   keep_best = run.pace.best_metric is not None

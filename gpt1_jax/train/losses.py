@@ -221,7 +221,7 @@ _chunked_nll.defvjp(_chunked_nll_fwd, _chunked_nll_bwd)
 
 
 def _gathered(shard: _Shard, embed_VD: jax.Array, dtype: Any) -> jax.Array:
-  """Returns all columns of the output matrix, in the type of its products."""
+  """Casts the output matrix and gathers its columns from all devices."""
   embed_VD = embed_VD.astype(dtype)
   if shard.columns is None:
     return embed_VD

@@ -22,7 +22,7 @@ _BYTES_PER_PARAMETER = 12  # weight and both moments, float32
 
 
 def say(program: Program, run: Run, about_data: str, start: int) -> None:
-  """Prints the lines to stderr, on the first host."""
+  """Prints the opening lines of a run to stderr, on the first host."""
   for name, text in lines(program, run, about_data, start):
     hosts.say(f'{name:>12}  {text}')
 
@@ -30,7 +30,7 @@ def say(program: Program, run: Run, about_data: str, start: int) -> None:
 def lines(
   program: Program, run: Run, about_data: str, start: int
 ) -> Iterator[tuple[str, str]]:
-  """Yields the name and the text of each line."""
+  """Yields the name and the text of each opening line."""
   devices, pace = program.mesh.devices, run.pace
   axes = ' x '.join(f'{name} {n}' for name, n in program.mesh.shape.items())
   yield (

@@ -17,7 +17,7 @@ Batch = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """Settings of a candidate; fields below the line belong to single suites.
+  """Settings of a candidate; the last ones are each used by one suite.
 
   Attributes:
     preset: preset of configs/pretrain.py, for the model's shape.

@@ -32,7 +32,7 @@ _DAMAGE = (
 
 
 class MissingError(UserError):
-  """Raised if a split's files are missing; says where they were looked for."""
+  """Raised if a split's files are missing; says which places were searched."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,7 @@ def natural(text: str) -> list[tuple[int, str]]:
 def find(
   path: pathlib.Path, names: Sequence[str], folders: Sequence[str]
 ) -> list[Source]:
-  """Returns the files of one place that match the first name with a match.
+  """Returns all matches of one name in one place, the first that has any.
 
   Args:
     names: file names, perhaps with `*` and with folders before them:
@@ -132,7 +132,7 @@ def missing(
   inside = ', '.join(f'{folder}/, */{folder}/' for folder in folders)
   return MissingError(
     f'no {what}: looked for {files} in {path}, in its folders {inside}, and in '
-    'zips and tars with such a name or such a folder'
+    'zips and tars of that name or with such a folder inside'
   )
 
 
@@ -227,7 +227,7 @@ def _places(
 
 
 def _is_archive(path: pathlib.Path) -> bool:
-  """True for a zip or tar, even a damaged one: reading it names the damage."""
+  """Returns True for a zip or tar, even a damaged one; reading it fails."""
   try:
     return path.is_file() and (
       zipfile.is_zipfile(path) or tarfile.is_tarfile(path)

@@ -44,7 +44,7 @@ def read(
 ) -> Iterator[Row]:
   """Yields the rows of a table or of JSON lines.
 
-  A `.csv` is comma-separated and quoted; blanks after a comma are no part of a
+  A `.csv` is comma-separated and quoted; blanks after a comma are not part of a
   cell. A `.jsonl`, and any file whose first line begins with `{`, is JSON
   lines. Other files are split at tabs; quotes and blanks are part of a cell.
   Blank lines are skipped.
@@ -140,7 +140,7 @@ def text(row: Row, column: str) -> str:
   """Returns a cell that must be a text.
 
   Raises:
-    UserError: the row lacks the cell, or it is something else.
+    UserError: the row lacks the cell, or it is not a text.
   """
   if column not in row.cells:
     raise UserError(

@@ -188,9 +188,9 @@ def _check_alone(
   source: archives.Source,
   names: tuple[str, ...],
 ) -> None:
-  """Raises UserError if a split of a user's task is there in two formats.
+  """Raises UserError if a user's task has the same split in two files.
 
-  Tasks that are distributed in several say which to read.
+  The paper's tasks may: their `files` say which one is read.
   """
   if task.files != OWN_FILES:
     return
