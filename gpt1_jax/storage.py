@@ -62,10 +62,7 @@ def path(name: str | os.PathLike[str]) -> Path:
     filesystem()
     return epath.Path(name)
   if '://' in name:
-    scheme = name.partition('://')[0]
-    raise UserError(
-      f'{name}: {scheme}:// is not supported; give a local or a {REMOTE} path'
-    )
+    raise UserError(f'{name}: give a local path, or one of a bucket ({REMOTE})')
   return pathlib.Path(name)
 
 
@@ -76,10 +73,13 @@ def resolved(name: str | os.PathLike[str]) -> Path:
     UserError: see `path`; or the links form a loop.
   """
   place = path(name)
-  try:
-    return place.resolve() if isinstance(place, pathlib.Path) else place
-  except RuntimeError:  # Python 3.13 returns such a path
-    raise UserError(f'{name}: its symbolic links form a loop') from None
+  if not isinstance(place, pathlib.Path):
+    return place
+  with contextlib.suppress(RuntimeError):  # from 3.13 on, a loop is returned
+    found = place.resolve()
+    if not any(x.is_symlink() for x in (found, *found.parents)):
+      return found
+  raise UserError(f'{name}: its symbolic links form a loop')
 
 
 def writable(name: str | os.PathLike[str]) -> Path:

@@ -187,8 +187,10 @@ def test_help_shows_the_flags_that_have_an_effect(name, shown, hidden):
 
 def test_links_that_form_a_loop_are_refused(tmp_path):
   (tmp_path / 'loop').symlink_to('loop')
-  words = ('--input=builtin:python-reference', f'--output={tmp_path}/loop')
-  assert 'loop' in commands.fail('prepare', *words)
+  for name in (tmp_path / 'loop', tmp_path / 'loop' / 'inside'):
+    words = ('--input=builtin:python-reference', f'--output={name}')
+    line = f'error: {name}: its symbolic links form a loop'
+    assert commands.fail('prepare', *words) == line
 
 
 def _on_a_full_disk(redirection, *words):
