@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import checkout
 import file_readers
+import run_readers
 import task_readers
 from file_readers import Entry
 
@@ -51,7 +52,7 @@ def entries(top: pathlib.Path) -> Iterator[Entry]:
   yield from task_readers.task_readers(top)
   yield from task_readers.model_readers(huggingface, openai)
   yield from task_readers.server_readers(gpt1_jax.load(run))
-  yield from file_readers.run_readers(run, reported)
+  yield from run_readers.run_readers(run, reported)
 
 
 def _prepare(books: pathlib.Path, output: pathlib.Path) -> None:
