@@ -1,23 +1,29 @@
-"""Tests which runs are found, and which cells of the tables they fill."""
+"""Tests which cells of a report's tables, and which lines, runs fill."""
 
-import dataclasses
 import json
-import os
 
 import pytest
 
-from gpt1_jax.errors import UserError
-from gpt1_jax.reporting import (
-  cells,
-  figures,
-  paper,
-  runs as runs_lib,
-  sections,
-  tables,
-)
+from gpt1_jax.reporting import cells, figures, paper, sections, tables
 from gpt1_jax.tasks import table as tasks_table
-from gpt1_jax.train import score_file
 from tests.support import run_folders
+from tests.support.run_folders import ACCURACY, accuracy, found
+
+
+def rows(table, *names):
+  """Returns first cell -> cells by column, or the cells of some columns."""
+  out = {}
+  for row in (*table.rows, *table.folded):
+    first = next(iter(row.values()))
+    named = {name: row.get(name, '–') for name in names}
+    out[first] = list(named.values()) if names else row
+  return out
+
+
+@pytest.fixture(scope='module')
+def top(tmp_path_factory):
+  """A folder with one run of each kind; no test changes it."""
+  return run_folders.everything(tmp_path_factory.mktemp('reporting'))
 
 
 def test_every_run_has_its_score_in_the_overview(top, tmp_path):

@@ -6,9 +6,21 @@ Configurations come from configs/, scores from the test.
 import json
 
 from configs import finetune as finetune_config, pretrain as pretrain_config
+from gpt1_jax.reporting import runs as runs_lib
 from gpt1_jax.tasks import summary
 
+ACCURACY = {'dev': {'accuracy': 0.5}}
 MODEL = {'n_layer': 4, 'n_embd': 8, 'dtype': 'float32'}
+
+
+def found(*folders):
+  """Returns the runs that a report of these folders finds."""
+  return runs_lib.find([str(folder) for folder in folders])
+
+
+def accuracy(value, **more):
+  """Returns the scores of a run: an accuracy on dev, and other splits."""
+  return {'dev': {'accuracy': value}, **more}
 
 
 def pretraining(folder, *, finished=True, commit='0123456789ab', **model):
