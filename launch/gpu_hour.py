@@ -94,7 +94,8 @@ class Hour:
   def tests(self) -> bool:
     """Tests the GPU kernels, in full float32: compiled, or interpreted."""
     chosen = 'masks and gpu' if _QUICK.value else 'gpu and not mesh'
-    words = ['-m', 'pytest', '-rfE', 'tests/attention_test.py', '-k', chosen]
+    files = ('tests/attention_test.py', 'tests/attention_path_test.py')
+    words = ['-m', 'pytest', '-rfE', *files, '-k', chosen]
     if _QUICK.value:
       return self.call('tests', *words)
     return self.call(
