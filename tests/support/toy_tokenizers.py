@@ -10,6 +10,11 @@ class DigitTokenizer:
     return [int(word) for word in text.split()]
 
 
+def digits(count: int, first: int = 0) -> str:
+  """Returns a text of `count` digits that DigitTokenizer reads, in order."""
+  return ' '.join(str((first + i) % 10) for i in range(count))
+
+
 class WordTokenizer:
   """Numbers words in the order in which it first sees them."""
 
