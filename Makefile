@@ -15,10 +15,10 @@ PYTEST := $(BIN)/python -m pytest
 SHELL_SCRIPTS := .ci/run $(wildcard launch/*.sh)
 # Core tests: model, training step, corpus, tokenizers, tasks, configuration.
 FAST := $(patsubst %,tests/%_test.py, \
-  checkpoint chips cleaning cli configs decoding documents dropout examples \
-  features layers layouts linear losses metrics models optim progress \
-  sentencepiece_tokenizer sharding sharding_traffic shards step storage \
-  summary table tokenization windows)
+  batches checkpoint chips cleaning cli configs decoding documents dropout \
+  examples examples_refused features layers layouts linear losses metrics \
+  models optim progress sentencepiece_tokenizer sharding sharding_traffic \
+  shards step storage summary table tokenization windows)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo torture record test test-fast browser peers tpu beam docs lint format lock clean
