@@ -63,7 +63,7 @@ test-fast: $(VENV)/installed-test
 	  $(FAST) $(ARGS)
 
 browser: $(VENV)/installed-browser
-	$(PYTEST) tests/browser_test.py -rs $(ARGS)
+	$(PYTEST) tests/browser_*_test.py -rs $(ARGS)
 
 # Without the cache that tests/conftest.py sets, which is tried with CPUs only.
 peers: $(VENV)/installed-peers
