@@ -73,7 +73,7 @@ tpu: $(VENV)/installed-tpu
 	JAX_ENABLE_COMPILATION_CACHE=false $(PYTEST) -m tpu -rs $(ARGS)
 
 beam: $(VENV)/installed-beam
-	$(PYTEST) tests/beam_test.py -rs $(ARGS)
+	$(PYTEST) tests/beam*_test.py -rs $(ARGS)
 
 docs: $(VENV)/installed-docs
 	JAX_PLATFORMS=cpu DISABLE_MKDOCS_2_WARNING=true \
