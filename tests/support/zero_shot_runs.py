@@ -46,9 +46,9 @@ def write_run(workdir):
   words.save(workdir / 'tokenizer')
   checkpoints = checkpoint.Checkpoints(str(workdir), keep=5, keep_best=False)
   tokens_BT = jnp.zeros((1, 8), jnp.int32)
+  init = jax.jit(functools.partial(gpt.GPT(config).init, dropout_key=None))
   for step in STEPS:
-    key = jax.random.key(step)
-    variables = gpt.GPT(config).init(key, tokens_BT, dropout_key=None)
+    variables = init(jax.random.key(step), tokens_BT)
     params = {'gpt': jax.tree.map(lambda x: 6 * x, nn.unbox(variables))}
     params = {'gpt': params['gpt']['params']}
     state = step_lib.TrainState(jnp.int32(step), params, ())
