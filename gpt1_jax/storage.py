@@ -24,6 +24,7 @@ from gpt1_jax.errors import DISK_FULL, RunError, UserError
 
 Path = pathlib.Path | epath.Path
 REMOTE = 'gs://'
+_MAX_DEPTH = 100  # levels of JSON; Python's stack holds a few hundred
 # Libraries whose errors `bucket_error` formats as one line.
 _BUCKET_LIBRARIES = ('gcsfs', 'google', 'aiohttp', 'requests')
 
@@ -204,9 +205,22 @@ def read_json(name: str | os.PathLike[str]) -> Any:
     FileNotFoundError: the file does not exist.
   """
   try:
-    return json.loads(path(name).read_text(encoding='utf-8'))
+    found = json.loads(path(name).read_text(encoding='utf-8'))
+    _check_depth(found)
   except (ValueError, RecursionError) as error:
     raise UserError(f'{name}: damaged, not valid JSON ({error})') from None
+  return found
+
+
+def _check_depth(value: Any) -> None:
+  """Raises ValueError for JSON that is too deep to be walked recursively."""
+  level = [value] if isinstance(value, dict | list) else []
+  for _ in range(_MAX_DEPTH + 1):
+    if not level:
+      return
+    within = [x.values() if isinstance(x, dict) else x for x in level]
+    level = [y for x in within for y in x if isinstance(y, dict | list)]
+  raise ValueError(f'nested in more than {_MAX_DEPTH} levels')
 
 
 @contextlib.contextmanager

@@ -88,7 +88,8 @@ def test_a_fine_tuned_run_keeps_specials_and_head(converted, tmp_path):
   released.save_run(workdir, 'finetune', tokenization.load(converted), tuned)
   scores = {
     'task': 'rte', 'metric': 'accuracy', 'split': 'dev', 'score': 0.56,
-    'examples': 277, 'step': 7,
+    'examples': 277, 'step': 7, 'seed': 0,
+    'splits': {'dev': {'accuracy': 0.56}}, 'counts': {'dev': {'examples': 277}},
   }  # fmt: skip
   storage.write_json(workdir / 'scores.json', scores)
   conversion.to_huggingface(workdir, hf)

@@ -15,16 +15,19 @@ import pytest
 
 import gpt1_jax
 from gpt1_jax.errors import RunError, UserError
+from gpt1_jax.interop import conversion
+from gpt1_jax.tasks.zero_shot import evaluation
 from gpt1_jax.train import (
   belonging,
   checkpoint,
   checksums,
+  held_out,
   lock,
   run as run_lib,
   saving,
 )
 from gpt1_jax.train.step import TrainState
-from tests.support import commands, networks
+from tests.support import commands, networks, run_folders
 from tests.support.refusals import assert_refused
 
 COMMIT = 'commit_success.txt'  # a note; its content means nothing
@@ -426,6 +429,61 @@ def test_a_model_beside_a_wrong_config_is_refused(
   (run / 'config.json').write_text(content)
   with pytest.raises(UserError, match=rf'config\.json: {words}'):
     gpt1_jax.load(run)
+
+
+def converted_by(run, out):
+  """Yields functions that read the config.json and scores.json of a run."""
+  yield lambda: conversion.to_huggingface(run, out)
+  yield lambda: conversion.to_slim_run(run, out)
+
+
+def with_files(pretrained, run):
+  """Copies a checkpoint to a folder with config.json and scores.json."""
+  shutil.copytree(pretrained, run)
+  run_folders.pretraining(run)
+  meta = checkpoint.read(str(run)).meta
+  header = json.loads((run / 'config.json').read_text())
+  header['tokenizer_fingerprint'] = meta.tokenizer_fingerprint
+  (run / 'config.json').write_text(json.dumps(header))
+  return header
+
+
+@pytest.mark.parametrize(
+  'changed',
+  [
+    {'commit': 3},
+    {'model': []},
+    {'parameters': '5'},
+    {'num_steps': None},
+    {'forked_from': {'run': 3, 'step': 1}},
+    {'config': {}},
+    {'config': {'data': 3}},
+  ],
+)
+def test_a_config_of_another_shape_is_refused(pretrained, tmp_path, changed):
+  run, out = tmp_path / 'run', tmp_path / 'out'
+  file = run / 'config.json'
+  header = with_files(pretrained, run)
+  file.write_text(json.dumps({**header, **changed}))
+  for read in (
+    *converted_by(run, out),
+    lambda: held_out.shards_of(str(run)),
+    lambda: evaluation.tokens_seen(str(run), 1),
+  ):
+    with assert_refused(f'{file}: not written by gpt1_jax, or damaged'):
+      read()
+  assert not out.exists()
+
+
+@pytest.mark.parametrize('content', ['[]', '{}', '{"step": 1}', '3'])
+def test_scores_of_another_shape_are_refused(pretrained, tmp_path, content):
+  run, out = tmp_path / 'run', tmp_path / 'out'
+  with_files(pretrained, run)
+  (run / 'scores.json').write_text(content)
+  for read in converted_by(run, out):
+    with assert_refused('scores.json: not written by gpt1_jax, or damaged'):
+      read()
+  assert not out.exists()
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_tables_2_to_4_show_full_models_only(tmp_path):
   run_folders.finetuning(tmp_path / 'full', 'rte', None, start='x')
   table = tables.scores('', paper.TABLE_2, found(tmp_path))
   assert rows(table, 'ours', 'split', 'pretraining tokens')['RTE'] == [
-    'not finished: update 1,499',
+    'not finished: update 1,499 of 1,500',
     '–',
     'unknown',
   ]

@@ -156,10 +156,15 @@ def test_rows_are_in_the_bucket_once_uploaded(bucket, tmp_path):
 def test_runs_are_found_in_the_bucket(bucket, tmp_path):
   facts = {
     'command': 'pretrain',
-    'config': {'data': {'path': 'books', 'batch_size': 8}, 'optim': {}},
+    'config': {
+      'data': {'path': 'books', 'batch_size': 8},
+      'optim': {'peak_lr': 1e-3, 'variant': 'paper'},
+      'train': {'seed': 0},
+    },
     'commit': None,
     'model': {},
     'parameters': 1,
+    'num_steps': 1,
   }
   content = json.dumps(facts).encode()
   for name in ('a', 'below/layers-10', 'below/layers-2'):
@@ -211,6 +216,17 @@ def test_json_has_null_for_nan_and_infinity(tmp_path):
   storage.write_json(tmp_path / 'x.json', value)
   found = json.loads((tmp_path / 'x.json').read_text())
   assert found == {'a': None, 'b': [1.5, None], 'c': 'NaN'}
+
+
+@pytest.mark.parametrize('levels', [100, 200, 900, 100_000])
+def test_json_that_is_nested_too_deeply_is_named(tmp_path, levels):
+  file = tmp_path / 'a.json'
+  file.write_text('[' * levels + ']' * levels)
+  if levels > 100:
+    with pytest.raises(UserError, match=f'{file}: damaged'):
+      storage.read_json(file)
+  else:
+    storage.write_json(file, storage.read_json(file))
 
 
 def test_devices_pipes_and_links_are_written_to_and_not_replaced(tmp_path):

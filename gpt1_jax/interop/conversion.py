@@ -202,12 +202,11 @@ def to_huggingface(
       f'{workdir}: its model.kind is {model.kind}; only gpt can be converted '
       'to openai-gpt'
     )
-  has_scores = score_file.path(workdir).exists()
   card = model_card.readme(
     storage.resolved(workdir).name,
     found,
     header,
-    score_file.read(workdir) if has_scores else None,
+    score_file.find(workdir, header['command']),
     tokenizer.description(),
   )
   with _building(output) as folder:
@@ -246,16 +245,17 @@ def to_slim_run(
   """
   found = checkpoint.read(str(workdir), step)
   header = run.load(str(workdir))
-  if 'data' in header['config']:
+  if header['command'] != 'convert':
     header['config']['data']['path'] = ''
   if 'forked_from' in header:
     name = storage.path(header['forked_from']['run']).name
     header['forked_from']['run'] = name
+  scores = score_file.find(workdir, header['command'])
   params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), found.params)
   with _building(output) as folder:
     storage.write_json(folder / 'config.json', header)
-    if score_file.path(workdir).exists():
-      score_file.write(folder, score_file.read(workdir))
+    if scores:
+      score_file.write(folder, scores)
     tokenization.load(workdir).save(folder / 'tokenizer')
     checkpoints = checkpoint.Checkpoints(str(folder), keep=1, keep_best=False)
     with contextlib.closing(checkpoints):

@@ -43,7 +43,7 @@ def readme(
         'token embeddings': f'{model.token_rows:,}',
       }
     ),
-    training=_table(_training(header, scores, found.step)),
+    training=_table(_training(header, scores, found)),
     n_ctx=model.n_ctx,
     tokenizer=_TOKENIZERS[tokenizer['kind']].format(**tokenizer),
   )
@@ -130,12 +130,12 @@ def _table(rows: Mapping[str, object]) -> str:
 
 
 def _training(
-  header: RunHeader, scores: Mapping[str, Any] | None, step: int
+  header: RunHeader, scores: Mapping[str, Any] | None, found: Checkpoint
 ) -> dict[str, object]:
   """Returns the rows of the training table by label."""
   rows: dict[str, object] = {
     'command': f'gpt1_jax.{header["command"]}',
-    'updates': f'{step:,}',
+    'updates': f'{found.step:,}',
     'commit': header['commit'] or 'unknown',
   }
   if header['command'] == 'convert':
@@ -145,7 +145,7 @@ def _training(
     'batch': f'{config["data"]["batch_size"]} sequences',
     'peak learning rate': config['optim']['peak_lr'],
     'optimiser': f'{config["optim"]["variant"]} (Adam, decoupled L2)',
-    'compute dtype': header['model']['dtype'],
+    'compute dtype': found.meta.model.dtype,
     'seed': config['train']['seed'],
   }
   if not scores:
@@ -165,6 +165,6 @@ def _training(
       f'{scores["metric"]}, {scores["split"]} set': f'{scores["score"]:.4f}',
       'examples': f'{scores["examples"]:,}',
     }
-  if scores['step'] != step:
+  if scores['step'] != found.step:
     rows['scores measured after update'] = f'{scores["step"]:,}'
   return rows

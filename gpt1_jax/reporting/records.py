@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpt1_jax import storage
-from gpt1_jax.reporting import paper, shapes
+from gpt1_jax.reporting import paper
 from gpt1_jax.tasks import initialization
 from gpt1_jax.tasks.zero_shot import results
-from gpt1_jax.train import run as run_lib
+from gpt1_jax.train import file_shapes, run as run_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +27,8 @@ class RunRecord:
   name: str
   path: storage.Path
   header: run_lib.RunHeader
-  scores: shapes.TuningScores | None
-  pretraining: shapes.PretrainingScores | None
+  scores: file_shapes.TuningScores | None
+  pretraining: file_shapes.PretrainingScores | None
   state: str
   metrics: Sequence[Mapping[str, Any]]
   zero_shot: Sequence[results.ZeroShotScore] = ()

@@ -10,16 +10,23 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
-from gpt1_jax import storage
+import pydantic
+
+from gpt1_jax import errors, storage
 from gpt1_jax.errors import UserError
-from gpt1_jax.reporting import shapes
 from gpt1_jax.reporting.records import RunRecord
 from gpt1_jax.tasks import summary
 from gpt1_jax.tasks.scores import Scores
 from gpt1_jax.tasks.zero_shot import results
-from gpt1_jax.train import score_file, telemetry
+from gpt1_jax.train import (
+  file_shapes,
+  run as run_lib,
+  score_file,
+  telemetry,
+)
 
 _SEED = 'seed-'
+_ZERO_SHOT = pydantic.TypeAdapter(list[results.ZeroShotScore])
 
 
 def find(names: Sequence[str]) -> list[RunRecord]:
@@ -69,7 +76,7 @@ def load(folder: storage.Path | str) -> RunRecord:
     if any(run.command != 'finetune' for run in each):
       raise UserError(f'{folder}: seeds of fine-tuning only are combined')
     return _combine(folder, each)
-  header = shapes.read(folder / 'config.json', shapes.HEADER)
+  header = run_lib.load(os.fspath(folder))
   tuned = header['command'] == 'finetune'
   scores, metrics = _read_scores(folder, tuned), _read_metrics(folder)
   state = 'finished'
@@ -123,8 +130,8 @@ def _or_skip(default: Any, read: Callable[..., Any], *args: Any) -> Any:
   """Calls `read`; prints a line and returns `default` if a file is unusable."""
   try:
     return read(*args)
-  except UserError as error:
-    print(f'skipped {error}', file=sys.stderr)
+  except (UserError, OSError) as error:
+    print(f'skipped {errors.describe(error)[0]}', file=sys.stderr)
     return default
 
 
@@ -145,13 +152,8 @@ def _natural(name: str) -> tuple[list[str], list[int]]:
 
 
 def _read_scores(folder: storage.Path, tuned: bool) -> Any:
-  path = score_file.path(folder)
-  if not path.exists():
-    return None
-  shape = shapes.TUNING_SCORES if tuned else shapes.PRETRAINING_SCORES
-  return _or_skip(
-    None, shapes.read, path, shape, lambda _: score_file.read(folder)
-  )
+  command = 'finetune' if tuned else 'pretrain'
+  return _or_skip(None, score_file.find, folder, command)
 
 
 def _read_metrics(folder: storage.Path) -> list[telemetry.Row]:
@@ -163,7 +165,7 @@ def _read_metrics(folder: storage.Path) -> list[telemetry.Row]:
 def _read_zero_shot(folder: storage.Path) -> Any:
   rows = _or_skip([], results.read_rows, folder)
   path = folder / results.ROWS
-  return _or_skip([], shapes.check, rows, path, shapes.ZERO_SHOT)
+  return _or_skip([], file_shapes.check, rows, path, _ZERO_SHOT)
 
 
 def _read_samples(folder: storage.Path) -> str:
@@ -181,7 +183,7 @@ def _combine(folder: storage.Path, each: list[RunRecord]) -> RunRecord:
   finished = [run.scores for run in each if run.scores]
   wanted = len(each)
   if (folder / 'config.json').exists():
-    header = shapes.read(folder / 'config.json', shapes.HEADER)
+    header = run_lib.load(os.fspath(folder))
     wanted = max(wanted, header['config']['train']['seeds'])
   elif len(finished) == wanted:
     scores = summary.over_seeds(cast(list[Scores], finished))

@@ -13,7 +13,7 @@ from gpt1_jax.errors import RunError, UserError
 from gpt1_jax.tasks import finetuning, initialization, summary, table
 from gpt1_jax.tasks.readers import sources
 from gpt1_jax.tasks.scores import Failure, Scores
-from gpt1_jax.train import belonging, lock, run, score_file
+from gpt1_jax.train import belonging, file_shapes, lock, run, score_file
 from gpt1_jax.train.profiling import Window
 
 ALL = 'all'
@@ -148,7 +148,7 @@ def finished(workdir: str, config: FinetuneConfig) -> Scores | None:
   changes = run.changes(workdir, 'finetune', config_lib.as_dict(config))
   if not run.same_length(changes):
     return None
-  result: Scores = score_file.read(workdir)
+  result: Scores = score_file.read(workdir, file_shapes.TUNING_SCORES)
   count = len(result.get('seeds', [0]))
   return result if count == config.train.seeds else None
 

@@ -28,6 +28,7 @@ from gpt1_jax.tasks.readers import archives, rows
 from gpt1_jax.train import (
   belonging,
   checkpoint,
+  file_shapes,
   hosts,
   run as run_lib,
   score_file,
@@ -135,7 +136,7 @@ def examples(
 
 def _open(workdir: str) -> tuple[str, FinetuneConfig]:
   """Returns the folder with the checkpoints, and the run's configuration."""
-  header = run_lib.load(workdir)
+  header = run_lib.load_any(workdir)
   if header['command'] != 'finetune':
     raise UserError(
       f'{workdir}: a {header["command"]} run has no labels; give the --workdir '
@@ -143,7 +144,8 @@ def _open(workdir: str) -> tuple[str, FinetuneConfig]:
     )
   config = config_lib.parse(FinetuneConfig, header['config'])
   if config.train.seeds > 1 and score_file.path(workdir).exists():
-    workdir = f'{workdir}/seed-{score_file.read(workdir)["best_seed"]}'
+    scores = score_file.read(workdir, file_shapes.TUNING_SCORES)
+    workdir = f'{workdir}/seed-{scores.get("best_seed", config.train.seed)}'
   return workdir, config
 
 

@@ -44,7 +44,7 @@ def check(workdir: str, header: run_lib.RunHeader) -> None:
   if not (storage.path(workdir) / 'config.json').exists():
     check_free(workdir)
     return
-  found = run_lib.load(workdir)
+  found = run_lib.load_any(workdir)
   if found.get('tokenizer_fingerprint') != header['tokenizer_fingerprint']:
     raise UserError(
       f'{workdir}: holds a run with a different tokenizer; use another '
@@ -105,7 +105,7 @@ def tokenizer(workdir: str, meta: CheckpointMeta) -> tokenization.Tokenizer:
       damaged or belongs to another run.
   """
   if (storage.path(workdir) / 'config.json').exists():
-    recorded = run_lib.load(workdir).get('tokenizer_fingerprint')
+    recorded = run_lib.load_any(workdir).get('tokenizer_fingerprint')
     if recorded != meta.tokenizer_fingerprint:
       raise UserError(
         f'{workdir}/config.json: its tokenizer differs from the checkpoint; '

@@ -44,10 +44,11 @@ def shards_of(workdir: str) -> str:
   Raises:
     UserError: it is unknown.
   """
-  data = run.load(workdir)['config'].get('data', {}).get('path')
-  if not data:
+  header = run.load(workdir)
+  data = {} if header['command'] == 'convert' else header['config']['data']
+  if not data.get('path'):
     raise UserError(f'{workdir}: was not trained here; set --data=SHARDS')
-  return data
+  return data['path']
 
 
 def score(

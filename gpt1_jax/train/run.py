@@ -21,7 +21,7 @@ from gpt1_jax.config import Values
 from gpt1_jax.corpus.tokenization import Tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
-from gpt1_jax.train import hosts
+from gpt1_jax.train import file_shapes, hosts
 from gpt1_jax.train.checkpoint import CheckpointMeta
 from gpt1_jax.train.pace import Pace
 from gpt1_jax.train.profiling import Window
@@ -176,7 +176,7 @@ def changes(workdir: str, command: str, config: Values) -> Changes | None:
   """
   if not (storage.path(workdir) / 'config.json').exists():
     return None
-  found = load(workdir)
+  found = load_any(workdir)
   if found['command'] != command:
     raise UserError(
       f'{workdir}: holds a {found["command"]} run; use another --workdir'
@@ -228,6 +228,17 @@ def record(workdir: str, header: RunHeader) -> None:
 
 def load(workdir: str) -> RunHeader:
   """Reads a run's config.json; raises UserError if missing or damaged."""
+  path = storage.path(workdir) / 'config.json'
+  found = load_any(workdir)
+  return cast(RunHeader, file_shapes.check(found, path, file_shapes.HEADER))
+
+
+def load_any(workdir: str) -> RunHeader:
+  """Reads config.json, of which only `command` and `config` are checked.
+
+  Raises:
+    UserError: it is missing or damaged.
+  """
   path = storage.path(workdir) / 'config.json'
   if not path.exists():
     raise UserError(

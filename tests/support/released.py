@@ -107,11 +107,17 @@ def save_run(
 ) -> None:
   """Writes a run with one checkpoint, as `pretrain` or `finetune` does."""
   config = {
-    'data': {'batch_size': 32},
+    'init_from': 'none',
+    'data': {'path': 'books', 'batch_size': 32},
     'optim': {'peak_lr': 1e-3, 'variant': 'paper'},
-    'train': {'seed': 0},
+    'train': {'seed': 0, 'seeds': 1, 'num_epochs': 1.0, 'num_steps': 0},
+    # Of fine-tuning alone.
+    'task': 'rte',
+    'head': {'lm_coef': 0.5},
+    'transfer': {'layers': -1},
   }
-  run.start(str(workdir), command, config, found.meta.as_json())
+  counts = {'parameters': 1, 'num_steps': found.step}
+  run.start(str(workdir), command, config, found.meta.as_json() | counts)
   tokenizer.save(workdir / 'tokenizer')
   saved = checkpoint.Checkpoints(str(workdir), keep=1, keep_best=False)
   state = {'step': np.int32(found.step), 'params': found.params}

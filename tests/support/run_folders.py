@@ -38,6 +38,7 @@ def pretraining(folder, *, finished=True, commit='0123456789ab', **model):
   _write(folder, 'config.json', facts)
   scores = {
     'step': 1499,
+    'tokens': 12_345,
     'tokens_seen': 98_765_432,
     'eval_perplexity': 12.344,
     'eval_word_perplexity': 23.456,
@@ -87,6 +88,7 @@ def finetuning(
     'commit': 'abcdef012345+',
     'model': model,
     'parameters': 2_345_678,
+    'num_steps': 1500,
   }
   _write(folder, 'config.json', facts)
   _curve(folder)
@@ -108,6 +110,7 @@ def result(task, seed, scores):
     'metrics': scores['dev'],
     'splits': scores,
     'counts': {split: {'examples': 1000, 'cut': 0} for split in scores},
+    'step': None,
     'seed': seed,
   }
 

@@ -40,8 +40,13 @@ def write_run(workdir):
   words = tokenizer()
   config = GPTConfig(**MODEL, vocab_size=words.vocab_size, n_special=0)
   meta = checkpoint.CheckpointMeta(config, words.fingerprint)
-  facts = {**meta.as_json(), 'parameters': 1}
-  settings = {'model': {'n_ctx': 48}, 'data': {'batch_size': 5}}
+  facts = {**meta.as_json(), 'parameters': 1, 'num_steps': 6}
+  settings = {
+    'model': {'n_ctx': 48},
+    'optim': {'peak_lr': 1e-3, 'variant': 'paper'},
+    'train': {'seed': 0},
+    'data': {'path': 'books', 'batch_size': 5},
+  }
   run_lib.start(str(workdir), 'pretrain', settings, facts)
   words.save(workdir / 'tokenizer')
   checkpoints = checkpoint.Checkpoints(str(workdir), keep=5, keep_best=False)
