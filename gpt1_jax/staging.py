@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from gpt1_jax import storage
+from gpt1_jax import building, storage
 from gpt1_jax.errors import RunError, UserError
 
 STAGE_TO = '~/.cache/gpt1_jax'  # default folder for the copies
@@ -71,7 +71,7 @@ def fetch(
       if not _is_complete(copy, objects):
         storage.remove(copy)
         _check_room(source, stage, objects)
-        with storage.atomic_dir(copy) as incomplete:
+        with building.atomic_dir(copy) as incomplete:
           _download(parent, objects, incomplete)
           if check:
             check(incomplete / last)

@@ -7,20 +7,18 @@ replaces whole objects and cannot rename or append.
 """
 
 import contextlib
-import fcntl
 import importlib.util
 import json
 import math
 import os
 import pathlib
-import shutil
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
 
-from gpt1_jax.errors import DISK_FULL, RunError, UserError
+from gpt1_jax.errors import UserError
 
 Path = pathlib.Path | epath.Path
 REMOTE = 'gs://'
@@ -150,7 +148,8 @@ def write_bytes(name: str | os.PathLike[str], content: bytes) -> None:
     with naming(target):
       target.write_bytes(content)
     return
-  target = target.resolve()  # a link stays
+  target = resolved(target)  # a link stays
+  assert isinstance(target, pathlib.Path)
   target.parent.mkdir(parents=True, exist_ok=True)
   # Several hosts may write the same file on a shared disk.
   temporary = target.with_name(f'{target.name}.{uuid.uuid4().hex[:8]}.tmp')
@@ -197,6 +196,18 @@ def write_json(name: str | os.PathLike[str], value: Any) -> None:
   write_text(name, to_json(value, indent=1) + '\n')
 
 
+def read_bytes(name: str | os.PathLike[str]) -> bytes:
+  """Reads a file; raises UserError for a pipe or a device, which may not end.
+
+  Raises:
+    FileNotFoundError: the file does not exist.
+  """
+  file = path(name)
+  if file.exists() and not file.is_file():
+    raise UserError(f'{name}: not a file, but a folder, a pipe or a device')
+  return file.read_bytes()
+
+
 def read_json(name: str | os.PathLike[str]) -> Any:
   """Reads a JSON file.
 
@@ -205,7 +216,7 @@ def read_json(name: str | os.PathLike[str]) -> Any:
     FileNotFoundError: the file does not exist.
   """
   try:
-    found = json.loads(path(name).read_text(encoding='utf-8'))
+    found = json.loads(read_bytes(name).decode())
     _check_depth(found)
   except (ValueError, RecursionError) as error:
     raise UserError(f'{name}: damaged, not valid JSON ({error})') from None
@@ -223,73 +234,9 @@ def _check_depth(value: Any) -> None:
   raise ValueError(f'nested in more than {_MAX_DEPTH} levels')
 
 
-@contextlib.contextmanager
-def atomic_dir(output: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Builds a directory under a temporary name; renames it when complete.
-
-  Args:
-    output: the final name; must be missing or an empty directory.
-
-  Yields:
-    An empty directory beside `output`, locked against other processes. It is
-    removed if the block raises. Leftovers of a killed process are deleted
-    first.
-
-  Raises:
-    UserError: another process is building `output`, or has just built it.
-    RunError: the disk is full.
-  """
-  temporary = output.with_name(output.name + '.incomplete')
-  temporary.mkdir(parents=True, exist_ok=True)
-  lock = _lock(temporary, output)
-  try:
-    if not is_free(output):
-      raise _taken(output)
-    for leftover in temporary.iterdir():
-      if leftover.is_dir() and not leftover.is_symlink():
-        shutil.rmtree(leftover)
-      else:
-        leftover.unlink()
-    yield temporary
-    os.replace(temporary, output)
-  except BaseException as error:
-    shutil.rmtree(temporary, ignore_errors=True)
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
-      raise RunError(
-        f'{output}: {error.strerror}; nothing was written: free some disk '
-        'space and run the command again'
-      ) from None
-    raise
-  finally:
-    os.close(lock)
-
-
 def is_free(output: Path) -> bool:
   """Returns True if a path is missing or an empty directory."""
   return not any(output.iterdir()) if output.is_dir() else not output.exists()
-
-
-def _lock(folder: pathlib.Path, output: pathlib.Path) -> int:
-  """Locks a folder until the returned file descriptor is closed."""
-  try:
-    descriptor = os.open(folder, os.O_RDONLY)
-  except FileNotFoundError:  # another process has just renamed it
-    raise _taken(output) from None
-  try:
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    if os.path.samestat(os.fstat(descriptor), os.stat(folder)):
-      return descriptor
-  except (BlockingIOError, FileNotFoundError):
-    pass
-  os.close(descriptor)
-  raise _taken(output)
-
-
-def _taken(output: pathlib.Path) -> UserError:
-  return UserError(
-    f'{output}: another process is writing it, or has just written it; wait '
-    'for it to finish, or use another --output'
-  )
 
 
 def bucket_error(error: BaseException) -> str | None:

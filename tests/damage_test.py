@@ -22,6 +22,7 @@ from gpt1_jax.train import (
   checkpoint,
   checksums,
   held_out,
+  history,
   lock,
   run as run_lib,
   saving,
@@ -122,6 +123,24 @@ def test_a_file_that_the_disk_cannot_read_is_damaged(
     checkpoint.read(str(run))
   with opened(run) as checkpoints:
     assert checkpoints.latest_intact() == 4
+
+
+@pytest.mark.parametrize('name', ['meta/metadata', 'checksums.json'])
+def test_a_pipe_in_place_of_a_file_is_damage(intact, tmp_path, name):
+  run = shutil.copytree(intact, tmp_path / 'run')
+  step = checkpoint.steps(str(run))[-1]
+  file = run / 'checkpoints' / str(step) / name
+  file.unlink()
+  os.mkfifo(file)
+  with assert_refused(f'damaged ({name}'):
+    checkpoint.read(str(run), step)
+
+
+def test_a_start_is_recorded_below_a_damaged_row(tmp_path):
+  file = tmp_path / history.HISTORY
+  file.write_bytes(b'{"step": 1}\n{"st\xff')
+  history._append(str(tmp_path), {'step': 3})
+  assert file.read_bytes() == b'{"step": 1}\n{"st\xff\n{"step": 3}\n'
 
 
 def test_a_checkpoint_under_another_name_is_refused(tmp_path):

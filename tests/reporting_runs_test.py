@@ -88,6 +88,21 @@ def test_foreign_folders_are_skipped_in_a_line(tmp_path, capsys, content):
     found(tmp_path / 'hf')
 
 
+@pytest.mark.parametrize(
+  'name',
+  ['config.json', 'scores.json', 'metrics.jsonl', 'samples.txt'],
+)
+def test_pipes_are_skipped_in_a_line(tmp_path, capsys, name):
+  run_folders.pretraining(tmp_path / 'a')
+  run_folders.pretraining(tmp_path / 'b')
+  (tmp_path / 'a' / name).unlink(missing_ok=True)
+  os.mkfifo(tmp_path / 'a' / name)
+  assert 'b' in [run.name for run in found(tmp_path)]
+  assert capsys.readouterr().err.startswith(
+    f'skipped {tmp_path}/a/{name}: not a file'
+  )
+
+
 @pytest.mark.parametrize('name', ['scores.json', 'zero_shot.jsonl'])
 @pytest.mark.parametrize(
   'content', [*FOREIGN, '{"step": 1}', '{"metric": "a", "split": 1}', '[{}]']

@@ -1,5 +1,6 @@
 """Local folders and folders in a bucket behave alike."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -8,7 +9,7 @@ import pwd
 
 import pytest
 
-from gpt1_jax import staging, storage
+from gpt1_jax import building, staging, storage
 from gpt1_jax.corpus import verification
 from gpt1_jax.errors import UserError
 from gpt1_jax.inference import prompting
@@ -186,17 +187,17 @@ def test_a_directory_built_meanwhile_is_kept(tmp_path):
   (temporary / 'left').mkdir(parents=True)
   (temporary / 'left' / 'x').write_text('of a killed process')
   (temporary / 'y').write_text('of a killed process')
-  with storage.atomic_dir(output) as first:
+  with building.atomic_dir(output) as first:
     assert list(first.iterdir()) == []
     with (
       pytest.raises(UserError, match=f'{output}: another process is writing'),
-      storage.atomic_dir(output),
+      building.atomic_dir(output),
     ):
       pytest.fail('two processes write one directory')
     (first / 'x').write_text('first')
   with (
     pytest.raises(UserError, match='or has just written it'),
-    storage.atomic_dir(output),
+    building.atomic_dir(output),
   ):
     pytest.fail('the directory is complete')
   assert (output / 'x').read_text() == 'first'
@@ -227,6 +228,19 @@ def test_json_that_is_nested_too_deeply_is_named(tmp_path, levels):
       storage.read_json(file)
   else:
     storage.write_json(file, storage.read_json(file))
+
+
+def test_what_is_not_a_file_is_not_read(tmp_path):
+  os.mkfifo(tmp_path / 'pipe.json')
+  for name in (tmp_path / 'pipe.json', tmp_path, '/dev/null'):
+    with pytest.raises(UserError, match=f'{name}: not a file'):
+      storage.read_json(name)
+
+
+def test_links_that_form_a_loop_are_not_written_to(tmp_path):
+  (tmp_path / 'loop').symlink_to(tmp_path / 'loop')
+  with contextlib.suppress(UserError):  # Python 3.13 replaces the link
+    storage.write_text(tmp_path / 'loop', '')
 
 
 def test_devices_pipes_and_links_are_written_to_and_not_replaced(tmp_path):

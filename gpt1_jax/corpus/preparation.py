@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from typing import Protocol
 
-from gpt1_jax import storage
+from gpt1_jax import building, storage
 from gpt1_jax.corpus import (
   cleaning,
   inputs,
@@ -64,7 +64,7 @@ def prepare(
   if unread := inputs.unread(settings.inputs):
     more = f' and {len(unread) - 5} more' if len(unread) > 5 else ''
     print(f'skipped, unknown kind: {", ".join(unread[:5])}{more}')
-  with storage.atomic_dir(output) as directory:
+  with building.atomic_dir(output) as directory:
     fill(directory, settings, engine)
   print(f'{output}: done')
 

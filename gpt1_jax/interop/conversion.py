@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpt1_jax import config as config_lib, staging, storage
+from gpt1_jax import building, config as config_lib, staging, storage
 from gpt1_jax.corpus import openai_tokenizer, tokenization, vocabulary
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop import (
@@ -287,7 +287,7 @@ def _building(output: storage.Path) -> Iterator[storage.Path]:
   """
   output = storage.writable(output)
   if isinstance(output, pathlib.Path):
-    with storage.atomic_dir(output) as path:
+    with building.atomic_dir(output) as path:
       yield path
     return
   try:

@@ -158,7 +158,7 @@ def _read_scores(folder: storage.Path, tuned: bool) -> Any:
 
 def _read_metrics(folder: storage.Path) -> list[telemetry.Row]:
   path = folder / telemetry.METRICS
-  rows = telemetry.read_rows(path)
+  rows = _or_skip([], telemetry.read_rows, path)
   return [row for row in rows if 0 <= row['step'] <= 2**53]
 
 
@@ -170,7 +170,8 @@ def _read_zero_shot(folder: storage.Path) -> Any:
 
 def _read_samples(folder: storage.Path) -> str:
   path = folder / 'samples.txt'
-  return path.read_bytes().decode('utf-8', 'replace') if path.exists() else ''
+  text = _or_skip(b'', storage.read_bytes, path) if path.exists() else b''
+  return text.decode('utf-8', 'replace')
 
 
 def _combine(folder: storage.Path, each: list[RunRecord]) -> RunRecord:

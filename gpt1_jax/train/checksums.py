@@ -233,6 +233,8 @@ def _checksum(file: storage.Path, kind: str) -> _Checksum:
 
 def _read(file: storage.Path) -> dict[str, _Checksum]:
   """Reads checksums.json; raises ValueError or similar if it is damaged."""
+  if not file.is_file():
+    raise FileNotFoundError(file)
   values: Any = json.loads(file.read_bytes())
   found = {name: _Checksum(**each) for name, each in values.items()}
   for name, each in found.items():
@@ -244,7 +246,7 @@ def _read(file: storage.Path) -> dict[str, _Checksum]:
 
 
 def _fault(file: storage.Path, expected: _Checksum) -> str | None:
-  if not file.exists():
+  if not file.is_file():
     return 'missing'
   found = _checksum(file, expected.kind)
   if found.bytes != expected.bytes:

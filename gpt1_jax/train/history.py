@@ -86,5 +86,7 @@ def _row(
 def _append(workdir: str, row: _Start) -> None:
   """Adds a row; a bucket replaces whole objects."""
   path = storage.path(workdir) / HISTORY
-  rows = path.read_text(encoding='utf-8') if path.exists() else ''
-  storage.write_text(path, rows + json.dumps(row) + '\n')
+  rows = storage.read_bytes(path) if path.exists() else b''
+  if rows and not rows.endswith(b'\n'):
+    rows += b'\n'  # the last row is torn
+  storage.write_bytes(path, rows + json.dumps(row).encode() + b'\n')

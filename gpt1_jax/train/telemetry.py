@@ -266,7 +266,7 @@ def _is_evaluation(row: Row) -> bool:
 def read_rows(path: storage.Path) -> list[Row]:
   """Reads the rows of a metrics.jsonl; skips damaged lines."""
   rows = []
-  for line in path.read_bytes().splitlines() if path.exists() else ():
+  for line in storage.read_bytes(path).splitlines() if path.exists() else ():
     try:
       row = json.loads(line)
     except (ValueError, RecursionError):

@@ -85,7 +85,7 @@ def read_rows(workdir: str | storage.Path) -> list[ZeroShotRow]:
   if not path.exists():
     return []
   rows = []
-  for number, line in enumerate(path.read_bytes().splitlines(), 1):
+  for number, line in enumerate(storage.read_bytes(path).splitlines(), 1):
     try:
       rows.append(json.loads(line))
     except (ValueError, RecursionError) as error:
