@@ -7,14 +7,13 @@ r"""Labels new texts with a fine-tuned run.
 --input is JSON lines (.jsonl) or a table with a header (.csv, .tsv). It has the
 columns of the task's texts: `text` (and `text_pair`, or `choices`) for a task
 of your own, and the names of the original files for the others (`sentence` for
-sst2; `sentence1` and `sentence2` for rte). Other columns are kept.
+sst2; `sentence1` and `sentence2` for rte). Other columns are kept, but those
+named as an answer are replaced, and NaN becomes null.
 
-Prints a line of JSON for each row: its columns, `prediction` (the label as the
-task spells it, or a number) and `probabilities` of all labels. --output writes
-the lines to a file instead.
+Prints a line of JSON for each row: its columns, and as answers `prediction`
+(the label as the task spells it, or a number) and `probabilities` of all
+labels. --output writes the lines to a file instead.
 """
-
-import json
 
 from absl import flags
 
@@ -52,7 +51,7 @@ def main() -> None:
     file = staging.fetch(_INPUT.value, _STAGE_TO.value)
     run = labelling.Labeller(_WORKDIR.value, _STEP.value, _BATCH.value)
     labelled = run.label(file)
-    lines = [json.dumps(row, ensure_ascii=False) + '\n' for row in labelled]
+    lines = [storage.to_json(row, in_ascii=False) + '\n' for row in labelled]
     if jax.process_index():
       return
     if _OUTPUT.value:

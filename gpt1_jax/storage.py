@@ -177,9 +177,17 @@ def write_text(name: str | os.PathLike[str], text: str) -> None:
   write_bytes(name, text.encode('utf-8'))
 
 
-def to_json(value: Any, indent: int | None = None) -> str:
-  """Returns JSON text; NaN and infinity, which JSON lacks, become null."""
-  return json.dumps(_finite(value), indent=indent, allow_nan=False)
+def to_json(
+  value: Any, indent: int | None = None, in_ascii: bool = True
+) -> str:
+  """Returns JSON text; NaN and infinity, which JSON lacks, become null.
+
+  Without `in_ascii`, only unpaired surrogates, which UTF-8 lacks, are escaped.
+  """
+  text = json.dumps(
+    _finite(value), indent=indent, allow_nan=False, ensure_ascii=in_ascii
+  )
+  return text.encode('utf-8', 'backslashreplace').decode()
 
 
 def _finite(value: Any) -> Any:
@@ -217,13 +225,13 @@ def read_json(name: str | os.PathLike[str]) -> Any:
   """
   try:
     found = json.loads(read_bytes(name).decode())
-    _check_depth(found)
+    check_depth(found)
   except (ValueError, RecursionError) as error:
     raise UserError(f'{name}: damaged, not valid JSON ({error})') from None
   return found
 
 
-def _check_depth(value: Any) -> None:
+def check_depth(value: Any) -> None:
   """Raises ValueError for JSON that is too deep to be walked recursively."""
   level = [value] if isinstance(value, dict | list) else []
   for _ in range(_MAX_DEPTH + 1):

@@ -62,6 +62,7 @@ GOOD = {'text': 'a', 'text_pair': 'b', 'choices': ['c', 'd'], 'label': 'no'}
     (VALUE, {'label': 5.5}, 'label 5.5'),
     (VALUE, {'label': 'x'}, 'allowed: a number from 0 to 5'),
     (VALUE, {'label': float('nan')}, 'label nan'),
+    (VALUE, {'label': '1_0'}, "label '1_0'"),
     (VALUE, {'label': True}, 'label true'),
     (CHOICE, {'label': 2}, 'label 2 in column'),
     (CHOICE, {'label': -2}, 'allowed: 0, 1'),

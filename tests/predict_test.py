@@ -105,7 +105,13 @@ def test_the_command(tuned, tmp_path):
   output = tmp_path / 'out' / 'labelled.jsonl'
   assert commands.succeed('predict', *args, f'--output={output}') == ''
   assert read_lines(output.read_text()) == [row]
-  line = commands.fail('predict', *args, f'--output={path}')
+  odd = tmp_path / 'odd.jsonl'
+  odd.write_text('{"text": "", "id": "\\ud800\\u00e9", "x": [NaN, 1e400]}\n')
+  args = (args[0], f'--input={odd}')
+  commands.succeed('predict', *args, f'--output={output}')
+  (line,) = output.read_text().splitlines()
+  assert line.startswith('{"text": "", "id": "\\ud800é", "x": [null, null], ')
+  line = commands.fail('predict', *args, f'--output={odd}')
   assert line == 'error: --output is --input, which it would replace'
 
 

@@ -115,6 +115,7 @@ def test_a_cell_may_be_long(tmp_path):
     ('t.tsv', 'a\tb\n', 't.tsv: no rows'),
     ('t.tsv', 'a\tc\n1\t2\n', "t.tsv:1: no column 'b' in the header: 'a', 'c'"),
     ('t.tsv', 'a\tb\tb\n1\t2\t3\n', "t.tsv:1: two columns 'b' in the header"),
+    ('t.csv', 'c,a,b,c\n1,2,3,4\n', "t.csv:1: two columns 'c' in the header"),
     ('t.tsv', b'a\tb\ncaf\xe9\t1\n', 't.tsv:2: not UTF-8 (byte 0xe9 at 4)'),
     ('t.tsv', b'\xef\xbb\xbfa\xe9', 't.tsv:1: not UTF-8 (byte 0xe9 at 5)'),
     ('t.tsv', 'a\tb\n'.encode('utf-16'), 't.tsv:1: not UTF-8'),
@@ -122,6 +123,7 @@ def test_a_cell_may_be_long(tmp_path):
     ('t.jsonl', '{"a": 1}\n{"a": "x', 't.jsonl:2: not a JSON object'),
     ('t.jsonl', '[1]\n', 't.jsonl:1: a JSON list, not an object'),
     ('t.jsonl', '{"a": ' + '[' * 100_000, 't.jsonl:1: not a JSON object'),
+    ('t.jsonl', '{"a": ' + '[' * 200 + ']' * 200 + '}', 'nested in more than'),
     ('t.jsonl', '{"a": ' + '1' * 5000, 't.jsonl:1: not a JSON object'),
     (
       't.jsonl',

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
 import pathlib
 import pwd
@@ -217,6 +218,12 @@ def test_json_has_null_for_nan_and_infinity(tmp_path):
   storage.write_json(tmp_path / 'x.json', value)
   found = json.loads((tmp_path / 'x.json').read_text())
   assert found == {'a': None, 'b': [1.5, None], 'c': 'NaN'}
+
+
+def test_json_for_people_is_utf8():
+  text = storage.to_json(['é', '\ud800', math.nan], in_ascii=False)
+  assert text == '["é", "\\ud800", null]'
+  assert text.encode()
 
 
 @pytest.mark.parametrize('levels', [100, 200, 900, 100_000])

@@ -3,16 +3,20 @@
 import json
 from typing import Any
 
+from gpt1_jax import storage
+
 
 def parse(text: str) -> Any:
   """Returns the value of a row.
 
   Raises:
-    ValueError: it is not JSON, or an object has a key twice. Python itself
-      would silently take the last value.
-    RecursionError: it is nested too deeply.
+    ValueError: it is not JSON, is nested too deeply, or an object has a key
+      twice. Python itself would silently take the last value.
+    RecursionError: it is nested still more deeply.
   """
-  return json.loads(text, object_pairs_hook=_unique)
+  found = json.loads(text, object_pairs_hook=_unique)
+  storage.check_depth(found)
+  return found
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

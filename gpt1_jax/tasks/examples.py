@@ -174,6 +174,8 @@ def _label(
   minus_one_is_a_value = task.regression and low <= -1
   if spelled in ('', '-') or (spelled == '-1' and not minus_one_is_a_value):
     return None
+  if '_' in spelled:  # Python reads 1_5 as 15
+    raise ValueError
   number = float(spelled)
   if (
     not task.regression

@@ -196,6 +196,7 @@ def _by_column(
           problem = csv_rows.BARE_CR
         raise UserError(f'{source}:{line}: {problem}')
       if not absent:
+        _check_unique(names, f'{source}:{line}')
         continue
     extra = cells[len(header) :]
     while extra and not extra[-1].strip():
@@ -205,6 +206,15 @@ def _by_column(
     empty = False
   if empty:
     raise UserError(f'{source}: no rows in this file')
+
+
+def _check_unique(names: Sequence[str], where: str) -> None:
+  """Refuses a header in which a column would replace another of its name."""
+  twice = [name for name in names if name and names.count(name) > 1]
+  if twice:
+    raise UserError(
+      f'{where}: two columns {shown(twice[0])} in the header; rename one'
+    )
 
 
 def _decoded(source: archives.Source) -> Iterator[tuple[int, str]]:
