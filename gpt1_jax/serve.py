@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import logging
 import pathlib
+import signal
 import socket as socket_lib
 
 from absl import flags
@@ -58,6 +59,8 @@ def main() -> None:
   logging.getLogger('uvicorn.error').addFilter(_is_no_cancellation)
   with contextlib.suppress(KeyboardInterrupt):  # uvicorn has shut down
     interrupts.release()
+    # uvicorn shuts down on SIGTERM, too, and then raises it again.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     socket = _listen(_HOST.value, _PORT.value, config.backlog)
     print(
       f'{run}\nhttp://{_HOST.value}:{socket.getsockname()[1]} (Ctrl-C ends it)',

@@ -57,6 +57,13 @@ def test_cosine_of_tfidf_follows_shared_words():
   assert 'bag_of_words' not in found
 
 
+def test_a_value_of_one_text_has_the_constant_alone():
+  task = Task('own', 'classification', (), ('pearson', 'spearman'))
+  train = [Example((text,), label=len(text) / 3) for text in ('a', 'ab', 'abc')]
+  found = baselines.score(task, train, train)
+  assert found == {'constant': {'pearson': 0.0, 'spearman': 0.0}}
+
+
 def test_three_classes_of_pairs():
   rows = [
     Example(('it rains', hint), label=label)

@@ -63,6 +63,7 @@ GOOD = {'text': 'a', 'text_pair': 'b', 'choices': ['c', 'd'], 'label': 'no'}
     (VALUE, {'label': 'x'}, 'allowed: a number from 0 to 5'),
     (VALUE, {'label': float('nan')}, 'label nan'),
     (VALUE, {'label': '1_0'}, "label '1_0'"),
+    ({'kind': 'classification'}, {'label': 1e16}, 'a number from -1e+15 to '),
     (VALUE, {'label': True}, 'label true'),
     (CHOICE, {'label': 2}, 'label 2 in column'),
     (CHOICE, {'label': -2}, 'allowed: 0, 1'),

@@ -5,6 +5,7 @@ import concurrent.futures
 import contextlib
 import json
 import re
+import signal
 import socket
 import threading
 from unittest import mock
@@ -379,7 +380,8 @@ def test_a_port_in_use_is_refused_in_one_line(pretrained):
   )
 
 
-def test_ctrl_c_ends_a_server_with_open_connections(pretrained):
+@pytest.mark.parametrize('end', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_server_with_open_connections(pretrained, end):
   """`commands.serving` requires exit code 0 and no traceback."""
   texts = [
     '',  # silence
@@ -389,7 +391,10 @@ def test_ctrl_c_ends_a_server_with_open_connections(pretrained):
     _post(prompt=PROMPT, max_tokens=4096, temperature=0),  # a long answer
     _post(prompt=PROMPT, max_tokens=4096, stream=True),  # which nobody reads
   ]
-  with contextlib.ExitStack() as stack, commands.serving(pretrained) as url:
+  with (
+    contextlib.ExitStack() as stack,
+    commands.serving(pretrained, end) as url,
+  ):
     for text in 8 * texts:
       stack.enter_context(_connect(url, text))
     # Answered after the server has read the requests before.

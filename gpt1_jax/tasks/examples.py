@@ -16,6 +16,9 @@ from gpt1_jax.tasks.definition import Task
 from gpt1_jax.tasks.readers import rows, sources
 from gpt1_jax.tasks.readers.rows import Row
 
+# Of the values to predict: float32 holds the sum of their squares.
+_BOUNDS = (-1e15, 1e15)
+
 
 @dataclasses.dataclass(frozen=True)
 class Example:
@@ -170,7 +173,7 @@ def _label(
   keys = [task_settings.label_key(label) for label in allowed]
   if spelled in keys:
     return keys.index(spelled)
-  low, high = task.bounds or (-math.inf, math.inf)
+  low, high = task.bounds or _BOUNDS
   minus_one_is_a_value = task.regression and low <= -1
   if spelled in ('', '-') or (spelled == '-1' and not minus_one_is_a_value):
     return None
@@ -191,9 +194,7 @@ def _bad_label(
 ) -> UserError:
   allowed = ', '.join(spellings)
   if task.regression:
-    allowed = 'a number'
-    if task.bounds:
-      allowed += ' from {:g} to {:g}'.format(*task.bounds)
+    allowed = 'a number from {:g} to {:g}'.format(*task.bounds or _BOUNDS)
   if task.own and task.kind != 'choice':
     first = ', '.join(map(repr, task.labels[:2] or ('LABEL', 'LABEL')))
     allowed += f'; labels are set with --config.task.labels="({first}, ...)"'

@@ -149,15 +149,17 @@ def ending(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 @contextlib.contextmanager
-def serving(workdir: pathlib.Path) -> Iterator[str]:
-  """Yields the address of a server of a run; ends it with Ctrl-C."""
+def serving(
+  workdir: pathlib.Path, end: signal.Signals = signal.SIGINT
+) -> Iterator[str]:
+  """Yields the address of a server of a run; ends it with a signal."""
   server = start('serve', f'--workdir={workdir}', '--port=0')
   with server as process, ending(process):
     try:
       lines = [process.stdout.readline() for _ in range(2)]
       yield re.search(r'http://127.0.0.1:\d+', lines[1])[0]
     finally:
-      process.send_signal(signal.SIGINT)
+      process.send_signal(end)
       _, stderr = process.communicate(timeout=30)
   assert process.returncode == 0, stderr
   assert 'Traceback' not in stderr
