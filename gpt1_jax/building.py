@@ -19,27 +19,46 @@ def atomic_dir(output: pathlib.Path) -> Iterator[pathlib.Path]:
     output: the final name; must be missing or an empty directory.
 
   Yields:
-    An empty directory beside `output`, locked against other processes. It is
-    removed if the block raises. Leftovers of a killed process are deleted
-    first.
+    An empty directory, OUTPUT.incomplete/OUTPUT, locked against other
+    processes. It is removed if the block raises. What a killed process left
+    there is deleted first.
 
   Raises:
-    UserError: another process is building `output`, or has just built it.
+    UserError: another process is building `output`, or has just built it; or
+      OUTPUT.incomplete holds something else.
     RunError: the disk is full.
   """
-  temporary = output.with_name(output.name + '.incomplete')
-  temporary.mkdir(parents=True, exist_ok=True)
-  lock = _lock(temporary, output)
+  place = output.with_name(output.name + '.incomplete')
+  temporary = place / output.name
+  place.mkdir(parents=True, exist_ok=True)
+  lock = _lock(place, output)
   try:
-    if not storage.is_free(output):
-      raise _taken(output)
-    for leftover in temporary.iterdir():
-      if leftover.is_dir() and not leftover.is_symlink():
-        shutil.rmtree(leftover)
-      else:
-        leftover.unlink()
-    yield temporary
-    os.replace(temporary, output)
+    if foreign := [x.name for x in place.iterdir() if x.name != output.name]:
+      raise UserError(
+        f'{place}: holds {min(foreign)}, which no unfinished command left '
+        'there; move the folder away, or use another --output'
+      )
+    with _removed_on_failure(temporary, output):
+      if not storage.is_free(output):
+        raise _taken(output)
+      if temporary.exists():
+        shutil.rmtree(temporary)
+      temporary.mkdir()
+      yield temporary
+      os.replace(temporary, output)
+  finally:
+    with contextlib.suppress(OSError):  # not empty, or a link
+      place.rmdir()
+    os.close(lock)
+
+
+@contextlib.contextmanager
+def _removed_on_failure(
+  temporary: pathlib.Path, output: pathlib.Path
+) -> Iterator[None]:
+  """Removes the folder if the block raises; names `output` on a full disk."""
+  try:
+    yield
   except BaseException as error:
     shutil.rmtree(temporary, ignore_errors=True)
     if isinstance(error, OSError) and error.errno in DISK_FULL:
@@ -48,8 +67,6 @@ def atomic_dir(output: pathlib.Path) -> Iterator[pathlib.Path]:
         'space and run the command again'
       ) from None
     raise
-  finally:
-    os.close(lock)
 
 
 def _lock(folder: pathlib.Path, output: pathlib.Path) -> int:

@@ -543,7 +543,7 @@ def _start_cleaning(
     '--workers=2',
   )
   process = ended(commands.start('prepare', *flags))
-  pattern = 'out.incomplete/spool/*.clean'
+  pattern = 'out.incomplete/out/spool/*.clean'
   commands.await_until(process, lambda: list(tmp_path.glob(pattern)))
   return process, flags
 
@@ -572,7 +572,7 @@ def test_a_killed_run_leaves_a_folder_that_the_next_replaces(tmp_path, ended):
   while any(map(_is_alive, children)):  # workers end with their parent
     assert time.monotonic() < deadline
     time.sleep(0.05)
-  (left / 'stale').write_text('of the killed run')
+  (left / 'out' / 'stale').write_text('of the killed run')
   _write_rows(tmp_path / 'r.jsonl', 20)
   _prepare(*flags)
   assert not left.exists()
