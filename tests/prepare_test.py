@@ -456,7 +456,7 @@ def test_bad_rows_are_left_out_up_to_a_limit(tmp_path, limit, words):
   assert shards.verify(out) == 5
 
 
-def test_gutenberg_books_are_stripped(tmp_path):
+def test_gutenberg_books_are_stripped(tmp_path, capsys):
   folder = library.write_books(tmp_path / 'b', range(3))
   for file in folder.iterdir():
     file.write_text(
@@ -465,11 +465,17 @@ def test_gutenberg_books_are_stripped(tmp_path):
       "End of Project Gutenberg's X, by Y\n\n*** END OF THIS PROJECT "
       'GUTENBERG EBOOK X ***\nlicence'
     )
-  settings = library.settings([folder], strip_gutenberg=True)
-  _fill(tmp_path / 'out', settings)
+  warning = f'files (3, such as {min(folder.iterdir())}); --strip_gutenberg'
+  for strip in (False, True):
+    settings = library.settings([folder], strip_gutenberg=strip)
+    engine = local_engine.LocalEngine(1)
+    preparation.prepare(tmp_path / f'out{strip:d}', settings, engine)
+    assert (warning in capsys.readouterr().out) != strip
   library.write_books(folder, range(3))
-  _fill(tmp_path / 'plain', library.settings([folder]))
-  assert [row.sha256 for row in shards.read_documents(tmp_path / 'out')] == [
+  settings = library.settings([folder])
+  preparation.prepare(tmp_path / 'plain', settings, engine)
+  assert 'Gutenberg' not in capsys.readouterr().out
+  assert [row.sha256 for row in shards.read_documents(tmp_path / 'out1')] == [
     row.sha256 for row in shards.read_documents(tmp_path / 'plain')
   ]
 

@@ -80,6 +80,11 @@ def standardize(text: str) -> str:
   return SEPARATOR.join(line for line in lines if line)
 
 
+def has_gutenberg(text: str) -> bool:
+  """Returns True if `strip_gutenberg` would remove something."""
+  return bool(_GUTENBERG.search(text))
+
+
 def strip_gutenberg(text: str) -> str:
   """Removes header, credits and licence that Project Gutenberg adds."""
   begin, end = 0, len(text)

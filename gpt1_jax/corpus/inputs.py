@@ -17,6 +17,7 @@ from typing import NamedTuple
 from typing_extensions import TypedDict
 
 from gpt1_jax import storage
+from gpt1_jax.corpus import cleaning
 from gpt1_jax.errors import UserError
 
 _KINDS = {'.txt': 'text', '.jsonl': 'jsonl', '.parquet': 'parquet'}
@@ -26,6 +27,7 @@ _ENDINGS = {
   for ending, kind in _KINDS.items()
   for packed in _PACKED[: 1 if kind == 'parquet' else 3]
 }
+_HEADER = 2**16  # bytes that may precede the text of a book
 _ZSTD = b'\x28\xb5\x2f\xfd'  # the first bytes of each .zst file
 # NAME, SPLIT and FIELD of `tfds:` and `hf:`; a split may have a [slice].
 DATASET = re.compile(r'([^:]+):((?:[^:\[]|\[[^\]]*\])+)(?::([^:]+))?')
@@ -97,6 +99,18 @@ def unread(specs: Iterable[str]) -> list[str]:
   folders = filter(os.path.isdir, specs)
   names = (name for folder in folders for name in _walk(folder))
   return [name for name in names if not _is_document(name)]
+
+
+def of_gutenberg(specs: Iterable[str]) -> list[str]:
+  """Returns the text files that begin with Project Gutenberg's header."""
+  names = []
+  for found in find(specs):
+    if found.kind == 'text' and found.name.lower().endswith('.txt'):
+      with open(found.name, 'rb') as file:
+        head = file.read(_HEADER)
+      if cleaning.has_gutenberg(head.decode(errors='ignore')):
+        names.append(found.name)
+  return names
 
 
 def measure(specs: Iterable[str]) -> InputSize:

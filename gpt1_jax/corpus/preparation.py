@@ -64,9 +64,23 @@ def prepare(
   if unread := inputs.unread(settings.inputs):
     more = f' and {len(unread) - 5} more' if len(unread) > 5 else ''
     print(f'skipped, unknown kind: {", ".join(unread[:5])}{more}')
+  _warn_of_gutenberg(settings)
   with building.atomic_dir(output) as directory:
     fill(directory, settings, engine)
   print(f'{output}: done')
+
+
+def _warn_of_gutenberg(settings: PrepareSettings) -> None:
+  """Prints a line if the licence of Project Gutenberg would be learnt."""
+  names: list[str] = []
+  if not settings.strip_gutenberg:
+    with contextlib.suppress(UserError, OSError):  # the engine reports them
+      names = inputs.of_gutenberg(settings.inputs)
+  if names:
+    print(
+      "warning: text that Project Gutenberg adds is in the input's files "
+      f'({len(names)}, such as {names[0]}); --strip_gutenberg removes it'
+    )
 
 
 def fill(
