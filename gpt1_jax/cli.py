@@ -196,7 +196,7 @@ def config_values(spec: str) -> config.Values:
   if not found.is_absolute() and not found.exists():
     found = _HOME / name
   if not found.is_file():
-    raise errors.UserError(f'--config={spec}: no such file: {name}')
+    raise errors.UserError(f'--config={spec}: no such file: {name}; see --help')
   module_spec = importlib.util.spec_from_file_location(found.stem, found)
   assert module_spec is not None
   assert module_spec.loader is not None

@@ -17,7 +17,7 @@ MISTAKES = [
   (['--nosuch=1'], "Unknown command line flag 'nosuch'"),
   (['runs/x'], "unexpected argument 'runs/x'"),
   (['--config=configs/pretrain.py:small'], "'small' is not a preset"),
-  (['--config=nowhere.py'], 'no such file: nowhere.py'),
+  (['--config=nowhere.py'], 'no such file: nowhere.py; see --help'),
   ([f'--config={TINY}'], 'config.data.path is not set'),
   ([f'--config={TINY}', '--config.data.path=x'], '--workdir is missing'),
 ]

@@ -179,6 +179,7 @@ def test_the_command_refuses_mistakes(model, converted, tmp_path):
   for source, output, option, message in (
     (tmp_path / 'none', 'x', None, 'no such folder'),
     (full, 'x', None, 'no model here'),
+    (converted.parent, 'x', None, f'holds runs; give one, such as {converted}'),
     (model[0], 'full', None, 'already exists'),
     (converted, 'x', '--n_head=2', '--n_head does not apply'),
     (model[0], 'x', '--checkpoint=3', "OpenAI's arrays"),

@@ -85,7 +85,7 @@ def test_bad_rows_name_file_and_line(tmp_path, fields, change, what):
     (['{"text": "a", "label": "no"}'], "jsonl:1: no 'text_pair' in"),
     (
       [json.dumps(GOOD), '{"text": "a", "text_pair": "b"}'],
-      "jsonl:2: no 'label' in this row; allowed: no, yes",
+      "jsonl:2: no 'label' in this row; it has 'text', 'text_pair'; allowed",
     ),
     (['index\tsentence1\tsentence2', '0\ta\tb'], "tsv:1: no column 'label'"),
     (

@@ -90,6 +90,8 @@ def test_generate_and_evaluate(data, run, tmp_path):
     _json(run / 'scores.json')['eval_loss'], rel=1e-6
   )
   assert 'not a run' in commands.fail('evaluate', f'--workdir={tmp_path}')
+  line = commands.fail('evaluate', f'--workdir={run}', f'--data={tmp_path}')
+  assert f'{tmp_path}: no prepared shards here' in line
   assert 'no checkpoint 5' in commands.fail(
     'generate', *prompt, '--checkpoint=5'
   )

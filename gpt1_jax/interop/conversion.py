@@ -54,6 +54,8 @@ def detect(source: storage.Path) -> str:
   names = (huggingface.CONFIG, huggingface.SAFETENSORS, huggingface.BIN)
   if any((source / name).exists() for name in names):
     return 'huggingface'
+  if runs := sorted(x.parent for x in source.glob('*/checkpoints')):
+    raise UserError(f'{source}: holds runs; give one, such as {runs[0]}')
   raise UserError(
     f'{source}: no model here (looked for {openai.SHAPES} and '
     f'{openai.PART.format("N")}; for {", ".join(names)}; for the checkpoints '

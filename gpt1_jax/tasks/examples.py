@@ -115,7 +115,7 @@ def example(task: Task, row: Row, hidden_allowed: bool) -> Example:
     choices = tuple(given)
   allowed = labels(task, len(choices))
   if task.label not in cells and not hidden_allowed:
-    raise _bad_label(task, row.where, f'no {task.label!r} in this row', allowed)
+    raise _bad_label(task, row.where, rows.lacking(row, task.label), allowed)
   value = cells.get(task.label)
   try:
     label = _label(task, value, allowed)

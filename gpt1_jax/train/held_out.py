@@ -65,13 +65,13 @@ def score(
   """
   params, meta, step = checkpoint.read(workdir, step)
   folder = shards_lib.fetch(shards.data, shards.stage_to)
+  corpus = shards_lib.read_meta(folder)
   tokenizer = belonging.tokenizer(workdir, meta)
   if tokenization.load(folder).fingerprint != tokenizer.fingerprint:
     raise UserError(
       f'{shards.data}: its tokenizer differs from that of {workdir}; '
       f'prepare it with --tokenizer={workdir}'
     )
-  corpus = shards_lib.read_meta(folder)
   counts = corpus['splits'][shards.split]
   hosts.agree({f'data in {shards.data}': verification.fingerprint(corpus)})
   if 'bytes' not in counts:

@@ -136,6 +136,11 @@ def story(cells: Cells) -> Cells:
   }
 
 
+def lacking(row: Row, column: str) -> str:
+  """Returns the words for a row without a column."""
+  return f'no {column!r} in this row; it has {_in(row.cells)}'
+
+
 def text(row: Row, column: str) -> str:
   """Returns a cell that must be a text.
 
@@ -143,9 +148,7 @@ def text(row: Row, column: str) -> str:
     UserError: the row lacks the cell, or it is not a text.
   """
   if column not in row.cells:
-    raise UserError(
-      f'{row.where}: no {column!r} in this row; it has {_in(row.cells)}'
-    )
+    raise UserError(f'{row.where}: {lacking(row, column)}')
   value = row.cells[column]
   if not isinstance(value, str):
     raise UserError(f'{row.where}: {column!r} is {shown(value)}, not a text')
