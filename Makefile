@@ -76,7 +76,7 @@ beam: $(VENV)/installed-beam
 	$(PYTEST) tests/beam*_test.py -rs $(ARGS)
 
 docs: $(VENV)/installed-docs
-	JAX_PLATFORMS=cpu DISABLE_MKDOCS_2_WARNING=true \
+	JAX_PLATFORMS=cpu NO_MKDOCS_2_WARNING=1 \
 	  $(BIN)/python -m mkdocs build --strict --quiet
 
 lint: $(VENV)/installed-dev

@@ -4,6 +4,8 @@ r"""Fine-tunes a pretrained GPT-1 on a task (paper, sections 3.2, 3.3, 4.1).
       --config.init_from=runs/mini --config.data.path=glue/RTE \
       --workdir=runs/rte
 
+configs/own_task.py describes a task of your own: train.jsonl and dev.jsonl.
+
 To train from scratch for comparison, take only a run's model shape and
 tokenizer: --config.init_from=none --config.like=runs/mini.
 

@@ -1,9 +1,9 @@
 """Loads a model for use from Python.
 
-  import gpt1_jax
+    import gpt1_jax
 
-  run = gpt1_jax.load('runs/mini')
-  print(run.generate('It was a dark', max_tokens=40, seed=1))
+    run = gpt1_jax.load('runs/mini')
+    print(run.generate('It was a dark', max_tokens=40, seed=1))
 
 See `Run` for all methods.
 """
@@ -54,7 +54,8 @@ class Run:
     """Places the weights on the device; call `load` instead."""
     self.name = name
     self.config: ModelConfig = found.meta.model
-    self.step, self.task = found.step, found.meta.task
+    self.step: int = found.step
+    self.task: str | None = found.meta.task
     self.tokenizer = tokenizer
     self._labeller: labelling.Labeller | None = None
     self._model, self._params = decoding.prepared(
