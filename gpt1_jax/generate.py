@@ -88,6 +88,7 @@ def main() -> None:
   run = loading.load(_WORKDIR.value, _STEP.value)
   if _INTERACTIVE.value:
     prompting.converse(run, how)
+    cli.leave(0)  # a sample that Ctrl-C ended may still be computed
   else:
     prompting.sample(run, how, prompts or [''], _SAMPLES.value)
 

@@ -124,6 +124,25 @@ def test_ctrl_c_ends_the_sample_and_not_the_program(pretrained, tmp_path):
   assert history.read_text().split('\n')[-3:] == ['the file', 'a module', '']
 
 
+def test_a_conversation_ends_without_the_shutdown_of_python(pretrained):
+  """Freed while XLA computes a sample that Ctrl-C ended, objects crash it."""
+  code = (
+    'import atexit; from gpt1_jax import cli, generate; '
+    "atexit.register(print, 'shutdown'); cli.run(generate.main)"
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code, f'--workdir={pretrained}', '--interactive'],
+    cwd=commands.ROOT,
+    stdin=subprocess.DEVNULL,
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=True,
+  )
+  assert 'Ctrl-D ends the program' in done.stdout
+  assert 'shutdown' not in done.stdout
+
+
 def read_until(terminal: int, wanted: bytes, more: int = 0) -> None:
   """Reads until `wanted` appears (twice if `more`), and then `more` bytes.
 
