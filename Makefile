@@ -24,8 +24,8 @@ FAST := $(patsubst %,tests/%_test.py, \
 .PHONY: help demo torture record test test-fast browser peers tpu beam docs lint format lock clean
 
 help:
-	@echo 'make demo       run every command once on a small corpus, in under'
-	@echo '                10 minutes; writes runs/demo/report.html'
+	@echo 'make demo       run every command once on a small corpus, in 5 to 12'
+	@echo '                CPU minutes; writes runs/demo/report.html'
 	@echo 'make test       run all tests (one file: ARGS=tests/shards_test.py)'
 	@echo 'make test-fast  run the core tests, in under 2 minutes'
 	@echo 'make torture    stop commands at random moments, damage checkpoints and'
@@ -76,7 +76,7 @@ beam: $(VENV)/installed-beam
 	$(PYTEST) tests/beam*_test.py -rs $(ARGS)
 
 docs: $(VENV)/installed-docs
-	JAX_PLATFORMS=cpu NO_MKDOCS_2_WARNING=1 \
+	JAX_PLATFORMS=cpu DISABLE_MKDOCS_2_WARNING=true NO_MKDOCS_2_WARNING=1 \
 	  $(BIN)/python -m mkdocs build --strict --quiet
 
 lint: $(VENV)/installed-dev
