@@ -1,5 +1,6 @@
 """Defines the HTTP routes of the server."""
 
+import asyncio
 import contextlib
 import json
 import pathlib
@@ -95,7 +96,8 @@ class Server:
   async def complete(self, request: requests.Request) -> responses.Response:
     """Answers /v1/completions."""
     asked = Request.model_validate_json(await exchange.body(request))
-    wanted = completions.samples(self._run, asked)
+    # A long text takes seconds to encode; other requests do not wait for it.
+    wanted = await asyncio.to_thread(completions.samples, self._run, asked)
     self._engine.check_room(len(wanted))
     envelope = completions.envelope(self._name)
     if asked.stream:
@@ -191,7 +193,8 @@ class Server:
   async def attention(self, request: requests.Request) -> responses.Response:
     """Returns {tokens, weights [T, T]} of one head, for the page."""
     asked = _AttentionRequest.model_validate_json(await exchange.body(request))
-    ids = self._run.encode(asked.prompt)[-self._run.config.n_ctx :]
+    ids = await asyncio.to_thread(self._run.encode, asked.prompt)
+    ids = ids[-self._run.config.n_ctx :]
     found = await self._engine.call(lambda: self._run.attentions(ids))
     layers, heads = found.shape[:2]
     if asked.layer >= layers or asked.head >= heads:
@@ -211,7 +214,7 @@ class Server:
 
   async def tokenize(self, request: requests.Request) -> responses.Response:
     asked = _TokenizeRequest.model_validate_json(await exchange.body(request))
-    ids = self._run.ids(asked.prompt)
+    ids = await asyncio.to_thread(self._run.ids, asked.prompt)
     if asked.prompt == self._end():
       ids = [self._run.tokenizer.document_id]
     return _Json(
