@@ -2,10 +2,12 @@
 
 import dataclasses
 import functools
+import sys
 
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental import pallas
 
 from gpt1_jax.model import attention, flash_gpu, gpt, tiles
 from gpt1_jax.train import sharding
@@ -49,9 +51,25 @@ def test_gpus_run_the_kernel_on_request_only(monkeypatch):
     assert why is None if word is None else word in why
 
 
+def test_a_jax_without_triton_takes_the_plain_path(monkeypatch):
+  monkeypatch.setattr(attention, 'platform', lambda: 'gpu')
+  monkeypatch.delitem(sys.modules, 'gpt1_jax.model.flash_gpu', raising=False)
+  monkeypatch.setitem(sys.modules, 'jax.experimental.pallas.triton', None)
+  monkeypatch.delattr(pallas, 'triton', raising=False)
+  why = attention.fallback_reason('flash', 2, 512, 12, 64)
+  assert 'this version of jax lacks' in why
+
+
+# jax 0.12 warns of each.
+@pytest.mark.filterwarnings(
+  'ignore:The Pallas Triton backend:DeprecationWarning'
+)
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize('platform', ['cuda', 'rocm'])
-def test_the_gpu_kernels_lower_without_a_gpu(platform, dtype):
+@pytest.mark.parametrize(
+  ('platform', 'kind'),
+  [('cuda', 'NVIDIA H100 80GB HBM3'), ('rocm', 'gfx942')],
+)
+def test_the_gpu_kernels_lower_without_a_gpu(platform, kind, dtype):
   """Expects Triton's code for both directions; no GPU runs it."""
 
   def both(qkv_CBTN, keys_B2, head, d_out_BTN):
@@ -66,8 +84,11 @@ def test_the_gpu_kernels_lower_without_a_gpu(platform, dtype):
     jax.ShapeDtypeStruct((1,), jnp.uint32),
     jax.ShapeDtypeStruct((4, 512, 768), dtype),
   )
-  program = jax.jit(both).trace(*shapes).lower(lowering_platforms=(platform,))
-  text = program.as_text()
+  device = jax.sharding.AbstractDevice(kind, num_cores=None, platform=platform)
+  mesh = jax.sharding.AbstractMesh((), (), abstract_device=device)
+  with jax.sharding.use_abstract_mesh(mesh):  # jax 0.12 asks for the device
+    traced = jax.jit(both).trace(*shapes)
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
   assert text.count('__gpu$xla.gpu.triton') == 2
   assert 'attention_forward' in text
   assert 'attention_backward' in text
