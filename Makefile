@@ -18,7 +18,7 @@ FAST := $(patsubst %,tests/%_test.py, \
   batches checkpoint chips cleaning cli configs decoding documents dropout \
   examples examples_refused features layers layouts linear losses metrics \
   models optim progress sentencepiece_tokenizer sharding sharding_traffic \
-  shards step storage summary table tokenization windows)
+  shards shards_damaged step storage summary table tokenization windows)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo torture record test test-fast browser peers tpu beam docs lint format lock clean
