@@ -43,6 +43,14 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
   return task_archives.pack_all(tmp_path_factory.mktemp('archives'))
 
 
+@pytest.fixture(scope='session')
+def books(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+  """Writes 24 short books, to read only."""
+  from tests.support import books
+
+  return books.write_books(tmp_path_factory.mktemp('books') / 'b', range(24))
+
+
 @pytest.fixture
 def ended():
   """Returns a function that takes a process and ends it after the test."""

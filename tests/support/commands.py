@@ -126,6 +126,15 @@ def await_until(
     time.sleep(0.01)
 
 
+def is_alive(pid: int) -> bool:
+  """Returns whether a process still runs, on Linux."""
+  try:
+    text = pathlib.Path(f'/proc/{pid}/stat').read_text()
+  except OSError:
+    return False
+  return text.rpartition(')')[2].split()[0] != 'Z'
+
+
 @contextlib.contextmanager
 def ending(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
   """Ends a process that still runs when the context is left: Ctrl-C, twice.
