@@ -5,14 +5,12 @@ real.
 """
 
 import json
-import pathlib
-import subprocess
 
 import jax
 import numpy as np
 import pytest
 
-from tests.support import commands, fake_bucket, forks, small_runs
+from tests.support import bucket_machine, commands, fake_bucket, small_runs
 
 pytest.importorskip('gcsfs', reason='needs the gcs extra')
 
@@ -37,51 +35,11 @@ TUNE = (
 )
 
 
-class Machine:
-  """Runs commands with a local folder and a bucket."""
-
-  def __init__(self, bucket: fake_bucket.Bucket, folder: pathlib.Path):
-    self.bucket, self.folder = bucket, folder
-    self.forks = forks.Server(bucket.environment())
-    self.stage = folder / 'stage'
-    self.local = {
-      name: folder / name for name in ('data', 'task', 'run', 'tuned')
-    }
-
-  def start(self, command: str, *options) -> subprocess.Popen:
-    words = map(str, options)
-    if command.endswith('.py'):  # a program of launch/
-      env = self.bucket.environment()
-      return commands.start(command, *words, **env)
-    return self.forks.start(f'gpt1_jax.{command}', *words)
-
-  def run(self, command: str, *options, code: int = 0) -> tuple[str, str]:
-    with commands.ending(self.start(command, *options)) as job:
-      out, err = job.communicate(timeout=200)
-    assert job.returncode == code, err
-    assert code == 0 or 'Traceback' not in err
-    return out, err
-
-  def put(self, folder: pathlib.Path, url: str) -> None:
-    self.bucket.put_folder(url.removeprefix('gs://'), folder)
-
-  def text(self, url: str) -> str:
-    return self.bucket.objects[url.removeprefix('gs://')].decode()
-
-  def rows(self, workdir: str) -> list[dict]:
-    lines = self.text(f'{workdir}/metrics.jsonl').splitlines()
-    return small_runs.untimed([json.loads(line) for line in lines])
-
-  @property
-  def staged(self) -> str:
-    return f'--stage_to={self.stage}'
-
-
 @pytest.fixture(scope='module')
 def machine(tmp_path_factory):
   """A machine with data and a task, on its disk and in the bucket."""
   with fake_bucket.serve() as bucket:
-    machine = Machine(bucket, tmp_path_factory.mktemp('machine'))
+    machine = bucket_machine.Machine(bucket, tmp_path_factory.mktemp('machine'))
     data, task = machine.local['data'], machine.local['task']
     machine.run(
       'prepare',
