@@ -15,11 +15,11 @@ PYTEST := $(BIN)/python -m pytest
 SHELL_SCRIPTS := .ci/run $(wildcard launch/*.sh)
 # Core tests: model, training step, corpus, tokenizers, tasks, configuration.
 FAST := $(patsubst %,tests/%_test.py, \
-  batches checkpoint chips cleaning cli configs data_sets decoding documents \
-  documents_refused dropout examples examples_refused features layers layouts \
-  linear losses metrics models optim progress sentencepiece_tokenizer \
-  sharding sharding_traffic shards shards_damaged step storage summary table \
-  tokenization windows)
+  batches building checkpoint chips cleaning cli configs data_sets decoding \
+  documents documents_refused dropout examples examples_refused features \
+  layers layouts linear losses metrics models optim progress \
+  sentencepiece_tokenizer sharding sharding_traffic shards shards_damaged \
+  step storage summary table tokenization windows)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo torture record test test-fast browser peers tpu beam docs lint format lock clean
