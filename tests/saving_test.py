@@ -1,11 +1,17 @@
-"""When a run saves its state, and that it saves none that is not finite."""
+"""What a run saves, when, and to the disk itself."""
+
+import os
+from unittest import mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gpt1_jax.errors import RunError
 from gpt1_jax.train import checkpoint, saving
-from tests.support import commands, short_runs
+from gpt1_jax.train.step import TrainState
+from tests.support import checkpoints, commands, short_runs
 from tests.support.small_runs import rows
 
 
@@ -72,3 +78,90 @@ def test_an_update_that_is_not_finite_is_skipped_or_ends_the_run(
     (a != b).any()
     for a, b in zip(*map(jax.tree.leaves, saved[5:7]), strict=True)
   )
+
+
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
+  bad = TrainState(jnp.int32(3), {'w': jnp.array([1.0, jnp.inf])}, jnp.zeros(2))
+  run = mock.MagicMock(workdir=str(tmp_path))
+  saver = saving.Saver(None, run, mock.Mock(), 0)
+  with pytest.raises(RunError, match='after update 3 are not finite'):
+    saver.save(3, bad)
+
+
+def test_a_checkpoint_is_flushed_to_the_disk(tmp_path, monkeypatch):
+  flushed, fsync = set(), os.fsync
+
+  def note(descriptor):
+    fsync(descriptor)
+    flushed.add(os.fstat(descriptor).st_ino)
+
+  monkeypatch.setattr(os, 'fsync', note)
+  with checkpoints.opened(tmp_path) as saved:
+    saved.save(4, checkpoints.state(4), checkpoints.META)
+  folder = tmp_path / 'checkpoints'
+  found = [folder, *folder.rglob('*')]
+  assert len(found) > 10
+  missed = [path for path in found if path.stat().st_ino not in flushed]
+  assert {path.name for path in missed} <= {checkpoints.COMMIT}
+
+
+FILLS = """
+import contextlib, resource, sys
+import jax.numpy as jnp
+from gpt1_jax import cli
+from gpt1_jax.train import checkpoint
+from tests.support import networks
+
+folder = sys.argv.pop()
+
+def main():
+  arrays = {str(i): jnp.full(60_000, float(i)) for i in range(40)}
+  state = {'params': arrays, 'step': jnp.asarray(1)}
+  meta = checkpoint.CheckpointMeta(networks.GPT_CONFIG, 'tokenizer')
+  saved = checkpoint.Checkpoints(folder, keep=2, keep_best=False)
+  with contextlib.closing(saved):
+    saved.save(1, state, meta)
+    saved.wait()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+    saved.save(2, state, meta)
+cli.run(main)
+"""
+
+
+def test_threads_of_a_save_on_a_full_disk_are_silent(tmp_path):
+  """Many arrays: TensorStore still writes some when others have failed."""
+  done = commands.run_forked(FILLS, tmp_path / 'run')
+  assert done.returncode == 1
+  (line,) = done.stderr.splitlines()
+  assert line.startswith(f'error: {tmp_path}/run/checkpoints: the checkpoint')
+  assert 'cannot be saved: the disk is full; free some space' in line
+  assert checkpoint.read(str(tmp_path / 'run')).step == 1
+
+
+DRAWS = """
+import pathlib, resource, sys
+from gpt1_jax import cli
+from gpt1_jax.train import boards
+
+folder = pathlib.Path(sys.argv.pop())
+
+def main():
+  shown = boards.Boards(folder, 0, None)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+  for step in range(1_000):
+    shown.scalars(step, {'loss': 1.0, 'learning_rate': 1e-3})
+cli.run(main)
+"""
+
+
+def test_curves_on_a_full_disk_stop_the_run(tmp_path):
+  """A writer in a thread would end silently, and training wait for it."""
+  done = commands.run_forked(DRAWS, tmp_path)
+  assert done.returncode == 1
+  (line,) = done.stderr.splitlines()
+  assert line == (
+    f'error: File too large: {tmp_path}/tensorboard; free some disk space and '
+    'run the command again'
+  )
+  (file,) = (tmp_path / 'tensorboard').iterdir()
+  assert file.stat().st_size == 10_000
