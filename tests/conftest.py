@@ -60,9 +60,9 @@ def ended():
     yield lambda process: stack.enter_context(commands.ending(process))
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-  """Writes a pretraining run of a network that has learned nothing."""
+  """Writes a run of a network that has learned nothing, to read only."""
   from tests.support import finetuning
 
   return finetuning.untrained_run(tmp_path_factory.mktemp('runs'))

@@ -1,22 +1,13 @@
 """The server: OpenAI's client, 32 clients at once, limits, and the page."""
 
-import asyncio
 import concurrent.futures
-import contextlib
-import json
-import re
-import signal
-import socket
-import threading
-from unittest import mock
 
-import jax
 import numpy as np
 import pytest
 
 import gpt1_jax
-from gpt1_jax.inference import options
 from tests.support import commands
+from tests.support.completions import PROMPT, ask
 
 testclient = pytest.importorskip(
   'starlette.testclient', reason="pip install 'gpt1_jax[serve]'"
@@ -24,9 +15,7 @@ testclient = pytest.importorskip(
 openai = pytest.importorskip('openai', reason="pip install 'gpt1_jax[test]'")
 
 app = pytest.importorskip('gpt1_jax.serving.app')
-engine = pytest.importorskip('gpt1_jax.serving.engine')
 exchange = pytest.importorskip('gpt1_jax.serving.exchange')
-PROMPT = 'the string module'
 
 
 @pytest.fixture(scope='module')
@@ -49,10 +38,6 @@ def client(pretrained):
     openai.OpenAI(base_url=f'{url}/v1', api_key='none') as found,
   ):
     yield found
-
-
-def ask(client, **body):
-  return client.post('/v1/completions', json=body)
 
 
 def test_openai_client(client, run):
@@ -89,6 +74,19 @@ def test_32_clients_at_once(client, run):
     assert before + made[seed].choices[0].text == want
   # Some come to the end of a document.
   assert {m.choices[0].finish_reason for m in made} <= {'length', 'stop'}
+
+
+def test_a_stream_ends_with_usage_if_asked(client):
+  events = client.completions.create(
+    model='any', prompt=['the', ''], max_tokens=3, n=2, stream=True,
+    stream_options={'include_usage': True}, seed=1,
+  )  # fmt: skip
+  *others, last = events
+  assert all(event.usage is None for event in others)
+  made = client.completions.create(
+    model='any', prompt=['the', ''], max_tokens=3, n=2, seed=1
+  )
+  assert (last.choices, last.usage) == ([], made.usage)
 
 
 def test_logprobs_of_an_echoed_prompt(local, run):
@@ -138,19 +136,6 @@ def test_settings_that_change_nothing_are_accepted(local):
   neutral = {'frequency_penalty': 0, 'presence_penalty': 0.0, 'user': 'me'}
   neutral |= {'logit_bias': {}, 'suffix': None, 'best_of': 1, 'n': 1}
   assert ask(local, prompt='the', max_tokens=1, **neutral).status_code == 200
-
-
-def test_a_stream_ends_with_usage_if_asked(client):
-  events = client.completions.create(
-    model='any', prompt=['the', ''], max_tokens=3, n=2, stream=True,
-    stream_options={'include_usage': True}, seed=1,
-  )  # fmt: skip
-  *others, last = events
-  assert all(event.usage is None for event in others)
-  made = client.completions.create(
-    model='any', prompt=['the', ''], max_tokens=3, n=2, seed=1
-  )
-  assert (last.choices, last.usage) == ([], made.usage)
 
 
 def test_no_tokens_are_asked_for(local, run):
@@ -207,68 +192,6 @@ def test_other_mistakes_answer_4xx(local, monkeypatch):
   assert 'try again later' in answer.json()['error']['message']
 
 
-def test_the_engine_survives_an_error(local, run, monkeypatch):
-  monkeypatch.setattr(
-    app.completions.Continuation, 'feed', lambda self, token: 1 / 0
-  )
-  with pytest.raises(ZeroDivisionError):
-    ask(local, prompt='the', max_tokens=2)
-  events = ask(local, prompt='the', max_tokens=2, stream=True).text
-  assert 'ZeroDivisionError' in events
-  monkeypatch.undo()
-  assert ask(local, prompt='the', max_tokens=2).status_code == 200
-
-
-def test_a_request_gets_the_error_of_a_decoder_that_cannot_be_made(run):
-  """Memory may be short; later requests are answered."""
-  sample = options.parse({'max_tokens': 1, 'seed': 1})
-
-  async def piece():
-    job = made.submit(run.start('the', sample, (0, 0)))
-    return await asyncio.wait_for(anext(job.pieces()), 60)
-
-  with mock.patch.object(type(run), 'decoder', side_effect=MemoryError):
-    made = engine.Engine(run)
-    made.warm_up()
-    with pytest.raises(MemoryError):
-      asyncio.run(piece())
-  assert asyncio.run(piece()).last
-  made.close()
-
-
-def test_the_engine_outlives_an_event_loop_and_stderr(run, monkeypatch):
-  monkeypatch.setattr(engine, '_SECONDS', 0)
-  monkeypatch.setattr(
-    engine.sys, 'stderr', mock.Mock(write=mock.Mock(side_effect=OSError))
-  )
-  made = engine.Engine(run)
-  started, go = threading.Event(), threading.Event()
-
-  async def leave():
-    call = made.call(lambda: started.set() or go.wait(60))
-    with pytest.raises(TimeoutError):
-      await asyncio.wait_for(call, 0.1)
-
-  asyncio.run(leave())
-  go.set()
-  jax.clear_caches()
-  found = asyncio.run(made.predictions(run.encode('the')[:1], 1))
-  assert len(found.log_probs_BT) == 1
-  made.close()
-
-
-def test_the_first_request_finds_a_compiled_program(run, monkeypatch, capfd):
-  monkeypatch.setattr(engine, '_SECONDS', 0)
-  jax.clear_caches()
-  server = app.Server(run, 'mini')
-  server.warm_up()
-  with testclient.TestClient(server.app()) as client:
-    for prompt, count in (('the', 1), (PROMPT, 50)):
-      ask(client, prompt=prompt, max_tokens=count).raise_for_status()
-  (line,) = capfd.readouterr().err.splitlines()
-  assert line.startswith('compiled for a prompt in ')
-
-
 def test_tokenizer_endpoints(local, run):
   """lm-eval's remote tokenizer."""
   end = local.get('/tokenizer_info').json()['eos_token']
@@ -290,114 +213,3 @@ def test_attention_for_the_page(local, run):
   refused = local.post('/attention', json={**body, 'head': 2})
   assert refused.status_code == 400
   assert '<textarea' in local.get('/').text
-
-
-def test_a_compilation_is_one_line_of_the_log(run, monkeypatch, capfd):
-  monkeypatch.setattr(engine, '_SECONDS', 0)
-  jax.clear_caches()
-  with testclient.TestClient(app.Server(run, 'mini').app()) as client:
-    for _ in range(2):
-      ask(client, prompt=PROMPT, n=3, max_tokens=1).raise_for_status()
-  (line,) = capfd.readouterr().err.splitlines()
-  assert re.fullmatch(r'compiled for a batch of 3 in \d+\.\d s', line)
-
-
-def test_a_client_that_leaves_within_its_request_is_no_error():
-  """Its absence would be a traceback in the server's log."""
-  sent = []
-
-  async def receive():
-    return {'type': 'http.disconnect'}
-
-  async def send(message):
-    sent.append(message)
-
-  scope = {'type': 'http', 'method': 'POST', 'path': '/v1/completions'}
-  scope |= {'headers': [], 'query_string': b''}
-  server = app.Server(mock.MagicMock(), 'x').app()
-  asyncio.run(server(scope, receive, send))
-  assert sent[0]['status'] == 400
-
-
-def test_texts_for_clients_that_left_are_dropped(run):
-  """Otherwise 256 long texts would block other clients for minutes."""
-  server = app.Server(run, 'x')
-  body = json.dumps({'prompt': 'the', 'n': 256, 'max_tokens': 4096}).encode()
-  ask_for = {'type': 'http.request', 'body': body, 'more_body': False}
-  messages = iter([ask_for, {'type': 'http.disconnect'}])
-  sent, jobs = [], []
-
-  async def receive():
-    return next(messages)
-
-  async def send(message):
-    sent.append(message)
-
-  submit = server._engine.submit
-
-  def submitted(sample):
-    jobs.append(submit(sample))
-    return jobs[-1]
-
-  scope = {'type': 'http', 'method': 'POST', 'path': '/v1/completions'}
-  scope |= {'headers': [], 'query_string': b''}
-
-  async def answer():
-    with mock.patch.object(server._engine, 'submit', submitted):
-      await server.app()(scope, receive, send)
-    server._engine.close()  # before the event loop, which it calls
-
-  asyncio.run(answer())
-  assert sent[0]['status'] == 400
-  assert len(jobs) == 256
-  assert all(job.cancelled for job in jobs)
-
-
-HEADERS = (
-  'POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n'
-)
-
-
-def _connect(url, text):
-  host, port = url.removeprefix('http://').split(':')
-  connection = socket.create_connection((host, int(port)))
-  connection.sendall(text.encode())
-  return connection
-
-
-def _post(**values):
-  body = json.dumps(values)
-  return HEADERS.format(len(body)) + body
-
-
-def test_a_port_in_use_is_refused_in_one_line(pretrained):
-  with contextlib.closing(socket.create_server(('127.0.0.1', 0))) as taken:
-    port = taken.getsockname()[1]
-    error = commands.fail('serve', f'--workdir={pretrained}', f'--port={port}')
-  assert error == (
-    f'error: --host=127.0.0.1 --port={port}: Address already in use; choose '
-    'others (--port=0 takes a free port)'
-  )
-
-
-@pytest.mark.parametrize('end', [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_server_with_open_connections(pretrained, end):
-  """`commands.serving` requires exit code 0 and no traceback."""
-  texts = [
-    '',  # silence
-    'POST /v1/compl',
-    'POST /v1/completions HTTP/1.1\r\nHost: x\r\n',
-    HEADERS.format(1000) + '{"prompt"',  # half of a body
-    _post(prompt=PROMPT, max_tokens=4096, temperature=0),  # a long answer
-    _post(prompt=PROMPT, max_tokens=4096, stream=True),  # which nobody reads
-  ]
-  with (
-    contextlib.ExitStack() as stack,
-    commands.serving(pretrained, end) as url,
-  ):
-    for text in 8 * texts:
-      stack.enter_context(_connect(url, text))
-    # Answered after the server has read the requests before.
-    last = 'GET /health HTTP/1.1\r\nHost: x\r\n\r\n'
-    answer = stack.enter_context(_connect(url, last)).recv(100)
-    assert b' 200 ' in answer
