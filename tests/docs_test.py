@@ -114,6 +114,13 @@ def test_links_lead_to_files_of_a_clone(page):
   assert not missing
 
 
+@pytest.mark.parametrize('page', PAGES)
+def test_the_tests_that_a_page_names_exist(page):
+  text = (ROOT / page).read_text(encoding='utf-8')
+  names = re.findall(r'`(?:tests/)?(\w+_test)(?:\.py|::\w+)?`', text)
+  assert not [x for x in names if not (ROOT / f'tests/{x}.py').exists()]
+
+
 def test_commands_are_found():
   """The pattern above still finds what the README shows first."""
   assert ('README.md', ('make', 'demo')) in FOUND
