@@ -1,6 +1,7 @@
 """The server: OpenAI's client, 32 clients at once, limits, and the page."""
 
 import concurrent.futures
+import threading
 
 import numpy as np
 import pytest
@@ -213,3 +214,23 @@ def test_attention_for_the_page(local, run):
   refused = local.post('/attention', json={**body, 'head': 2})
   assert refused.status_code == 400
   assert '<textarea' in local.get('/').text
+
+
+def test_a_long_text_does_not_hold_up_other_requests(local, run, monkeypatch):
+  begun, may_end = threading.Event(), threading.Event()
+  ids = run.ids
+
+  def slow_ids(text):
+    begun.set()
+    assert may_end.wait(30)
+    return ids(text)
+
+  monkeypatch.setattr(run, 'ids', slow_ids)
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    reply = pool.submit(local.post, '/tokenize', json={'prompt': PROMPT})
+    try:
+      assert begun.wait(30)
+      assert local.get('/health').json() == {'status': 'ok'}
+    finally:
+      may_end.set()
+  assert reply.result().json()['tokens'] == ids(PROMPT)

@@ -273,7 +273,7 @@ def _check_name(directory: storage.Path, step: int, found: Any) -> None:
   if found != step:
     raise UserError(
       f'{directory}/{step}: was renamed; it holds the state after '
-      f'update {found}: rename it to {found}'
+      f'update {found}: rename it to {found}, or delete it if that exists'
     )
 
 
