@@ -49,8 +49,9 @@ help:
 demo: $(VENV)/installed
 	$(BIN)/python launch/demo.py $(ARGS)
 
+# Three at a time on two cores: many tests wait for processes of their own.
 test: $(VENV)/installed-test
-	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 torture: $(VENV)/installed-test
 	$(BIN)/python launch/malformed.py $(if $(ARGS),--inputs=2000)
