@@ -32,7 +32,7 @@ class Continuation:
 
   Attributes:
     row: the text that the decoder extends.
-    num_cut: number of prompt tokens that do not fit the context.
+    cut_notice: says that the prompt does not fit the context; '' if it does.
     text: the sample so far, without prompt and stop text.
     finish_reason: None until the sample ends; then 'stop' (end of a document or
       a stop text) or 'length' (max_tokens reached).
@@ -62,7 +62,12 @@ class Continuation:
     self.row = continuous.Text(
       ids, options.sampling, options.seed, *number, room
     )
-    self.num_cut = max(0, len(prompt) - n_ctx)
+    self.cut_notice = ''
+    if len(prompt) > n_ctx:
+      self.cut_notice = (
+        f'the prompt has {len(prompt)} tokens; the model reads only the last '
+        f'{n_ctx}'
+      )
     self.text = ''
     self.finish_reason: str | None = None
     self._recent = list(prompt)[-_BEFORE:]

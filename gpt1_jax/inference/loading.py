@@ -191,17 +191,9 @@ class Run:
     Takes the arguments of `generate`, and raises the same errors.
     """
     sample = self.start(prompt, options_lib.parse(options))
-    if sample.num_cut:
-      warnings.warn(self.cut_notice(sample), stacklevel=2)
+    if sample.cut_notice:
+      warnings.warn(sample.cut_notice, stacklevel=2)
     return self.follow(sample)
-
-  def cut_notice(self, sample: Continuation) -> str:
-    """Says that a sample's prompt does not fit the context."""
-    n_ctx = self.config.n_ctx
-    return (
-      f'the prompt has {sample.num_cut + n_ctx} tokens; the model reads only '
-      f'the last {n_ctx}'
-    )
 
   def follow(self, sample: Continuation) -> Iterator[Piece]:
     """Extends a sample made by `start` until it ends; yields its tokens."""

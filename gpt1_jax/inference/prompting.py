@@ -24,7 +24,7 @@ def sample(run: Run, how: Options, prompts: Sequence[str], each: int) -> None:
     for sample in range(each)
   ]
   for prompt, first in zip(prompts, samples[::each], strict=True):
-    _warn(run, first, prompt)
+    _warn(first, prompt)
   if len(samples) == 1:
     _print_growing(run, samples[0], prompts[0])
     return
@@ -38,11 +38,9 @@ def sample(run: Run, how: Options, prompts: Sequence[str], each: int) -> None:
   sys.stdout.flush()
 
 
-def _warn(run: Run, sample: Continuation, prompt: str) -> None:
-  if sample.num_cut:
-    print(
-      f'note: {prompt[:20]!r}...: {run.cut_notice(sample)}', file=sys.stderr
-    )
+def _warn(sample: Continuation, prompt: str) -> None:
+  if sample.cut_notice:
+    print(f'note: {prompt[:20]!r}...: {sample.cut_notice}', file=sys.stderr)
 
 
 def _print_growing(run: Run, sample: Continuation, prompt: str) -> None:
@@ -74,7 +72,7 @@ def converse(run: Run, how: Options) -> None:
         return
       seed = next(seeds) % 2**63
       sample = run.start(prompt, dataclasses.replace(how, seed=seed))
-      _warn(run, sample, prompt)
+      _warn(sample, prompt)
       with contextlib.suppress(KeyboardInterrupt):
         _print_growing(run, sample, prompt)
 
