@@ -61,10 +61,9 @@ def score(
   labels = np.array([example.label for example in dev])
   found = {'constant': _constant(task, train, len(dev))}
   try:
-    if task.regression and len(task.texts) == 1:
-      pass  # there is nothing to compare the text with
-    elif task.regression:
-      found['tfidf_cosine'] = _text_cosines(train, dev)
+    if task.regression:
+      if len(task.texts) == 2:  # a single text has no other to compare with
+        found['tfidf_cosine'] = _text_cosines(train, dev)
     elif task.kind == 'choice':
       found['tfidf_cosine'] = _closest_answer(train, dev)
     else:

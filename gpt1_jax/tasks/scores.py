@@ -1,14 +1,9 @@
 """Declares `Scores`, the contents of scores.json of a fine-tuning run."""
 
-from typing import Annotated, NotRequired, TypedDict, final
-
-import pydantic
+from typing import NotRequired, TypedDict, final
 
 from gpt1_jax.config import Values
 
-# Numbers in a file of scores, with the bounds that its readers check.
-Count = Annotated[int, pydantic.Field(ge=0, le=2**62)]
-Number = Annotated[float, pydantic.Field(ge=-1e300, le=1e300)]
 Metrics = dict[str, float]  # metric -> score between -1 and 1
 
 

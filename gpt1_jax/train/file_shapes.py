@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 from gpt1_jax import mistakes
 from gpt1_jax.errors import UserError
 
+# Numbers in a run's files, with the bounds that their readers check.
 Count = Annotated[int, pydantic.Field(ge=0, le=2**62)]
 Number = Annotated[float, pydantic.Field(ge=-1e300, le=1e300)]
 

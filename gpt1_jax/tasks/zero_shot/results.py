@@ -12,8 +12,8 @@ from typing_extensions import TypedDict
 
 from gpt1_jax import storage
 from gpt1_jax.errors import UserError
-from gpt1_jax.tasks.scores import Count, Number
 from gpt1_jax.tasks.zero_shot import decisions, questions
+from gpt1_jax.train.file_shapes import Count, Number
 
 ROWS, ANSWERS = 'zero_shot.jsonl', 'zero_shot'
 
