@@ -1,4 +1,4 @@
-"""What a run continues, and where it may begin."""
+"""Tests which run is continued, and what another may begin from."""
 
 import contextlib
 

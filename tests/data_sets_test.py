@@ -1,4 +1,4 @@
-"""Documents from data sets of TFDS and Hugging Face."""
+"""Reads documents from data sets of TFDS and Hugging Face."""
 
 import importlib
 import pathlib

@@ -1,4 +1,4 @@
-"""How hosts find each other, and what launch/local_cluster.py reports."""
+"""Tests how hosts find each other, and launch/local_cluster.py's reports."""
 
 import socket
 import subprocess

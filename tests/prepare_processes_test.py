@@ -1,4 +1,4 @@
-"""The processes of `prepare`: signalled, killed, and small."""
+"""Signals and kills the processes of `prepare`, and measures their memory."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`prepare`: refusals in one line, which leave nothing behind."""
+"""Tests that `prepare` refuses in one line and leaves nothing behind."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`prepare`: which documents are held out for validation."""
+"""Tests which documents `prepare` holds out for validation."""
 
 import hashlib
 import pathlib

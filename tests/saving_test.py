@@ -1,4 +1,4 @@
-"""What a run saves, when, and to the disk itself."""
+"""Tests when a run saves, and that its files are synced to disk."""
 
 import os
 from unittest import mock

@@ -1,4 +1,4 @@
-"""The server's engine: errors, compilations, and clients that leave."""
+"""Tests the server's engine: errors, compilations, clients that leave."""
 
 import asyncio
 import json

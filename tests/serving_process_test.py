@@ -1,4 +1,4 @@
-"""The server as a process: its port, and how it ends."""
+"""Tests the server as a process: its port, and how it ends."""
 
 import contextlib
 import json

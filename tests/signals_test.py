@@ -1,4 +1,4 @@
-"""Signals to commands while they start, work and end."""
+"""Sends signals to commands while they start, work and end."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A machine whose commands use a folder and a bucket, `fake_bucket`."""
+"""Runs commands that use a folder and a bucket; see `fake_bucket`."""
 
 import json
 import pathlib

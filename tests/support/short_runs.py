@@ -1,4 +1,4 @@
-"""A pretraining run that takes seconds, for `commands`."""
+"""Gives the flags of a pretraining run that takes seconds."""
 
 import pathlib
 
