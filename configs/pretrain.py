@@ -82,6 +82,7 @@ PAPER: dict[str, Any] = {
     'fsdp': 1,
     'tensor': 1,
     'shard_optimizer': False,  # True: Adam's moments over data, too (ZeRO-1)
+    'reduce_dtype': 'float32',  # of gradients that devices sum
   },
 }
 # The settings that each preset changes.

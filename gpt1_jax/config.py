@@ -14,7 +14,7 @@ from pydantic import Field
 
 from gpt1_jax import mistakes, settings, task_settings
 from gpt1_jax.errors import UserError
-from gpt1_jax.settings import STRICT, AtLeastOne, DropoutRate
+from gpt1_jax.settings import STRICT, AtLeastOne
 
 BatchSize = Annotated[int, Field(ge=1, le=2**20)]
 DataSeed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -98,36 +98,6 @@ class FinetuneDataSettings:
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
-class TransferSettings:
-  """config.transfer.
-
-  Attributes:
-    layers: number of blocks copied from the pretrained run; -1 copies all.
-  """
-
-  layers: Annotated[int, Field(ge=-1)]
-
-
-@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
-class HeadSettings:
-  """config.head: the classifier and its objective.
-
-  Attributes:
-    clf_pdrop: dropout rate before the classifier (P §4.1).
-    lm_coef: weight of the auxiliary LM loss, lambda of P §3.2.
-    lm_reduction: 'tokens' averages the LM loss over all tokens (P);
-      'sequences' averages within each sequence first (C: train.py).
-    regression: 'scalar' predicts a score with one output; 'classes' has one
-      output per integer within the task's bounds.
-  """
-
-  clf_pdrop: DropoutRate
-  lm_coef: Annotated[float, Field(ge=0)]
-  lm_reduction: Literal['tokens', 'sequences']
-  regression: Literal['scalar', 'classes']
-
-
-@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class PretrainConfig:
   """The whole configuration of `pretrain`.
 
@@ -145,6 +115,11 @@ class PretrainConfig:
   data: PretrainDataSettings
   mesh: settings.MeshSettings
 
+  @pydantic.model_validator(mode='after')
+  def _sums_in_a_computed_type(self) -> 'PretrainConfig':
+    self.mesh.check_reduce_dtype(self.model.dtype)
+    return self
+
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class FinetuneConfig:
@@ -161,16 +136,21 @@ class FinetuneConfig:
   task: task_settings.TaskSetting
   init_from: Name
   like: str
-  transfer: TransferSettings
+  transfer: task_settings.TransferSettings
   model: Annotated[
     settings.FinetuneGPTSettings | settings.FinetuneLSTMSettings,
     Field(discriminator='kind'),
   ]
-  head: HeadSettings
+  head: task_settings.HeadSettings
   optim: settings.OptimSettings
   train: FinetuneTrainSettings
   data: FinetuneDataSettings
   mesh: settings.MeshSettings
+
+  @pydantic.model_validator(mode='after')
+  def _sums_in_a_computed_type(self) -> 'FinetuneConfig':
+    self.mesh.check_reduce_dtype(self.model.dtype)
+    return self
 
   def with_seed(self, number: int) -> 'FinetuneConfig':
     """Returns the configuration of run `number` of `train.seeds`, run alone."""

@@ -263,17 +263,29 @@ class MeshSettings:
     tensor: devices that divide the heads and the width; -1 as for data.
     shard_optimizer: True divides Adam's moments and its work over the data axis
       too (ZeRO-1): gradients are reduce-scattered, parameters gathered.
+    reduce_dtype: type in which devices sum gradients. 'bfloat16' halves what
+      they send, rounds each device's part to 8 bits, and needs model.dtype
+      'bfloat16'; without microbatches, biases and norms stay float32, and so
+      do the embedded tokens.
   """
 
   data: int
   fsdp: int
   tensor: int
   shard_optimizer: bool
+  reduce_dtype: Dtype = 'float32'  # older runs do not have the setting
 
   @property
   def axes(self) -> dict[str, int]:
     """Returns the size of each axis."""
     return {'data': self.data, 'fsdp': self.fsdp, 'tensor': self.tensor}
+
+  def check_reduce_dtype(self, dtype: Dtype) -> None:
+    """Raises ValueError if gradients are not computed in `reduce_dtype`."""
+    if self.reduce_dtype == 'bfloat16' != dtype:
+      raise ValueError(
+        "mesh.reduce_dtype is 'bfloat16': needs model.dtype 'bfloat16'"
+      )
 
   @pydantic.model_validator(mode='after')
   def _sizes(self) -> 'MeshSettings':

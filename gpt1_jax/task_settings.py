@@ -1,4 +1,4 @@
-"""Declares config.task: the name of a task, or a user-defined task."""
+"""Declares the sections of fine-tuning: config.task, .transfer and .head."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from gpt1_jax.settings import STRICT
+from gpt1_jax.settings import STRICT, DropoutRate
 
 Words = tuple[str, ...]
 
@@ -76,3 +76,33 @@ TaskSetting = Annotated[
   | Annotated[OwnTask, pydantic.Tag('own')],
   pydantic.Discriminator(_task_form),
 ]
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class TransferSettings:
+  """config.transfer.
+
+  Attributes:
+    layers: number of blocks copied from the pretrained run; -1 copies all.
+  """
+
+  layers: Annotated[int, Field(ge=-1)]
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class HeadSettings:
+  """config.head: the classifier and its objective.
+
+  Attributes:
+    clf_pdrop: dropout rate before the classifier (P §4.1).
+    lm_coef: weight of the auxiliary LM loss, lambda of P §3.2.
+    lm_reduction: 'tokens' averages the LM loss over all tokens (P);
+      'sequences' averages within each sequence first (C: train.py).
+    regression: 'scalar' predicts a score with one output; 'classes' has one
+      output per integer within the task's bounds.
+  """
+
+  clf_pdrop: DropoutRate
+  lm_coef: Annotated[float, Field(ge=0)]
+  lm_reduction: Literal['tokens', 'sequences']
+  regression: Literal['scalar', 'classes']

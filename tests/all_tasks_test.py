@@ -8,10 +8,9 @@ import pytest
 from absl import logging
 from jax import monitoring
 
-from gpt1_jax.config import HeadSettings
 from gpt1_jax.errors import RunError, UserError
 from gpt1_jax.reporting import cells, runs
-from gpt1_jax.task_settings import OwnTask
+from gpt1_jax.task_settings import HeadSettings, OwnTask
 from gpt1_jax.tasks import all_tasks, finetuning, initialization, table
 from gpt1_jax.train import checkpoint, score_file
 from tests.support import (

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from gpt1_jax.model import placement
+
 
 def einsum(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
   """Returns `jnp.einsum(spec, x, y)` in float32, computed in `x`'s type.
@@ -22,7 +24,8 @@ def einsum(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
     spec: a plain product such as 'BTD,DF->BTF': every letter stands in two of
       the three terms.
     x: float32 or bfloat16.
-    y: any float type; cast to the type of `x`.
+    y: any float type; cast to the type of `x`. If devices sum its gradient and
+      it is a weight (float32), they do so in `placement.reduce_dtype()`.
   """
   return _einsum(spec, x, y)
 
@@ -36,6 +39,11 @@ _MERGED_PAIRS = (('BT', 'n'), ('BC', 'n'), ('HK', 'm'))
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _einsum(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
+  return _product(spec, x, y, jnp.float32)
+
+
+def _product(spec: str, x: jax.Array, y: jax.Array, dtype: Any) -> jax.Array:
+  """Computes a product in `x`'s type; accumulates in float32, then rounds."""
   y = y.astype(x.dtype)
   letters = re.sub(',|->.*', '', spec)
   sizes = dict(zip(letters, x.shape + y.shape, strict=True))
@@ -55,7 +63,7 @@ def _einsum(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
   if kept and kept[0] in y_spec:
     x_spec, y_spec, x, y = y_spec, x_spec, y, x
   z = jnp.einsum(
-    f'{x_spec},{y_spec}->{out}', x, y, preferred_element_type=jnp.float32
+    f'{x_spec},{y_spec}->{out}', x, y, preferred_element_type=dtype
   )
   return z.reshape(out_shape)
 
@@ -72,8 +80,11 @@ def _einsum_bwd(
   x, y = operands
   x_spec, y_spec, out = re.split(',|->', spec)
   g = g.astype(x.dtype)
-  dx = _einsum(f'{out},{y_spec}->{x_spec}', g, y)
-  dy = _einsum(f'{x_spec},{out}->{y_spec}', x, g)
+  dx = _product(f'{out},{y_spec}->{x_spec}', g, y, jnp.float32)
+  # The compiler sums a product over devices in the product's own type.
+  summed = placement.is_partitioned() and y.dtype == jnp.float32
+  dtype = placement.reduce_dtype() if summed else jnp.float32
+  dy = _product(f'{x_spec},{out}->{y_spec}', x, g, dtype)
   return dx.astype(x.dtype), dy.astype(y.dtype)
 
 

@@ -4,9 +4,14 @@ Within a `jax.shard_map` over some axes, an array is one device's part along
 them; constraints may name only the other axes.
 """
 
+import contextlib
+import contextvars
 import math
+from collections.abc import Iterator
 
 import jax
+
+_reduce_dtype = contextvars.ContextVar('reduce_dtype', default='float32')
 
 
 def automatic_axes() -> frozenset[str]:
@@ -28,6 +33,21 @@ def platform() -> str:
   """
   device = jax.sharding.get_abstract_mesh().abstract_device
   return device.platform if device else jax.default_backend()
+
+
+def reduce_dtype() -> str:
+  """Returns the type in which devices sum gradients; see MeshSettings."""
+  return _reduce_dtype.get()
+
+
+@contextlib.contextmanager
+def reducing(dtype: str) -> Iterator[None]:
+  """Sets `reduce_dtype` for the gradients of what is traced inside."""
+  token = _reduce_dtype.set(dtype)
+  try:
+    yield
+  finally:
+    _reduce_dtype.reset(token)
 
 
 def device_kind() -> str:

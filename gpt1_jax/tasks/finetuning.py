@@ -191,7 +191,7 @@ class Finetuner:
       num_steps,
       self._mesh,
       config.train,
-      config.mesh.shard_optimizer,
+      config.mesh,
     )
     if source.params is None:
       return built

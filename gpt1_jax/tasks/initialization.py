@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpt1_jax.config import FinetuneConfig, HeadSettings
+from gpt1_jax.config import FinetuneConfig
 from gpt1_jax.corpus import tokenization, vocabulary
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import heads, models
 from gpt1_jax.settings import GPTConfig, ModelConfig
+from gpt1_jax.task_settings import HeadSettings
 from gpt1_jax.tasks.definition import Task
 from gpt1_jax.train import belonging, checkpoint, sharding
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec
 
+from gpt1_jax.model import placement
 from gpt1_jax.train import sharding
 
 Params = Any
@@ -31,10 +32,12 @@ class Plan:
     microbatches: sequential parts that the batch is split into.
     scattered: for each parameter, the sharding of its gradient and moments if
       the data axis divides them; None otherwise.
+    reduce_dtype: type in which devices sum gradients; see MeshSettings.
   """
 
   microbatches: int = 1
   scattered: Any = None
+  reduce_dtype: str = 'float32'
 
 
 def mean(
@@ -49,13 +52,14 @@ def mean(
     plan: how the gradient is summed.
   """
   mesh = jax.sharding.get_abstract_mesh()
-  if plan == Plan():
-    loss, _, grads = part(params, rows, True)
-    return loss, grads
-  if mesh.empty or mesh.shape['data'] == 1:
-    sums = _over_microbatches(part, params, rows, plan.microbatches)
-  else:
-    sums = _over_devices(part, params, rows, plan)
+  with placement.reducing(plan.reduce_dtype):
+    if plan.microbatches == 1 and plan.scattered is None:
+      loss, _, grads = part(params, rows, True)
+      return loss, grads
+    if mesh.empty or mesh.shape['data'] == 1:
+      sums = _over_microbatches(part, params, rows, plan.microbatches)
+    else:
+      sums = _over_devices(part, params, rows, plan)
   loss, weight, grads = sums
   loss, grads = jax.tree.map(lambda x: x * inverse(weight), (loss, grads))
   return loss, grads
@@ -95,9 +99,16 @@ def _over_devices(part: Part, params: Params, rows: Rows, plan: Plan) -> Sums:
     axes = jax.tree.map(sharding.data_axis, plan.scattered)
 
   def reduce(x: jax.Array, axis: int) -> jax.Array:
+    if plan.reduce_dtype == 'bfloat16':
+      x = jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
+      # XLA's CPU backend aborts on some sums in bfloat16.
+      if placement.platform() != 'cpu':
+        x = x.astype(jnp.bfloat16)
     if axis < 0:
-      return jax.lax.psum(x, 'data')
-    return jax.lax.psum_scatter(x, 'data', scatter_dimension=axis, tiled=True)
+      x = jax.lax.psum(x, 'data')
+    else:
+      x = jax.lax.psum_scatter(x, 'data', scatter_dimension=axis, tiled=True)
+    return x.astype(jnp.float32)
 
   def local(params: Params, rows: Rows) -> Sums:
     with nn.logical_axis_rules(sharding.rules_beside(mapped)):

@@ -70,9 +70,8 @@ def lm_loss(
   weights_BT = jnp.roll(weights_BT.at[:, 0].set(0.0), -1, axis=1)
   if not placement.is_partitioned():
     return _nll_sum(_SINGLE, h_BTD, embed_VD, targets_BT, weights_BT)
-  # Each device takes its rows of the batch and, on a tensor axis, its rows of
-  # the matrix, padded to a multiple of the axis. The matrix gradient is summed
-  # over the batch axes once, after all chunks.
+  # A device takes its rows of the batch and, on a tensor axis, of the matrix,
+  # padded to a multiple. The matrix gradient is summed once, after all chunks.
   mesh, axes = jax.sharding.get_abstract_mesh(), placement.automatic_axes()
   batch_axes = tuple(name for name in BATCH_AXES if name in axes)
   axis, columns = (
@@ -200,9 +199,10 @@ def _chunked_nll_fwd(
     one, start, (h_NBCD, targets_NBC, weights_NBC)
   )
   if shard.columns:
+    d_embed_VD = d_embed_VD.astype(placement.reduce_dtype())
     d_embed_VD = jax.lax.psum_scatter(
       d_embed_VD, shard.columns, scatter_dimension=1, tiled=True
-    )
+    ).astype(jnp.float32)
   if shard.axis:
     d_h_NBCD = jax.lax.psum(d_h_NBCD, shard.axis)
   return total, (d_h_NBCD.astype(h_NBCD.dtype), d_embed_VD, nll_NBC)

@@ -243,7 +243,7 @@ def build(
     num_steps,
     mesh,
     config.train,
-    config.mesh.shard_optimizer,
+    config.mesh,
   )
   rows = sharding.batch_sharding(mesh)
   batch = {

@@ -78,12 +78,13 @@ def build(
   num_steps: int,
   mesh: jax.sharding.Mesh,
   train: settings.TrainSettings,
-  shard_optimizer: bool,
+  sums: settings.MeshSettings,
 ) -> Program:
   """Builds the optimiser, the initial state and the update.
 
   Args:
     mesh: attached devices, or a topology to compile for.
+    sums: how the devices of the mesh sum and divide gradients.
   """
   optimizer = optim.make_optimizer(optimizer_settings, num_steps)
 
@@ -94,7 +95,7 @@ def build(
     )
 
   def place(state: Any, shardings: Any) -> Any:
-    if not shard_optimizer:
+    if not sums.shard_optimizer:
       return shardings
     moments = jax.tree.map(
       sharding.scattered, state.opt_state, shardings.opt_state
@@ -108,14 +109,14 @@ def build(
     )
     state = sharding.abstract(jax.eval_shape(make_state, seed), shardings)
   scattered = None
-  if shard_optimizer and mesh.shape['data'] > 1:
+  if sums.shard_optimizer and mesh.shape['data'] > 1:
     scattered = jax.tree.map(sharding.scattered, state.params, shardings.params)
   train_step = step.jit_seeded_step(
     objective.loss_fn,
     optimizer,
     shardings,
     sharding.batch_sharding(mesh),
-    plan=gradients.Plan(train.microbatches, scattered),
+    plan=gradients.Plan(train.microbatches, scattered, sums.reduce_dtype),
     skip_nonfinite=train.skip_nonfinite > 0,
   )
   return Program(objective, mesh, num_steps, state, make_state, train_step)

@@ -54,7 +54,12 @@ def finetune(case: Case) -> tuple[Repeat, dict[str, str]]:
     ),
   )
   built = program.build(
-    objective, settings.optim, _NUM_STEPS, _one_device(), settings.train, False
+    objective,
+    settings.optim,
+    _NUM_STEPS,
+    _one_device(),
+    settings.train,
+    settings.mesh,
   )
   batches = case.read_batches()
   repeat = _updates(built, batches)

@@ -12,7 +12,7 @@ from configs import pretrain as config_file
 from gpt1_jax import config as config_lib
 from gpt1_jax.config import PretrainConfig
 from gpt1_jax.model import models
-from gpt1_jax.settings import ModelConfig, OptimSettings
+from gpt1_jax.settings import Dtype, ModelConfig, OptimSettings
 from gpt1_jax.train import (
   gradients,
   optim,
@@ -49,12 +49,17 @@ def new_state(
 
 
 def pretrain_config(
-  microbatches: int = 1, shard_optimizer: bool = False
+  microbatches: int = 1,
+  shard_optimizer: bool = False,
+  reduce_dtype: Dtype = 'float32',
 ) -> PretrainConfig:
   """Returns the configuration of ten updates of `GPT_CONFIG` on BATCH."""
   values = config_file.get_config('tiny').to_dict()
   values['train'].update(num_steps=10, microbatches=microbatches, seed=7)
-  values['mesh']['shard_optimizer'] = shard_optimizer
+  values['mesh'].update(
+    shard_optimizer=shard_optimizer, reduce_dtype=reduce_dtype
+  )
+  values['model']['dtype'] = reduce_dtype
   values['data'].update(path='not read', batch_size=len(BATCH['tokens']))
   # With Adam's own eps (1e-8) a weight whose gradient is nearly zero moves by
   # the sign of a rounding error. With 1, which no clipped gradient exceeds,
@@ -68,9 +73,10 @@ def build(
   mesh: jax.sharding.Mesh,
   microbatches: int = 1,
   shard_optimizer: bool = False,
+  reduce_dtype: Dtype = 'float32',
 ) -> program.Program:
   """Builds the program of ten updates."""
-  settings = pretrain_config(microbatches, shard_optimizer)
+  settings = pretrain_config(microbatches, shard_optimizer, reduce_dtype)
   return pretraining.build(settings, config, mesh, 10)
 
 
@@ -82,12 +88,13 @@ def one_update(
   shape: tuple[int, int, int] = (1, 1, 1),
   config: ModelConfig = networks.GPT_CONFIG,
   shard_optimizer: bool = False,
+  reduce_dtype: Dtype = 'float32',
 ) -> Updated:
   """Returns the metrics of one update on BATCH and the state after it.
 
   Compiles and computes once for equal arguments.
   """
-  return _one_update(microbatches, shape, config, shard_optimizer)
+  return _one_update(microbatches, shape, config, shard_optimizer, reduce_dtype)
 
 
 def recomputed(
@@ -95,10 +102,11 @@ def recomputed(
   shape: tuple[int, int, int],
   config: ModelConfig,
   shard_optimizer: bool,
+  reduce_dtype: Dtype = 'float32',
 ) -> Updated:
   """Returns the same as `one_update`, compiled and computed anew."""
   mesh = make_mesh(*shape)
-  built = build(config, mesh, microbatches, shard_optimizer)
+  built = build(config, mesh, microbatches, shard_optimizer, reduce_dtype)
   with sharding.use(mesh):
     seed = step.place_seed(7, mesh)
     batch = sharding.put_batch(BATCH, mesh)

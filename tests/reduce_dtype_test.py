@@ -1,0 +1,80 @@
+"""Gradients that devices sum in bfloat16 (config.mesh.reduce_dtype)."""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from gpt1_jax import config as config_lib
+from gpt1_jax.config import FinetuneConfig, PretrainConfig
+from gpt1_jax.errors import UserError
+from tests.support import compiled_steps, networks, updates
+
+GPT = dataclasses.replace(networks.GPT_CONFIG, dtype='bfloat16')
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def gradients_of(shape, dtype, microbatches=1, shard_optimizer=False):
+  """Returns name -> gradient (times 1 - b1) of one update."""
+  _, state = updates.one_update(
+    microbatches, shape, GPT, shard_optimizer, dtype
+  )
+  moments = [x for x in jax.tree.leaves_with_path(state.opt_state) if x[1].ndim]
+  first = moments[: len(moments) // 2]
+  return {jax.tree_util.keystr(path): x for path, x in first}
+
+
+@pytest.mark.parametrize(
+  ('shape', 'microbatches', 'shard_optimizer'),
+  [
+    ((2, 2, 2), 1, False),
+    ((8, 1, 1), 2, True),
+    pytest.param((1, 8, 1), 1, False, marks=pytest.mark.slow),
+    pytest.param((8, 1, 1), 1, False, marks=pytest.mark.slow),
+    pytest.param((2, 4, 1), 2, False, marks=pytest.mark.slow),
+  ],
+)
+def test_matrices_are_summed_in_bfloat16(shape, microbatches, shard_optimizer):
+  """The others keep their bits; each of 8 parts is rounded to 8 bits once."""
+  run = (microbatches, shard_optimizer)
+  exact = gradients_of(shape, 'float32', *run)
+  rounded = gradients_of(shape, 'bfloat16', *run)
+  changed = set()
+  for name, expected in exact.items():
+    if np.array_equal(rounded[name], expected):
+      continue
+    changed.add(name)
+    error = np.abs(rounded[name] - expected).max()
+    assert error <= 2**-6 * np.abs(expected).max(), name
+  kernels = {name for name in exact if 'kernel' in name}
+  assert len(kernels) == 4
+  assert changed >= kernels
+  if microbatches == 1:
+    assert not any('bias' in name or 'ln_' in name for name in changed)
+
+
+def test_one_device_has_nothing_to_round():
+  found = gradients_of((1, 1, 1), 'bfloat16')
+  updates.assert_same_bits(found, gradients_of((1, 1, 1), 'float32'))
+
+
+def test_a_model_in_float32_is_refused():
+  with pytest.raises(UserError) as error:
+    compiled_steps.preset('tiny', **{'mesh.reduce_dtype': 'bfloat16'})
+  assert str(error.value) == (
+    "config: mesh.reduce_dtype is 'bfloat16': needs model.dtype 'bfloat16'"
+  )
+
+
+@pytest.mark.parametrize(
+  ('kind', 'folder'), [(PretrainConfig, 'law'), (FinetuneConfig, 'tasks')]
+)
+def test_runs_from_before_the_setting_are_read(kind, folder):
+  files = sorted((ROOT / 'docs/results' / folder).rglob('config.json'))
+  assert files
+  for file in files:
+    values = json.loads(file.read_text())['config']
+    assert config_lib.parse(kind, values).mesh.reduce_dtype == 'float32'
