@@ -42,7 +42,7 @@ PAPER: dict[str, Any] = {
     'softmax_rows': 'tokens',  # P §3.1; C: 'all'
     'dtype': 'float32',  # compute dtype; or 'bfloat16'
     'attention': 'auto',  # the kernel in model/flash.py on a TPU, else plain
-    'remat': 'auto',  # 'dots', but 'none' unrolled on a CPU; or 'full'
+    'remat': 'auto',  # 'dots', but 'none' unrolled on a CPU
     'unroll': 1,  # blocks per iteration of the layer loop
   },
   'optim': {

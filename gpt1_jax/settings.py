@@ -64,8 +64,9 @@ class GPTSettings(FinetuneGPTSettings):
       model/flash_gpu.py on a GPU), or 'auto', which uses the kernel on a TPU
       where it is available; the GPU kernels have not run on a card yet.
     remat: recomputation in the backward pass: 'none'; 'dots' recomputes
-      everything except matrix products; 'full' recomputes each block; 'auto' is
-      'none' on a CPU if the layers run without a loop, else 'dots'.
+      everything except matrix products; 'dots_except_qkv' also recomputes the
+      product that gives queries, keys and values; 'full' recomputes each block;
+      'auto' is 'none' on a CPU if the layers run without a loop, else 'dots'.
     unroll: blocks per iteration of the layer loop; 1 compiles fastest, n_layer
       removes the loop.
   """
@@ -75,7 +76,7 @@ class GPTSettings(FinetuneGPTSettings):
   n_embd: Size
   n_ctx: Size
   attention: Literal['auto', 'plain', 'flash']
-  remat: Literal['auto', 'none', 'dots', 'full']
+  remat: Literal['auto', 'none', 'dots', 'dots_except_qkv', 'full']
   unroll: Layers
 
   @pydantic.model_validator(mode='after')
@@ -284,7 +285,7 @@ class MeshSettings:
     """Raises ValueError if gradients are not computed in `reduce_dtype`."""
     if self.reduce_dtype == 'bfloat16' != dtype:
       raise ValueError(
-        "mesh.reduce_dtype is 'bfloat16': needs model.dtype 'bfloat16'"
+        "mesh.reduce_dtype is 'bfloat16': needs --config.model.dtype=bfloat16"
       )
 
   @pydantic.model_validator(mode='after')

@@ -264,7 +264,7 @@ MODEL = dataclasses.replace(
 
 
 @pytest.mark.parametrize('kernels', [flash, flash_gpu])
-@pytest.mark.parametrize('remat', ['none', 'dots', 'full'])
+@pytest.mark.parametrize('remat', ['none', 'dots', 'dots_except_qkv', 'full'])
 def test_loss_and_gradient_equal_the_plain_ones(remat, kernels, monkeypatch):
   monkeypatch.setattr(attention, 'kernels', lambda: kernels)
   tokens = jax.random.randint(jax.random.key(1), (2, 128), 0, 101)

@@ -180,11 +180,30 @@ def assert_near(found, expected, bound, loss_bound=1e-6):
 
 @pytest.mark.parametrize(
   ('remat', 'unroll'),
-  [('dots', 1), slow('full', 1), slow('none', 2), slow('dots', 2)],
+  [
+    ('dots', 1),
+    slow('dots_except_qkv', 1),
+    slow('full', 1),
+    slow('none', 2),
+    slow('dots', 2),
+  ],
 )
 def test_recomputed_and_unrolled_equal_stored_and_looped(remat, unroll):
   changed = dataclasses.replace(GPT, remat=remat, unroll=unroll)
   assert_near(gradient(changed), gradient(GPT), 1e-6)
+
+
+def test_dots_except_qkv_keeps_no_queries_keys_and_values():
+  def kept(remat):
+    config = dataclasses.replace(GPT, remat=remat)
+    pull_back = jax.eval_shape(
+      lambda params: jax.vjp(functools.partial(loss, config), params)[1],
+      params_of(GPT),
+    )
+    return sum(x.size for x in jax.tree.leaves(pull_back))
+
+  qkv = 3 * GPT.n_layer * TOKENS.size * GPT.n_embd
+  assert kept('dots') - kept('dots_except_qkv') == qkv
 
 
 @pytest.mark.parametrize('remat', ['none', slow('dots'), slow('full')])

@@ -62,11 +62,13 @@ def test_one_device_has_nothing_to_round():
 
 
 def test_a_model_in_float32_is_refused():
+  message = (
+    "config: mesh.reduce_dtype is 'bfloat16': needs "
+    '--config.model.dtype=bfloat16'
+  )
   with pytest.raises(UserError) as error:
     compiled_steps.preset('tiny', **{'mesh.reduce_dtype': 'bfloat16'})
-  assert str(error.value) == (
-    "config: mesh.reduce_dtype is 'bfloat16': needs model.dtype 'bfloat16'"
-  )
+  assert str(error.value) == message
 
 
 @pytest.mark.parametrize(

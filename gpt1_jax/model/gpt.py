@@ -280,8 +280,10 @@ def _remat(config: GPTConfig, checkpoint: Any, block: Any) -> Any:
   if remat == 'none':
     return block
   policy = None
-  if remat == 'dots':
-    saved = SAVED if on_cpu else SAVED + STATISTICS
+  if remat != 'full':
+    saved = set(SAVED if on_cpu else SAVED + STATISTICS)
+    if remat == 'dots_except_qkv':
+      saved.remove('qkv')
     policy = jax.checkpoint_policies.save_only_these_names(*saved)
   # A loop separates the two passes; in straight-line code the compiler would
   # merge the recomputation with the forward pass.

@@ -23,7 +23,7 @@ from gpt1_jax.train.sharding import BATCH_AXES, EMBED_AXIS, VOCAB_AXIS
 CHUNK_TOKENS = 2048
 MIN_CHUNK_TOKENS = 256
 # An accelerator, whose logits are in bfloat16, takes as many as this at once.
-ACCELERATOR_CHUNK_TOKENS = 4096
+ACCELERATOR_CHUNK_TOKENS = 2048
 
 # Off the CPU, a logit counts as at most this far above the target's, so that
 # the sum of exp() over any vocabulary V is finite. No loss exceeds 70 + ln(V).
