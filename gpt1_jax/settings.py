@@ -266,8 +266,8 @@ class MeshSettings:
       too (ZeRO-1): gradients are reduce-scattered, parameters gathered.
     reduce_dtype: type in which devices sum gradients. 'bfloat16' halves what
       they send, rounds each device's part to 8 bits, and needs model.dtype
-      'bfloat16'; without microbatches, biases and norms stay float32, and so
-      do the embedded tokens.
+      'bfloat16'; without microbatches, the sums of biases, norms and, over
+      data, the embedding stay float32.
   """
 
   data: int
