@@ -130,8 +130,8 @@ END
 
 # Writes docs/results/evidence.{md,html} from the files of the runs there.
 tables() {
-  "$PYTHON" -m gpt1_jax.report --runs=models/mini,docs/results/tasks \
-    --output="$OUT/tables"
+  "$PYTHON" -m gpt1_jax.report --output="$OUT/tables" \
+    --runs=models/mini,docs/results/record,docs/results/tasks
   cp "$OUT/tables/results.md" docs/results/evidence.md
   cp "$OUT/tables/report.html" docs/results/evidence.html
 }

@@ -103,7 +103,7 @@ def test_pairs_are_split_by_their_hash(tmp_path):
 def test_the_tables_of_the_docs_are_those_of_their_files(tmp_path):
   commands.succeed(
     'report',
-    '--runs=models/mini,docs/results/tasks',
+    '--runs=models/mini,docs/results/record,docs/results/tasks',
     f'--output={tmp_path}/tables',
   )
   made, shown = (
