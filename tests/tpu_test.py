@@ -261,7 +261,7 @@ def test_step_of_the_paper_meets_the_goals():
   seconds = found.estimate.parts[roofline.COLLECTIVES].seconds
   assert seconds == pytest.approx(1.9e-3, rel=0.05)
   # The loss stores its logits in bfloat16.
-  logits = re.findall(r'(\w+)\[16,256,40478\]\S* parameter', text)
+  logits = re.findall(r'(\w+)\[16,128,40478\]\S* parameter', text)
   assert set(logits) == {'bf16'}
   # Outside attention no product is computed twice, to the last FLOP.
   c = program.objective.model.config
