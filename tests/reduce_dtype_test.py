@@ -12,6 +12,7 @@ from gpt1_jax import config as config_lib
 from gpt1_jax.config import FinetuneConfig, PretrainConfig
 from gpt1_jax.errors import UserError
 from tests.support import compiled_steps, networks, updates
+from tests.support.meshes import make_mesh
 
 GPT = dataclasses.replace(networks.GPT_CONFIG, dtype='bfloat16')
 ROOT = pathlib.Path(__file__).parents[1]
@@ -38,7 +39,7 @@ def gradients_of(shape, dtype, microbatches=1, shard_optimizer=False):
   ],
 )
 def test_matrices_are_summed_in_bfloat16(shape, microbatches, shard_optimizer):
-  """The others keep their bits; each of 8 parts is rounded to 8 bits once."""
+  """What is not rounded keeps its bits; see `MeshSettings`."""
   run = (microbatches, shard_optimizer)
   exact = gradients_of(shape, 'float32', *run)
   rounded = gradients_of(shape, 'bfloat16', *run)
@@ -56,9 +57,14 @@ def test_matrices_are_summed_in_bfloat16(shape, microbatches, shard_optimizer):
     assert not any('bias' in name or 'ln_' in name for name in changed)
 
 
-def test_one_device_has_nothing_to_round():
-  found = gradients_of((1, 1, 1), 'bfloat16')
-  updates.assert_same_bits(found, gradients_of((1, 1, 1), 'float32'))
+@pytest.mark.parametrize('shape', [(1, 1, 1), (1, 1, 4)])
+def test_devices_with_the_same_rows_sum_and_round_nothing(shape):
+  mesh = make_mesh(*shape)
+  programs = {
+    updates.build(GPT, mesh, reduce_dtype=dtype).lower().as_text()
+    for dtype in ('float32', 'bfloat16')
+  }
+  assert len(programs) == 1
 
 
 def test_a_model_in_float32_is_refused():

@@ -82,7 +82,8 @@ def _einsum_bwd(
   g = g.astype(x.dtype)
   dx = _product(f'{out},{y_spec}->{x_spec}', g, y, jnp.float32)
   # The compiler sums a product over devices in the product's own type.
-  summed = placement.is_partitioned() and y.dtype == jnp.float32
+  batch = placement.is_partitioned('data', 'fsdp')
+  summed = batch and y.dtype == jnp.float32
   dtype = placement.reduce_dtype() if summed else jnp.float32
   dy = _product(f'{x_spec},{out}->{y_spec}', x, g, dtype)
   return dx.astype(x.dtype), dy.astype(y.dtype)

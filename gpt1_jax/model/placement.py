@@ -20,10 +20,16 @@ def automatic_axes() -> frozenset[str]:
   return frozenset(mesh.axis_names) - frozenset(mesh.manual_axes)
 
 
-def is_partitioned() -> bool:
-  """Returns True if the compiler partitions arrays over several devices."""
-  mesh = jax.sharding.get_abstract_mesh()
-  return math.prod(mesh.shape[axis] for axis in automatic_axes()) > 1
+def is_partitioned(*axes: str) -> bool:
+  """Returns True if the compiler partitions arrays over several devices.
+
+  Args:
+    *axes: axes of the mesh; all, if none is given.
+  """
+  mesh, names = jax.sharding.get_abstract_mesh(), automatic_axes()
+  if axes:
+    names &= set(axes)
+  return math.prod(mesh.shape[axis] for axis in names) > 1
 
 
 def platform() -> str:
