@@ -264,10 +264,10 @@ class MeshSettings:
     tensor: devices that divide the heads and the width; -1 as for data.
     shard_optimizer: True divides Adam's moments and its work over the data axis
       too (ZeRO-1): gradients are reduce-scattered, parameters gathered.
-    reduce_dtype: type in which devices sum gradients. 'bfloat16' halves what
-      they send, rounds each device's part to 8 bits, and needs model.dtype
-      'bfloat16'; without microbatches, the sums of biases, norms and, over
-      data, the embedding stay float32.
+    reduce_dtype: type in which devices sum gradients. 'bfloat16' rounds to 8
+      significant bits, needs model.dtype 'bfloat16', and halves what is sent.
+      The sums of biases, norms and, over data, the embedding stay float32,
+      unless data > 1 with microbatches > 1 or shard_optimizer.
   """
 
   data: int
