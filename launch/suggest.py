@@ -24,7 +24,7 @@ from gpt1_jax.train import chips
 
 # fsdp is worth trying if the state takes more than this fraction of HBM.
 _LARGE_STATE = 0.2
-_REMATS: tuple[str, ...] = ('none', 'dots', 'full')
+_REMATS: tuple[str, ...] = ('none', 'dots', 'dots_except_qkv', 'full')
 Candidate = tuple[PretrainConfig, stats.CompileStats]
 Compile = Callable[[PretrainConfig], stats.CompileStats | None]
 T = TypeVar('T')

@@ -51,12 +51,13 @@ def search(compiler, config=None):
   return found, lines.file.getvalue()
 
 
-SECONDS = {'none': 1.0, 'dots': 1.1, 'full': 1.3}
-SMALL = {'none': 4.0, 'dots': 3.0, 'full': 2.0}
+SECONDS = {'none': 1.0, 'dots': 1.1, 'dots_except_qkv': 1.2, 'full': 1.3}
+SMALL = {'none': 4.0, 'dots': 3.0, 'dots_except_qkv': 2.5, 'full': 2.0}
 
 
 def test_fastest_that_fits_is_returned():
-  compiler = Compiler({'none': 100.0, 'dots': 20.0, 'full': 4.0}, SECONDS)
+  temp = {'none': 100.0, 'dots': 20.0, 'dots_except_qkv': 8.0, 'full': 4.0}
+  compiler = Compiler(temp, SECONDS)
   (config, found), lines = search(compiler)
   assert chosen(config) == ('none', 8, 1, 1)
   assert found.fits
@@ -68,6 +69,7 @@ def test_fastest_that_fits_is_returned():
     ('none', 8, 1, 1),
     ('dots', 1, 1, 1),
     ('dots', 2, 1, 1),
+    ('dots_except_qkv', 1, 1, 1),
     ('full', 1, 1, 1),
     ('none', 1, 4, 1),
     ('none', 8, 4, 1),
@@ -77,10 +79,10 @@ def test_fastest_that_fits_is_returned():
 
 
 def test_recomputing_wins_if_it_is_faster():
-  compiler = Compiler(SMALL, {'none': 1.0, 'dots': 0.9, 'full': 0.95})
+  compiler = Compiler(SMALL, SECONDS | {'dots': 0.9})
   (config, _), _ = search(compiler)
   assert chosen(config) == ('dots', 1, 1, 1)
-  assert len(compiler.asked) == 4
+  assert len(compiler.asked) == 5
 
 
 def test_fsdp_wins_if_it_is_faster():
@@ -97,7 +99,7 @@ def test_large_state_is_spread():
 
 
 def test_error_if_nothing_fits():
-  temp = {'none': 4e6, 'dots': 3e6, 'full': 2e6}
+  temp = {remat: 1e6 * size for remat, size in SMALL.items()}
   with pytest.raises(UserError, match='more chips'):
     search(Compiler(temp, SECONDS))
 
