@@ -49,7 +49,7 @@ def test_chunked_equals_plain(chunk, monkeypatch):
 def test_accelerator_stores_bfloat16_logits_and_sums_in_float32(
   chunk, monkeypatch
 ):
-  monkeypatch.setattr(losses, 'ACCELERATOR_CHUNK_TOKENS', chunk)
+  monkeypatch.setattr(losses, 'ACCELERATOR_CHUNK_TOKENS', {'float32': chunk})
   monkeypatch.setattr(losses, 'platform', lambda: 'tpu')
   h, table, tokens, weights = draw()
   h, rounded = h.astype(jnp.bfloat16), table.astype(jnp.bfloat16)

@@ -1,4 +1,4 @@
-"""Gradients that devices sum in bfloat16 (config.mesh.reduce_dtype)."""
+"""Tests which gradients config.mesh.reduce_dtype rounds, and by how much."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ import pytest
 from gpt1_jax import config as config_lib
 from gpt1_jax.config import FinetuneConfig, PretrainConfig
 from gpt1_jax.errors import UserError
-from tests.support import compiled_steps, networks, updates
+from tests.support import networks, updates
 from tests.support.meshes import make_mesh
 
 GPT = dataclasses.replace(networks.GPT_CONFIG, dtype='bfloat16')
@@ -40,7 +40,7 @@ def gradients_of(shape, dtype, microbatches=1, shard_optimizer=False):
   ],
 )
 def test_matrices_are_summed_in_bfloat16(shape, microbatches, shard_optimizer):
-  """What is not rounded keeps its bits; see `MeshSettings`."""
+  """Checks that exactly the gradients that `MeshSettings` names are rounded."""
   run = (microbatches, shard_optimizer)
   exact = gradients_of(shape, 'float32', *run)
   rounded = gradients_of(shape, 'bfloat16', *run)
@@ -71,22 +71,33 @@ def test_devices_with_the_same_rows_sum_and_round_nothing(shape):
   assert len(programs) == 1
 
 
-def test_a_model_in_float32_is_refused():
+RUNS = pytest.mark.parametrize(
+  ('kind', 'folder'), [(PretrainConfig, 'law'), (FinetuneConfig, 'tasks')]
+)
+
+
+def configurations(folder):
+  """Reads the configurations of earlier runs, which lack the setting."""
+  files = sorted((ROOT / 'docs/results' / folder).rglob('config.json'))
+  assert files
+  return [json.loads(file.read_text())['config'] for file in files]
+
+
+@RUNS
+def test_a_model_in_float32_is_refused(kind, folder):
+  values = configurations(folder)[0]
+  values['model']['dtype'] = 'float32'
+  values['mesh']['reduce_dtype'] = 'bfloat16'
   message = (
     "config: mesh.reduce_dtype is 'bfloat16': needs "
     '--config.model.dtype=bfloat16'
   )
   with pytest.raises(UserError) as error:
-    compiled_steps.preset('tiny', **{'mesh.reduce_dtype': 'bfloat16'})
+    config_lib.parse(kind, values)
   assert str(error.value) == message
 
 
-@pytest.mark.parametrize(
-  ('kind', 'folder'), [(PretrainConfig, 'law'), (FinetuneConfig, 'tasks')]
-)
+@RUNS
 def test_runs_from_before_the_setting_are_read(kind, folder):
-  files = sorted((ROOT / 'docs/results' / folder).rglob('config.json'))
-  assert files
-  for file in files:
-    values = json.loads(file.read_text())['config']
+  for values in configurations(folder):
     assert config_lib.parse(kind, values).mesh.reduce_dtype == 'float32'

@@ -248,12 +248,12 @@ def test_first_tpus_take_the_plain_path():
 
 def test_step_of_the_paper_meets_the_goals():
   found, program, compiled = compile_paper(64)
-  assert found.memory.temp <= 2.8e9
+  assert found.memory.temp <= 2.75e9
   assert found.cost.flops <= 1.0 * found.model_flops
   # About 4e9 of these are buffers of running sums, which XLA counts in each
   # fusion that they pass through.
-  assert found.cost.bytes_accessed <= 42.1e9
-  assert found.cost.hbm_bytes <= 20.1e9
+  assert found.cost.bytes_accessed <= 42e9
+  assert found.cost.hbm_bytes <= 19.6e9
   # The four matrices of a layer are summed over devices behind products; only
   # the embedding's sum is not hidden.
   text = compiled.as_text()
@@ -261,7 +261,7 @@ def test_step_of_the_paper_meets_the_goals():
   seconds = found.estimate.parts[roofline.COLLECTIVES].seconds
   assert seconds == pytest.approx(1.9e-3, rel=0.05)
   # The loss stores its logits in bfloat16.
-  logits = re.findall(r'(\w+)\[16,128,40478\]\S* parameter', text)
+  logits = re.findall(r'(\w+)\[16,256,40478\]\S* parameter', text)
   assert set(logits) == {'bf16'}
   # Outside attention no product is computed twice, to the last FLOP.
   c = program.objective.model.config
@@ -273,10 +273,10 @@ def test_step_of_the_paper_meets_the_goals():
 def test_step_over_fsdp_is_faster():
   """Gathers in bfloat16 behind whole products; sums the matrix once."""
   found, _, _ = compile_paper(64, **{'mesh.data': 1, 'mesh.fsdp': 4})
-  assert found.memory.temp <= 2.26e9
-  assert found.cost.bytes_accessed <= 36.9e9
-  assert found.cost.hbm_bytes <= 16.5e9
-  assert found.step_seconds <= 44e-3
+  assert found.memory.temp <= 2.6e9
+  assert found.cost.bytes_accessed <= 35e9
+  assert found.cost.hbm_bytes <= 15.5e9
+  assert found.step_seconds <= 43.5e-3
   matrix = 40_478 * 768
   large = [
     (c.kind, c.bytes) for c in found.cost.collectives if c.bytes >= 2 * matrix

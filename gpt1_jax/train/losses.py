@@ -22,8 +22,8 @@ from gpt1_jax.train.sharding import BATCH_AXES, EMBED_AXIS, VOCAB_AXIS
 # chunks add to the output matrix's gradient more often, which costs time.
 CHUNK_TOKENS = 2048
 MIN_CHUNK_TOKENS = 256
-# An accelerator, whose logits are in bfloat16, takes as many as this at once.
-ACCELERATOR_CHUNK_TOKENS = 2048
+# An accelerator's chunks, by `placement.reduce_dtype` (see docs/tpu_step.md).
+ACCELERATOR_CHUNK_TOKENS = {'float32': 4096, 'bfloat16': 2048}
 
 # Off the CPU, a logit counts as at most this far above the target's, so that
 # the sum of exp() over any vocabulary V is finite. No loss exceeds 70 + ln(V).
@@ -127,7 +127,7 @@ def _chunks(x: jax.Array) -> jax.Array:
   Every chunk keeps all B rows, so that the batch axis stays sharded.
   """
   B, T = x.shape[:2]
-  count = ACCELERATOR_CHUNK_TOKENS
+  count = ACCELERATOR_CHUNK_TOKENS[placement.reduce_dtype()]
   if platform() == 'cpu':
     count = min(CHUNK_TOKENS, max(B * T // 4, MIN_CHUNK_TOKENS))
   columns = max(1, min(T, count // B))
