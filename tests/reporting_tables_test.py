@@ -265,8 +265,13 @@ def test_finetuning_table_lists_all_runs(tmp_path):
   assert some['sweep/cola/layers-1'][0] == '1 of 4 layers of a & <b>$x'
   assert some['all/cola'] == [
     'a & <b>$x',
-    'rate 6.25e-05, batch 8, 20 updates, LM 0.5, paper, float32',
+    'rate 6.25e-05, warm-up 0.002, batch 8, 20 updates, LM 0.5, paper, float32',
   ]
+  splits = rows(table, 'split')
+  assert (splits['own'], splits['all/cola']) == (
+    ['own dev, 1,000'],
+    ['dev, 1,000'],
+  )
 
 
 def test_the_best_simple_method_stands_beside_the_score(tmp_path):

@@ -139,6 +139,7 @@ def settings(run: RunRecord) -> str:
     length += f', patience {train["patience"]}'
   parts = (
     f'rate {optim["peak_lr"]:g}',
+    f'warm-up {optim["warmup"]:g}',
     f'batch {config["data"]["batch_size"]}',
     length,
     f'LM {config["head"]["lm_coef"]:g}',

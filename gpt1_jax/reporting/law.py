@@ -147,8 +147,8 @@ def study(runs: Sequence[RunRecord]) -> Study | None:
 def formula(law: Law) -> str:
   """Returns the fitted law in one line."""
   return (
-    f'loss = {law.e:.2f} + {law.a:.3g} / parameters^{law.alpha:.2f} + '
-    f'{law.b:.3g} / tokens^{law.beta:.2f}'
+    f'loss = {law.e:.4f} + {law.a:.4g} / parameters^{law.alpha:.4f} + '
+    f'{law.b:.4g} / tokens^{law.beta:.4f}'
   )
 
 

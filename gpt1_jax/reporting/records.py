@@ -103,11 +103,14 @@ class RunRecord:
     )
 
   def examples(self, split: str) -> str:
-    """Returns a split and its number of examples: 'dev, 277'."""
+    """Returns a split and its number of examples: 'dev, 277'.
+
+    A user's own task, which may have the name of the paper's, has 'own dev'.
+    """
+    own = '' if isinstance(self.header['config']['task'], str) else 'own '
     counts = self.scores['counts'] if self.scores else {}
-    return (
-      f'{split}, {counts[split]["examples"]:,}' if split in counts else split
-    )
+    number = f', {counts[split]["examples"]:,}' if split in counts else ''
+    return f'{own}{split}{number}'
 
   def points(self, name: str) -> list[tuple[int, float]]:
     """Returns (update, value) for every row of metrics.jsonl with a metric."""

@@ -42,8 +42,9 @@ _PAPER = (
   'GPT-1 (Radford, Narasimhan, Salimans, Sutskever 2018) has 12 layers and '
   f'{paper.PARAMETERS:,} parameters, and read BooksCorpus 100 times. Its '
   'scores are test scores; those of GLUE’s tasks are on hidden test sets. Ours '
-  'are on the split that the row names. A dev score is not a test score, and '
-  'dev also selected the checkpoint.'
+  'are on the split that the row names; “own” is the split of a user’s own '
+  'files under the name of the task. A dev score is not a test score, and dev '
+  'also selected the checkpoint.'
 )
 _CHOICE = (
   'A run’s configuration decides its row. If several runs fit a cell, the run '
