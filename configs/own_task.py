@@ -1,8 +1,10 @@
 """A user-defined task: a folder of JSON lines or tables, and a short config.
 
-  python -m gpt1_jax.finetune --config=configs/own_task.py \
+  python -m gpt1_jax.finetune --config=configs/own_task.py:mini \
     --config.init_from=runs/mini --config.data.path=my_task \
     --workdir=runs/my_task
+
+Words after the colon are those of finetune.py, such as `mini` for small models.
 
 my_task/ holds train.jsonl, dev.jsonl and optionally test.jsonl:
   {"text": "The plot drags.", "label": "bad"}

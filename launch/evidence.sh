@@ -5,8 +5,8 @@
 #   launch/evidence.sh pretrain                    # STEPS updates of `mini`
 #   launch/evidence.sh law                         # nine small runs and their fit
 #   launch/evidence.sh records FOLDER              # copy OUT/FOLDER to docs/results
-#   launch/evidence.sh search GLUE                 # rates and epochs, one seed
-#   launch/evidence.sh tasks GLUE                  # pretrained and from scratch
+#   launch/evidence.sh search GLUE                 # rates, warm-ups; one seed
+#   launch/evidence.sh tasks GLUE [FLAG...]        # pretrained and from scratch
 #   launch/evidence.sh pairs NAME TSV...           # SNLI or MNLI, from samples
 #   launch/evidence.sh tables                      # docs/results from its files
 #   launch/evidence.sh report GLUE                 # zero-shot, slim run, page
@@ -20,12 +20,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 OUT=${OUT:-runs/evidence}
 PYTHON=${PYTHON:-python}
-MODEL=${MODEL:-models/mini} # what `pairs` starts from
+MODEL=${MODEL:-models/mini} # what `search`, `tasks` and `pairs` start from
 STEPS=${STEPS:-43917} # one epoch of 90 M tokens, 2,048 an update
 SEEDS=${SEEDS:-5}
 TASKS=${TASKS:-cola,stsb,rte,sst2}
-RATE=${RATE:-5e-4} # the best that `search` found
-EPOCHS=${EPOCHS:-6}
 ABLATIONS=${ABLATIONS:-full,scratch}
 # glibc keeps freed memory: an update takes a tenth less processor time, and
 # twice the memory (docs/performance.md).
@@ -80,19 +78,19 @@ records() {
     tar -cf - -T -) | tar -xf - -C docs/results
 }
 
-# sweep OUTPUT TASKS ABLATIONS SEEDS RATE EPOCHS GLUE
+# sweep OUTPUT TASKS ABLATIONS SEEDS GLUE [FLAG...]
 sweep() {
-  "$PYTHON" launch/sweep.py --output="$1" --init_from="$OUT/mini" \
-    --tasks="$2" --ablations="$3" --seeds="$4" --data_path="$7" \
-    --config.optim.peak_lr="$5" --config.train.num_epochs="$6" \
-    --config.model.dtype=bfloat16
+  "$PYTHON" launch/sweep.py --output="$1" --init_from="$MODEL" \
+    --tasks="$2" --ablations="$3" --seeds="$4" --data_path="$5" \
+    --config=configs/finetune.py:mini "${@:6}"
 }
 
 search() {
-  local rate epochs
+  local rate warmup
   for rate in 2.5e-4 5e-4 1e-3; do
-    for epochs in 3 6; do
-      sweep "$OUT/search/$rate-$epochs" cola full,scratch 1 "$rate" "$epochs" "$1"
+    for warmup in 0.002 0.1; do
+      sweep "$OUT/search/$rate-$warmup" cola full,scratch 1 "$1" \
+        --config.optim.peak_lr="$rate" --config.optim.warmup="$warmup"
     done
   done
 }
@@ -117,13 +115,12 @@ for split, lines in rows.items():
   pathlib.Path(sys.argv[1], f'{split}.jsonl').write_text(''.join(lines))
 END
   for start in init_from= like=; do
-    local words='' folder=$name
-    [[ $start == like= ]] && words=:scratch folder=${name}_scratch
-    "$PYTHON" -m gpt1_jax.finetune --config="configs/own_task.py$words" \
+    local words=mini folder=$name
+    [[ $start == like= ]] && words=mini,scratch folder=${name}_scratch
+    "$PYTHON" -m gpt1_jax.finetune --config="configs/own_task.py:$words" \
       --config.task.name="$name" --config.task.kind=entailment \
       --config.task.labels="('entailment','neutral','contradiction')" \
       --config.data.path="$OUT/pairs/$name" --config.$start"$MODEL" \
-      --config.optim.peak_lr="$RATE" --config.train.num_epochs="$EPOCHS" \
       --config.train.seeds="$SEEDS" --workdir="$OUT/tasks/$folder"
   done
 }
@@ -151,7 +148,7 @@ case ${1:-} in
   law) law ;;
   records) records "${2:?FOLDER is missing}" ;;
   search) search "${2:?GLUE is missing}" ;;
-  tasks) sweep "$OUT/tasks" "$TASKS" "$ABLATIONS" "$SEEDS" "$RATE" "$EPOCHS" "${2:?GLUE is missing}" ;;
+  tasks) sweep "$OUT/tasks" "$TASKS" "$ABLATIONS" "$SEEDS" "${2:?GLUE is missing}" "${@:3}" ;;
   pairs) pairs "${2:?NAME is missing}" "${@:3}" ;;
   tables) tables ;;
   report) report "${2:?GLUE is missing}" ;;

@@ -2,7 +2,7 @@ r"""Fine-tunes a grid of tasks and ablations, each over several seeds.
 
   python launch/sweep.py --output=runs/sweep --init_from=runs/mini \
       --tasks=cola,rte --ablations=full,scratch,no_aux,layers:0,layers:1 \
-      --seeds=3 --data_path=glue --config.optim.peak_lr=2.5e-4
+      --seeds=3 --data_path=glue --config=configs/finetune.py:mini
 
 Runs `python -m gpt1_jax.finetune` for one job after another, in
 OUTPUT/TASK/ABLATION with a log beside it. After each job, writes all scores to

@@ -125,6 +125,20 @@ def test_scratch_and_a_pretrained_run_exclude_each_other():
   assert config_lib.parse(config_lib.FinetuneConfig, values).like == 'runs/mini'
 
 
+def test_small_models_have_a_word():
+  small = {
+    'optim.peak_lr': (6.25e-5, 5e-4),
+    'optim.warmup': (0.002, 0.1),
+    'train.num_epochs': (3, 10),
+  }
+  configs = map(finetune.get_config, ('cola', 'cola,mini'))
+  assert differences(*configs) == small
+  own = differences(own_task.get_config(), own_task.get_config('mini'))
+  assert own == small
+  scratch = map(finetune.get_config, ('cola,scratch', 'cola,mini,scratch'))
+  assert differences(*scratch) == small
+
+
 def test_the_rows_of_table_5_are_words():
   """Covers P Table 5: no pretraining, no auxiliary LM, LSTM; words combine."""
   full = finetune.get_config('cola')

@@ -47,13 +47,15 @@ def test_law_runs_three_sizes_on_three_amounts_of_text():
 
 
 def test_tasks_are_run_pretrained_and_from_scratch():
-  ((program, *flags),) = printed('tasks', 'glue')
+  ((program, *flags),) = printed('tasks', 'glue', '--config.train.num_epochs=1')
   assert program == 'launch/sweep.py'
   assert {
     '--ablations=full,scratch',
     '--seeds=2',
     '--data_path=glue',
-    '--config.train.num_epochs=6',
+    '--init_from=models/mini',
+    '--config=configs/finetune.py:mini',
+    '--config.train.num_epochs=1',
   } < {*flags}
   searched = printed('search', 'glue')
   assert len({tuple(command) for command in searched}) == 3 * 2
@@ -78,7 +80,7 @@ def test_pairs_are_split_by_their_hash(tmp_path):
   files = (tmp_path / 'one.tsv', tmp_path / 'two.tsv')
   tuned, scratch = printed('pairs', 'snli', *files, PYTHON=python, OUT=tmp_path)
   assert '--config.init_from=models/mini' in tuned
-  assert '--config=configs/own_task.py:scratch' in scratch
+  assert '--config=configs/own_task.py:mini,scratch' in scratch
   assert '--config.like=models/mini' in scratch
   found = {
     split: (tmp_path / 'pairs' / 'snli' / f'{split}.jsonl').read_text()
