@@ -12,10 +12,10 @@ a cell, it shows the one with the most finished seeds; ties go to the last, in
 the order given and by name within a folder. All runs are listed.
 
 Writes OUTPUT/report.html, which needs no network, OUTPUT/results.md and, as
-pictures for other pages, OUTPUT/pretraining.svg (the losses of pretraining) and
-law.svg (the scaling law, if there are runs enough to fit it). An unfinished run
-is shown up to its last update. Runs and OUTPUT may be in a bucket
-(gs://BUCKET/...).
+pictures for other pages, OUTPUT/tasks.svg (scores with and without
+pretraining), pretraining.svg (the losses of pretraining) and law.svg (the
+scaling law, if there are runs enough to fit it). An unfinished run is shown up
+to its last update. Runs and OUTPUT may be in a bucket (gs://BUCKET/...).
 """
 
 from absl import flags
@@ -46,6 +46,8 @@ def main() -> None:
   report = sections.build(runs)
   storage.write_text(output / 'results.md', page.markdown(report))
   storage.write_text(output / 'report.html', page.html(report))
+  if drawn := figures.gains_plot(runs):
+    storage.write_text(output / 'tasks.svg', drawn)
   if drawn := figures.pretraining_plot(runs):
     storage.write_text(output / 'pretraining.svg', drawn)
   if drawn := sections.law_picture(report):

@@ -125,12 +125,14 @@ END
   done
 }
 
-# Writes docs/results/evidence.{md,html} from the files of the runs there.
+# Writes docs/results/evidence.{md,html} and tasks.svg from the files of the runs
+# there.
 tables() {
   "$PYTHON" -m gpt1_jax.report --output="$OUT/tables" \
     --runs=models/mini,docs/results/record,docs/results/tasks
   cp "$OUT/tables/results.md" docs/results/evidence.md
   cp "$OUT/tables/report.html" docs/results/evidence.html
+  cp "$OUT/tables/tasks.svg" docs/results/tasks.svg
 }
 
 report() {

@@ -111,7 +111,7 @@ def test_tables_and_plots_are_visible(opened):
   assert opened.locator('details').count() == 3
   unfold(opened)
   assert opened.locator('table').count() == 12
-  assert opened.locator('figure > svg[role=img]').count() == 5
+  assert opened.locator('figure > svg[role=img]').count() == 6
   for kind in ('table', 'figure > svg', 'h2', 'nav a', '.legend li'):
     for element in opened.locator(kind).all():
       assert element.is_visible()

@@ -172,6 +172,7 @@ def test_ids_are_unique_and_links_resolve(text):
 def test_plots_use_the_colours_of_the_page(report):
   drawn = [plot for section in report.sections for plot in section.plots]
   assert [plot.title for plot in drawn] == [
+    'With and without pretraining',
     'Pretraining: loss',
     'cola: loss of task and LM',
     'rte: loss of task and LM',
@@ -264,6 +265,8 @@ def test_report_command(tmp_path):
   again = (tmp_path / 'out' / 'results.md').read_text(encoding='utf-8')
   drawn = (tmp_path / 'out' / 'pretraining.svg').read_text(encoding='utf-8')
   assert 'loss (nats)' in ''.join(ET.fromstring(drawn).itertext())
+  drawn = (tmp_path / 'out' / 'tasks.svg').read_text(encoding='utf-8')
+  assert 'CoLA' in ''.join(ET.fromstring(drawn).itertext())
   found = Reader(text).tables
   assert read_markdown(again) == {
     name: rows for name, rows in found.items() if not in_folded_section(name)

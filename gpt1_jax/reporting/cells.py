@@ -57,17 +57,25 @@ def split(run: RunRecord, suffix: str, metric: str) -> str | None:
   return None
 
 
-def simple_method(run: RunRecord) -> Row:
-  """Returns the cell of the best simple method; {} if the run has none.
+def best_simple(run: RunRecord) -> tuple[str, float] | None:
+  """Returns the best simple method and its score; None if the run has none.
 
   Simple methods are scored on dev by the run's main metric; see
   `tasks.baselines`.
   """
   found = run.scores.get('baselines') if run.scores else None
   if not run.scores or not found:
-    return {}
+    return None
   known = {name: found[name] for name in found if name in baselines.NAMES}
-  name, value = baselines.best(known, run.scores['metric'])
+  return baselines.best(known, run.scores['metric'])
+
+
+def simple_method(run: RunRecord) -> Row:
+  """Returns the cell of the best simple method; {} if the run has none."""
+  best = best_simple(run)
+  if not best:
+    return {}
+  name, value = best
   return {'best simple method (dev)': f'{100 * value:.1f}, {name}'}
 
 

@@ -1,4 +1,4 @@
-"""Builds both halves of Figure 2 (P §5) and the training curves.
+"""Builds both halves of Figure 2 (P §5), the training curves and the gains.
 
 Each half of Figure 2 is a table of scores and the lines to draw from them.
 """
@@ -106,6 +106,67 @@ def draw_zero_shot(lines: Sequence[plots.Line], *, file: bool = False) -> str:
     levels=((0, 'random guessing'), (1, 'state of the art before GPT-1')),
   )
   return plots.draw('zero-shot', lines, scales, file=file)
+
+
+def gains(
+  runs: Sequence[RunRecord],
+) -> tuple[list[plots.Line], plots.Scales]:
+  """Compares tasks with and without pretraining; each has a place on x.
+
+  Beside them stand the best simple method and GPT-1 of the paper.
+  """
+  full = cells.chosen(runs, paper.FULL)
+  scratch = cells.chosen(runs, paper.NO_PRETRAINING)
+  order = dict.fromkeys([*paper.COLUMNS, *full])
+  tasks = [task for task in order if task in full and _percents(full[task])]
+  series: dict[str, dict[int, list[float]]] = {
+    name: {}
+    for name in (
+      'from scratch',
+      'pretrained',
+      'best simple method',
+      'GPT-1 (paper)',
+    )
+  }
+  for place, task in enumerate(tasks):
+    series['pretrained'][place] = _percents(full[task])
+    if task in scratch:
+      series['from scratch'][place] = _percents(scratch[task])
+    if best := cells.best_simple(full[task]):
+      series['best simple method'][place] = [100 * best[1]]
+    if task in paper.COLUMNS:
+      series['GPT-1 (paper)'][place] = [paper.COLUMNS[task].score]
+  lines = []
+  for number, (label, found) in enumerate(series.items()):
+    scored = {place: values for place, values in found.items() if values}
+    if scored:
+      beside = 0.15 * number - 0.225  # so that no mark hides another
+      points = [(x + beside, statistics.median(y)) for x, y in scored.items()]
+      ends = [(min(y), max(y)) for y in scored.values()]
+      lines.append(
+        plots.Line(label, points, number, ends, marks=True, joined=False)
+      )
+  names = [
+    paper.COLUMNS[task].column.removesuffix('-m')
+    if task in paper.COLUMNS
+    else task
+    for task in tasks
+  ]
+  return lines, plots.Scales('', 'score (%)', names=names)
+
+
+def gains_plot(runs: Sequence[RunRecord]) -> str | None:
+  """Draws the gains for a file; None if no task was learned."""
+  lines, scales = gains(runs)
+  return plots.draw('gains', lines, scales, file=True) if lines else None
+
+
+def _percents(run: RunRecord) -> list[float]:
+  """Returns the main score of each seed in percent; empty if unfinished."""
+  if not run.scores:
+    return []
+  values = run.values(run.scores['split'], run.scores['metric'])
+  return [100 * value for value in values]
 
 
 LOSS = plots.Scales('updates', 'loss (nats)')

@@ -61,6 +61,8 @@ TABLE_4 = (
   Score('STS-B', 'stsb', 'pearson', 82.0, 81.0, 'ECNU (mixed ensemble)'),
   Score('QQP', 'qqp', 'f1', 70.3, 66.1, _SINGLE),
 )
+# The column of each task; MNLI's is the matched one.
+COLUMNS = {c.task: c for c in (*TABLE_2, *TABLE_3, *TABLE_4) if not c.suffix}
 GLUE, GLUE_EARLIER, GLUE_EARLIER_BY = 72.8, 68.9, _MULTI
 
 # P §5, Table 5: the unweighted average, then a score for each task. MNLI is the

@@ -40,6 +40,7 @@ class Line:
     points: (x, y), in order.
     color: index of its colour and mark, modulo `COLORS`.
     ends: (minimum, maximum) over seeds at each point.
+    joined: False leaves the points by themselves.
   """
 
   label: str
@@ -48,6 +49,7 @@ class Line:
   ends: Points = ()
   marks: bool = False
   dashed: bool = False
+  joined: bool = True
 
   @property
   def mark(self) -> str:
@@ -60,6 +62,7 @@ class Scales:
 
   Attributes:
     levels: (y, text) of horizontal lines; the text of the first is below it.
+    names: of x = 0, 1, 2, ..., in place of these numbers.
   """
 
   x: str
@@ -67,6 +70,7 @@ class Scales:
   log: bool = False
   integer: bool = False
   levels: Sequence[tuple[float, str]] = ()
+  names: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +121,7 @@ def _drawn(lines: Sequence[Line], scales: Scales, file: bool) -> str:
   for patch in (drawing.patch, axes.patch):
     patch.set_visible(file)
   out = io.StringIO()
-  drawing.savefig(out, format='svg')
+  drawing.savefig(out, format='svg', metadata={'Date': None})
   svg = out.getvalue()
   return svg[svg.index('<svg') :]
 
@@ -125,11 +129,12 @@ def _drawn(lines: Sequence[Line], scales: Scales, file: bool) -> str:
 def key(line: Line) -> str:
   """Returns an <svg> element that shows the line in the legend."""
   dashes = ' stroke-dasharray="5 3"' if line.dashed else ''
+  path = f'<path d="M0 5h28" stroke-width="2"{dashes}/>' if line.joined else ''
   mark = f'<path d="{_MARKS[line.mark]}"/>' if line.mark else ''
   color = f'var(--line-{line.color % COLORS})'
   return (
     f'<svg class="key" viewBox="0 0 28 10" aria-hidden="true" fill="{color}" '
-    f'stroke="{color}"><path d="M0 5h28" stroke-width="2"{dashes}/>{mark}</svg>'
+    f'stroke="{color}">{path}{mark}</svg>'
   )
 
 
@@ -149,6 +154,10 @@ def _set_scales(axes: Axes, scales: Scales) -> None:
     axes.xaxis.set_minor_locator(ticker.NullLocator())
   elif scales.integer:
     axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+  elif scales.names:
+    names = [_CONTROL.sub('\ufffd', name) for name in scales.names]
+    axes.set_xticks(range(len(names)), names, rotation=30, ha='right')
+    axes.set_xlim(-0.5, len(names) - 0.5)
   if scales.levels:
     axes.margins(y=0.12)
   for number, (y, text) in enumerate(scales.levels):
@@ -174,6 +183,8 @@ def _add(axes: Axes, line: Line) -> None:
     label = f'\N{ZERO WIDTH SPACE}{label}'
   (drawn,) = axes.plot(xs, ys, style, color=color, lw=1.5, label=label)
   drawn.set(marker=line.mark or 'none', markersize=5)
+  if not line.joined:
+    drawn.set_linestyle('none')
   if line.ends:
     low, high = zip(*line.ends, strict=True)
     axes.vlines([p[0] for p in line.points], low, high, color=color, lw=1)

@@ -68,7 +68,8 @@ def overview(runs: Sequence[RunRecord]) -> Table:
     else:
       simple, about = {}, 'converted'
       if run.command == 'pretrain':
-        about = f'pretrained on {cells.corpus(run)}'
+        corpus = cells.corpus(run)
+        about = f'pretrained on {corpus}' if corpus else 'pretrained'
       score, measure = _perplexity(run, 'perplexity per token'), ''
       if score != cells.NOTHING:
         measure = 'perplexity per token'
