@@ -8,6 +8,7 @@ VENV ?= .venv
 LOCK ?=
 ARGS ?=
 
+COMMA := ,
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet \
   $(if $(LOCK),--constraint $(LOCK))
@@ -111,7 +112,8 @@ $(VENV)/installed: setup.py
 	@$(PIP) --editable .
 	@touch $@
 
+# Takes several at once, too: .venv/installed-dev,docs
 $(VENV)/installed-%: $(VENV)/installed
 	@echo 'Installing the extra $* ...'
 	@$(PIP) --editable '.[test,$*]'
-	@touch $@
+	@touch $@ $(patsubst %,$(VENV)/installed-%,$(subst $(COMMA), ,$*))
