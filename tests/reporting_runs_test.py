@@ -1,6 +1,7 @@
 """Tests which runs are found in folders, and how they are described."""
 
 import dataclasses
+import json
 import os
 
 import pytest
@@ -54,6 +55,25 @@ def test_seeds_without_a_common_header_are_one_run(tmp_path):
   (tmp_path / 'rte/full/seed-1/scores.json').unlink()
   (run,) = found(tmp_path)
   assert (run.scores, run.state) == (None, 'not finished: 2 of 3 seeds')
+
+
+def test_seeds_with_other_settings_are_not_combined(tmp_path, capsys):
+  top = run_folders.seeds(tmp_path / 'cola', 'cola', [ACCURACY] * 3, start='x')
+  path = top / 'seed-1' / 'config.json'
+  header = json.loads(path.read_text())
+  header['commit'] = '9876543210'
+  path.write_text(json.dumps(header))
+  (run,) = found(tmp_path)
+  assert run.commit == 'abcdef01+, 98765432'
+  header['config']['optim']['warmup'] = 0.1
+  header['config']['train']['num_epochs'] = 7.0
+  path.write_text(json.dumps(header))
+  runs = found(tmp_path)
+  assert [run.name for run in runs] == ['seed-0', 'seed-1', 'seed-2']
+  assert capsys.readouterr().err.endswith(
+    'cola/seed-1: differs from seed-0 beside it in config.optim.warmup, '
+    'config.train.num_epochs; move one of them to another folder\n'
+  )
 
 
 def test_find_rejects_folders_without_runs(tmp_path):

@@ -22,6 +22,7 @@ class RunRecord:
     pretraining: scores.json of pretraining; None if unfinished.
     state: 'finished', or how far the run is.
     metrics: rows of metrics.jsonl, of the first seed.
+    commits: of the seeds; empty for a run of one.
   """
 
   name: str
@@ -33,6 +34,7 @@ class RunRecord:
   metrics: Sequence[Mapping[str, Any]]
   zero_shot: Sequence[results.ZeroShotScore] = ()
   samples: str = ''
+  commits: Sequence[str | None] = ()
 
   @property
   def command(self) -> str:
@@ -40,7 +42,8 @@ class RunRecord:
 
   @property
   def commit(self) -> str:
-    return short_commit(self.header['commit'])
+    commits = map(short_commit, self.commits or [self.header['commit']])
+    return ', '.join(dict.fromkeys(commits))
 
   @property
   def finished(self) -> bool:

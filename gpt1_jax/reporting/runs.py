@@ -26,6 +26,15 @@ from gpt1_jax.train import (
 )
 
 _SEED = 'seed-'
+# Settings that runs of several seeds share; all of a section without names.
+_DECISIVE = {
+  'transfer': (),
+  'model': (),
+  'head': (),
+  'optim': (),
+  'train': ('num_epochs', 'num_steps', 'patience'),
+  'data': ('batch_size', 'truncation', 'drop_last'),
+}
 _ZERO_SHOT = pydantic.TypeAdapter(list[results.ZeroShotScore])
 
 
@@ -75,6 +84,7 @@ def load(folder: storage.Path | str) -> RunRecord:
     each = [load(seed) for seed in seeds]
     if any(run.command != 'finetune' for run in each):
       raise UserError(f'{folder}: seeds of fine-tuning only are combined')
+    _check_equal_settings(each)
     return _combine(folder, each)
   header = run_lib.load(os.fspath(folder))
   tuned = header['command'] == 'finetune'
@@ -201,4 +211,30 @@ def _combine(folder: storage.Path, each: list[RunRecord]) -> RunRecord:
     state=state,
     metrics=each[0].metrics,
     samples=next(filter(None, samples), ''),
+    commits=[run.header['commit'] for run in each],
   )
+
+
+def _check_equal_settings(seeds: list[RunRecord]) -> None:
+  """Raises UserError if runs of seeds differ in more than the seed."""
+  first, *others = seeds
+  wanted = _settings(first)
+  for run in others:
+    found = _settings(run)
+    names = sorted(wanted.keys() | found.keys())
+    if different := [x for x in names if wanted.get(x) != found.get(x)]:
+      raise UserError(
+        f'{run.name}: differs from {first.path.name} beside it in '
+        f'{", ".join(different)}; move one of them to another folder'
+      )
+
+
+def _settings(run: RunRecord) -> dict[str, Any]:
+  """Returns the settings that decide a score, without seeds and paths."""
+  config: Any = run.header['config']
+  found = {'config.task': config['task']}
+  for section, names in _DECISIVE.items():
+    values = config.get(section, {})
+    for name in names or values:
+      found[f'config.{section}.{name}'] = values.get(name)
+  return found
