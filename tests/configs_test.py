@@ -128,7 +128,6 @@ def test_scratch_and_a_pretrained_run_exclude_each_other():
 def test_small_models_have_a_word():
   small = {
     'optim.peak_lr': (6.25e-5, 5e-4),
-    'optim.warmup': (0.002, 0.1),
     'train.num_epochs': (3, 10),
   }
   configs = map(finetune.get_config, ('cola', 'cola,mini'))

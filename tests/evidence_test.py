@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shlex
+import statistics
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -14,6 +15,7 @@ import pytest
 from tests.support import commands
 
 SCRIPT = pathlib.Path(__file__).parents[1] / 'launch' / 'evidence.sh'
+RESULTS = commands.ROOT / 'docs' / 'results'
 
 
 def printed(*args: object, **env: object) -> list[list[str]]:
@@ -109,7 +111,7 @@ def test_the_tables_of_the_docs_are_those_of_their_files(tmp_path):
     '--runs=models/mini,docs/results/record,docs/results/tasks',
     f'--output={tmp_path}/tables',
   )
-  folders = (tmp_path / 'tables', commands.ROOT / 'docs' / 'results')
+  folders = (tmp_path / 'tables', RESULTS)
   made, shown = (
     (folder / name).read_text().splitlines()
     for folder, name in zip(folders, ('results.md', 'evidence.md'), strict=True)
@@ -120,6 +122,44 @@ def test_the_tables_of_the_docs_are_those_of_their_files(tmp_path):
     for folder in folders
   )
   assert made == shown
+
+
+def test_the_first_page_shows_the_medians_of_the_files():
+  text = (commands.ROOT / 'README.md').read_text(encoding='utf-8')
+  rows = {
+    line.split(',')[0].strip('| '): line.split('|')[2:5]
+    for line in text.splitlines()
+    if line.startswith('| ')
+  }
+  folders = {
+    'CoLA': 'cola_10_epochs',
+    'SST-2': 'sst2',
+    'STS-B': 'stsb',
+    'RTE': 'rte',
+    'SNLI': 'snli',
+    'MultiNLI': 'mnli',
+  }
+  for task, name in folders.items():
+    ours, scratch = (
+      [
+        json.loads(path.read_text())
+        for path in (RESULTS / 'tasks' / f'{name}{start}_f32').rglob(
+          'scores.json'
+        )
+      ]
+      for start in ('', '_scratch')
+    )
+    medians = [
+      statistics.median(run['score'] for run in runs)
+      for runs in (ours, scratch)
+    ]
+    metric = ours[0]['metric']
+    best = max(found[metric] for found in ours[0]['baselines'].values())
+    shown = [
+      f'{100 * score:.1f}%' if metric == 'accuracy' else f'{score:.3f}'
+      for score in (*medians, best)
+    ]
+    assert [cell.strip() for cell in rows[task]] == shown, task
 
 
 @pytest.mark.parametrize('args', [(), ('tasks',), ('corpus', 'books')])
