@@ -102,8 +102,8 @@ def test_markdown_and_page_hold_the_same_tables(report, text):
 
 def test_runs_come_first_then_the_paper(report, text):
   assert [section.name for section in report.sections] == [
-    'runs', 'pretraining', 'fine-tuning', 'samples', 'table-4', 'table-5',
-    'figure-2-left', 'figure-2-right', 'not-run',
+    'runs', 'gains', 'pretraining', 'fine-tuning', 'samples', 'table-4',
+    'table-5', 'figure-2-left', 'figure-2-right', 'not-run',
   ]  # fmt: skip
   found = Reader(text).tables
   for caption, rows in found.items():
@@ -172,7 +172,7 @@ def test_ids_are_unique_and_links_resolve(text):
 def test_plots_use_the_colours_of_the_page(report):
   drawn = [plot for section in report.sections for plot in section.plots]
   assert [plot.title for plot in drawn] == [
-    'With and without pretraining',
+    'Main score of each task',
     'Pretraining: loss',
     'cola: loss of task and LM',
     'rte: loss of task and LM',

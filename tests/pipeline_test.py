@@ -158,7 +158,7 @@ def test_finetune_pretrained_and_scratch(data, run, tmp_path):
     score = _json(tmp_path / name / 'scores.json')['score']
     cells = f'{name} | {100 * score:.1f} | my_task | {model} | accuracy | '
     (row,) = [x for x in text.splitlines() if cells in x]
-    assert ' | dev, 24 | 1 | ' in row
+    assert ' | own dev, 24 | 1 | ' in row
     tokens = _json(run / 'scores.json')['tokens_seen']
     assert f' | {tokens / 1000:.1f} k | ' in row or name == 'scratch'
   bad = task / 'dev.jsonl'

@@ -38,9 +38,8 @@ _SIMPLE = (
   f'n-grams with logistic regression, the cosine of TF-IDF. {baselines.CAVEAT}'
 )
 _GAINS = (
-  'The picture compares the main score of each task. GPT-1’s are those of the '
-  'paper, on test sets and at full size. Lines span the minimum and maximum '
-  'over seeds.'
+  'GPT-1’s scores are those of the paper, on test sets and at full size. Lines '
+  'span the minimum and maximum over seeds.'
 )
 _SEEDS = 'Several seeds show as median [minimum, maximum].'
 _PAPER = (
@@ -107,6 +106,7 @@ def build(runs: Sequence[RunRecord]) -> Report:
   samples = [(run.name, run.samples) for run in runs if run.samples]
   sections = [
     _overview(runs),
+    _gains(runs),
     _pretraining(runs),
     *_law(runs),
     _finetuning(runs),
@@ -124,22 +124,26 @@ def build(runs: Sequence[RunRecord]) -> Report:
 def _overview(runs: Sequence[RunRecord]) -> Section:
   """Returns the first section: all runs, and what their scores mean."""
   tuned = [run for run in runs if run.command == 'finetune']
-  lines, scales = figures.gains(runs)
   explanations = {
     _PRETRAINED: len(tuned) < len(runs),
     _TUNED: bool(tuned),
     _SCRATCH: any(run.layers is None for run in tuned),
     _SIMPLE: any(cells.simple_method(run) for run in tuned),
-    _GAINS: bool(lines),
     _SEEDS: any(len(run.seeds) > 1 for run in tuned),
   }
   return Section(
     'runs',
     'What was run',
     tables=[tables.overview(runs)],
-    plots=_plots('With and without pretraining', 'gains', lines, scales),
     explanations=[text for text, holds in explanations.items() if holds],
   )
+
+
+def _gains(runs: Sequence[RunRecord]) -> Section:
+  lines, scales = figures.gains(runs)
+  title = 'With and without pretraining'
+  drawn = _plots('Main score of each task', 'gains', lines, scales)
+  return Section('gains', title, _GAINS, plots=drawn)
 
 
 def _scores(runs: Sequence[RunRecord]) -> list[Section]:
