@@ -1,4 +1,4 @@
-"""The picture of scores with and without pretraining."""
+"""Tests the picture of scores with and without pretraining."""
 
 import json
 import xml.etree.ElementTree as ET
@@ -53,6 +53,15 @@ def test_each_task_has_a_place_in_the_order_of_the_paper(runs):
   assert list(lines[1].ends[1]) == pytest.approx([70.0, 90.0])
   places = {x for line in lines for x, _ in line.points}
   assert len(places) == sum(len(line.points) for line in lines)  # none hidden
+
+
+def test_gpt1_stands_beside_its_own_metric_only(tmp_path):
+  for name, metric in (('a', 'accuracy'), ('b', 'matthews')):
+    run_folders.finetuning(
+      tmp_path / name, 'cola', {'dev': {metric: 0.7}}, start='x'
+    )
+    labels = {x.label for x in figures.gains(found(tmp_path / name))[0]}
+    assert ('GPT-1 (paper)' in labels) == (metric == 'matthews')
 
 
 def test_marks_stand_by_themselves_above_their_names(runs):

@@ -134,8 +134,11 @@ def gains(
       series['from scratch'][place] = _percents(scratch[task])
     if best := cells.best_simple(full[task]):
       series['best simple method'][place] = [100 * best[1]]
-    if task in paper.COLUMNS:
-      series['GPT-1 (paper)'][place] = [paper.COLUMNS[task].score]
+    column = paper.COLUMNS.get(task)
+    scores = full[task].scores
+    # A user's task may have the name of the paper's, and another metric.
+    if column and scores and scores['metric'] == column.metric:
+      series['GPT-1 (paper)'][place] = [column.score]
   lines = []
   for number, (label, found) in enumerate(series.items()):
     scored = {place: values for place, values in found.items() if values}

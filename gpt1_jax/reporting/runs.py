@@ -234,7 +234,7 @@ def _settings(run: RunRecord) -> dict[str, Any]:
   config: Any = run.header['config']
   found = {'config.task': config['task']}
   for section, names in _DECISIVE.items():
-    values = config.get(section, {})
+    values = config[section]
     for name in names or values:
       found[f'config.{section}.{name}'] = values.get(name)
   return found
