@@ -3,7 +3,6 @@
 Candidates alternate; one that fails or is missing is reported in one sentence.
 """
 
-import importlib.util
 import json
 import os
 
@@ -16,21 +15,21 @@ NEEDED = "needs the extra torch: pip install -e '.[torch]'"
 
 
 def rows_of(*flags):
-  """Returns the rows of a suite, and its progress lines."""
+  """Returns the rows of a suite."""
   settings = ('--quick', '--steps=1', '--repeats=1', '--json')
   done = commands.run('launch/benchmark.py', *settings, *flags)
   assert done.returncode == 0, done.stderr
   out = json.loads(done.stdout.splitlines()[-1])
   assert out['machine']['threads'] > 0
   assert all(row['ours'] > 0 for row in out['rows'])
-  return out['rows'], done.stderr
+  return out['rows']
 
 
 @pytest.mark.peers
 @pytest.mark.slow
 def test_train():
   pytest.importorskip('torch', reason=NEEDED)
-  rows, _ = rows_of('--suite=train')
+  rows = rows_of('--suite=train')
   assert [row['name'] for row in rows] == [
     f'{name}, {dtype}'
     for dtype in ('float32', 'bfloat16')
@@ -41,16 +40,13 @@ def test_train():
   assert all(row['ours'] > 50e6 for row in rows if row['unit'] == 'B')
 
 
-@pytest.mark.peers  # runs without torch too, and says so
+@pytest.mark.peers
 @pytest.mark.slow
 def test_generate():
-  rows, progress = rows_of('--suite=generate')
+  pytest.importorskip('torch', reason=NEEDED)
+  rows = rows_of('--suite=generate')
   assert len(rows) == 4
-  if importlib.util.find_spec('torch'):
-    assert all(row['ratio'] > 0 for row in rows)
-  else:
-    assert "skipped, torch: pip install 'gpt1_jax[torch]'" in progress
-    assert all(row['ratio'] is None for row in rows)
+  assert all(row['ratio'] > 0 for row in rows)
 
 
 @pytest.mark.peers
@@ -59,7 +55,7 @@ def test_finetune(archives, tmp_path):
   pytest.importorskip('torch', reason=NEEDED)
   (tmp_path / 'tasks').mkdir()
   (tmp_path / 'tasks' / 'glue').symlink_to(archives)
-  rows, _ = rows_of('--suite=finetune', f'--data={tmp_path}')
+  rows = rows_of('--suite=finetune', f'--data={tmp_path}')
   names = [row['name'].split(',')[0] for row in rows]
   assert names == ['fine-tuning sst2', 'fine-tuning rte']
   assert all(row['ratio'] > 0 for row in rows)
@@ -67,7 +63,7 @@ def test_finetune(archives, tmp_path):
 
 @pytest.mark.slow
 def test_prepare():
-  (row,), _ = rows_of('--suite=prepare')
+  (row,) = rows_of('--suite=prepare')
   assert row['reference'] == 'SentencePiece alone'
   assert row['ratio'] > 0
 

@@ -95,22 +95,21 @@ def test_special_rows_are_drawn_when_fine_tuning_starts(converted, tmp_path):
   """N(0, 0.02), from the seed of that run; everything else is unchanged."""
   task = small_runs.write_task(tmp_path / 'task', train=8, dev=8)
   pretrained, meta, _ = checkpoint.read(str(converted))
+  commands.succeed(
+    'finetune',
+    '--config=configs/own_task.py:openai',
+    f'--config.data.path={task}',
+    f'--config.init_from={converted}',
+    '--config.train.seeds=2',
+    '--config.train.num_epochs=0',
+    '--config.train.num_steps=1',
+    '--config.data.batch_size=8',
+    '--config.optim.peak_lr=1e-30',  # too small to change a weight
+    f'--workdir={tmp_path / "runs"}',
+  )
   specials, heads = [], []
   for seed in (0, 1):
-    workdir = tmp_path / str(seed)
-    commands.succeed(
-      'finetune',
-      '--config=configs/own_task.py:openai',
-      f'--config.data.path={task}',
-      f'--config.init_from={converted}',
-      f'--config.train.seed={seed}',
-      '--config.train.num_epochs=0',
-      '--config.train.num_steps=1',
-      '--config.data.batch_size=8',
-      '--config.optim.peak_lr=1e-30',  # too small to change a weight
-      f'--workdir={workdir}',
-    )
-    params, tuned, _ = checkpoint.read(str(workdir))
+    params, tuned, _ = checkpoint.read(str(tmp_path / f'runs/seed-{seed}'))
     tokens = params['gpt'].pop('tokens_embed')
     specials.append(tokens[-3:])
     heads.append(params['head']['clf']['kernel'])

@@ -79,6 +79,7 @@ def test_the_shell_script_explains_itself():
 
 STUB = """#!/bin/sh
 case "$*" in
+  *'pip download'*) head -c {wheels}M /dev/zero > "$GPU_HOUR/wheels/x.whl" ;;
   *'pip '* | *'site; '*) ;;
   *gpu_hour.py*) echo "$@" ;;
   *) exec {python} "$@" ;;
@@ -86,15 +87,15 @@ esac
 """
 
 
-def packed(tmp_path, megabytes):
-  """Packs a corpus of so many random megabytes; returns the process."""
+def packed(tmp_path, wheels=0):
+  """Packs a small corpus and so many MiB of wheels; returns the process."""
   stub = tmp_path / 'bin' / 'python3'
   corpus, tasks = tmp_path / 'shards, v1', tmp_path / 'glue'
   for folder in (stub.parent, corpus, tasks / 'RTE'):
     folder.mkdir(parents=True, exist_ok=True)
-  stub.write_text(STUB.format(python=sys.executable))
+  stub.write_text(STUB.format(python=sys.executable, wheels=wheels))
   stub.chmod(0o755)
-  (corpus / 'train.bin').write_bytes(os.urandom(megabytes * 2**20))
+  (corpus / 'train.bin').write_bytes(os.urandom(2**20))
   (tasks / 'RTE' / 'dev.tsv').write_text('a\tb\n')
   return script(tmp_path, 'pack', corpus, tasks)
 
@@ -114,7 +115,7 @@ def script(tmp_path, *words):
 
 
 def test_run_unpacks_what_pack_compressed(tmp_path):
-  assert packed(tmp_path, 1).returncode == 0
+  assert packed(tmp_path).returncode == 0
   there = tmp_path / 'packed'
   assert sorted(os.listdir(there)) == ['input.tar.xz', 'wheels']
   done = script(tmp_path, 'run', '--minutes=1')
@@ -127,7 +128,7 @@ def test_run_unpacks_what_pack_compressed(tmp_path):
   assert (there / 'tasks' / 'RTE' / 'dev.tsv').read_text() == 'a\tb\n'
 
 
-def test_too_large_a_corpus_is_refused(tmp_path):
-  done = packed(tmp_path, 61)
+def test_more_than_60_mib_are_refused(tmp_path):
+  done = packed(tmp_path, wheels=60)
   assert done.returncode == 2
   assert 'exceeds 60 MiB; prepare fewer books' in done.stderr

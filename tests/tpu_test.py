@@ -247,7 +247,7 @@ def test_first_tpus_take_the_plain_path():
 
 
 def test_step_of_the_paper_meets_the_goals():
-  found, program, compiled = compile_paper(64)
+  found, program, compiled = compile_paper()
   assert found.memory.temp <= 2.75e9
   assert found.cost.flops <= 1.0 * found.model_flops
   # About 4e9 of these are buffers of running sums, which XLA counts in each
@@ -272,7 +272,7 @@ def test_step_of_the_paper_meets_the_goals():
 
 def test_step_over_fsdp_is_faster():
   """Gathers in bfloat16 behind whole products; sums the matrix once."""
-  found, _, _ = compile_paper(64, **{'mesh.data': 1, 'mesh.fsdp': 4})
+  found, _, _ = compile_paper(**{'mesh.data': 1, 'mesh.fsdp': 4})
   assert found.memory.temp <= 2.6e9
   assert found.cost.bytes_accessed <= 35e9
   assert found.cost.hbm_bytes <= 15.5e9
@@ -289,12 +289,8 @@ def test_step_over_fsdp_is_faster():
 
 def test_step_that_sums_in_bfloat16_meets_all_goals():
   mesh = {'mesh.data': 1, 'mesh.fsdp': 4, 'mesh.reduce_dtype': 'bfloat16'}
-  found, _, _ = compile_paper(64, **mesh, **{'model.remat': 'dots_except_qkv'})
+  found, _, _ = compile_paper(**mesh, **{'model.remat': 'dots_except_qkv'})
   assert found.memory.temp <= 1.83e9
   assert found.cost.bytes_accessed <= 28.5e9
   assert found.cost.hbm_bytes <= 14.1e9
   assert found.step_seconds <= 42e-3
-
-
-def test_64_sequences_a_chip_fit():
-  assert compile_paper(4 * 64)[0].fits

@@ -53,8 +53,8 @@ def lower_kernel(topology, shape, dtype, rate):
   )
 
 
-def compile_paper(batch_size, **mesh):
+def compile_paper(**changes):
   """Compiles the paper's recipe in bfloat16 for four chips of v5e."""
-  changes = {'model.dtype': 'bfloat16', 'data.batch_size': batch_size, **mesh}
+  changes = {'model.dtype': 'bfloat16', **changes}
   config = compiled_steps.preset('paper', **changes)
   return stats.compile_step(config, chips.topology('v5e:2x2', 1), 40_478, 1000)
