@@ -3,7 +3,8 @@
 #
 #   launch/evidence.sh corpus BOOKS LIBRARY GLUE   # prepare; count dev sentences
 #   launch/evidence.sh pretrain                    # STEPS updates of `mini`
-#   launch/evidence.sh law                         # nine small runs and their fit
+#   launch/evidence.sh law                         # twelve small runs, their fit
+#   launch/evidence.sh lstm CORPUS                 # the LSTM, 7 M tokens of 58 novels
 #   launch/evidence.sh records FOLDER              # copy OUT/FOLDER to docs/results
 #   launch/evidence.sh search GLUE                 # rates, warm-ups; one seed
 #   launch/evidence.sh tasks GLUE [FLAG...]        # pretrained and from scratch
@@ -21,6 +22,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 OUT=${OUT:-runs/evidence}
 PYTHON=${PYTHON:-python}
 MODEL=${MODEL:-models/mini} # what `search`, `tasks` and `pairs` start from
+WORDS=${WORDS:-mini} # of configs/own_task.py, for `pairs`: lstm,mini for an LSTM
 STEPS=${STEPS:-43917} # one epoch of 90 M tokens, 2,048 an update
 SEEDS=${SEEDS:-5}
 TASKS=${TASKS:-cola,stsb,rte,sst2}
@@ -53,7 +55,7 @@ pretrain() {
 
 law() {
   local width layers heads steps
-  for steps in 732 1465 2930; do # 1.5, 3 and 6 M tokens
+  for steps in 732 1465 2930 5860; do # 1.5, 3, 6 and 12 M tokens
     for shape in 32,2,1 64,2,2 128,4,4; do
       IFS=, read -r width layers heads <<< "$shape"
       "$PYTHON" -m gpt1_jax.pretrain --config=configs/pretrain.py:mini \
@@ -69,6 +71,18 @@ law() {
   done
   "$PYTHON" -m gpt1_jax.report --runs="$OUT/law,models/mini" \
     --output="$OUT/law_report"
+}
+
+# One epoch's part as long as docs/results/record. 512 units have 0.28 times the
+# parameters of the decoder's layers, as the paper's 2,048 have of GPT-1's.
+lstm() {
+  "$PYTHON" -m gpt1_jax.pretrain --config=configs/pretrain.py:lstm,mini \
+    --workdir="$OUT/lstm" --config.data.path="$1" --config.model.units=512 \
+    --config.train.num_epochs=0 --config.train.num_steps=3400 \
+    --config.train.eval_every=3400 --config.train.checkpoint_every=400 \
+    --config.data.batch_size=8 --config.optim.warmup=300.0 \
+    --config.optim.peak_lr=1e-3 --config.model.embd_pdrop=0.0 \
+    --config.model.output_pdrop=0.0
 }
 
 # Copies the files of a folder's runs that `report` reads, without weights.
@@ -115,8 +129,8 @@ for split, lines in rows.items():
   pathlib.Path(sys.argv[1], f'{split}.jsonl').write_text(''.join(lines))
 END
   for start in init_from= like=; do
-    local words=mini folder=$name
-    [[ $start == like= ]] && words=mini,scratch folder=${name}_scratch
+    local words=$WORDS folder=$name
+    [[ $start == like= ]] && words=$WORDS,scratch folder=${name}_scratch
     "$PYTHON" -m gpt1_jax.finetune --config="configs/own_task.py:$words" \
       --config.task.name="$name" --config.task.kind=entailment \
       --config.task.labels="('entailment','neutral','contradiction')" \
@@ -148,6 +162,7 @@ case ${1:-} in
   corpus) corpus "${2:?BOOKS is missing}" "${3:?LIBRARY is missing}" "${4:?GLUE is missing}" ;;
   pretrain) pretrain "${@:2}" ;;
   law) law ;;
+  lstm) lstm "${2:?CORPUS is missing}" ;;
   records) records "${2:?FOLDER is missing}" ;;
   search) search "${2:?GLUE is missing}" ;;
   tasks) sweep "$OUT/tasks" "$TASKS" "$ABLATIONS" "$SEEDS" "${2:?GLUE is missing}" "${@:3}" ;;
@@ -155,7 +170,7 @@ case ${1:-} in
   tables) tables ;;
   report) report "${2:?GLUE is missing}" ;;
   *)
-    sed -n '2,17s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,18s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

@@ -40,13 +40,28 @@ def test_pretraining_sets_known_settings():
   assert '--config.train.num_steps=43917\n' in shown
 
 
-def test_law_runs_three_sizes_on_three_amounts_of_text():
+def test_law_runs_three_sizes_on_four_amounts_of_text():
   *runs, report = printed('law')
-  assert len({tuple(run) for run in runs}) == 9
+  assert len({tuple(run) for run in runs}) == 12
   assert '--runs=out/law,models/mini' in report
   shown = commands.succeed('pretrain', *runs[4][2:], '--print_config')
   assert '--config.model.n_embd=64\n' in shown
   assert '--config.train.num_steps=1465\n' in shown
+
+
+def test_the_lstm_has_the_budget_of_the_record():
+  ((_, _, *flags),) = printed('lstm', 'corpus')
+  shown = commands.succeed('pretrain', *flags, '--print_config').splitlines()
+  facts = json.loads((RESULTS / 'record' / 'config.json').read_text())
+  record = facts['config']
+  for section, keys in (
+    ('train', ('num_steps', 'seed')),
+    ('data', ('batch_size', 'seed')),
+    ('optim', record['optim']),
+  ):
+    for key in keys:
+      value = record[section][key]
+      assert f'--config.{section}.{key}={value}' in shown, key
 
 
 def test_tasks_are_run_pretrained_and_from_scratch():
