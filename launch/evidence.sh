@@ -73,8 +73,8 @@ law() {
     --output="$OUT/law_report"
 }
 
-# One epoch's part as long as docs/results/record. 512 units have 0.28 times the
-# parameters of the decoder's layers, as the paper's 2,048 have of GPT-1's.
+# Text, batches and updates of docs/results/record. 512 units have 0.29 times the
+# parameters of the decoder's layers, as the paper's 2,048 do.
 lstm() {
   "$PYTHON" -m gpt1_jax.pretrain --config=configs/pretrain.py:lstm,mini \
     --workdir="$OUT/lstm" --config.data.path="$1" --config.model.units=512 \
@@ -143,7 +143,7 @@ END
 # there.
 tables() {
   "$PYTHON" -m gpt1_jax.report --output="$OUT/tables" \
-    --runs=models/mini,docs/results/record,docs/results/tasks
+    --runs=models/mini,docs/results/record,docs/results/lstm,docs/results/tasks
   cp "$OUT/tables/results.md" docs/results/evidence.md
   cp "$OUT/tables/report.html" docs/results/evidence.html
   cp "$OUT/tables/tasks.svg" docs/results/tasks.svg
