@@ -117,7 +117,7 @@ def test_the_runs_that_ship_give_the_law_of_the_docs():
   assert law.formula(study.law) in text
   rows = law.table(study).rows
   assert all(row['loss'] in text for row in rows if row['role'] == 'fitted')
-  assert len([row for row in rows if row['role'] == 'fitted']) == 9
+  assert len([row for row in rows if row['role'] == 'fitted']) == 12
   perplexity, low, high = rows[-1]['perplexity per token'].split()
-  assert f'2.50 ({perplexity})' in text
+  assert f'2.75 ({perplexity})' in text
   assert f'{low[1:-1]} to {high[:-1]} for a hundred' in text.replace('\n', ' ')

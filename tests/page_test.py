@@ -223,6 +223,16 @@ def test_plot_for_a_file_shows_any_name(name, shown):
   assert [text.text for text in texts][-1] == shown
 
 
+def test_a_file_grows_with_its_legend():
+  """A legend that leaves the axes no room is a warning, here an error."""
+  heights = []
+  for count in (2, 10, 40):
+    lines = [plots.Line(f'run {i}', [(1, 2), (2, 1)], i) for i in range(count)]
+    svg = plots.draw('p', lines, plots.Scales('x', 'y'), file=True)
+    heights.append(float(ET.fromstring(svg).get('height').removesuffix('pt')))
+  assert heights[0] == heights[1] < heights[2]
+
+
 def test_colours_wrap_around():
   lines = [plots.Line(str(i), [(1, i), (2, i)], i) for i in range(11)]
   svg = plots.draw('p', lines, plots.Scales('x', 'y'))
