@@ -148,6 +148,11 @@ def test_the_first_page_shows_the_medians_of_the_files():
     for line in text.splitlines()
     if line.startswith('| ')
   }
+  shown = json.loads((RESULTS / 'lstm' / 'scores.json').read_text())
+  assert rows['LSTM'][0].startswith(f' {shown["eval_perplexity"]:.1f}; ')
+  (path,) = RESULTS.glob('tasks/cola_10_epochs_no_aux_f32/*/scores.json')
+  score = json.loads(path.read_text())['score']
+  assert rows['CoLA without auxiliary LM'][0].strip() == f'{score:.3f}'
   folders = {
     'CoLA': 'cola_10_epochs',
     'SST-2': 'sst2',
