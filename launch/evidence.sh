@@ -22,7 +22,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 OUT=${OUT:-runs/evidence}
 PYTHON=${PYTHON:-python}
 MODEL=${MODEL:-models/mini} # what `search`, `tasks` and `pairs` start from
-WORDS=${WORDS:-mini} # of configs/own_task.py, for `pairs`: lstm,mini for an LSTM
+WORDS=${WORDS:-mini} # for `pairs`, of configs/own_task.py; an LSTM: lstm,mini
 STEPS=${STEPS:-43917} # one epoch of 90 M tokens, 2,048 an update
 SEEDS=${SEEDS:-5}
 TASKS=${TASKS:-cola,stsb,rte,sst2}

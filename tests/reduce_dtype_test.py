@@ -33,8 +33,10 @@ def gradients_of(shape, dtype, microbatches=1, shard_optimizer=False):
   [
     ((2, 2, 2), 1, False),
     ((8, 1, 1), 2, True),
+    pytest.param((8, 1, 1), 1, True, marks=pytest.mark.slow),
     pytest.param((1, 8, 1), 1, False, marks=pytest.mark.slow),
     pytest.param((8, 1, 1), 1, False, marks=pytest.mark.slow),
+    pytest.param((2, 4, 1), 2, False, marks=pytest.mark.slow),
   ],
 )
 def test_matrices_are_summed_in_bfloat16(shape, microbatches, shard_optimizer):

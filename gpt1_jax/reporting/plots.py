@@ -19,7 +19,7 @@ COLORS = 8  # --line-0 to --line-7 in page.css
 _TEXT = '#0000ff'
 _LINE = '#00001%x'  # not black, which SVG omits as the default
 _SIZE = (4.7, 3.1)  # inches: at 360 px a point of text is about a pixel
-_ROW = 0.2  # inches, of the legend of a file
+_ROW = 0.2  # inches, height of a row of a legend
 _POINTS = 500  # maximum per line
 _CONTROL = re.compile(r'[\x00-\x1f\x7f\ufffe\uffff]')  # XML has none of these
 _MARKS = {
@@ -120,6 +120,7 @@ def _drawn(lines: Sequence[Line], scales: Scales, file: bool) -> str:
   if file and lines:
     drawing.legend(loc='outside lower center', ncols=2, frameon=False)
     rows = (len(axes.get_legend_handles_labels()[0]) + 1) // 2
+    # Five rows fit below the axes.
     drawing.set_figheight(_SIZE[1] + _ROW * max(0, rows - 5))
   for patch in (drawing.patch, axes.patch):
     patch.set_visible(file)
