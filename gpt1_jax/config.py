@@ -20,6 +20,8 @@ BatchSize = Annotated[int, Field(ge=1, le=2**20)]
 DataSeed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(min_length=1)]
 Values = dict[str, Any]  # a configuration: setting, or section -> its settings
+FREQUENCIES = 'frequencies'
+RANDOM = ('none', FREQUENCIES)  # values of init_from that are no folders
 _TASK_SECTIONS = {'task', 'transfer', 'head'}  # of FinetuneConfig alone
 T = TypeVar('T')
 
@@ -103,7 +105,9 @@ class PretrainConfig:
 
   Attributes:
     init_from: folder of the weights to start from: a run, OpenAI's released
-      files or a Hugging Face folder; 'none' initialises randomly.
+      files or a Hugging Face folder; 'none' initialises randomly (P §4.1),
+      'frequencies' also adds each token's log frequency in the training text
+      to all logits, which the tied embedding and the last norm can express.
   """
 
   init_from: Name
@@ -115,9 +119,23 @@ class PretrainConfig:
   data: PretrainDataSettings
   mesh: settings.MeshSettings
 
+  @property
+  def folder_of_weights(self) -> str | None:
+    """Returns `init_from` if it is a folder."""
+    return None if self.init_from in RANDOM else self.init_from
+
   @pydantic.model_validator(mode='after')
   def _sums_in_a_computed_type(self) -> 'PretrainConfig':
     self.mesh.check_reduce_dtype(self.model.dtype)
+    return self
+
+  @pydantic.model_validator(mode='after')
+  def _has_norms(self) -> 'PretrainConfig':
+    if self.init_from == FREQUENCIES and self.model.kind != 'gpt':
+      raise ValueError(
+        f'init_from is {FREQUENCIES}: needs model.kind gpt, and it is '
+        f'{self.model.kind}; use --config.init_from=none'
+      )
     return self
 
 

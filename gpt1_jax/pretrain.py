@@ -69,8 +69,9 @@ def main() -> None:
   with cluster.connected(), lock.held(workdir):
     data = shards.fetch(settings.data.path, _STAGE_TO.value)
     initial = None
-    if settings.init_from != 'none' and not run.has_begun(workdir):
-      initial = conversion.read_weights(settings.init_from, _STAGE_TO.value)
+    folder = settings.folder_of_weights
+    if folder and not run.has_begun(workdir):
+      initial = conversion.read_weights(folder, _STAGE_TO.value)
     loaded = pretraining.load(settings, data, initial)
     if _EXECUTABLE.value:
       program = executable.load(_EXECUTABLE.value, loaded.program, settings)

@@ -49,6 +49,14 @@ def test_document_ends(tmp_path):
   np.testing.assert_array_equal(ends, np.cumsum(shard_files.DOCUMENTS))
 
 
+def test_tokens_are_counted_in_parts(tmp_path, monkeypatch):
+  monkeypatch.setattr(shards, '_BLOCK', 7)
+  stream = shard_files.write(tmp_path / 'data')['train']
+  size = int(max(stream)) + 1
+  counts = shards.Tokens(tmp_path / 'data', 'train').counts(size)
+  assert counts.tolist() == [list(stream).count(i) for i in range(size)]
+
+
 @pytest.mark.parametrize(('start', 'count'), [(-1, 2), (0, -1), (50, 6)])
 def test_reading_outside_is_an_error(tmp_path, start, count):
   shard_files.write(tmp_path / 'data')

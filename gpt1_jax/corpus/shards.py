@@ -32,6 +32,7 @@ SPLITS = ('train', 'validation')
 META = 'meta.json'
 DOCUMENTS = 'documents.jsonl'
 DTYPE = np.dtype('<u2')
+_BLOCK = 2**22  # tokens counted at a time
 
 Splits = dict[str, SplitMeta]
 
@@ -180,6 +181,14 @@ class Tokens:
       out[done : done + len(part)] = part
       done += len(part)
     return out
+
+  def counts(self, vocab_size: int) -> np.ndarray:
+    """Returns int64 [vocab_size], how often each token occurs."""
+    counts_V = np.zeros(vocab_size, np.int64)
+    for start in range(0, self.num_tokens, _BLOCK):
+      tokens = self.read(start, min(_BLOCK, self.num_tokens - start))
+      counts_V += np.bincount(tokens, minlength=vocab_size)
+    return counts_V
 
   @property
   def document_ends(self) -> np.ndarray:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gpt1_jax import config
 from gpt1_jax.reporting import cells, paper, plots, tables
 from gpt1_jax.reporting.records import RunRecord
 
@@ -185,7 +186,7 @@ def _usable(run: RunRecord) -> bool:
   done = run.pretraining
   counted = min(run.header['parameters'], done['tokens_seen']) > 0
   measured = min(done['eval_perplexity'], done['eval_word_perplexity']) > 1
-  scratch = run.header['config'].get('init_from', 'none') == 'none'
+  scratch = run.header['config'].get('init_from', 'none') in config.RANDOM
   return counted and measured and scratch
 
 

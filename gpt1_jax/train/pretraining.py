@@ -88,6 +88,8 @@ def load(
   if initial:
     initial_weights.check(config, model, words, initial.meta)
     program = initial_weights.use(program, initial)
+  elif config.init_from == config_lib.FREQUENCIES:
+    program = initial_weights.add_frequencies(program, tokens['train'])
   held_out = meta['splits']['validation']
   first = min(samples.PROMPT_TOKENS, held_out['tokens'])
   return Pretraining(
