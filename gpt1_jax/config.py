@@ -21,7 +21,7 @@ DataSeed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(min_length=1)]
 Values = dict[str, Any]  # a configuration: setting, or section -> its settings
 FREQUENCIES = 'frequencies'
-RANDOM = ('none', FREQUENCIES)  # values of init_from that are no folders
+FROM_SCRATCH = ('none', FREQUENCIES)  # values of init_from that name no folder
 _TASK_SECTIONS = {'task', 'transfer', 'head'}  # of FinetuneConfig alone
 T = TypeVar('T')
 
@@ -105,9 +105,9 @@ class PretrainConfig:
 
   Attributes:
     init_from: folder of the weights to start from: a run, OpenAI's released
-      files or a Hugging Face folder; 'none' initialises randomly (P §4.1),
-      'frequencies' also adds each token's log frequency in the training text
-      to all logits, which the tied embedding and the last norm can express.
+      files or a Hugging Face folder. 'none' initialises randomly (P §4.1);
+      'frequencies' then adds each token's log frequency in the training text
+      to its logit. Tried without dropout only.
   """
 
   init_from: Name
@@ -121,8 +121,8 @@ class PretrainConfig:
 
   @property
   def folder_of_weights(self) -> str | None:
-    """Returns `init_from` if it is a folder."""
-    return None if self.init_from in RANDOM else self.init_from
+    """The folder that `init_from` names; None if it names none."""
+    return None if self.init_from in FROM_SCRATCH else self.init_from
 
   @pydantic.model_validator(mode='after')
   def _sums_in_a_computed_type(self) -> 'PretrainConfig':
@@ -130,11 +130,14 @@ class PretrainConfig:
     return self
 
   @pydantic.model_validator(mode='after')
-  def _has_norms(self) -> 'PretrainConfig':
-    if self.init_from == FREQUENCIES and self.model.kind != 'gpt':
+  def _frequencies_fit(self) -> 'PretrainConfig':
+    model = self.model
+    if self.init_from == FREQUENCIES and (
+      model.kind != 'gpt' or model.softmax_rows != 'tokens'
+    ):
       raise ValueError(
-        f'init_from is {FREQUENCIES}: needs model.kind gpt, and it is '
-        f'{self.model.kind}; use --config.init_from=none'
+        f'init_from is {FREQUENCIES}: needs model.kind=gpt and '
+        'model.softmax_rows=tokens; use --config.init_from=none'
       )
     return self
 

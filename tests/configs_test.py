@@ -57,6 +57,8 @@ def test_pretrain_has_the_values_of_the_paper():
   }  # fmt: skip
   assert expected == {key: values[f'optim.{key}'] for key in expected}
   assert (values['data.batch_size'], values['train.num_epochs']) == (64, 100)
+  assert config.init_from == 'none'
+  assert pretrain.get_config('record').init_from == 'frequencies'
 
 
 def test_finetune_has_the_values_of_the_paper():

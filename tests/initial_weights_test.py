@@ -1,4 +1,4 @@
-"""init_from=frequencies adds the tokens' log frequencies to all logits."""
+"""init_from=frequencies adds each token's log frequency to its logit."""
 
 import pathlib
 
@@ -9,7 +9,7 @@ import pytest
 from gpt1_jax import cli, config
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt
-from gpt1_jax.train import pretraining, sharding, step
+from gpt1_jax.train import checkpoint, pretraining, sharding, step
 from tests.support import commands, short_runs
 from tests.support.small_runs import rows
 
@@ -34,7 +34,7 @@ def counts_of(data: pathlib.Path, vocab_size: int) -> np.ndarray:
 
 @pytest.mark.parametrize('axes', [(8, 1, 1), (2, 2, 2)])
 def test_the_logits_gain_the_log_frequencies(data, axes):
-  """Whatever came before; all other weights are as without the setting."""
+  """At every position; no other weight changes."""
   states = []
   for start in ('none', 'frequencies'):
     values = values_of('tiny', start)
@@ -66,16 +66,60 @@ def test_the_logits_gain_the_log_frequencies(data, axes):
 
 
 @pytest.mark.slow
-def test_a_resumed_run_does_not_begin_again(data, tmp_path):
-  workdir = tmp_path / 'run'
-  words = (*short_runs.options(data, workdir), '--config.init_from=frequencies')
-  commands.succeed('pretrain', *words, '--config.train.num_steps=100')
-  commands.succeed('pretrain', *words, '--config.train.num_steps=120')
-  first, *_, before, after = (r['loss'] for r in rows(workdir) if 'loss' in r)
-  assert max(before, after) < first - 0.5
+def test_a_run_begins_with_them_once(data, tmp_path):
+  """They help at once; a resumed or forked run does not add them again."""
+  losses = {}
+  for start in ('none', 'frequencies'):
+    workdir = tmp_path / start
+    words = (
+      *short_runs.options(data, workdir),
+      f'--config.init_from={start}',
+      '--config.train.num_steps=20',
+    )
+    done = commands.run('pretrain', *words)
+    assert ('counting ' in done.stderr) == (start == 'frequencies')
+    losses[start] = [row['loss'] for row in rows(workdir) if 'loss' in row]
+  vocab_size = checkpoint.read(str(workdir)).meta.model.vocab_size
+  counts_V = counts_of(data, vocab_size)
+  shares_V = counts_V[counts_V > 0] / counts_V.sum()
+  entropy = -shares_V @ np.log(shares_V)
+  gain = losses['none'][0] - losses['frequencies'][0]
+  assert gain > 0.75 * (losses['none'][0] - entropy)
+  fork = tmp_path / 'fork'
+  for more in (
+    (*words, '--config.train.num_steps=24'),
+    (
+      *short_runs.options(data, fork),
+      '--config.init_from=frequencies',
+      f'--fork_from={workdir}@20',
+      '--config.train.num_steps=24',
+    ),
+  ):
+    done = commands.run('pretrain', *more)
+    assert done.returncode == 0, done.stderr
+    assert 'counting ' not in done.stderr
+  resumed, forked = (checkpoint.read(str(run)) for run in (workdir, fork))
+  assert (resumed.step, forked.step) == (24, 24)
+  jax.tree.map(np.testing.assert_array_equal, resumed.params, forked.params)
 
 
-def test_an_lstm_is_refused():
-  values = values_of('lstm,tiny', 'frequencies')
-  with pytest.raises(UserError, match=r'needs model\.kind gpt, and it is lstm'):
+@pytest.mark.parametrize(
+  ('preset', 'changes'),
+  [('lstm,tiny', {}), ('tiny', {'softmax_rows': 'all'})],
+)
+def test_what_they_do_not_fit_is_refused(preset, changes):
+  values = values_of(preset, 'frequencies')
+  values['model'] |= changes
+  with pytest.raises(UserError, match=r'needs model\.kind=gpt and model\.soft'):
     config.parse(config.PretrainConfig, values)
+  values['init_from'] = 'none'
+  config.parse(config.PretrainConfig, values)
+
+
+@pytest.mark.parametrize(
+  ('init_from', 'folder'),
+  [('none', None), ('frequencies', None), ('./frequencies', './frequencies')],
+)
+def test_they_are_no_folder(init_from, folder):
+  parsed = config.parse(config.PretrainConfig, values_of('tiny', init_from))
+  assert parsed.folder_of_weights == folder

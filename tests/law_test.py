@@ -14,13 +14,15 @@ SIZES = (600_000, 1_700_000, 5_200_000)
 AMOUNTS = (500_000, 2_000_000, 8_000_000)
 
 
-def write(top, size, tokens, loss=None, rate=2e-3):
+def write(top, size, tokens, loss=None, rate=2e-3, start='none'):
   """Writes a run whose loss follows `TRUE` unless it is given."""
-  folder = run_folders.pretraining(top / f'{size}-{tokens}-{rate}')
+  name = f'{size}-{tokens}-{rate}' + f'-{start}' * (start != 'none')
+  folder = run_folders.pretraining(top / name)
   path = folder / 'config.json'
   header = json.loads(path.read_text())
   header['parameters'] = size
   header['config']['optim']['peak_lr'] = rate
+  header['config']['init_from'] = start
   path.write_text(json.dumps(header))
   path = folder / 'scores.json'
   scores = json.loads(path.read_text())
@@ -64,9 +66,12 @@ def test_epochs_are_worth_less_and_less():
 def test_study_predicts_a_run_outside_the_grid(top):
   write(top, 10_300_000, 41_000_000, rate=1e-3)
   write(top, 10_300_000, 4_000_000)  # of the same recipe, but not a full row
+  write(top, SIZES[0], AMOUNTS[0], loss=9.0, start='frequencies')
   study = law.study(find(top))
   assert len(study.fitted) == 9
-  assert {run.header['parameters'] for run in study.others} == {10_300_000}
+  assert all('frequencies' not in run.name for run in study.fitted)
+  others = {run.header['parameters'] for run in study.others}
+  assert others == {10_300_000, SIZES[0]}
   rows = {row['run']: row for row in law.table(study).rows}
   row = rows['10300000-41000000-0.001']
   assert row['role'] == 'predicted'
@@ -79,7 +84,7 @@ def test_study_predicts_a_run_outside_the_grid(top):
   )
 
 
-@pytest.mark.parametrize('missing', ['size', 'amount', 'tokenizer'])
+@pytest.mark.parametrize('missing', ['size', 'amount', 'tokenizer', 'start'])
 def test_no_law_without_a_grid(top, missing):
   for folder in sorted(top.iterdir()):
     size, tokens, _ = folder.name.split('-', 2)
@@ -91,6 +96,12 @@ def test_no_law_without_a_grid(top, missing):
       path = folder / 'config.json'
       header = json.loads(path.read_text())
       path.write_text(json.dumps(header | {'tokenizer_fingerprint': 'x'}))
+    if missing == 'start' and int(size) == SIZES[1]:
+      path = folder / 'config.json'
+      text = path.read_text()
+      path.write_text(
+        text.replace('"init_from": "none"', '"init_from": "frequencies"')
+      )
   assert law.study(find(top)) is None
 
 

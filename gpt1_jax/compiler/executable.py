@@ -23,6 +23,7 @@ from gpt1_jax.train import program as program_lib
 _NOT_COMPILED = frozenset(
   f'--config.{name}'
   for name in (
+    'init_from',
     'data.path',
     'data.seed',
     'data.cross_documents',

@@ -3,7 +3,7 @@
 A directory of prepared data holds {train,validation}-00000-of-000NN.bin
 (little-endian uint16), the files of the tokenizer, documents.jsonl and, written
 last, meta.json with the counts and the sha256 of every other file. Opening and
-reading cost the same for a corpus of any size.
+reading cost the same for a corpus of any size; counting reads all of it.
 """
 
 import contextlib
@@ -183,7 +183,7 @@ class Tokens:
     return out
 
   def counts(self, vocab_size: int) -> np.ndarray:
-    """Returns int64 [vocab_size], how often each token occurs."""
+    """Counts each token; returns int64 [vocab_size]."""
     counts_V = np.zeros(vocab_size, np.int64)
     for start in range(0, self.num_tokens, _BLOCK):
       tokens = self.read(start, min(_BLOCK, self.num_tokens - start))

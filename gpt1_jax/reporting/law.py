@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpt1_jax import config
+from gpt1_jax import config as config_lib
 from gpt1_jax.reporting import cells, paper, plots, tables
 from gpt1_jax.reporting.records import RunRecord
 
@@ -120,9 +120,9 @@ def effective_tokens(tokens: float, epochs: float) -> float:
 def grid(runs: Sequence[RunRecord]) -> list[RunRecord]:
   """Returns the runs to fit; empty if no law can be fitted.
 
-  They share corpus, tokenizer, context and optimiser, and have at least three
-  numbers of parameters with the same three or more numbers of tokens each. Of
-  several such groups, returns the largest.
+  They share corpus, tokenizer, context, initial weights, optimiser and batch,
+  and have at least three numbers of parameters with the same three or more
+  numbers of tokens each. Of several such groups, returns the largest.
   """
   groups = collections.defaultdict(list)
   for run in runs:
@@ -186,8 +186,12 @@ def _usable(run: RunRecord) -> bool:
   done = run.pretraining
   counted = min(run.header['parameters'], done['tokens_seen']) > 0
   measured = min(done['eval_perplexity'], done['eval_word_perplexity']) > 1
-  scratch = run.header['config'].get('init_from', 'none') in config.RANDOM
-  return counted and measured and scratch
+  return counted and measured and _start(run) in config_lib.FROM_SCRATCH
+
+
+def _start(run: RunRecord) -> str:
+  """Returns what the weights were; older runs do not have the setting."""
+  return run.header['config'].get('init_from', 'none')
 
 
 def _text(run: RunRecord) -> tuple[str, ...]:
@@ -201,9 +205,9 @@ def _text(run: RunRecord) -> tuple[str, ...]:
 
 
 def _settings(run: RunRecord) -> str:
-  """Returns the optimiser and batch of a run, to compare them."""
+  """Returns the start, optimiser and batch of a run, to compare them."""
   config = run.header['config']
-  settings = config['optim'], config['data']['batch_size']
+  settings = _start(run), config['optim'], config['data']['batch_size']
   return json.dumps(settings, sort_keys=True)
 
 

@@ -1,6 +1,6 @@
-"""Chooses the weights that pretraining starts from (config.init_from).
+"""Builds the weights that pretraining starts from (config.init_from).
 
-They are another model's, or random with the tokens' frequencies built in.
+They are another model's, or random ones with the tokens' log frequencies added.
 """
 
 import dataclasses
@@ -13,10 +13,17 @@ from gpt1_jax.corpus import shards, tokenization
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import models
 from gpt1_jax.settings import ModelConfig
-from gpt1_jax.train import checkpoint, program as program_lib, sharding, step
+from gpt1_jax.train import (
+  checkpoint,
+  hosts,
+  program as program_lib,
+  sharding,
+  step,
+)
 from gpt1_jax.train.checkpoint import CheckpointMeta
 
-_BIAS = 0.3  # of the last norm: the larger, the smaller the embeddings' part
+# Of the last norm, all elements: the larger, the less the embeddings change.
+_BIAS = 0.3
 
 
 def check(
@@ -56,38 +63,45 @@ def use(
 def add_frequencies(
   program: program_lib.Program, train: shards.Tokens
 ) -> program_lib.Program:
-  """Returns the program with a new state whose logits have log frequencies.
+  """Returns the program with a new state that knows the tokens' frequencies.
 
-  With weights from N(0, 0.02) alone, the first thing that a network learns is
-  how frequent each token is. Having no bias at the output, it learns that by
-  adding one vector to all positions, in every layer: the norms then scale down
-  what tells the positions apart, and small or fast networks stop learning.
+  Weights from N(0, 0.02) predict all tokens alike, so training first learns how
+  frequent each one is. The output has no bias: the network learns a vector that
+  is the same at all positions, in every block. The layer norms then shrink what
+  differs between positions, and a small network, or one with a high rate, may
+  stop learning there (docs/results/record.md).
   """
 
   def new_state(seed: jax.Array) -> step.TrainState:
+    hosts.say(f'counting {train.num_tokens:,} tokens (config.init_from)')
     state = program.new_state(seed)
-    placed = jax.tree.map(lambda x: x.sharding, state.params)
     vocab_size = state.params['gpt']['tokens_embed'].shape[0]
-    log_V = _centred_logs(train.counts(vocab_size))
-    add = jax.jit(_add_frequencies, donate_argnums=0, out_shardings=placed)
+    log_V = sharding.put(
+      _centred_logs(train.counts(vocab_size)),
+      sharding.replicated(program.mesh),
+    )
+    placed = jax.tree.map(lambda x: x.sharding, state.params)
+    add = jax.jit(_add, donate_argnums=0, out_shardings=placed)
     return state.replace(params=add(state.params, log_V))
 
   return dataclasses.replace(program, new_state=new_state)
 
 
 def _centred_logs(counts_V: np.ndarray) -> np.ndarray:
-  """Returns float32 log frequencies, whose mean over the text is 0."""
-  shares_V = (counts_V + 1) / (counts_V + 1).sum()  # none is 0
+  """Returns float32 log frequencies, shifted to a mean of 0 over the text."""
+  shares_V = (counts_V + 1) / (counts_V + 1).sum()  # log(0) is not finite
   logs_V = np.log(shares_V)
   return (logs_V - shares_V @ logs_V).astype(np.float32)
 
 
-def _add_frequencies(params: step.Params, log_V: jax.Array) -> step.Params:
-  """Adds `log_V` to the logits, along the vector of ones.
+def _add(params: step.Params, log_V: jax.Array) -> step.Params:
+  """Adds `log_V` to the logits of random weights.
 
-  The last norm's bias has this direction, and the tied embeddings differ in it
-  by `log_V`. A layer norm subtracts it, so that the blocks see none of it but
-  in the first block's queries, keys and values.
+  All elements of the last norm's bias become _BIAS, and all elements of a
+  token's embedding gain log_V / (_BIAS * D): the product of the two is log_V.
+  (The bias times the random embedding adds noise, 0.1 at D = 384.) A layer norm
+  removes a constant from its input: without embedding dropout, which makes the
+  constant uneven, only the first block's queries, keys and values see it.
   """
   gpt = params['gpt']
   norm = gpt['h']['ln_2']

@@ -145,9 +145,9 @@ def fit(
   """Applies updates until `program.num_steps` are done; see `run_training`.
 
   Ends earlier after `run.pace.patience` evaluations without a better score.
-  Always logs the first update: its loss should be close to the logarithm of the
-  vocabulary size. Always logs, saves and evaluates the last. Saves before it
-  evaluates.
+  Always logs the first update: from random weights its loss should be close to
+  the logarithm of the vocabulary size, and with init_from=frequencies below it.
+  Always logs, saves and evaluates the last. Saves before it evaluates.
   """
   seed = step_lib.place_seed(run.seed, program.mesh)
   pace, stop = run.pace, program.num_steps

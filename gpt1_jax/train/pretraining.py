@@ -60,7 +60,8 @@ def load(
 
   Args:
     data: folder of the shards: config.data.path or a local copy.
-    initial: weights of config.init_from; None initialises randomly.
+    initial: weights of the folder config.init_from; None if it names none, or
+      if the run has begun.
 
   Raises:
     UserError: the shards are missing or too short, the mesh does not divide the
