@@ -54,14 +54,18 @@ pretrain() {
 }
 
 law() {
-  local width layers heads steps
+  local width layers heads steps dtype
   for steps in 732 1465 2930 5860; do # 1.5, 3, 6 and 12 M tokens
+    # As the files in docs/results/law; float32 is faster without AMX.
+    dtype=bfloat16
+    ((steps < 5860)) || dtype=float32
     for shape in 32,2,1 64,2,2 128,4,4; do
       IFS=, read -r width layers heads <<< "$shape"
       "$PYTHON" -m gpt1_jax.pretrain --config=configs/pretrain.py:mini \
         --workdir="$OUT/law/$width-$steps" --config.data.path="$OUT/corpus" \
         --config.train.num_epochs=0 --config.train.num_steps="$steps" \
         --config.train.eval_every="$steps" --config.train.keep=1 \
+        --config.model.dtype="$dtype" \
         --config.model.n_embd="$width" --config.model.n_layer="$layers" \
         --config.model.n_head="$heads" --config.model.unroll="$layers" \
         --config.model.embd_pdrop=0.0 --config.model.attn_pdrop=0.0 \
@@ -135,6 +139,7 @@ END
       --config.task.name="$name" --config.task.kind=entailment \
       --config.task.labels="('entailment','neutral','contradiction')" \
       --config.data.path="$OUT/pairs/$name" --config.$start"$MODEL" \
+      --config.train.num_epochs=6 \
       --config.train.seeds="$SEEDS" --workdir="$OUT/tasks/$folder"
   done
 }

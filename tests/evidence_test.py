@@ -46,6 +46,11 @@ def test_law_runs_three_sizes_on_four_amounts_of_text():
   *runs, report = printed('law')
   assert len({tuple(run) for run in runs}) == 12
   assert '--runs=out/law,models/mini' in report
+  for run in runs:
+    flags = dict(word.split('=', 1) for word in run[2:])
+    name = pathlib.Path(flags['--workdir']).name
+    facts = json.loads((RESULTS / 'law' / name / 'config.json').read_text())
+    assert flags['--config.model.dtype'] == facts['config']['model']['dtype']
   shown = commands.succeed('pretrain', *runs[4][2:], '--print_config')
   assert '--config.model.n_embd=64\n' in shown
   assert '--config.train.num_steps=1465\n' in shown
@@ -119,6 +124,9 @@ def test_pairs_are_split_by_their_hash(tmp_path):
   flags = [word for word in tuned[2:] if word.startswith('--config')]
   shown = commands.succeed('finetune', *flags, '--print_config')
   assert '--config.task.kind=entailment\n' in shown
+  kept = RESULTS / 'tasks' / 'snli_f32' / 'seed-0' / 'config.json'
+  epochs = json.loads(kept.read_text())['config']['train']['num_epochs']
+  assert float(shown.partition('.num_epochs=')[2].split()[0]) == epochs
 
 
 @pytest.mark.slow
