@@ -107,7 +107,7 @@ class PretrainConfig:
     init_from: folder of the weights to start from: a run, OpenAI's released
       files or a Hugging Face folder. 'none' initialises randomly (P §4.1);
       'frequencies' then adds each token's log frequency in the training text
-      to its logit. Tried without dropout only.
+      to its logit, which shortens short runs.
   """
 
   init_from: Name

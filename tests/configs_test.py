@@ -58,7 +58,12 @@ def test_pretrain_has_the_values_of_the_paper():
   assert expected == {key: values[f'optim.{key}'] for key in expected}
   assert (values['data.batch_size'], values['train.num_epochs']) == (64, 100)
   assert config.init_from == 'none'
-  assert pretrain.get_config('record').init_from == 'frequencies'
+  starts = {
+    word: pretrain.get_config(word).init_from
+    for word in ('openai', 'mini', 'demo', 'lstm,demo')
+  }
+  assert starts.pop('demo') == 'frequencies'
+  assert set(starts.values()) == {'none'}
 
 
 def test_finetune_has_the_values_of_the_paper():
