@@ -60,7 +60,7 @@ def test_pretrain_has_the_values_of_the_paper():
   assert config.init_from == 'none'
   starts = {
     word: pretrain.get_config(word).init_from
-    for word in ('openai', 'mini', 'demo', 'lstm,demo')
+    for word in ('openai', 'mini', 'record', 'demo', 'lstm,tiny', 'lstm,demo')
   }
   assert starts.pop('demo') == 'frequencies'
   assert set(starts.values()) == {'none'}
@@ -182,6 +182,8 @@ def test_the_lstm_is_pretrained_as_the_gpt(preset, sizes):
   lstm = pretrain.get_config(f'lstm,{preset}').to_dict()
   model = lstm.pop('model')
   assert gpt.pop('model')['kind'] == 'gpt'
+  assert lstm.pop('init_from') == 'none'
+  del gpt['init_from']
   assert lstm == gpt
   kind = models.config_class(model['kind'])
   config = kind(**model, vocab_size=9, n_special=0)
