@@ -10,15 +10,16 @@ PRESET is one of
   openai  follows the released code where it differs (docs/reference.md §3).
   mini    10M parameters, context 256: half an hour on two CPU cores for one
           epoch of 7M words; the README reports results.
-  tiny    half a million parameters: seconds, to check that everything works.
-          Departs from the paper: its initial weights know how frequent each
-          token is, since 200 updates would teach it no more.
+  tiny    half a million parameters: under a minute, to check that everything
+          works. Departs from the paper: its initial weights know how frequent
+          each token is; from the paper's, 200 updates teach little else.
   record  `mini` changed for launch/record.py: batches of 8, float32, no
           dropout. Departs from the paper.
   demo    `tiny` for 700 updates: `make demo`, 75 s on a CPU core.
   lstm    the LSTM of P §5 and Table 5 instead of the GPT: one layer of 2,048
           units, 55.7M parameters. Not run in full here. `lstm,mini` (1,024
-          units, width 384) and `lstm,tiny` (256, 128) train like those presets.
+          units, width 384) and `lstm,tiny` (256, 128) train like those presets,
+          from init_from=none.
 
 Each line cites its source: P is the paper, C the released code.
 gpt1_jax/config.py and gpt1_jax/settings.py document every key and its values.
@@ -142,7 +143,7 @@ PRESETS['record'] = PRESETS['mini'] | {
   'train.checkpoint_every': 3800,
   'data.batch_size': 8,
 }
-# With init_from 'none' it took 1,200 updates at 2e-3 to the same perplexity.
+# With init_from 'none', 1,200 updates at 2e-3 ended at the same perplexity.
 PRESETS['demo'] = PRESETS['tiny'] | {
   'optim.peak_lr': 3e-3,
   'optim.warmup': 50.0,
