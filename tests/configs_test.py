@@ -60,9 +60,9 @@ def test_pretrain_has_the_values_of_the_paper():
   assert config.init_from == 'none'
   starts = {
     word: pretrain.get_config(word).init_from
-    for word in ('openai', 'mini', 'record', 'demo', 'lstm,tiny', 'lstm,demo')
+    for word in (*pretrain.PRESETS, 'lstm,mini', 'lstm,tiny', 'lstm,demo')
   }
-  assert starts.pop('demo') == 'frequencies'
+  assert starts.pop('tiny') == starts.pop('demo') == 'frequencies'
   assert set(starts.values()) == {'none'}
 
 
