@@ -10,8 +10,9 @@ ARGS ?=
 
 COMMA := ,
 BIN := $(VENV)/bin
+# A module is compiled when it is first imported; most never are.
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet \
-  $(if $(LOCK),--constraint $(LOCK))
+  --no-compile $(if $(LOCK),--constraint $(LOCK))
 PYTEST := $(BIN)/python -m pytest
 SHELL_SCRIPTS := .ci/run $(wildcard launch/*.sh)
 # Core tests: model, training step, corpus, tokenizers, tasks, configuration.
@@ -109,6 +110,8 @@ $(VENV)/installed: setup.py
 	@echo 'Installing gpt1_jax and its requirements in $(VENV)'
 	@echo '(once; about 500 MB from the package index, a few minutes) ...'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# The pip of Python 3.11 takes twice as long. Without it we go on with that.
+	@$(PIP) --upgrade pip || true
 	@$(PIP) --editable .
 	@touch $@
 
