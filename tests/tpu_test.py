@@ -33,11 +33,17 @@ pytestmark = [
     reason="needs libtpu: pip install -e '.[test,tpu]'",
   ),
 ]
+FSDP = {'mesh.data': 1, 'mesh.fsdp': 4}
 
 
 @pytest.fixture(scope='module')
 def looped():
   return compile_for('v5e:2x2')
+
+
+@pytest.fixture(scope='module')
+def over_fsdp():
+  return compile_for('v5e:2x2', **FSDP)
 
 
 def test_products_are_those_of_the_model(looped):
@@ -96,9 +102,8 @@ def test_memory_and_collectives(looped):
   assert set(json.loads(json.dumps(found.to_json()))) == JSON_KEYS
 
 
-def test_fsdp_gathers_parameters_and_scatters_gradients():
-  mesh = {'mesh.data': 1, 'mesh.fsdp': 4}
-  found, program, _ = compile_for('v5e:2x2', **mesh)
+def test_fsdp_gathers_parameters_and_scatters_gradients(over_fsdp):
+  found, program, _ = over_fsdp
   kinds = {c.kind for c in found.cost.collectives}
   assert {'all-gather', 'reduce-scatter'} <= kinds
   reduced = compiled_steps.reduced_bytes(found)
@@ -111,11 +116,10 @@ def test_fsdp_gathers_parameters_and_scatters_gradients():
   assert scattered >= 0.9 * gradient
 
 
-def test_sums_in_bfloat16_send_half_as_much():
+def test_sums_in_bfloat16_send_half_as_much(over_fsdp):
+  rounded = compile_for('v5e:2x2', **FSDP, **{'mesh.reduce_dtype': 'bfloat16'})
   sent = []  # biases and other small parts stay float32
-  for dtype in ('float32', 'bfloat16'):
-    mesh = {'mesh.data': 1, 'mesh.fsdp': 4, 'mesh.reduce_dtype': dtype}
-    found, _, _ = compile_for('v5e:2x2', **mesh)
+  for found, _, _ in (over_fsdp, rounded):
     kinds = 'all-reduce', 'reduce-scatter'
     sent += [sum(compiled_steps.reduced_bytes(found, k) for k in kinds)]
   assert 0.5 <= sent[1] / sent[0] <= 0.51
@@ -224,7 +228,7 @@ KERNEL = {'model.attention': 'auto', 'model.remat': 'dots'}
   'mesh',
   [
     {'mesh.data': 4},
-    {'mesh.data': 1, 'mesh.fsdp': 4},
+    FSDP,
     {'mesh.data': 2, 'mesh.tensor': 2},
   ],
 )
@@ -272,7 +276,7 @@ def test_step_of_the_paper_meets_the_goals():
 
 def test_step_over_fsdp_is_faster():
   """Gathers in bfloat16 behind whole products; sums the matrix once."""
-  found, _, _ = compile_paper(**{'mesh.data': 1, 'mesh.fsdp': 4})
+  found, _, _ = compile_paper(**FSDP)
   assert found.memory.temp <= 2.6e9
   assert found.cost.bytes_accessed <= 35e9
   assert found.cost.hbm_bytes <= 15.5e9
@@ -288,8 +292,8 @@ def test_step_over_fsdp_is_faster():
 
 
 def test_step_that_sums_in_bfloat16_meets_all_goals():
-  mesh = {'mesh.data': 1, 'mesh.fsdp': 4, 'mesh.reduce_dtype': 'bfloat16'}
-  found, _, _ = compile_paper(**mesh, **{'model.remat': 'dots_except_qkv'})
+  changes = {'mesh.reduce_dtype': 'bfloat16', 'model.remat': 'dots_except_qkv'}
+  found, _, _ = compile_paper(**FSDP, **changes)
   assert found.memory.temp <= 1.83e9
   assert found.cost.bytes_accessed <= 28.5e9
   assert found.cost.hbm_bytes <= 14.1e9
