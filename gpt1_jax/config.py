@@ -20,8 +20,9 @@ BatchSize = Annotated[int, Field(ge=1, le=2**20)]
 DataSeed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(min_length=1)]
 Values = dict[str, Any]  # a configuration: setting, or section -> its settings
-FREQUENCIES = 'frequencies'
-FROM_SCRATCH = ('none', FREQUENCIES)  # values of init_from that name no folder
+NEIGHBOURS = 'neighbours'
+FROM_TEXT = ('frequencies', NEIGHBOURS)  # values of init_from that count tokens
+FROM_SCRATCH = ('none', *FROM_TEXT)  # and those that name no folder
 _TASK_SECTIONS = {'task', 'transfer', 'head'}  # of FinetuneConfig alone
 T = TypeVar('T')
 
@@ -107,7 +108,7 @@ class PretrainConfig:
     init_from: folder of the weights to start from: a run, OpenAI's released
       files or a Hugging Face folder. 'none' initialises randomly (P §4.1);
       'frequencies' then adds each token's log frequency in the training text
-      to its logit, which shortens short runs.
+      to its logit; 'neighbours' also embeds tokens by those beside them.
   """
 
   init_from: Name
@@ -130,13 +131,13 @@ class PretrainConfig:
     return self
 
   @pydantic.model_validator(mode='after')
-  def _frequencies_fit(self) -> 'PretrainConfig':
+  def _start_fits(self) -> 'PretrainConfig':
     model = self.model
-    if self.init_from == FREQUENCIES and (
+    if self.init_from in FROM_TEXT and (
       model.kind != 'gpt' or model.softmax_rows != 'tokens'
     ):
       raise ValueError(
-        f'init_from is {FREQUENCIES}: needs model.kind=gpt and '
+        f'init_from is {self.init_from}: needs model.kind=gpt and '
         'model.softmax_rows=tokens; use --config.init_from=none'
       )
     return self

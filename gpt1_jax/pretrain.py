@@ -22,8 +22,9 @@ SIGTERM and Ctrl-C finish the update, save and exit with code 75. A run may be
 resumed with more or fewer updates, other intervals, or another mesh.
 --config.init_from=FOLDER starts from the weights of a run, of OpenAI's released
 files or of a Hugging Face folder; --config.init_from=frequencies from random
-weights that know how frequent each token is; --fork_from=RUN[@STEP] from the
-whole state of a run, whatever init_from is.
+weights that know how frequent each token is, and =neighbours also which tokens
+stand beside which; --fork_from=RUN[@STEP] from the whole state of a run,
+whatever init_from is.
 
 WORKDIR and config.data.path may be in a bucket (gs://BUCKET/...); shards are
 copied from there to --stage_to, once per machine.

@@ -63,6 +63,7 @@ def test_pretrain_has_the_values_of_the_paper():
     for word in (*pretrain.PRESETS, 'lstm,mini', 'lstm,tiny', 'lstm,demo')
   }
   assert starts.pop('tiny') == starts.pop('demo') == 'frequencies'
+  assert starts.pop('record') == 'neighbours'
   assert set(starts.values()) == {'none'}
 
 

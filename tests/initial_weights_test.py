@@ -1,12 +1,14 @@
-"""init_from=frequencies adds each token's log frequency to its logit."""
+"""Counts of the training text in the initial weights (config.init_from)."""
 
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
 from gpt1_jax import cli, config
+from gpt1_jax.corpus import neighbours, shards
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import gpt
 from gpt1_jax.train import checkpoint, pretraining, sharding, step
@@ -32,37 +34,89 @@ def counts_of(data: pathlib.Path, vocab_size: int) -> np.ndarray:
   return np.bincount(np.fromfile(shard, '<u2'), minlength=vocab_size)
 
 
+def new_params(
+  data: pathlib.Path,
+  start: str,
+  axes: tuple[int, ...],
+  seed: int = 3,
+  **model: int,
+) -> tuple[dict[str, Any], gpt.GPT]:
+  """Returns new weights on a mesh, and the network."""
+  values = values_of('tiny', start)
+  values['mesh'] |= dict(zip(('data', 'fsdp', 'tensor'), axes, strict=True))
+  values['model'] |= model
+  settings = config.parse(config.PretrainConfig, values)
+  loaded = pretraining.load(settings, str(data))
+  program, built = loaded.program, loaded.program.state
+  with sharding.use(program.mesh):
+    state = program.new_state(step.place_seed(seed, program.mesh))
+  placed = (jax.tree.map(lambda x: x.sharding, s) for s in (state, built))
+  assert next(placed) == next(placed)
+  return dict(jax.device_get(state.params)['gpt']), gpt.GPT(loaded.model)
+
+
+def assert_only_embeddings_and_last_bias_differ(plain, changed):
+  one, other = ({**p, 'h': {**p['h']}} for p in (plain, changed))
+  biases = []
+  for params in (one, other):
+    del params['tokens_embed']
+    norm = params['h']['ln_2'] = {**params['h']['ln_2']}
+    biases.append(norm.pop('bias'))
+  np.testing.assert_array_equal(biases[0][:-1], biases[1][:-1])
+  jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def centred_logs(data: pathlib.Path, vocab_size: int) -> np.ndarray:
+  counts_V = counts_of(data, vocab_size) + 1
+  shares_V = counts_V / counts_V.sum()
+  return np.log(shares_V) - shares_V @ np.log(shares_V)
+
+
 @pytest.mark.parametrize('axes', [(8, 1, 1), (2, 2, 2)])
 def test_the_logits_gain_the_log_frequencies(data, axes):
   """At every position; no other weight changes."""
-  states = []
-  for start in ('none', 'frequencies'):
-    values = values_of('tiny', start)
-    values['mesh'] |= dict(zip(('data', 'fsdp', 'tensor'), axes, strict=True))
-    settings = config.parse(config.PretrainConfig, values)
-    loaded = pretraining.load(settings, str(data))
-    program, built = loaded.program, loaded.program.state
-    with sharding.use(program.mesh):
-      state = program.new_state(step.place_seed(3, program.mesh))
-    placed = (jax.tree.map(lambda x: x.sharding, s) for s in (state, built))
-    assert next(placed) == next(placed)
-    states.append(jax.device_get(state.params))
-  plain, changed = (dict(params['gpt']) for params in states)
-  tokens_BT = np.arange(2 * 64).reshape(2, 64) % loaded.model.vocab_size
-  h_BTD, embed_VD = gpt.GPT(loaded.model).apply(
+  plain, _ = new_params(data, 'none', axes)
+  changed, network = new_params(data, 'frequencies', axes)
+  vocab_size = len(plain['tokens_embed'])
+  tokens_BT = np.arange(2 * 64).reshape(2, 64) % vocab_size
+  h_BTD, embed_VD = network.apply(
     {'params': changed}, tokens_BT, dropout_key=None
   )
-  gained_BTV = h_BTD @ (embed_VD - plain.pop('tokens_embed')).T
-  counts_V = counts_of(data, loaded.model.vocab_size) + 1
-  shares_V = counts_V / counts_V.sum()
-  log_V = np.log(shares_V) - shares_V @ np.log(shares_V)
+  gained_BTV = h_BTD @ (embed_VD - plain['tokens_embed']).T
+  log_V = centred_logs(data, vocab_size)
   np.testing.assert_allclose(
     gained_BTV, np.broadcast_to(log_V, gained_BTV.shape), atol=1e-5
   )
-  del changed['tokens_embed']
-  biases = changed['h']['ln_2'].pop('bias'), plain['h']['ln_2'].pop('bias')
-  np.testing.assert_array_equal(biases[0][:-1], biases[1][:-1])
-  jax.tree.map(np.testing.assert_array_equal, changed, plain)
+  assert_only_embeddings_and_last_bias_differ(plain, changed)
+
+
+@pytest.mark.parametrize('axes', [(8, 1, 1), (2, 2, 2)])
+def test_neighbours_replace_the_random_embeddings(data, axes):
+  """In some basis, at N(0, 0.02)'s scale; the frequencies are added, too."""
+  width = 32
+  plain, _ = new_params(data, 'none', axes, n_embd=width)
+  changed, _ = new_params(data, 'neighbours', axes, n_embd=width)
+  vocab_size = len(plain['tokens_embed'])
+  log_V = centred_logs(data, vocab_size)
+  embed_VD = changed['tokens_embed'] - log_V[:, None] / (0.3 * width)
+  rows_VD = neighbours.embed(shards.Tokens(data, 'train'), vocab_size, width)
+  np.testing.assert_allclose(
+    embed_VD @ embed_VD.T, 0.02**2 * width * rows_VD @ rows_VD.T, atol=1e-7
+  )
+  sizes_D, sorted_D = (np.linalg.norm(x, axis=0) for x in (embed_VD, rows_VD))
+  assert sizes_D.max() / sizes_D.min() < 0.5 * sorted_D[0] / sorted_D[-1]
+  other, _ = new_params(data, 'neighbours', axes, seed=4, n_embd=width)
+  turned_VD = other['tokens_embed'] - log_V[:, None] / (0.3 * width)
+  assert np.abs(turned_VD - embed_VD).max() > 0.02
+  np.testing.assert_allclose(
+    turned_VD @ turned_VD.T, embed_VD @ embed_VD.T, atol=1e-7
+  )
+  assert_only_embeddings_and_last_bias_differ(plain, changed)
+
+
+def test_a_vocabulary_smaller_than_the_width_is_refused(data):
+  with pytest.raises(UserError, match=r'n_embd is 128; must be smaller than'):
+    new_params(data, 'neighbours', (8, 1, 1))
 
 
 @pytest.mark.slow
@@ -103,14 +157,17 @@ def test_a_run_begins_with_them_once(data, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, resumed.params, forked.params)
 
 
+@pytest.mark.parametrize('start', config.FROM_TEXT)
 @pytest.mark.parametrize(
   ('preset', 'changes'),
   [('lstm,tiny', {}), ('tiny', {'softmax_rows': 'all'})],
 )
-def test_what_they_do_not_fit_is_refused(preset, changes):
-  values = values_of(preset, 'frequencies')
+def test_what_they_do_not_fit_is_refused(start, preset, changes):
+  values = values_of(preset, start)
   values['model'] |= changes
-  with pytest.raises(UserError, match=r'needs model\.kind=gpt and model\.soft'):
+  with pytest.raises(
+    UserError, match=f'init_from is {start}: needs model.kind=gpt'
+  ):
     config.parse(config.PretrainConfig, values)
   values['init_from'] = 'none'
   config.parse(config.PretrainConfig, values)
@@ -118,7 +175,12 @@ def test_what_they_do_not_fit_is_refused(preset, changes):
 
 @pytest.mark.parametrize(
   ('init_from', 'folder'),
-  [('none', None), ('frequencies', None), ('./frequencies', './frequencies')],
+  [
+    ('none', None),
+    ('frequencies', None),
+    ('neighbours', None),
+    ('./neighbours', './neighbours'),
+  ],
 )
 def test_they_are_no_folder(init_from, folder):
   parsed = config.parse(config.PretrainConfig, values_of('tiny', init_from))

@@ -16,6 +16,8 @@ from flax import linen as nn
 
 from gpt1_jax.model import placement
 
+STDDEV = 0.02  # of initial weights (P §4.1)
+
 
 def einsum(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
   """Returns `jnp.einsum(spec, x, y)` in float32, computed in `x`'s type.
@@ -140,4 +142,4 @@ def weight(
 
 def normal_init() -> nn.initializers.Initializer:
   """Returns the initialiser of all weights: N(0, 0.02) (P §4.1)."""
-  return nn.initializers.normal(stddev=0.02)
+  return nn.initializers.normal(stddev=STDDEV)

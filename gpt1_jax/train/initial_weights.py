@@ -1,17 +1,18 @@
 """Builds the weights that pretraining starts from (config.init_from).
 
-They are another model's, or random ones with the tokens' log frequencies added.
+They are another model's, or random ones that know counts of the text.
 """
 
 import dataclasses
+import math
 
 import jax
 import numpy as np
 
-from gpt1_jax.config import PretrainConfig
-from gpt1_jax.corpus import shards, tokenization
+from gpt1_jax.config import NEIGHBOURS, PretrainConfig
+from gpt1_jax.corpus import neighbours, shards, tokenization
 from gpt1_jax.errors import UserError
-from gpt1_jax.model import models
+from gpt1_jax.model import linear, models
 from gpt1_jax.settings import ModelConfig
 from gpt1_jax.train import (
   checkpoint,
@@ -60,29 +61,45 @@ def use(
   return dataclasses.replace(program, new_state=new_state)
 
 
-def add_frequencies(
-  program: program_lib.Program, train: shards.Tokens
+def count(
+  program: program_lib.Program, train: shards.Tokens, kind: str
 ) -> program_lib.Program:
-  """Returns the program with a new state that knows the tokens' frequencies.
+  """Returns the program with a new state that knows counts of the text.
 
   Weights from N(0, 0.02) predict all tokens alike, so training first learns how
   frequent each one is. The output has no bias: the network learns a vector that
   is the same at all positions, in every block. The layer norms then shrink what
   differs between positions, and a small network, or one with a high rate, may
   stop learning there (docs/results/record.md).
+
+  Args:
+    kind: one of config.FROM_TEXT: 'frequencies' adds the log frequencies;
+      'neighbours' also replaces the random embeddings, which say nothing of
+      what a token means, by those of corpus/neighbours.py.
+
+  Raises:
+    UserError: there are too few tokens for embeddings of this width.
   """
+  vocab_size, width = program.state.params['gpt']['tokens_embed'].shape
+  embeds = kind == NEIGHBOURS
+  if embeds and vocab_size <= width:
+    raise UserError(
+      f'config.init_from={kind}: config.model.n_embd is {width}; must be '
+      f'smaller than the vocabulary, {vocab_size:,} tokens'
+    )
 
   def new_state(seed: jax.Array) -> step.TrainState:
     hosts.say(f'counting {train.num_tokens:,} tokens (config.init_from)')
     state = program.new_state(seed)
-    vocab_size = state.params['gpt']['tokens_embed'].shape[0]
-    log_V = sharding.put(
-      _centred_logs(train.counts(vocab_size)),
-      sharding.replicated(program.mesh),
-    )
+    counts = [_centred_logs(train.counts(vocab_size))]
+    if embeds:
+      rows_VD = neighbours.embed(train, vocab_size, width)
+      counts.append(hosts.from_first(rows_VD))  # each host rounds its own
+    everywhere = sharding.replicated(program.mesh)
     placed = jax.tree.map(lambda x: x.sharding, state.params)
     add = jax.jit(_add, donate_argnums=0, out_shardings=placed)
-    return state.replace(params=add(state.params, log_V))
+    arrays = [sharding.put(x, everywhere) for x in counts]
+    return state.replace(params=add(state.params, seed, *arrays))
 
   return dataclasses.replace(program, new_state=new_state)
 
@@ -94,7 +111,12 @@ def _centred_logs(counts_V: np.ndarray) -> np.ndarray:
   return (logs_V - shares_V @ logs_V).astype(np.float32)
 
 
-def _add(params: step.Params, log_V: jax.Array) -> step.Params:
+def _add(
+  params: step.Params,
+  seed: jax.Array,
+  log_V: jax.Array,
+  rows_VD: jax.Array | None = None,
+) -> step.Params:
   """Adds `log_V` to the logits of random weights.
 
   All elements of the last norm's bias become _BIAS, and all elements of a
@@ -102,11 +124,21 @@ def _add(params: step.Params, log_V: jax.Array) -> step.Params:
   (The bias times the random embedding adds noise, 0.1 at D = 384.) A layer norm
   removes a constant from its input: without embedding dropout, which makes the
   constant uneven, only the first block's queries, keys and values see it.
+
+  Args:
+    rows_VD: embeddings of length 1 that replace the random ones, in a random
+      basis, with the same mean square.
   """
   gpt = params['gpt']
+  embed_VD = gpt['tokens_embed']
+  if rows_VD is not None:
+    D = rows_VD.shape[-1]
+    key = jax.random.fold_in(jax.random.key(seed), D)  # no other uses it
+    basis_DD = jax.random.orthogonal(key, D)
+    embed_VD = linear.STDDEV * math.sqrt(D) * rows_VD @ basis_DD
   norm = gpt['h']['ln_2']
   bias_LD = norm['bias'].at[-1].set(_BIAS)
   per_element_V = log_V / (_BIAS * bias_LD.shape[-1])
-  embed_VD = gpt['tokens_embed'] + per_element_V[:, None]
+  embed_VD = embed_VD + per_element_V[:, None]
   h = {**gpt['h'], 'ln_2': {**norm, 'bias': bias_LD}}
   return {**params, 'gpt': {**gpt, 'tokens_embed': embed_VD, 'h': h}}

@@ -146,7 +146,7 @@ def fit(
 
   Ends earlier after `run.pace.patience` evaluations without a better score.
   Always logs the first update: from random weights its loss should be close to
-  the logarithm of the vocabulary size, and with init_from=frequencies below it.
+  the logarithm of the vocabulary size; with counts of the text it is lower.
   Always logs, saves and evaluates the last. Saves before it evaluates.
   """
   seed = step_lib.place_seed(run.seed, program.mesh)

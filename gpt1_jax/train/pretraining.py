@@ -89,8 +89,8 @@ def load(
   if initial:
     initial_weights.check(config, model, words, initial.meta)
     program = initial_weights.use(program, initial)
-  elif config.init_from == config_lib.FREQUENCIES:
-    program = initial_weights.add_frequencies(program, tokens['train'])
+  elif config.init_from in config_lib.FROM_TEXT:
+    program = initial_weights.count(program, tokens['train'], config.init_from)
   held_out = meta['splits']['validation']
   first = min(samples.PROMPT_TOKENS, held_out['tokens'])
   return Pretraining(

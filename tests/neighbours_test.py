@@ -1,0 +1,52 @@
+"""Tokens are embedded by their neighbours: counts, PPMI and factors."""
+
+import numpy as np
+import pytest
+
+from gpt1_jax.corpus import neighbours, shards
+from tests.support import short_runs
+
+
+@pytest.fixture(scope='module')
+def train(tmp_path_factory):
+  data = short_runs.prepare(tmp_path_factory.mktemp('data'))
+  return shards.Tokens(data, 'train')
+
+
+def expected_squares(tokens, vocab_size):
+  """Returns the products of all rows of the table, from dense counts."""
+  products_VV = np.zeros((vocab_size, vocab_size))
+  for distance, weight in ((1, 1.0), (2, 0.5)):
+    pairs_VV = np.zeros((vocab_size, vocab_size))
+    np.add.at(pairs_VV, (tokens[:-distance], tokens[distance:]), 1)
+    for table_VV in (pairs_VV, pairs_VV.T):
+      smooth_V = table_VV.sum(0) ** 0.75
+      independent_VV = np.outer(table_VV.sum(1), smooth_V / smooth_V.sum())
+      seen = table_VV > 0
+      ratio_VV = np.where(seen, table_VV, 1) / np.where(seen, independent_VV, 1)
+      ppmi_VV = weight * np.maximum(np.log(ratio_VV), 0)
+      products_VV += ppmi_VV @ ppmi_VV.T
+  return products_VV
+
+
+@pytest.mark.parametrize('block', [2**22, 1000])
+def test_rows_are_the_factors_of_the_table(train, block, monkeypatch):
+  """With 12 columns, as an eigendecomposition of dense counts has them."""
+  monkeypatch.setattr(neighbours, '_BLOCK', block)
+  vocab_size, width = 128, 12
+  found_VD = neighbours.embed(train, vocab_size, width)
+  tokens = train.read(0, train.num_tokens).astype(np.int64)
+  values, vectors = np.linalg.eigh(expected_squares(tokens, vocab_size))
+  rows_VD = vectors[:, : -width - 1 : -1] * values[: -width - 1 : -1] ** 0.25
+  seen = np.bincount(tokens, minlength=vocab_size) > 0
+  rows_VD = rows_VD - rows_VD.mean(0)
+  rows_VD[~seen] = 0
+  rows_VD[seen] /= np.linalg.norm(rows_VD[seen], axis=1, keepdims=True)
+  assert 20 < seen.sum() < vocab_size
+  np.testing.assert_allclose(
+    found_VD @ found_VD.T, rows_VD @ rows_VD.T, atol=1e-4
+  )
+  assert found_VD.dtype == np.float32
+  np.testing.assert_array_equal(
+    found_VD, neighbours.embed(train, vocab_size, width)
+  )
