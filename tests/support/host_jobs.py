@@ -13,6 +13,7 @@ from tests.support import commands
 STEPS = 24
 TINY = (
   '--config=configs/pretrain.py:tiny',
+  '--config.init_from=neighbours',
   '--config.model.n_layer=1',
   '--config.model.n_embd=64',
   '--config.model.n_ctx=32',
