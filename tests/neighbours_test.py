@@ -50,3 +50,29 @@ def test_rows_are_the_factors_of_the_table(train, block, monkeypatch):
   np.testing.assert_array_equal(
     found_VD, neighbours.embed(train, vocab_size, width)
   )
+
+
+class Text:
+  """Tokens as `shards.Tokens` reads them."""
+
+  def __init__(self, tokens):
+    self.tokens = np.asarray(tokens, np.uint16)
+    self.num_tokens = len(tokens)
+
+  def read(self, start, count):
+    return self.tokens[start : start + count]
+
+
+@pytest.mark.parametrize('tokens', [[3] * 100, [1], [1, 2]])
+def test_nothing_is_known_without_two_kinds_of_neighbours(tokens):
+  np.testing.assert_array_equal(
+    neighbours.embed(Text(tokens), 50, 8), np.zeros((50, 8))
+  )
+
+
+def test_a_vocabulary_smaller_than_the_width_leaves_columns_empty():
+  tokens = np.random.default_rng(0).integers(0, 20, 2000)
+  found_VD = neighbours.embed(Text(tokens), 20, 32)
+  np.testing.assert_allclose(np.linalg.norm(found_VD, axis=1), 1, atol=1e-6)
+  assert found_VD[:, 18].any()
+  assert not found_VD[:, 19:].any()

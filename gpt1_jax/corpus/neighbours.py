@@ -17,13 +17,10 @@ _BLOCK = 2**22  # tokens counted at a time
 
 
 def embed(train: shards.Tokens, vocab_size: int, width: int) -> np.ndarray:
-  """Returns float32 [vocab_size, width]: rows of length 1, or 0 if unseen.
+  """Returns float32 [vocab_size, width]: rows of length 1, or 0 if unknown.
 
-  The columns are sorted: the first ones hold most. Equal text gives equal rows
-  on one machine; others round differently.
-
-  Args:
-    width: smaller than `vocab_size`.
+  The columns are sorted: the first ones hold most. At most vocab_size - 1 are
+  not 0. Equal text gives equal rows on one machine; others round differently.
   """
   tables = []
   for distance, weight in _WEIGHTS.items():
@@ -31,15 +28,19 @@ def embed(train: shards.Tokens, vocab_size: int, width: int) -> np.ndarray:
     for table_VV in (pairs_VV, pairs_VV.T):  # neighbours after and before
       tables.append(weight * _ppmi(scipy.sparse.csr_array(table_VV)))
   table_VN = scipy.sparse.hstack(tables, format='csr')
+  rows_VD = np.zeros((vocab_size, width), np.float32)
+  if not table_VN.nnz:  # such as a single token, repeated
+    return rows_VD
+  columns = min(width, vocab_size - 1)
   start_V = np.random.default_rng(0).normal(size=vocab_size).astype(np.float32)
-  left_VD, values_D, _ = scipy.sparse.linalg.svds(
-    table_VN, k=width, v0=start_V, return_singular_vectors='u'
+  left_VC, values_C, _ = scipy.sparse.linalg.svds(
+    table_VN, k=columns, v0=start_V, return_singular_vectors='u'
   )
-  rows_VD = left_VD[:, ::-1] * np.sqrt(values_D[::-1])
+  rows_VD[:, :columns] = left_VC[:, ::-1] * np.sqrt(values_C[::-1])
   rows_VD -= rows_VD.mean(0)
   rows_VD[table_VN.sum(1) == 0] = 0
   lengths_V = np.linalg.norm(rows_VD, axis=1, keepdims=True)
-  return (rows_VD / np.where(lengths_V > 0, lengths_V, 1)).astype(np.float32)
+  return rows_VD / np.where(lengths_V > 0, lengths_V, 1)
 
 
 def _count_pairs(
@@ -62,7 +63,7 @@ def _ppmi(counts_VV: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
   """Returns max(0, log(p(neighbour | token) / p(neighbour))), sparse."""
   found = counts_VV.tocoo()
   token_V, neighbour_V = counts_VV.sum(1), counts_VV.sum(0) ** _SMOOTHING
-  share_V = neighbour_V / neighbour_V.sum()
+  share_V = neighbour_V / max(neighbour_V.sum(), 1)
   row, column = found.coords
   information = np.log(found.data / (token_V[row] * share_V[column]))
   kept = information > 0

@@ -7,6 +7,7 @@ import dataclasses
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gpt1_jax.config import NEIGHBOURS, PretrainConfig
@@ -75,24 +76,15 @@ def count(
   Args:
     kind: one of config.FROM_TEXT: 'frequencies' adds the log frequencies;
       'neighbours' also replaces the random embeddings, which say nothing of
-      what a token means, by those of corpus/neighbours.py.
-
-  Raises:
-    UserError: there are too few tokens for embeddings of this width.
+      what a token means, by those of corpus/neighbours.py where they are known.
   """
   vocab_size, width = program.state.params['gpt']['tokens_embed'].shape
-  embeds = kind == NEIGHBOURS
-  if embeds and vocab_size <= width:
-    raise UserError(
-      f'config.init_from={kind}: config.model.n_embd is {width}; must be '
-      f'smaller than the vocabulary, {vocab_size:,} tokens'
-    )
 
   def new_state(seed: jax.Array) -> step.TrainState:
     hosts.say(f'counting {train.num_tokens:,} tokens (config.init_from)')
     state = program.new_state(seed)
     counts = [_centred_logs(train.counts(vocab_size))]
-    if embeds:
+    if kind == NEIGHBOURS:
       rows_VD = neighbours.embed(train, vocab_size, width)
       counts.append(hosts.from_first(rows_VD))  # each host rounds its own
     everywhere = sharding.replicated(program.mesh)
@@ -127,7 +119,7 @@ def _add(
 
   Args:
     rows_VD: embeddings of length 1 that replace the random ones, in a random
-      basis, with the same mean square.
+      basis, with the same mean square; 0 where there is none.
   """
   gpt = params['gpt']
   embed_VD = gpt['tokens_embed']
@@ -135,7 +127,8 @@ def _add(
     D = rows_VD.shape[-1]
     key = jax.random.fold_in(jax.random.key(seed), D)  # no other uses it
     basis_DD = jax.random.orthogonal(key, D)
-    embed_VD = linear.STDDEV * math.sqrt(D) * rows_VD @ basis_DD
+    known_VD = linear.STDDEV * math.sqrt(D) * rows_VD @ basis_DD
+    embed_VD = jnp.where(rows_VD.any(-1, keepdims=True), known_VD, embed_VD)
   norm = gpt['h']['ln_2']
   bias_LD = norm['bias'].at[-1].set(_BIAS)
   per_element_V = log_V / (_BIAS * bias_LD.shape[-1])
