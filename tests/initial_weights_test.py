@@ -9,9 +9,9 @@ import pytest
 
 from gpt1_jax import cli, config
 from gpt1_jax.corpus import neighbours, shards
-from gpt1_jax.errors import UserError
+from gpt1_jax.errors import Stopped, UserError
 from gpt1_jax.model import gpt
-from gpt1_jax.train import checkpoint, pretraining, sharding, step
+from gpt1_jax.train import checkpoint, pretraining, pulse, sharding, step
 from tests.support import commands, short_runs
 from tests.support.small_runs import rows
 
@@ -118,6 +118,12 @@ def test_neighbours_replace_the_random_embeddings(data, axes):
     turned_VD @ turned_VD.T, embed_VD @ embed_VD.T, atol=1e-7
   )
   assert_only_embeddings_and_last_bias_differ(plain, changed)
+
+
+def test_a_signal_stops_counting(data, monkeypatch):
+  monkeypatch.setattr(pulse, 'asked', lambda: True)
+  with pytest.raises(Stopped, match='while counting neighbours; the same'):
+    new_params(data, 'neighbours', (8, 1, 1))
 
 
 @pytest.mark.slow

@@ -1,7 +1,12 @@
 """Tokens are embedded by their neighbours: counts, PPMI and factors."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+import scipy.sparse
 
 from gpt1_jax.corpus import neighbours, shards
 from tests.support import short_runs
@@ -30,9 +35,10 @@ def expected_squares(tokens, vocab_size):
 
 
 @pytest.mark.parametrize('block', [2**22, 1000])
-def test_rows_are_the_factors_of_the_table(train, block, monkeypatch):
-  """With 12 columns, as an eigendecomposition of dense counts has them."""
+def test_rows_become_the_factors_of_the_table(train, block, monkeypatch):
+  """In 12 columns, as an eigendecomposition of dense counts has them."""
   monkeypatch.setattr(neighbours, '_BLOCK', block)
+  monkeypatch.setattr(neighbours, '_ROUNDS', 200)
   vocab_size, width = 128, 12
   found_VD = neighbours.embed(train, vocab_size, width)
   tokens = train.read(0, train.num_tokens).astype(np.int64)
@@ -47,8 +53,65 @@ def test_rows_are_the_factors_of_the_table(train, block, monkeypatch):
     found_VD @ found_VD.T, rows_VD @ rows_VD.T, atol=1e-4
   )
   assert found_VD.dtype == np.float32
-  np.testing.assert_array_equal(
-    found_VD, neighbours.embed(train, vocab_size, width)
+
+
+def test_eight_rounds_find_nearly_all(train):
+  """Of what 12 columns can hold of the table's squares."""
+  vocab_size, width = 128, 12
+  tokens = train.read(0, train.num_tokens).astype(np.int64)
+  table_VV = expected_squares(tokens, vocab_size)
+  best = np.linalg.eigvalsh(table_VV)[-width:].sum()
+  pairs = []
+  for distance in (1, 2):
+    counts_VV = neighbours._count_pairs(
+      train, vocab_size, distance, lambda doing: None
+    )
+    for each_VV in (counts_VV, counts_VV.T):
+      ppmi_VV = neighbours._ppmi(scipy.sparse.csr_array(each_VV))
+      pairs.append(ppmi_VV / distance)
+  factors_VC = neighbours._factorise(
+    scipy.sparse.hstack(pairs, format='csr'), width, lambda doing: None
+  )
+  assert 0.99 * best < ((factors_VC.T @ factors_VC) ** 2).sum() < 1.0001 * best
+
+
+@pytest.mark.parametrize('width', [12, 32, 128])
+def test_equal_text_gives_equal_rows(train, width):
+  """Also where the columns are more than the directions of the table."""
+  said = []
+  first_VD = neighbours.embed(train, 128, width, said.append)
+  again_VD = neighbours.embed(train, 128, width)
+  np.testing.assert_array_equal(first_VD, again_VD)
+  rounds = [f'factorising neighbours, round {n} of 8' for n in range(1, 9)]
+  assert said == ['counting neighbours'] * 2 + rounds
+
+
+def test_the_number_of_threads_only_rounds(train, tmp_path):
+  rows = []
+  for threads in ('1', '2'):
+    program = (
+      'import pathlib, sys, numpy as np\n'
+      'from gpt1_jax.corpus import neighbours, shards\n'
+      'train = shards.Tokens(pathlib.Path(sys.argv[1]), "train")\n'
+      'np.save(sys.argv[2], neighbours.embed(train, 128, 32))\n'
+    )
+    path = tmp_path / f'{threads}.npy'
+    subprocess.run(
+      [sys.executable, '-c', program, train.directory, path],
+      env={**os.environ, 'OPENBLAS_NUM_THREADS': threads},
+      check=True,
+    )
+    rows.append(np.load(path))
+  np.testing.assert_allclose(*rows, atol=1e-3)
+
+
+def test_rounding_cannot_turn_a_column_round(train, monkeypatch):
+  """QR may return any sign: it depends on rounding."""
+  expected_VD = neighbours.embed(train, 128, 12)
+  qr = np.linalg.qr
+  monkeypatch.setattr(np.linalg, 'qr', lambda x: [-y for y in qr(x)])
+  np.testing.assert_allclose(
+    neighbours.embed(train, 128, 12), expected_VD, atol=1e-5
   )
 
 
@@ -74,5 +137,5 @@ def test_a_vocabulary_smaller_than_the_width_leaves_columns_empty():
   tokens = np.random.default_rng(0).integers(0, 20, 2000)
   found_VD = neighbours.embed(Text(tokens), 20, 32)
   np.testing.assert_allclose(np.linalg.norm(found_VD, axis=1), 1, atol=1e-6)
-  assert found_VD[:, 18].any()
-  assert not found_VD[:, 19:].any()
+  assert found_VD[:, 19].any()
+  assert not found_VD[:, 20:].any()

@@ -5,50 +5,80 @@ the positive pointwise mutual information (PPMI) of the counts, and factorises
 it: tokens with the same neighbours get the same direction (Levy et al., 2015).
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy.sparse
-import scipy.sparse.linalg
 
 from gpt1_jax.corpus import shards
 
 _WEIGHTS = {1: 1.0, 2: 0.5}  # of a neighbour's distance in tokens
 _SMOOTHING = 0.75  # exponent of the neighbours' frequencies
 _BLOCK = 2**22  # tokens counted at a time
+_ROUNDS = 8  # of the factorisation
+_ROUNDING = 1e-5  # of squares in float32, beside the largest
+
+Tick = Callable[[str], None]  # see `embed`
 
 
-def embed(train: shards.Tokens, vocab_size: int, width: int) -> np.ndarray:
+def embed(
+  train: shards.Tokens,
+  vocab_size: int,
+  width: int,
+  tick: Tick = lambda doing: None,
+) -> np.ndarray:
   """Returns float32 [vocab_size, width]: rows of length 1, or 0 if unknown.
 
-  The columns are sorted: the first ones hold most. At most vocab_size - 1 are
-  not 0. Equal text gives equal rows on one machine; others round differently.
+  At most vocab_size columns are not 0. Equal text gives equal rows; machines
+  and numbers of threads round differently.
+
+  Args:
+    tick: is called with what is done next, equally often for equal text.
   """
   tables = []
   for distance, weight in _WEIGHTS.items():
-    pairs_VV = _count_pairs(train, vocab_size, distance)
+    pairs_VV = _count_pairs(train, vocab_size, distance, tick)
     for table_VV in (pairs_VV, pairs_VV.T):  # neighbours after and before
       tables.append(weight * _ppmi(scipy.sparse.csr_array(table_VV)))
   table_VN = scipy.sparse.hstack(tables, format='csr')
   rows_VD = np.zeros((vocab_size, width), np.float32)
-  if not table_VN.nnz:  # such as a single token, repeated
-    return rows_VD
-  columns = min(width, vocab_size - 1)
-  start_V = np.random.default_rng(0).normal(size=vocab_size).astype(np.float32)
-  left_VC, values_C, _ = scipy.sparse.linalg.svds(
-    table_VN, k=columns, v0=start_V, return_singular_vectors='u'
-  )
-  rows_VD[:, :columns] = left_VC[:, ::-1] * np.sqrt(values_C[::-1])
+  known_V = table_VN.sum(1) > 0
+  columns = min(width, vocab_size)
+  rows_VD[:, :columns] = _factorise(table_VN, columns, tick)
   rows_VD -= rows_VD.mean(0)
-  rows_VD[table_VN.sum(1) == 0] = 0
+  rows_VD[~known_V] = 0
   lengths_V = np.linalg.norm(rows_VD, axis=1, keepdims=True)
   return rows_VD / np.where(lengths_V > 0, lengths_V, 1)
 
 
+def _factorise(
+  table_VN: scipy.sparse.csr_array, columns: int, tick: Tick
+) -> np.ndarray:
+  """Returns left singular vectors times the roots of their singular values.
+
+  Subspace iteration (Halko et al., 2011) finds the space of the largest ones.
+  The basis in it has no free signs, so that rounding cannot change any.
+  """
+  shape = (table_VN.shape[0], columns)
+  basis_VC = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+  table_NV = table_VN.T.tocsr()
+  for done in range(_ROUNDS):
+    tick(f'factorising neighbours, round {done + 1} of {_ROUNDS}')
+    basis_VC, above_CC = np.linalg.qr(table_VN @ (table_NV @ basis_VC))
+    basis_VC *= np.copysign(1, np.diag(above_CC))
+  right_NC = table_NV @ basis_VC
+  squares_C, turn_CC = np.linalg.eigh(right_NC.T @ right_NC)
+  squares_C[squares_C < _ROUNDING * squares_C[-1]] = 0
+  return basis_VC @ (turn_CC * squares_C**0.25) @ turn_CC.T
+
+
 def _count_pairs(
-  train: shards.Tokens, vocab_size: int, distance: int
+  train: shards.Tokens, vocab_size: int, distance: int, tick: Tick
 ) -> scipy.sparse.csr_array:
   """Counts how often the token of a column follows that of a row."""
   counts_VV = scipy.sparse.csr_array((vocab_size, vocab_size), dtype=np.float32)
   for start in range(0, train.num_tokens - distance, _BLOCK):
+    tick('counting neighbours')
     stop = min(start + _BLOCK + distance, train.num_tokens)
     tokens = train.read(start, stop - start).astype(np.int32)
     places = tokens[:-distance], tokens[distance:]

@@ -19,6 +19,7 @@ from gpt1_jax.train import (
   checkpoint,
   hosts,
   program as program_lib,
+  pulse,
   sharding,
   step,
 )
@@ -81,12 +82,13 @@ def count(
   vocab_size, width = program.state.params['gpt']['tokens_embed'].shape
 
   def new_state(seed: jax.Array) -> step.TrainState:
-    hosts.say(f'counting {train.num_tokens:,} tokens (config.init_from)')
-    state = program.new_state(seed)
+    what = ' and their neighbours' if kind == NEIGHBOURS else ''
+    hosts.say(f'counting {train.num_tokens:,} tokens{what} (config.init_from)')
     counts = [_centred_logs(train.counts(vocab_size))]
     if kind == NEIGHBOURS:
-      rows_VD = neighbours.embed(train, vocab_size, width)
+      rows_VD = neighbours.embed(train, vocab_size, width, pulse.tick)
       counts.append(hosts.from_first(rows_VD))  # each host rounds its own
+    state = program.new_state(seed)
     everywhere = sharding.replicated(program.mesh)
     placed = jax.tree.map(lambda x: x.sharding, state.params)
     add = jax.jit(_add, donate_argnums=0, out_shardings=placed)
@@ -125,7 +127,8 @@ def _add(
   embed_VD = gpt['tokens_embed']
   if rows_VD is not None:
     D = rows_VD.shape[-1]
-    key = jax.random.fold_in(jax.random.key(seed), D)  # no other uses it
+    never = step.update_key(seed, jnp.uint32(2**32 - 1))  # no update has it
+    key = jax.random.fold_in(jax.random.wrap_key_data(never), D)
     basis_DD = jax.random.orthogonal(key, D)
     known_VD = linear.STDDEV * math.sqrt(D) * rows_VD @ basis_DD
     embed_VD = jnp.where(rows_VD.any(-1, keepdims=True), known_VD, embed_VD)
