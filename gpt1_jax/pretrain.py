@@ -34,7 +34,8 @@ import dataclasses
 
 from absl import flags
 
-from gpt1_jax import cli, cluster, config, interrupts
+from gpt1_jax import cli, cluster, config, interrupts, storage
+from gpt1_jax.errors import UserError
 
 _CONFIG = cli.define_config(
   'configs/pretrain.py',
@@ -73,6 +74,11 @@ def main() -> None:
     initial = None
     folder = settings.folder_of_weights
     if folder and not run.has_begun(workdir):
+      if not storage.path(checkpoint.split_step(folder)[0]).exists():
+        raise UserError(
+          f'config.init_from is {folder}: no such folder, and none of '
+          + ', '.join(config.FROM_SCRATCH)
+        )
       initial = conversion.read_weights(folder, _STAGE_TO.value)
     loaded = pretraining.load(settings, data, initial)
     if _EXECUTABLE.value:

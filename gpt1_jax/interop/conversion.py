@@ -87,11 +87,6 @@ def read_weights(source: str, stage_to: str) -> checkpoint.Checkpoint:
     UserError: the folder holds none of these, or is damaged.
   """
   run_folder, step = checkpoint.split_step(source)
-  if not storage.path(run_folder).exists():
-    raise UserError(
-      f'config.init_from is {source}: no such folder, and none of '
-      + ', '.join(config_lib.FROM_SCRATCH)
-    )
   if detect(storage.path(run_folder)) == 'run':
     return checkpoint.read(run_folder, step)
   return fetch(source, stage_to)[0]
