@@ -180,6 +180,20 @@ def test_what_they_do_not_fit_is_refused(start, preset, changes):
   config.parse(config.PretrainConfig, values)
 
 
+def test_a_misspelt_start_is_refused_by_its_setting(data, tmp_path):
+  done = commands.run(
+    'pretrain',
+    *short_runs.options(data, tmp_path / 'run'),
+    '--config.init_from=neighbors',
+  )
+  assert done.returncode == 2
+  assert done.stderr.splitlines()[-1] == (
+    'error: config.init_from is neighbors: no such folder, and none of none, '
+    'frequencies, neighbours'
+  )
+  assert not (tmp_path / 'run').exists()
+
+
 @pytest.mark.parametrize(
   ('init_from', 'folder'),
   [

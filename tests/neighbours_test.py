@@ -55,8 +55,8 @@ def test_rows_become_the_factors_of_the_table(train, block, monkeypatch):
   assert found_VD.dtype == np.float32
 
 
-def test_eight_rounds_find_nearly_all(train):
-  """Of what 12 columns can hold of the table's squares."""
+def test_eight_rounds_find_nearly_the_best_factors(train):
+  """Compares the sum of squared singular values with the largest possible."""
   vocab_size, width = 128, 12
   tokens = train.read(0, train.num_tokens).astype(np.int64)
   table_VV = expected_squares(tokens, vocab_size)
@@ -77,7 +77,7 @@ def test_eight_rounds_find_nearly_all(train):
 
 @pytest.mark.parametrize('width', [12, 32, 128])
 def test_equal_text_gives_equal_rows(train, width):
-  """Also where the columns are more than the directions of the table."""
+  """Includes widths above the rank of the table."""
   said = []
   first_VD = neighbours.embed(train, 128, width, said.append)
   again_VD = neighbours.embed(train, 128, width)
@@ -105,8 +105,8 @@ def test_the_number_of_threads_only_rounds(train, tmp_path):
   np.testing.assert_allclose(*rows, atol=1e-3)
 
 
-def test_rounding_cannot_turn_a_column_round(train, monkeypatch):
-  """QR may return any sign: it depends on rounding."""
+def test_rounding_cannot_flip_the_sign_of_a_column(train, monkeypatch):
+  """Replaces QR by one that returns the other signs."""
   expected_VD = neighbours.embed(train, 128, 12)
   qr = np.linalg.qr
   monkeypatch.setattr(np.linalg, 'qr', lambda x: [-y for y in qr(x)])

@@ -56,8 +56,9 @@ def _factorise(
 ) -> np.ndarray:
   """Returns left singular vectors times the roots of their singular values.
 
-  Subspace iteration (Halko et al., 2011) finds the space of the largest ones.
-  The basis in it has no free signs, so that rounding cannot change any.
+  Uses subspace iteration (Halko et al., 2011), as scikit-learn's
+  randomized_svd does, which cannot stop between rounds. Fixes the sign of each
+  column: otherwise rounding could flip it.
   """
   shape = (table_VN.shape[0], columns)
   basis_VC = np.random.default_rng(0).normal(size=shape).astype(np.float32)
