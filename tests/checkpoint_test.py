@@ -1,5 +1,7 @@
 """Tests which checkpoints are kept and which one is read."""
 
+import asyncio
+import contextlib
 import dataclasses
 from unittest import mock
 
@@ -7,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from orbax.checkpoint._src.path import temporary_paths
 
 from gpt1_jax.train import checkpoint, initial_weights, sharding
 from tests.support import networks, updates
@@ -43,6 +46,27 @@ def test_the_best_outlives_a_restart(tmp_path):
   assert checkpoint.read(tmp_path)[2] == 2
   save(tmp_path, keep=1, keep_best=True, scores=[0.95], first=5)
   assert checkpoint.read(tmp_path)[2] == 5
+
+
+def test_opening_waits_until_interrupted_saves_are_removed(
+  tmp_path, monkeypatch
+):
+  """Otherwise a thread lists the folder while it is removed or renamed in."""
+  save(tmp_path, keep=1, keep_best=False, scores=[0])
+  interrupted = tmp_path / 'checkpoints/2.orbax-checkpoint-tmp'
+  interrupted.mkdir()
+  remove = temporary_paths.cleanup_temporary_paths
+
+  async def remove_late(*args, **kwargs):
+    await asyncio.sleep(0.3)
+    await remove(*args, **kwargs)
+
+  monkeypatch.setattr(temporary_paths, 'cleanup_temporary_paths', remove_late)
+  with contextlib.closing(
+    checkpoint.Checkpoints(tmp_path, keep=1, keep_best=False)
+  ) as checkpoints:
+    assert not interrupted.exists()
+    assert checkpoints.latest_intact() == 1
 
 
 def test_the_latest_are_kept_where_none_is_best(tmp_path):

@@ -80,9 +80,14 @@ class _Manager(ocp.CheckpointManager):
 
 
 def create(directory: storage.Path, **options: Any) -> ocp.CheckpointManager:
-  """Creates a manager for a folder of checkpoints."""
+  """Creates a manager for a folder of checkpoints.
+
+  Returns once what interrupted saves left is removed. Orbax removes it in a
+  thread, which fails if the folder is removed, or a checkpoint renamed, before
+  it ends.
+  """
   is_local = isinstance(directory, pathlib.Path)
-  return _Manager(
+  manager = _Manager(
     directory,
     options=ocp.CheckpointManagerOptions(
       temporary_path_class=_OnDisk if is_local else _InBucket, **options
@@ -94,6 +99,8 @@ def create(directory: storage.Path, **options: Any) -> ocp.CheckpointManager:
       'meta': ocp.JsonCheckpointHandler(),
     },
   )
+  manager._maybe_await_cleanup_tmp_directory()
+  return manager
 
 
 @contextlib.contextmanager
