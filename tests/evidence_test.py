@@ -1,6 +1,7 @@
 """launch/evidence.sh: its command lines, and its usage."""
 
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -150,47 +151,82 @@ def test_the_tables_of_the_docs_are_those_of_their_files(tmp_path):
   assert made == shown
 
 
+TASKS = {  # a task's name on both pages -> its folders
+  'CoLA': 'cola_10_epochs',
+  'SST-2': 'sst2',
+  'STS-B': 'stsb',
+  'RTE': 'rte',
+  'SNLI': 'snli',
+  'MNLI': 'mnli',
+}
+
+
+def seeds(name, start=''):
+  """Returns the folder of each seed, 'start' being '' or '_scratch'."""
+  found = (RESULTS / 'tasks' / f'{name}{start}_f32').rglob('scores.json')
+  return sorted(path.parent for path in found)
+
+
+def read(folder):
+  return json.loads((folder / 'scores.json').read_text())
+
+
+def best_epoch(folder):
+  return read(folder)['score']
+
+
+def last_epoch(folder):
+  name = f'eval_{read(folder)["metric"]}'
+  lines = (folder / 'metrics.jsonl').read_text().splitlines()
+  return [row[name] for row in map(json.loads, lines) if name in row][-1]
+
+
+def rows_below(text, header):
+  """Returns the cells of a table's rows by the first word of each."""
+  lines = text.partition(f'\n| {header} |')[2].splitlines()[2:]
+  rows = itertools.takewhile(lambda line: line.startswith('|'), lines)
+  cells = [[x.strip(' *') for x in row.split('|')[1:-1]] for row in rows]
+  return {re.split(r'[, ]', row[0])[0]: row for row in reversed(cells)}
+
+
 def test_the_first_page_shows_the_medians_of_the_files():
   text = (commands.ROOT / 'README.md').read_text(encoding='utf-8')
-  rows = {
-    re.split('[,|]', line)[1].strip(): line.split('|')[2:5]
-    for line in text.splitlines()
-    if line.startswith('| ')
-  }
-  shown = json.loads((RESULTS / 'lstm' / 'scores.json').read_text())
-  assert rows['LSTM'][0].startswith(f' {shown["eval_perplexity"]:.1f}; ')
-  (path,) = RESULTS.glob('tasks/cola_10_epochs_no_aux_f32/*/scores.json')
-  score = json.loads(path.read_text())['score']
-  assert rows['CoLA without auxiliary LM'][0].strip() == f'{score:.3f}'
-  folders = {
-    'CoLA': 'cola_10_epochs',
-    'SST-2': 'sst2',
-    'STS-B': 'stsb',
-    'RTE': 'rte',
-    'SNLI': 'snli',
-    'MultiNLI': 'mnli',
-  }
-  for task, name in folders.items():
-    ours, scratch = (
-      [
-        json.loads(path.read_text())
-        for path in (RESULTS / 'tasks' / f'{name}{start}_f32').rglob(
-          'scores.json'
-        )
-      ]
-      for start in ('', '_scratch')
-    )
-    medians = [
-      statistics.median(run['score'] for run in runs)
-      for runs in (ours, scratch)
-    ]
-    metric = ours[0]['metric']
-    best = max(found[metric] for found in ours[0]['baselines'].values())
+  scores = read(RESULTS / 'lstm')
+  assert f'perplexity {scores["eval_perplexity"]:.1f}, the decoder' in text
+  (folder,) = seeds('cola_10_epochs', '_no_aux')
+  score = f'{best_epoch(folder):.3f}'
+  assert f'\n| CoLA without auxiliary LM | {score} |' in text
+  rows = rows_below(text.replace('MultiNLI', 'MNLI'), 'measure')
+  for task, name in TASKS.items():
+    folders = [seeds(name), seeds(name, '_scratch')]
+    metric = read(folders[0][0])['metric']
+    simple = read(folders[0][0])['baselines'].values()
+    medians = [statistics.median(map(best_epoch, each)) for each in folders]
     shown = [
       f'{100 * score:.1f}%' if metric == 'accuracy' else f'{score:.3f}'
-      for score in (*medians, best)
+      for score in (*medians, max(found[metric] for found in simple))
     ]
-    assert [cell.strip() for cell in rows[task]] == shown, task
+    assert rows[task][1:4] == shown, task
+
+
+@pytest.mark.parametrize(
+  ('header', 'column', 'score'),
+  [
+    ('task | dev examples', 3, best_epoch),
+    ('task, last epoch', 1, last_epoch),
+  ],
+)
+def test_the_page_of_results_shows_the_seeds_of_the_files(
+  header, column, score
+):
+  rows = rows_below((RESULTS / 'README.md').read_text('utf-8'), header)
+  for task, name in TASKS.items():
+    for place, start in ((column, ''), (column + 1, '_scratch')):
+      values = [100 * score(folder) for folder in seeds(name, start)]
+      shown = f'{statistics.median(values):.1f}'
+      if len(values) > 1:
+        shown += f' [{min(values):.1f}, {max(values):.1f}]'
+      assert rows[task][place].replace('*', '') == shown, task
 
 
 @pytest.mark.parametrize('args', [(), ('tasks',), ('corpus', 'books')])
