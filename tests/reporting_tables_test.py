@@ -134,9 +134,10 @@ def test_labelled_test_splits_and_suffixed_splits(tmp_path):
     assert table[name] == [score, f'{split}, 1,000']
   table = rows(tables.scores('', paper.TABLE_3, half), 'ours', 'split')
   assert table['RACE'] == ['not run', '–']
-  run_folders.finetuning(tmp_path / 'own', 'mnli', accuracy(0.4), start='x')
+  task = {'name': 'mnli', 'kind': 'entailment'}
+  run_folders.finetuning(tmp_path / 'own', task, accuracy(0.4), start='x')
   own = tables.scores('', paper.TABLE_2, found(tmp_path / 'own'))
-  assert [row['task'] for row in own.rows] == ['MNLI-m']
+  assert [row['task'] for row in own.rows] == ['MNLI-m, own files']
   assert 'MNLI-mm' in [row['task'] for row in own.folded]
 
 

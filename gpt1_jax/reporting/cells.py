@@ -140,7 +140,8 @@ def settings(run: RunRecord) -> str:
   """Lists the main hyperparameters of a fine-tuning run."""
   config = run.header['config']
   optim, train = config['optim'], config['train']
-  length = f'{train["num_epochs"]:g} epochs'
+  epochs = train['num_epochs']
+  length = f'{epochs:g} epoch{"s" * (epochs != 1)}'
   if train['num_steps']:
     length = f'{train["num_steps"]:,} updates'
   if train.get('patience'):

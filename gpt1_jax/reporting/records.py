@@ -105,12 +105,17 @@ class RunRecord:
       spread['values'] if spread else [self.scores['splits'][split][metric]]
     )
 
+  @property
+  def is_own_task(self) -> bool:
+    """True if the task's files are the user's, whatever its name."""
+    return not isinstance(self.header['config']['task'], str)
+
   def examples(self, split: str) -> str:
     """Returns a split and its number of examples: 'dev, 277'.
 
     A user's own task, which may have the name of the paper's, has 'own dev'.
     """
-    own = '' if isinstance(self.header['config']['task'], str) else 'own '
+    own = 'own ' if self.is_own_task else ''
     counts = self.scores['counts'] if self.scores else {}
     number = f', {counts[split]["examples"]:,}' if split in counts else ''
     return f'{own}{split}{number}'

@@ -101,6 +101,8 @@ def scores(
     if run:
       values = run.values(split, column.metric) if split else []
       row['ours'] = cells.percent(values) if values else run.state
+      if run.is_own_task:
+        row['task'] += ', own files'
       row |= cells.simple_method(run)
       row |= cells.details(run, split, runs)
     (rows if run else folded).append(row)
